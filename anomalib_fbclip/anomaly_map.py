@@ -1,0 +1,47 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""From patch probabilities to an anomaly map of the image's size."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+
+class AnomalyMapGenerator(nn.Module):
+    """Upsamples a patch map and smooths it with a Gaussian.
+
+    Args:
+        sigma (float): Standard deviation of the Gaussian in pixels.
+        radius (int): Pixels to each side after which the Gaussian is cut off.
+    """
+
+    def __init__(self, sigma: float = 4.0, radius: int = 16) -> None:
+        super().__init__()
+        self.radius = radius
+        offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+        kernel = (-0.5 * (offsets / sigma).square()).exp()
+        self.kernel: torch.Tensor
+        self.register_buffer("kernel", (kernel / kernel.sum()).float(), persistent=False)
+
+    def forward(self, patch_map: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+        """Make the anomaly map.
+
+        Args:
+            patch_map (torch.Tensor): Abnormal probability of each patch, shape ``[B, 1, h, w]``.
+            image_size (tuple[int, int]): Height and width of the map in pixels.
+
+        Returns:
+            torch.Tensor: Anomaly map, shape ``[B, H, W]``, 0..1.
+        """
+        upsampled = F.interpolate(patch_map, size=image_size, mode="bilinear", align_corners=False)
+        padded = self._mirror(self._mirror(upsampled, -2), -1)
+        kernel = self.kernel.to(padded.dtype)
+        blurred = F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+        return blurred.squeeze(1)
+
+    def _mirror(self, image: torch.Tensor, dim: int) -> torch.Tensor:
+        """Extend an image by the radius on both sides, mirrored with its edge repeated, as often as it takes."""
+        size = image.shape[dim]
+        position = torch.arange(-self.radius, size + self.radius, device=image.device) % (2 * size)
+        return image.index_select(dim, torch.minimum(position, 2 * size - 1 - position))

@@ -1,0 +1,20 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Multi-view foreground-background disentanglement: mask, views, attention and suppression (paper: MVFBE)."""
+
+from .attention import AttentionBranch, ForegroundBackgroundAttention
+from .foreground_mask import SoftForegroundMask
+from .suppression import BackgroundSuppression
+from .views import VIEWS, IdentityView, SemanticView, SpatialView
+
+__all__ = [
+    "VIEWS",
+    "AttentionBranch",
+    "BackgroundSuppression",
+    "ForegroundBackgroundAttention",
+    "IdentityView",
+    "SemanticView",
+    "SoftForegroundMask",
+    "SpatialView",
+]

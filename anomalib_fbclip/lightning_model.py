@@ -1,0 +1,449 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""FB-CLIP: zero-shot anomaly detection with foreground-background disentanglement.
+
+Example:
+    >>> from anomalib.data import MVTecAD
+    >>> from anomalib.engine import Engine
+    >>> from anomalib.models import FBClip
+
+    >>> Engine().test(FBClip(), datamodule=MVTecAD(category="bottle"))  # doctest: +SKIP
+
+Paper:
+    FB-CLIP: Fine-Grained Zero-Shot Anomaly Detection with Foreground-Background Disentanglement, CVPR 2026.
+    https://arxiv.org/abs/2603.19608
+
+See Also:
+    - :class:`FBClipModel`: PyTorch implementation of the model
+    - :class:`~anomalib_fbclip.data.AuxiliaryDataModule`: Data to train the adapters on
+"""
+
+import logging
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from anomalib import LearningType
+from anomalib.data import Batch
+from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.utils.path import get_pretrained_weights_dir
+from anomalib.visualization import Visualizer
+from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from torch import nn
+from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
+
+from .backbone import (
+    ClipBackbone,
+    create_clip,
+    resolve_backbone,
+    resolve_feature_layers,
+    resolve_image_size,
+    usual_pretrained,
+)
+from .disentanglement import VIEWS
+from .factory import LAYER_WEIGHTS, create_model
+from .loss import FBClipLoss
+from .weights import (
+    PUBLISHED,
+    Adapters,
+    adapter_tensors,
+    check_backbone,
+    fetch_published,
+    load_adapters,
+    read_adapters,
+    save_adapters,
+)
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["FBClip"]
+
+FROZEN_PREFIX = "model.backbone."
+CHECKPOINT_KEY = "fbclip"
+
+
+class FBClip(AnomalibModule):
+    """FB-CLIP Lightning model.
+
+    FB-CLIP finds defects in images of objects that it has never seen. Light adapters on a frozen CLIP are trained once,
+    on the labelled images of an auxiliary dataset, and then used on any other.
+
+    With trained adapters (``weights`` other than ``None``, or a checkpoint) this is a zero-shot model: anomalib's
+    ``fit`` only validates. With ``weights=None``, ``fit`` trains the adapters; give it the labelled images of an
+    :class:`~anomalib_fbclip.data.AuxiliaryDataModule`.
+
+    Args:
+        backbone (str, optional): Frozen CLIP: the name of an open_clip model with a vision transformer and a text
+            tower, or the path of an open_clip model config (.json). Defaults to ``"ViT-L-14-336"``.
+        pretrained (str | Path | None, optional): Weights of the CLIP: a tag of open_clip, or a file that takes the
+            place of the usual weights, and is read with their activation. ``None``: the backbone's usual weights,
+            ``openai`` where open_clip has them; a backbone for which open_clip has none gets random weights and a
+            warning. Defaults to ``None``.
+        weights (str | Path | None, optional): Trained adapters: a file of :meth:`save_adapters`, a checkpoint of the
+            reference implementation, ``"mvtec"`` or ``"visa"`` (published by the authors, by the dataset that they were
+            trained on), or ``"auto"`` (``visa`` when MVTec AD is tested, ``mvtec`` otherwise). Published adapters are
+            fetched when they are first needed, and not when a checkpoint is given. ``None``: untrained adapters, to be
+            trained by ``fit``. Defaults to ``"auto"``.
+        image_size (int | tuple[int, int] | None, optional): Side, or height and width, to which images are resized, in
+            pixels; multiples of the backbone's patch. ``None``: the backbone's own; 518 for ViT-L-14-336. Defaults to
+            ``None``.
+        feature_layers (Sequence[int] | None, optional): Blocks of the image tower that are read, counted from 1, at
+            most 6. ``None``: 1, 6, 12, 18, 24, or spread in the same way over another depth. Defaults to ``None``.
+        views (Sequence[str], optional): Views of each layer, of ``identity``, ``semantic`` and ``spatial``. Defaults
+            to all three.
+        text_strategies (dict[str, float] | None, optional): Weight of each reading of the text, of ``global``,
+            ``attention`` and ``end_of_text``; what is not named is left out. ``None``: 1.0, 0.5 and 0.5. Defaults to
+            ``None``.
+        background_suppression (bool, optional): Whether the image's background is suppressed in its tokens. Defaults
+            to ``True``.
+        consistency_weight (float, optional): Weight of the semantic consistency regularisation in the training loss.
+            Defaults to ``0.15``.
+        learning_rate (float, optional): Learning rate of Adam. Defaults to ``5e-5``.
+        betas (tuple[float, float], optional): Decay rates of Adam's two averages. Defaults to ``(0.5, 0.999)``.
+        seed (int, optional): Seed of what is random in the model: untrained adapters, and a CLIP without pretrained
+            weights. Defaults to ``0``.
+        pre_processor (PreProcessor | bool, optional): Pre-processor, or whether to use the default. Defaults to
+            ``True``.
+        post_processor (PostProcessor | bool, optional): Post-processor, or whether to use the default. Defaults to
+            ``True``.
+        evaluator (Evaluator | bool, optional): Evaluator, or whether to use the default. Defaults to ``True``.
+        visualizer (Visualizer | bool, optional): Visualizer, or whether to use the default. Defaults to ``True``.
+
+    Raises:
+        ValueError: If an argument does not fit the backbone, or a file can't be read or belongs to another model.
+
+    Example:
+        >>> from anomalib.models import FBClip
+        >>> model = FBClip()  # doctest: +SKIP
+        >>> # Adapters of your own
+        >>> model = FBClip(weights="adapters.safetensors")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        backbone: str = "ViT-L-14-336",
+        pretrained: str | Path | None = None,
+        weights: str | Path | None = "auto",
+        image_size: int | tuple[int, int] | None = None,
+        feature_layers: Sequence[int] | None = None,
+        views: Sequence[str] = tuple(VIEWS),
+        text_strategies: dict[str, float] | None = None,
+        background_suppression: bool = True,
+        consistency_weight: float = 0.15,
+        learning_rate: float = 5e-5,
+        betas: tuple[float, float] = (0.5, 0.999),
+        seed: int = 0,
+        pre_processor: nn.Module | bool = True,
+        post_processor: nn.Module | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        # Hyper-parameters are read from these names. A checkpoint takes plain data only, and a dict-form get_model or
+        # the benchmark hand in containers of OmegaConf.
+        pretrained = None if pretrained is None else str(pretrained)
+        weights = None if weights is None else str(weights)
+        image_size = image_size if image_size is None or isinstance(image_size, int) else tuple(image_size)
+        feature_layers = None if feature_layers is None else list(feature_layers)
+        views = list(views)
+        text_strategies = None if text_strategies is None else dict(text_strategies)
+        betas = tuple(betas)
+
+        backbone_name = resolve_backbone(backbone)
+        input_size = resolve_image_size(backbone_name, image_size)
+        layers = resolve_feature_layers(backbone_name, feature_layers, max_layers=LAYER_WEIGHTS)
+        adapters = read_adapters(Path(weights)) if weights not in {None, "auto", *PUBLISHED} else None
+        super().__init__(
+            pre_processor=self.configure_pre_processor(input_size) if pre_processor is True else pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+
+        self.backbone_name = backbone_name
+        self.image_size = input_size
+        self.learning_rate = learning_rate
+        self.betas = betas
+        self.pretrained = pretrained or usual_pretrained(self.backbone_name)
+        if self.pretrained is None:
+            logger.warning(
+                "open_clip has no weights for backbone %s: its CLIP is random. Give a file of weights as 'pretrained'.",
+                self.backbone_name,
+            )
+        self.model = create_model(
+            backbone=ClipBackbone(create_clip(self.backbone_name, self.pretrained, seed), layers),
+            tokenizer=open_clip.get_tokenizer(self.backbone_name),
+            views=views,
+            text_strategies=text_strategies,
+            background_suppression=background_suppression,
+            seed=seed,
+        )
+        self.loss = FBClipLoss(consistency_weight=consistency_weight)
+
+        self.source: str | None = None
+        self._published: str | None = None
+        if adapters is not None:
+            self._load(adapters, f"Adapter weights '{weights}'")
+        elif weights is not None:
+            self._published = weights
+            self._published_hook = self.model.register_forward_pre_hook(self._load_published_before_use)
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Zero-shot; or one-class, which is what makes anomalib train, before and during the training of adapters."""
+        is_trained = self.source or self._published
+        return LearningType.ZERO_SHOT if is_trained and not self._is_fitting else LearningType.ONE_CLASS
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Trainer arguments: none but that no validation is needed before the training."""
+        return {"num_sanity_val_steps": 0}
+
+    def training_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
+        """Compute the loss of a batch of labelled images.
+
+        Args:
+            batch (Batch): Images with labels and masks.
+            *args: Not used.
+            **kwargs: Not used.
+
+        Returns:
+            STEP_OUTPUT: The loss.
+
+        Raises:
+            ValueError: If the batch has no masks.
+        """
+        del args, kwargs
+        if batch.gt_label is None or batch.gt_mask is None:
+            msg = "FBClip is trained on labelled images with masks: wrap the data in an AuxiliaryDataModule."
+            raise ValueError(msg)
+        text_features = self.model.encode_text()
+        embeddings = self.model.embed_image(batch.image)
+        grid = self.model.backbone.grid(tuple(batch.image.shape[-2:]))
+        pred_score, patch_map = self.model.align(embeddings, text_features, grid)
+        consistency = self.model.consistency(embeddings[-1], text_features)
+        parts = self.loss(pred_score, patch_map, consistency, batch.gt_label, batch.gt_mask)
+
+        size = len(batch.image)
+        self.log("train_loss", parts.total, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
+        for name, value in parts._asdict().items():
+            self.log(f"train_loss_{name}", value, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
+        self.log("learning_rate", self.optimizers().param_groups[0]["lr"], on_step=True, batch_size=size)
+        return parts.total
+
+    def validation_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
+        """Predict a batch, so that thresholds and normalisation can be fitted.
+
+        Args:
+            batch (Batch): Images.
+            *args: Not used.
+            **kwargs: Not used.
+
+        Returns:
+            STEP_OUTPUT: The batch with its predictions.
+        """
+        del args, kwargs
+        return batch.update(**self.model(batch.image)._asdict())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Optimise the adapters with Adam."""
+        adapters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return torch.optim.Adam(adapters, lr=self.learning_rate, betas=self.betas)
+
+    @staticmethod
+    def val_dataloader() -> list:
+        """Give no validation data of the model's own, so that images without labels can be predicted too."""
+        return []
+
+    def on_fit_start(self) -> None:
+        """Look at the data before the first step.
+
+        Raises:
+            ValueError: If the training data has no anomalous image, or no masks.
+        """
+        data = getattr(self.trainer.datamodule, "train_data", None)
+        if data is None or (data.has_anomalous and data.task == "segmentation"):
+            return
+        msg = (
+            f"The training data of {self.trainer.datamodule.name} has no anomalous images with masks, on which FBClip's "
+            "adapters are trained: wrap it in an AuxiliaryDataModule, which serves the labelled test split. "
+            "To use trained adapters instead, set 'weights'."
+        )
+        raise ValueError(msg)
+
+    def on_fit_end(self) -> None:
+        """Remember what the adapters were trained on."""
+        self.source = self._source_of_training()
+
+    def on_validation_start(self) -> None:
+        """Make the adapters ready."""
+        if not self._is_fitting:
+            self._prepare_evaluation()
+
+    def on_test_start(self) -> None:
+        """Make the adapters ready, and warn where a result is not zero-shot."""
+        self._prepare_evaluation()
+        tested = getattr(self.trainer.datamodule, "name", None)
+        if tested and self.source and canonical_name(tested) in map(canonical_name, self.source.split("+")):
+            logger.warning(
+                "The adapters were trained on %s, which is now tested: the result is not zero-shot.",
+                self.source,
+            )
+
+    def on_predict_start(self) -> None:
+        """Make the adapters ready."""
+        self._prepare_evaluation()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the adapters, what they belong to, and Adam's averages in half the size."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["state_dict"] = {
+            name: tensor for name, tensor in checkpoint["state_dict"].items() if not name.startswith(FROZEN_PREFIX)
+        }
+        checkpoint[CHECKPOINT_KEY] = self._metadata() | {"source": self._source_of_training() or self.source}
+        checkpoint["hyper_parameters"]["weights"] = "auto"
+        for optimizer_state in checkpoint.get("optimizer_states", []):
+            for averages in optimizer_state["state"].values():
+                averages.update({name: averages[name].bfloat16() for name in ("exp_avg", "exp_avg_sq")})
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that a checkpoint fits, and complete it with the frozen backbone.
+
+        Raises:
+            ValueError: If the checkpoint is not of FBClip, or its adapters belong to another backbone.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if CHECKPOINT_KEY not in checkpoint:
+            msg = "The checkpoint is not one of FBClip. Adapters in other files are given as 'weights'."
+            raise ValueError(msg)
+        metadata = checkpoint[CHECKPOINT_KEY]
+        check_backbone(metadata, self.backbone_name, self.model.backbone.signature, "The checkpoint")
+        frozen = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(FROZEN_PREFIX)}
+        checkpoint["state_dict"] = {**frozen, **checkpoint["state_dict"]}
+        self._adapters_given(metadata["source"])
+
+    def to_torch(self, *args, **kwargs) -> Path:
+        """Export to PyTorch with trained adapters. See :meth:`anomalib.models.components.AnomalibModule.to_torch`."""
+        self._load_published()
+        return super().to_torch(*args, **kwargs)
+
+    def to_onnx(self, *args, **kwargs) -> Path:
+        """Export to ONNX with trained adapters. See :meth:`anomalib.models.components.AnomalibModule.to_onnx`."""
+        self._load_published()
+        return super().to_onnx(*args, **kwargs)
+
+    def save_adapters(self, path: str | Path) -> None:
+        """Write the adapters, without the frozen CLIP, to a file that ``weights`` takes.
+
+        Args:
+            path (str | Path): A file with the suffix ``.safetensors``.
+
+        Raises:
+            ValueError: If the path has another suffix.
+        """
+        self._load_published()
+        metadata = self._metadata() | {"source": self.source}
+        save_adapters(Path(path), Adapters(adapter_tensors(self.model), metadata))
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
+        """Configure the default pre-processor: the whole image, resized, with CLIP's mean and standard deviation.
+
+        Args:
+            image_size (tuple[int, int] | None, optional): Height and width in pixels. Defaults to 518 x 518.
+
+        Returns:
+            PreProcessor: The pre-processor.
+        """
+        return PreProcessor(
+            transform=Compose([
+                Resize(image_size or (518, 518), interpolation=InterpolationMode.BICUBIC, antialias=True),
+                Normalize(mean=OPENAI_DATASET_MEAN, std=OPENAI_DATASET_STD),
+            ]),
+        )
+
+    @staticmethod
+    def configure_post_processor() -> PostProcessor:
+        """Configure the default post-processor, which fits thresholds and normalisation where there is data to do so.
+
+        Returns:
+            PostProcessor: The post-processor.
+        """
+        return PostProcessor()
+
+    @property
+    def _is_fitting(self) -> bool:
+        state = self._trainer.state if self._trainer else None
+        return state is not None and state.fn == TrainerFn.FITTING and state.status == TrainerStatus.RUNNING
+
+    def _metadata(self) -> dict[str, Any]:
+        return {
+            "backbone": self.backbone_name,
+            "pretrained": self.pretrained,
+            "signature": self.model.backbone.signature,
+            "image_size": list(self.image_size),
+            "feature_layers": list(self.model.backbone.feature_layers),
+            "version": version("anomalib-fbclip"),
+        }
+
+    def _load(self, adapters: Adapters, origin: str) -> None:
+        check_backbone(adapters.metadata, self.backbone_name, self.model.backbone.signature, origin)
+        load_adapters(self.model, adapters, origin)
+        layers = list(self.model.backbone.feature_layers)
+        if (trained_on := adapters.metadata.get("feature_layers", layers)) != layers:
+            logger.warning("%s was trained on feature layers %s, but %s are used.", origin, trained_on, layers)
+        self._adapters_given(adapters.metadata.get("source"))
+
+    def _adapters_given(self, source: str | None) -> None:
+        self.source = source
+        if self._published:
+            self._published = None
+            self._published_hook.remove()
+
+    def _load_published(self) -> None:
+        """Load the published adapters that were asked for, if they are still to be loaded."""
+        if not self._published:
+            return
+        name = self._published
+        if name == "auto":
+            datamodule = self._trainer.datamodule if self._trainer else None
+            name = "visa" if canonical_name(getattr(datamodule, "name", "")) == "mvtec" else "mvtec"
+        path = fetch_published(name, get_pretrained_weights_dir() / "fbclip")
+        self._load(read_adapters(path), f"Adapter weights '{path}'")
+
+    def _load_published_before_use(self, *args) -> None:
+        """Load the published adapters when the model is used outside a trainer."""
+        del args
+        self._load_published()
+
+    def _prepare_evaluation(self) -> None:
+        self._load_published()
+        if not self.source:
+            logger.warning("The adapters are untrained (weights=None): scores mean nothing until they are trained.")
+
+    def _source_of_training(self) -> str | None:
+        """Name of the dataset that is being trained on; ``None`` outside a training."""
+        if not self._is_fitting:
+            return None
+        return getattr(self.trainer.datamodule, "name", "unknown")
+
+
+def canonical_name(dataset: str) -> str:
+    """Bring the names under which datasets go to one form.
+
+    Args:
+        dataset (str): Name of a dataset or datamodule, such as ``MVTecAD`` or ``mvtec``.
+
+    Returns:
+        str: The name in lower case, letters and digits only; ``mvtec`` for MVTec AD.
+    """
+    name = "".join(character for character in dataset.lower() if character.isalnum())
+    return "mvtec" if name == "mvtecad" else name

@@ -1,0 +1,71 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Learnable, object-agnostic prompts for the normal and the abnormal state."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+STATES = ("object without defect.", "object with defect.")
+"""The words of the normal and of the abnormal prompt."""
+
+CONTEXT_LENGTH = 12
+"""Learned vectors before the words of a state."""
+
+
+class PromptLearner(nn.Module):
+    """Puts learned context vectors before the words of each state.
+
+    Args:
+        token_ids (torch.Tensor): Tokenised prompts, normal state first, shape ``[2, P]``: a start token, placeholders
+            for the context vectors, the state's words, an end token with the largest id, and padding.
+        width (int): Width T of the text tower.
+        context_length (int): Learned vectors of each state.
+    """
+
+    def __init__(self, token_ids: torch.Tensor, width: int, context_length: int = CONTEXT_LENGTH) -> None:
+        super().__init__()
+        self.token_ids: torch.Tensor
+        self.register_buffer("token_ids", token_ids, persistent=False)
+        self.normal_context = nn.Parameter(torch.randn(context_length, width) * 0.02)
+        self.abnormal_context = nn.Parameter(torch.randn(context_length, width) * 0.02)
+
+    @property
+    def end_positions(self) -> torch.Tensor:
+        """Position of the end token in each prompt, shape ``[2]``."""
+        return self.token_ids.argmax(dim=-1)
+
+    def forward(self, token_embedding: nn.Module) -> torch.Tensor:
+        """Embed the prompts.
+
+        Args:
+            token_embedding (nn.Module): The text tower's embedding of token ids.
+
+        Returns:
+            torch.Tensor: Embedded prompts, normal state first, shape ``[2, P, T]``.
+        """
+        embedded = token_embedding(self.token_ids)
+        context = torch.stack([self.normal_context, self.abnormal_context]).to(embedded.dtype)
+        start, words = embedded[:, :1], embedded[:, 1 + context.shape[1] :]
+        return torch.cat([start, context, words], dim=1)
+
+
+def tokenize_states(
+    tokenizer: Callable[[list[str]], torch.Tensor],
+    states: Sequence[str] = STATES,
+    context_length: int = CONTEXT_LENGTH,
+) -> torch.Tensor:
+    """Tokenise the states behind placeholders for the context vectors.
+
+    Args:
+        tokenizer (Callable): Maps a list of texts to token ids, one row a text.
+        states (Sequence[str]): The words of each state.
+        context_length (int): Number of placeholders.
+
+    Returns:
+        torch.Tensor: Token ids, one row a state, shape ``[2, P]``.
+    """
+    placeholders = " ".join("X" * context_length)
+    return tokenizer([f"{placeholders} {state}" for state in states])

@@ -1,0 +1,99 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Multi-strategy text feature fusion: several readings of the same prompts, added (paper: MSTFF).
+
+A strategy maps the states of the text tower ``[2, P, T]``, the same states projected to the joint space ``[2, P, D]``,
+and the positions of the end tokens ``[2]`` to one feature for each prompt, ``[2, D]``.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+STRATEGY_WEIGHTS = {"global": 1.0, "attention": 0.5, "end_of_text": 0.5}
+"""The paper's strategies and their weights."""
+
+
+class GlobalStrategy(nn.Module):
+    """Reads a prompt as the mean over all of its positions, padding included."""
+
+    @staticmethod
+    def forward(states: torch.Tensor, projected: torch.Tensor, end_positions: torch.Tensor) -> torch.Tensor:
+        """Average the projected states, shape ``[2, D]``."""
+        del states, end_positions
+        return projected.mean(dim=1)
+
+
+class EndOfTextStrategy(nn.Module):
+    """Reads a prompt at its end token, as CLIP does."""
+
+    @staticmethod
+    def forward(states: torch.Tensor, projected: torch.Tensor, end_positions: torch.Tensor) -> torch.Tensor:
+        """Take the projected state of the end token, shape ``[2, D]``."""
+        del states
+        return projected[torch.arange(projected.shape[0], device=projected.device), end_positions]
+
+
+class AttentionStrategy(nn.Module):
+    """Reads a prompt as a learned weighted mean of its positions, projected by a learned network.
+
+    Args:
+        width (int): Width T of the text tower.
+        embedding_width (int): Width D of the joint space.
+    """
+
+    def __init__(self, width: int, embedding_width: int) -> None:
+        super().__init__()
+        self.selector = nn.Sequential(nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, 1))
+        self.mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, embedding_width))
+
+    def forward(self, states: torch.Tensor, projected: torch.Tensor, end_positions: torch.Tensor) -> torch.Tensor:
+        """Select and project, shape ``[2, D]``."""
+        del projected, end_positions
+        selection = self.selector(states).softmax(dim=1)
+        return self.mlp((selection * states).sum(dim=1))
+
+
+class TextFusion(nn.Module):
+    """Adds weighted readings of the prompts.
+
+    Args:
+        strategies (Mapping[str, nn.Module]): The readings by name.
+        weights (Mapping[str, float]): Weight of each reading that takes part. A reading without weight stays in the
+            module, frozen, so that its trained parameters can be loaded and saved.
+
+    Raises:
+        ValueError: If a weight names no strategy, or no weight is left.
+    """
+
+    def __init__(self, strategies: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
+        super().__init__()
+        if unknown := sorted(set(weights) - set(strategies)):
+            msg = f"Unknown text strategies {unknown}: choose among {sorted(strategies)}."
+            raise ValueError(msg)
+        self.weights = {name: float(weight) for name, weight in weights.items() if weight}
+        if not self.weights:
+            msg = f"No text strategy has a weight: give at least one of {sorted(strategies)} a weight other than 0."
+            raise ValueError(msg)
+        self.strategies = nn.ModuleDict(strategies)
+        for name, strategy in self.strategies.items():
+            strategy.requires_grad_(name in self.weights)
+
+    def forward(self, states: torch.Tensor, projected: torch.Tensor, end_positions: torch.Tensor) -> torch.Tensor:
+        """Fuse the readings.
+
+        Args:
+            states (torch.Tensor): States of the text tower for each prompt and position, shape ``[2, P, T]``.
+            projected (torch.Tensor): The same states in the joint space, shape ``[2, P, D]``.
+            end_positions (torch.Tensor): Position of each prompt's end token, shape ``[2]``.
+
+        Returns:
+            torch.Tensor: Normalised text features, shape ``[2, D]``.
+        """
+        readings = [
+            weight * self.strategies[name](states, projected, end_positions) for name, weight in self.weights.items()
+        ]
+        return F.normalize(torch.stack(readings).sum(dim=0), dim=-1)
