@@ -38,6 +38,9 @@ PAPER_IMAGE_SIZE = {"ViT-L-14-336": 518, "ViT-L-14-336-quickgelu": 518}
 OPENAI = "openai"
 """open_clip's tag of the weights that CLIP's authors trained, with QuickGELU."""
 
+RANDOM_WEIGHTS_SEED = 0
+"""Seed of a CLIP without pretrained weights: adapters that were trained on it fit it again."""
+
 MINIMUM_PATCHES = 3
 """The smoothing of the foreground mask mirrors two patches at its ends: fewer than three can't be mirrored."""
 
@@ -328,14 +331,13 @@ def usual_pretrained(backbone: str) -> str | None:
     return OPENAI if OPENAI in tags else next(iter(tags), None)
 
 
-def create_clip(backbone: str, pretrained: str | None, seed: int) -> nn.Module:
+def create_clip(backbone: str, pretrained: str | None) -> nn.Module:
     """Create a CLIP and load its weights.
 
     Args:
         backbone (str): Name of an open_clip model.
         pretrained (str | None): Tag of open_clip, or path of a file that takes the place of the backbone's usual
             weights: safetensors, a state dict, or OpenAI's archive. ``None``: random weights.
-        seed (int): Seed of random weights.
 
     Returns:
         nn.Module: The CLIP, in float32 on the CPU.
@@ -345,7 +347,7 @@ def create_clip(backbone: str, pretrained: str | None, seed: int) -> nn.Module:
         RuntimeError: If the weights of a tag could not be fetched.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(RANDOM_WEIGHTS_SEED)
         if pretrained is None:
             return open_clip.create_model(backbone)
         if pretrained in list_pretrained_tags_by_model(backbone):

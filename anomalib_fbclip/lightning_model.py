@@ -57,6 +57,7 @@ from .weights import (
     Adapters,
     adapter_tensors,
     check_backbone,
+    check_signature,
     fetch_published,
     load_adapters,
     read_adapters,
@@ -86,8 +87,8 @@ class FBClip(AnomalibModule):
             tower, or the path of an open_clip model config (.json). Defaults to ``"ViT-L-14-336"``.
         pretrained (str | Path | None, optional): Weights of the CLIP: a tag of open_clip, or a file that takes the
             place of the usual weights, and is read with their activation. ``None``: the backbone's usual weights,
-            ``openai`` where open_clip has them; a backbone for which open_clip has none gets random weights and a
-            warning. Defaults to ``None``.
+            ``openai`` where open_clip has them; a backbone for which open_clip has none gets random weights, always
+            the same, and a warning. Defaults to ``None``.
         weights (str | Path | None, optional): Trained adapters: a file of :meth:`save_adapters`, a checkpoint of the
             reference implementation, ``"mvtec"`` or ``"visa"`` (published by the authors, by the dataset that they were
             trained on), or ``"auto"`` (``visa`` when MVTec AD is tested, ``mvtec`` otherwise). Published adapters are
@@ -109,8 +110,7 @@ class FBClip(AnomalibModule):
             Defaults to ``0.15``.
         learning_rate (float, optional): Learning rate of Adam. Defaults to ``5e-5``.
         betas (tuple[float, float], optional): Decay rates of Adam's two averages. Defaults to ``(0.5, 0.999)``.
-        seed (int, optional): Seed of what is random in the model: untrained adapters, and a CLIP without pretrained
-            weights. Defaults to ``0``.
+        seed (int, optional): Seed of the adapters' initial values. Defaults to ``0``.
         pre_processor (PreProcessor | bool, optional): Pre-processor, or whether to use the default. Defaults to
             ``True``.
         post_processor (PostProcessor | bool, optional): Post-processor, or whether to use the default. Defaults to
@@ -160,7 +160,10 @@ class FBClip(AnomalibModule):
         backbone_name = resolve_backbone(backbone)
         input_size = resolve_image_size(backbone_name, image_size)
         layers = resolve_feature_layers(backbone_name, feature_layers, max_layers=LAYER_WEIGHTS)
-        adapters = read_adapters(Path(weights)) if weights not in {None, "auto", *PUBLISHED} else None
+        adapters = None
+        if weights is not None and weights not in {"auto", *PUBLISHED}:
+            adapters = read_adapters(Path(weights))
+            check_backbone(adapters.metadata, backbone_name, f"Adapter weights '{weights}'")
         super().__init__(
             pre_processor=self.configure_pre_processor(input_size) if pre_processor is True else pre_processor,
             post_processor=post_processor,
@@ -179,7 +182,7 @@ class FBClip(AnomalibModule):
                 self.backbone_name,
             )
         self.model = create_model(
-            backbone=ClipBackbone(create_clip(self.backbone_name, self.pretrained, seed), layers),
+            backbone=ClipBackbone(create_clip(self.backbone_name, self.pretrained), layers),
             tokenizer=open_clip.get_tokenizer(self.backbone_name),
             views=views,
             text_strategies=text_strategies,
@@ -310,9 +313,7 @@ class FBClip(AnomalibModule):
         }
         checkpoint[CHECKPOINT_KEY] = self._metadata() | {"source": self._source_of_training() or self.source}
         checkpoint["hyper_parameters"]["weights"] = "auto"
-        for optimizer_state in checkpoint.get("optimizer_states", []):
-            for averages in optimizer_state["state"].values():
-                averages.update({name: averages[name].bfloat16() for name in ("exp_avg", "exp_avg_sq")})
+        checkpoint["optimizer_states"] = [_halve(state) for state in checkpoint.get("optimizer_states", [])]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that a checkpoint fits, and complete it with the frozen backbone.
@@ -325,7 +326,8 @@ class FBClip(AnomalibModule):
             msg = "The checkpoint is not one of FBClip. Adapters in other files are given as 'weights'."
             raise ValueError(msg)
         metadata = checkpoint[CHECKPOINT_KEY]
-        check_backbone(metadata, self.backbone_name, self.model.backbone.signature, "The checkpoint")
+        check_backbone(metadata, self.backbone_name, "The checkpoint")
+        check_signature(metadata, self.model.backbone.signature, "The checkpoint")
         frozen = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(FROZEN_PREFIX)}
         checkpoint["state_dict"] = {**frozen, **checkpoint["state_dict"]}
         self._adapters_given(metadata["source"])
@@ -395,7 +397,7 @@ class FBClip(AnomalibModule):
         }
 
     def _load(self, adapters: Adapters, origin: str) -> None:
-        check_backbone(adapters.metadata, self.backbone_name, self.model.backbone.signature, origin)
+        check_signature(adapters.metadata, self.model.backbone.signature, origin)
         load_adapters(self.model, adapters, origin)
         layers = list(self.model.backbone.feature_layers)
         if (trained_on := adapters.metadata.get("feature_layers", layers)) != layers:
@@ -434,6 +436,15 @@ class FBClip(AnomalibModule):
         if not self._is_fitting:
             return None
         return getattr(self.trainer.datamodule, "name", "unknown")
+
+
+def _halve(optimizer_state: dict[str, Any]) -> dict[str, Any]:
+    """Copy the state of Adam with its averages in bfloat16, which keeps their range; loading casts them back."""
+    halved = {
+        index: {name: value.bfloat16() if name.startswith("exp_avg") else value for name, value in averages.items()}
+        for index, averages in optimizer_state["state"].items()
+    }
+    return {**optimizer_state, "state": halved}
 
 
 def canonical_name(dataset: str) -> str:

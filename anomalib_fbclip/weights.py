@@ -184,25 +184,37 @@ def _rename(name: str) -> str:
     return name
 
 
-def check_backbone(metadata: Mapping[str, Any], backbone: str, signature: list[float], origin: str) -> None:
-    """Compare the CLIP that adapters were trained on with the one that they should work on.
+def check_backbone(metadata: Mapping[str, Any], backbone: str, origin: str) -> None:
+    """Compare the backbone that adapters were trained on with the one that they should work on.
 
     Args:
         metadata (Mapping[str, Any]): What is known of the adapters.
         backbone (str): Name of the backbone at hand.
-        signature (list[float]): A few of its weights.
         origin (str): Where the adapters come from, for the error.
 
     Raises:
-        ValueError: If the adapters belong to another backbone or to other weights of it.
+        ValueError: If the adapters belong to another backbone.
     """
     trained_on = metadata.get("backbone", backbone)
     if trained_on != backbone:
         msg = f"{origin} holds adapters of backbone {trained_on!r}, but this model has {backbone!r}: set 'backbone'."
         raise ValueError(msg)
+
+
+def check_signature(metadata: Mapping[str, Any], signature: list[float], origin: str) -> None:
+    """Compare the CLIP's weights on which adapters were trained with those that they should work on.
+
+    Args:
+        metadata (Mapping[str, Any]): What is known of the adapters.
+        signature (list[float]): A few of the weights at hand.
+        origin (str): Where the adapters come from, for the error.
+
+    Raises:
+        ValueError: If the weights differ by more than a conversion to half precision.
+    """
     if not np.allclose(metadata.get("signature", signature), signature, atol=2e-3):
         msg = (
-            f"{origin} holds adapters that were trained on other weights of {backbone!r} "
+            f"{origin} holds adapters that were trained on other weights of the backbone "
             f"(pretrained: {metadata.get('pretrained')!r}): set 'pretrained' to the same."
         )
         raise ValueError(msg)

@@ -7,8 +7,6 @@ Every view maps the tokens of one layer, ``[B, 1 + L, C]``, and their foreground
 and leaves the class token as it is. The patches form an ``h x w`` grid, row by row.
 """
 
-from functools import lru_cache
-
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
@@ -103,7 +101,7 @@ class SpatialView(nn.Module):
         """
         class_token, patches = tokens[:, :1], tokens[:, 1:]
         background_mask = 1 - foreground_mask
-        is_neighbour = neighbourhood(grid, self.window).to(tokens.device)
+        is_neighbour = neighbourhood(grid, self.window, tokens.device)
         outside = self.window**2 - is_neighbour.sum(dim=-1).to(tokens.dtype)
 
         background = self._weights(*self._background_logits(class_token, patches, background_mask), is_neighbour)
@@ -174,19 +172,19 @@ class SpatialView(nn.Module):
         return torch.cat([inside, beyond.unsqueeze(-1)], dim=-1).softmax(dim=-1)[..., :-1]
 
 
-@lru_cache(maxsize=8)
-def neighbourhood(grid: tuple[int, int], window: int) -> torch.Tensor:
+def neighbourhood(grid: tuple[int, int], window: int, device: torch.device) -> torch.Tensor:
     """Tell which patches of a grid lie in whose neighbourhood.
 
     Args:
         grid (tuple[int, int]): Rows and columns of the patches.
         window (int): Side of the neighbourhood in patches, odd.
+        device (torch.device): Where the result is wanted.
 
     Returns:
         torch.Tensor: Symmetric boolean matrix, shape ``[L, L]`` with ``L = h * w``.
     """
-    row = torch.arange(grid[0]).repeat_interleave(grid[1])
-    column = torch.arange(grid[1]).repeat(grid[0])
+    row = torch.arange(grid[0], device=device).repeat_interleave(grid[1])
+    column = torch.arange(grid[1], device=device).repeat(grid[0])
     reach = window // 2
     return ((row[:, None] - row).abs() <= reach) & ((column[:, None] - column).abs() <= reach)
 

@@ -1,0 +1,262 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The frozen CLIP: what can be a backbone, which weights it gets, and what it computes."""
+
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from anomalib_fbclip.backbone import (
+    ClipBackbone,
+    create_clip,
+    resolve_backbone,
+    resolve_feature_layers,
+    resolve_image_size,
+    usual_pretrained,
+)
+from support.small import CONFIG, write_backbone
+
+
+@pytest.fixture(scope="module")
+def name(small_backbone: str) -> str:
+    return resolve_backbone(small_backbone)
+
+
+@pytest.fixture
+def clip(name: str) -> torch.nn.Module:
+    return create_clip(name, None)
+
+
+def test_a_model_of_open_clip_is_found_by_its_name(name: str) -> None:
+    """Also one that was added by open_clip.add_model_config, as a path adds it."""
+    assert resolve_backbone("ViT-B-16") == "ViT-B-16"
+    assert resolve_backbone(name) == "fbclip-test-small"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        ("ViT-L-14-333", "Unknown backbone 'ViT-L-14-333'.*ViT-L-14-336"),
+        ("RN50", "'RN50' has no vision transformer"),
+        ("convnext_base", "no vision transformer"),
+        ("coca_ViT-B-32", "pools its image tokens by attention"),
+        ("roberta-ViT-B-32", "text tower of another library"),
+        ("missing.json", "missing.json can't be read"),
+    ],
+)
+def test_unusable_backbones(backbone: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolve_backbone(backbone)
+
+
+def test_unusable_configs(tmp_path: Path, name: str) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text("{")
+    with pytest.raises(ValueError, match="can't be read"):
+        resolve_backbone(broken)
+    broken.write_text('{"embed_dim": 1}')
+    with pytest.raises(ValueError, match="needs embed_dim, vision_cfg and text_cfg"):
+        resolve_backbone(broken)
+    taken = write_backbone(tmp_path, name, embed_dim=8)
+    with pytest.raises(ValueError, match="name of another open_clip model"):
+        resolve_backbone(taken)
+
+
+def test_image_size(name: str) -> None:
+    assert resolve_image_size("ViT-L-14-336", None) == (518, 518)
+    assert resolve_image_size("ViT-B-16", None) == (224, 224)
+    assert resolve_image_size(name, 98) == (98, 98)
+    assert resolve_image_size(name, [42, 98]) == (42, 98)
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        (100, "100 x 100 does not fit.*14 x 14 pixels.*Near is \\(98, 98\\)"),
+        ((98, 99), "98 x 99 does not fit"),
+        (14, "at least 3 patches"),
+        (0, "neither a side nor"),
+        ((14, 14, 14), "neither a side nor"),
+    ],
+)
+def test_unusable_image_sizes(name: str, size: int | tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        resolve_image_size(name, size)
+
+
+def test_feature_layers(name: str) -> None:
+    assert resolve_feature_layers("ViT-L-14-336", None, 6) == (1, 6, 12, 18, 24)
+    assert resolve_feature_layers("ViT-B-16", None, 6) == (1, 3, 6, 9, 12)
+    assert resolve_feature_layers(name, None, 6) == (1, 2, 3, 4)
+    assert resolve_feature_layers(name, [2, 4], 6) == (2, 4)
+
+
+@pytest.mark.parametrize("layers", [[], [0, 1], [1, 5], [2, 1], [1, 1], [1, 2, 3, 4]])
+def test_unusable_feature_layers(name: str, layers: list[int]) -> None:
+    with pytest.raises(ValueError, match="give 1 to 3 layers, rising, from 1 to 4"):
+        resolve_feature_layers(name, layers, max_layers=3)
+
+
+def test_usual_weights(name: str) -> None:
+    assert usual_pretrained("ViT-L-14-336") == "openai"
+    assert usual_pretrained("ViT-H-14") == "laion2b_s32b_b79k"
+    assert usual_pretrained(name) is None
+
+
+def test_random_weights_are_always_the_same(name: str) -> None:
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    first = create_clip(name, None).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.manual_seed(2)
+    second = create_clip(name, None).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "state dict", "training checkpoint", "OpenAI archive"])
+def test_weights_from_a_file(tmp_path: Path, name: str, kind: str) -> None:
+    state = {key: torch.randn_like(tensor) for key, tensor in create_clip(name, None).state_dict().items()}
+    path = tmp_path / "weights.pt"
+    if kind == "safetensors":
+        path = path.with_suffix(".safetensors")
+        save_file(state, path)
+    elif kind == "state dict":
+        torch.save(state, path)
+    elif kind == "training checkpoint":
+        torch.save({"epoch": 3, "state_dict": {f"module.{key}": tensor for key, tensor in state.items()}}, path)
+    else:
+        torch.jit.script(as_module(state | {"input_resolution": torch.tensor(56)})).save(path)
+    loaded = create_clip(name, str(path)).state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in state if key != "logit_scale")
+
+
+def as_module(state: dict[str, torch.Tensor]) -> torch.nn.Module:
+    """Build a module without code that has these tensors, as in the archives that OpenAI publishes."""
+    root = torch.nn.Module()
+    for key, tensor in state.items():
+        module = root
+        *parents, last = key.split(".")
+        for parent in parents:
+            if not hasattr(module, parent):
+                module.add_module(parent, torch.nn.Module())
+            module = getattr(module, parent)
+        module.register_buffer(last, tensor)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "neither a file nor one of open_clip's tags for ViT-B-16: .*'openai'"),
+        (b"not weights", "can't be read"),
+        (b"", "can't be read"),
+    ],
+)
+def test_unusable_files(tmp_path: Path, content: bytes | None, message: str) -> None:
+    path = tmp_path / "weights.pt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        create_clip("ViT-B-16", str(path))
+
+
+def test_a_file_of_another_model(tmp_path: Path, name: str, clip: torch.nn.Module) -> None:
+    state = {key: tensor.clone() for key, tensor in clip.state_dict().items()}
+    state["visual.proj"] = torch.zeros(3, 3)
+    state["surprise"] = state.pop("ln_final.weight")
+    path = tmp_path / "weights.safetensors"
+    save_file(state, path)
+    message = "missing: ln_final.weight; unknown: surprise; wrong shape: visual.proj is \\[3, 3\\], not \\[64, 32\\]"
+    with pytest.raises(ValueError, match=message):
+        create_clip(name, str(path))
+
+
+def test_files_with_code_are_not_run(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "weights.pt"
+    torch.save({"state_dict": Path("a class that is no tensor")}, path)
+    with pytest.raises(ValueError, match="can't be read"):
+        create_clip(name, str(path))
+
+
+def test_the_file_of_openai_weights_means_quick_gelu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """open_clip's config of ViT-L-14-336 says GELU, and its tag says otherwise."""
+    asked = []
+    monkeypatch.setattr(open_clip, "create_model", lambda *args, **kwargs: asked.append((args, kwargs)) or 1 / 0)
+    path = tmp_path / "weights.safetensors"
+    save_file({"visual.proj": torch.zeros(1)}, path)
+    for pretrained in (str(path), "openai"):
+        with pytest.raises(ZeroDivisionError):
+            create_clip("ViT-L-14-336", pretrained)
+    assert [kwargs["force_quick_gelu"] for _, kwargs in asked] == [True, True]
+
+
+def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        msg = "no route to host"
+        raise OSError(msg)
+
+    monkeypatch.setattr(open_clip, "create_model", fail)
+    with pytest.raises(RuntimeError, match="could not be fetched or read \\(no route to host\\).*'pretrained'"):
+        create_clip("ViT-B-16", "openai")
+
+
+def test_the_backbone_is_frozen(clip: torch.nn.Module) -> None:
+    backbone = ClipBackbone(clip, [1, 4])
+    backbone.train()
+    assert not any(module.training for module in backbone.modules())
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    tokens = backbone.encode_image(torch.randn(1, 3, 56, 56, requires_grad=True))
+    assert not any(token.requires_grad for token in tokens)
+
+
+def test_layer_tokens_are_those_of_open_clip(clip: torch.nn.Module) -> None:
+    """At the backbone's own size: what open_clip's blocks give, and at the end of it its image features."""
+    captured = {}
+    for layer in (2, 4):
+        clip.visual.transformer.resblocks[layer - 1].register_forward_hook(
+            lambda module, args, output, layer=layer: captured.update({layer: output}),
+        )
+    backbone = ClipBackbone(clip.eval(), [2, 4])
+    images = torch.randn(3, 3, 56, 56)
+    tokens = backbone.encode_image(images)
+    assert [token.shape for token in tokens] == [(3, 17, 64)] * 2
+    captured.clear()
+    with torch.no_grad():
+        features = clip.encode_image(images)
+    for layer, token in zip((2, 4), tokens, strict=True):
+        expected = captured[layer]
+        expected = expected if expected.shape[0] == 3 else expected.transpose(0, 1)
+        torch.testing.assert_close(token, expected)
+    torch.testing.assert_close(backbone.project_image(clip.visual.ln_post(tokens[-1][:, 0])), features)
+
+
+def test_text_states_without_the_causal_mask(clip: torch.nn.Module) -> None:
+    """A change of the last position reaches the first one."""
+    backbone = ClipBackbone(clip, [4])
+    prompts = torch.randn(2, 77, 32)
+    changed = prompts.clone()
+    changed[:, -1] = torch.randn(2, 32)
+    assert not torch.allclose(backbone.encode_prompts(prompts)[:, 0], backbone.encode_prompts(changed)[:, 0])
+
+
+def test_images_that_are_not_square(clip: torch.nn.Module) -> None:
+    backbone = ClipBackbone(clip, [4])
+    assert backbone.encode_image(torch.randn(1, 3, 28, 98))[0].shape == (1, 1 + 2 * 7, 64)
+    with pytest.raises(ValueError, match="30 x 98 does not fit"):
+        backbone.encode_image(torch.randn(1, 3, 30, 98))
+
+
+def test_text_tower_of_its_own_module(tmp_path: Path) -> None:
+    """open_clip keeps the text tower of some models under 'text'; the numbers are the same."""
+    custom = resolve_backbone(write_backbone(tmp_path, "fbclip-test-custom-text", custom_text=True))
+    plain = resolve_backbone(write_backbone(tmp_path, "fbclip-test-plain-text"))
+    weights = tmp_path / "weights.safetensors"
+    state = create_clip(plain, None).state_dict()
+    save_file({key: tensor.clone() for key, tensor in state.items()}, weights)
+    prompts = torch.randn(2, CONFIG["text_cfg"]["context_length"], CONFIG["text_cfg"]["width"])
+    backbones = [ClipBackbone(create_clip(name, str(weights)), [4]) for name in (custom, plain)]
+    torch.testing.assert_close(*(backbone.encode_prompts(prompts) for backbone in backbones))

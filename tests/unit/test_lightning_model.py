@@ -1,0 +1,306 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""FBClip as it is used from Python, outside a trainer."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from anomalib import LearningType
+from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.models import get_model
+from omegaconf import OmegaConf
+
+from anomalib_fbclip import FBClip, weights
+
+
+@pytest.fixture
+def model(small_backbone: str, small_adapters: Path) -> FBClip:
+    return FBClip(backbone=small_backbone, weights=small_adapters)
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.randn(2, 3, 56, 56, generator=torch.Generator().manual_seed(0))
+
+
+def test_ready_after_construction(model: FBClip, images: torch.Tensor) -> None:
+    predictions = model.model(images)
+    assert isinstance(predictions, InferenceBatch)
+    assert predictions.pred_score.shape == (2,)
+    assert predictions.anomaly_map.shape == (2, 56, 56)
+    for values in predictions[:1] + (predictions.anomaly_map,):
+        assert ((values >= 0) & (values <= 1)).all()
+    model.setup("test")
+    assert torch.equal(model.model(images).pred_score, predictions.pred_score)
+
+
+def test_the_same_arguments_give_the_same_numbers(small_backbone: str, images: torch.Tensor) -> None:
+    torch.manual_seed(1)
+    first = FBClip(backbone=small_backbone, weights=None).model(images)
+    torch.manual_seed(2)
+    second = FBClip(backbone=small_backbone, weights=None).model(images)
+    other = FBClip(backbone=small_backbone, weights=None, seed=1).model(images)
+    assert torch.equal(first.anomaly_map, second.anomaly_map)
+    assert not torch.equal(first.anomaly_map, other.anomaly_map)
+
+
+def test_predictions_do_not_depend_on_the_batch(model: FBClip, images: torch.Tensor) -> None:
+    together = model.model(images)
+    alone = [model.model(image.unsqueeze(0)) for image in images]
+    torch.testing.assert_close(torch.cat([prediction.pred_score for prediction in alone]), together.pred_score)
+    torch.testing.assert_close(torch.cat([prediction.anomaly_map for prediction in alone]), together.anomaly_map)
+
+
+class TestTextFeatures:
+    """They are computed once, and again only after a text parameter has changed."""
+
+    @pytest.fixture(autouse=True)
+    def count(self, model: FBClip, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        calls: list[int] = []
+        encode = model.model.backbone.encode_prompts
+        monkeypatch.setattr(
+            model.model.backbone,
+            "encode_prompts",
+            lambda prompts: calls.append(1) or encode(prompts),
+        )
+        return calls
+
+    def test_cached(self, model: FBClip, images: torch.Tensor, count: list[int]) -> None:
+        model.model(images)
+        with torch.inference_mode():
+            model.model(images)
+        model.eval()
+        model.model(images)
+        assert len(count) == 1
+
+    @pytest.mark.parametrize("way", ["in place", "data", "optimizer", "state dict", "dtype"])
+    def test_computed_anew(self, model: FBClip, images: torch.Tensor, count: list[int], way: str) -> None:
+        before = model.model.text_features()
+        context = model.model.prompt_learner.normal_context
+        if way == "in place":
+            with torch.no_grad():
+                context.add_(1)
+        elif way == "data":
+            context.data[0, 0] += 1
+        elif way == "optimizer":
+            model.model.encode_text()[0, 0].backward()
+            model.configure_optimizers().step()
+            count.clear()
+            count.append(1)
+        elif way == "state dict":
+            state = model.state_dict()
+            state["model.backbone.ln_final.weight"] = state["model.backbone.ln_final.weight"] + 1
+            model.load_state_dict(state)
+        else:
+            model.double()
+        after = model.model.text_features()
+        assert len(count) == 2
+        assert not torch.equal(before.double(), after.double())
+        model.model.text_features()
+        assert len(count) == 2
+
+    def test_features_from_inference_mode_serve_autograd(self, model: FBClip, images: torch.Tensor) -> None:
+        with torch.inference_mode():
+            model.model(images)
+        model.model(images).anomaly_map.sum().backward()
+        assert model.model.attention.norm.weight.grad is not None
+
+
+def test_only_adapters_are_trained(model: FBClip, images: torch.Tensor) -> None:
+    model.train()
+    assert not any(module.training for module in model.model.backbone.modules())
+    trained = {name.split(".")[1] for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained == {"prompt_learner", "text_fusion", "attention", "alignment"}
+    embeddings = model.model.embed_image(images)
+    pred_score, patch_map = model.model.align(embeddings, model.model.encode_text(), (4, 4))
+    consistency = model.model.consistency(embeddings[-1], model.model.encode_text())
+    mask = torch.zeros(2, 56, 56)
+    model.loss(pred_score, patch_map, consistency, torch.tensor([0, 1]), mask).total.backward()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"views": []}, "choose one or several"),
+        ({"views": ["identity", "identity"]}, "each once"),
+        ({"views": ["identity", "depth"]}, "'depth'.*'identity', 'semantic', 'spatial'"),
+        ({"text_strategies": {"mean": 1.0}}, "Unknown text strategies \\['mean'\\]"),
+        ({"text_strategies": {"global": 0.0}}, "No text strategy has a weight"),
+        ({"backbone": "ViT-L-14-337"}, "Unknown backbone"),
+        ({"backbone": "RN50x4"}, "no vision transformer"),
+        ({"feature_layers": [1, 9]}, "from 1 to 4"),
+        ({"image_size": 57}, "multiples of its patch"),
+        ({"weights": "nowhere.pth"}, "'nowhere.pth' do not exist"),
+        ({"pretrained": "nowhere.pt"}, "neither a file nor one of open_clip's tags"),
+    ],
+)
+def test_unusable_arguments(small_backbone: str, arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        FBClip(**{"backbone": small_backbone, "weights": None, **arguments})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "map_count"),
+    [
+        ({}, 12),
+        ({"views": ["identity"]}, 4),
+        ({"views": ("semantic", "spatial"), "feature_layers": (2, 4)}, 4),
+        ({"background_suppression": False}, 12),
+        ({"text_strategies": {"end_of_text": 1.0}}, 12),
+    ],
+)
+def test_ablations(
+    small_backbone: str,
+    small_adapters: Path,
+    images: torch.Tensor,
+    arguments: dict[str, object],
+    map_count: int,
+) -> None:
+    """An ablation takes the same adapters and gives another result."""
+    model = FBClip(backbone=small_backbone, weights=small_adapters, **arguments)
+    assert len(model.model.embed_image(images)) == map_count
+    full = FBClip(backbone=small_backbone, weights=small_adapters).model(images)
+    assert torch.equal(model.model(images).pred_score, full.pred_score) == (not arguments)
+
+
+def test_text_strategies_that_are_left_out_are_not_trained(small_backbone: str) -> None:
+    model = FBClip(backbone=small_backbone, weights=None, text_strategies={"global": 1.0})
+    assert not any(parameter.requires_grad for parameter in model.model.text_fusion.parameters())
+
+
+def test_consistency_weight(small_backbone: str) -> None:
+    assert FBClip(backbone=small_backbone, weights=None, consistency_weight=0.0).loss.consistency_weight == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_images_that_are_not_finite(model: FBClip, images: torch.Tensor, value: float) -> None:
+    images[1, 0, 3, 3] = value
+    with pytest.raises(ValueError, match=r"Images \[1\] of the batch give no finite score"):
+        model.model(images)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -1.7])
+def test_constant_images(model: FBClip, value: float) -> None:
+    predictions = model.model(torch.full((1, 3, 56, 56), value))
+    assert predictions.pred_score.isfinite().all()
+    assert predictions.anomaly_map.isfinite().all()
+
+
+def test_images_of_another_size_than_the_patch(model: FBClip) -> None:
+    with pytest.raises(ValueError, match="57 x 56 does not fit the backbone"):
+        model.model(torch.zeros(1, 3, 57, 56))
+
+
+@pytest.mark.parametrize("size", [(1, 40), (56, 56), (33, 500)])
+def test_images_of_any_size_through_the_pre_processor(model: FBClip, size: tuple[int, int]) -> None:
+    predictions = model(torch.rand(1, 3, *size))
+    assert predictions.anomaly_map.shape == (1, 56, 56)
+    assert predictions.pred_score.isfinite().all()
+
+
+def test_learning_type(small_backbone: str, model: FBClip) -> None:
+    assert FBClip(backbone=small_backbone, weights=None).learning_type == LearningType.ONE_CLASS
+    assert FBClip(backbone=small_backbone, weights="auto").learning_type == LearningType.ZERO_SHOT
+    assert model.learning_type == LearningType.ZERO_SHOT
+
+
+@pytest.mark.parametrize("name", ["FBClip", "fbclip", "fb_clip", "f_b_clip"])
+def test_get_model_by_name(small_backbone: str, name: str) -> None:
+    assert isinstance(get_model(name, backbone=small_backbone, weights=None), FBClip)
+
+
+def test_hyper_parameters_are_plain_data(small_backbone: str) -> None:
+    """A checkpoint takes nothing else, and dict-form get_model hands in containers of OmegaConf."""
+    arguments = {
+        "backbone": small_backbone,
+        "weights": None,
+        "views": ["identity", "spatial"],
+        "image_size": [56, 70],
+        "feature_layers": [1, 4],
+        "text_strategies": {"global": 0.5},
+        "betas": [0.4, 0.9],
+    }
+    config = OmegaConf.create({"class_path": "FBClip", "init_args": arguments})
+    model = get_model(config)
+    assert isinstance(model, FBClip)
+    plain = {bool, int, float, str, list, tuple, dict, type(None)}
+    assert {type(value) for value in dict(model.hparams).values()} <= plain
+    assert model.image_size == (56, 70)
+    assert model.betas == (0.4, 0.9)
+
+
+class TestPublishedWeights:
+    """They are fetched when they are first needed."""
+
+    @pytest.fixture(autouse=True)
+    def asked(self, small_adapters: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        asked: list[str] = []
+        monkeypatch.setattr(
+            "anomalib_fbclip.lightning_model.fetch_published",
+            lambda name, folder: asked.append(f"{folder.name}/{name}") or small_adapters,
+        )
+        return asked
+
+    def test_auto_means_mvtec_outside_a_trainer(
+        self,
+        small_backbone: str,
+        model: FBClip,
+        images: torch.Tensor,
+        asked: list[str],
+    ) -> None:
+        automatic = FBClip(backbone=small_backbone)
+        automatic.setup("test")
+        assert asked == []
+        assert torch.equal(automatic.model(images).pred_score, model.model(images).pred_score)
+        automatic.model(images)
+        assert asked == ["fbclip/mvtec"]
+
+    def test_by_name(self, small_backbone: str, images: torch.Tensor, asked: list[str]) -> None:
+        FBClip(backbone=small_backbone, weights="visa").model(images)
+        assert asked == ["fbclip/visa"]
+
+    def test_export_and_saving_need_them(self, small_backbone: str, tmp_path: Path, asked: list[str]) -> None:
+        FBClip(backbone=small_backbone).to_torch(tmp_path)
+        FBClip(backbone=small_backbone).save_adapters(tmp_path / "adapters.safetensors")
+        assert asked == ["fbclip/mvtec"] * 2
+
+    def test_without_a_network(
+        self,
+        small_backbone: str,
+        images: torch.Tensor,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def fail(name: str, folder: Path) -> None:
+            msg = f"{name} not found"
+            raise weights.WeightsUnavailableError(msg)
+
+        monkeypatch.setattr("anomalib_fbclip.lightning_model.fetch_published", fail)
+        with pytest.raises(weights.WeightsUnavailableError, match="mvtec not found"):
+            FBClip(backbone=small_backbone).model(images)
+
+
+def test_a_batch_without_masks_can_not_be_trained_on(model: FBClip, images: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="labelled images with masks"):
+        model.training_step(ImageBatch(image=images, gt_label=torch.tensor([0, 1])))
+
+
+def test_the_model_can_be_pickled(model: FBClip, images: torch.Tensor) -> None:
+    """With its text features, as the export to torch does."""
+    predictions = model.model(images)
+    copy = pickle.loads(pickle.dumps(model))
+    assert torch.equal(copy.model(images).pred_score, predictions.pred_score)
+
+
+@pytest.mark.parametrize("fullgraph", [True])
+def test_compiled_graph_has_no_breaks(model: FBClip, images: torch.Tensor, fullgraph: bool) -> None:
+    model.eval()
+    with torch.no_grad():
+        expected = model.model(images)
+        compiled = torch.compile(model.model, backend="eager", fullgraph=fullgraph)(images)
+    torch.testing.assert_close(compiled.anomaly_map, expected.anomaly_map)

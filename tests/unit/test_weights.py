@@ -1,0 +1,220 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Adapters in files, and the authors' published ones."""
+
+import errno
+from collections import OrderedDict
+from pathlib import Path
+from types import SimpleNamespace
+
+import gdown
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from support.golden import Golden, save_as_numpy_1
+
+from anomalib_fbclip import FBClip
+from anomalib_fbclip.weights import (
+    PUBLISHED,
+    WeightsUnavailableError,
+    adapter_tensors,
+    fetch_published,
+    read_adapters,
+)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("reference") / "reference.pth"
+    return save_as_numpy_1(Golden("tiny").reference_checkpoint(), path)
+
+
+def test_reading_a_reference_checkpoint(reference: Path) -> None:
+    adapters = read_adapters(reference)
+    assert adapters.metadata == {"source": "mvtec"}
+    assert adapters.tensors["prompt_learner.normal_context"].shape == (12, 64)
+    assert not any("compound" in name or "fusion_weight" in name for name in adapters.tensors)
+
+
+def test_only_the_numpy_scalar_is_allowed(tmp_path: Path) -> None:
+    checkpoint = Golden("tiny").reference_checkpoint()
+    checkpoint["epoch"] = Path("code that a pickle could run")
+    torch.save(checkpoint, tmp_path / "bad.pth")
+    with pytest.raises(ValueError, match=r"bad.pth' can't be read: .*Weights only load failed"):
+        read_adapters(tmp_path / "bad.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "message"),
+    [
+        (None, "none.pth", "do not exist. Give a file, or one of 'auto', 'mvtec', 'visa'"),
+        (b"", "empty.pth", "can't be read"),
+        (b"PK\x03\x04 truncated", "truncated.pth", "can't be read"),
+        (b"", "empty.safetensors", "can't be read"),
+        (b"<html>quota exceeded</html>", "page.pth", "can't be read"),
+    ],
+)
+def test_unreadable_files(tmp_path: Path, content: bytes | None, name: str, message: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        read_adapters(tmp_path / name)
+
+
+def test_foreign_files(tmp_path: Path) -> None:
+    torch.save({"state_dict": OrderedDict(weight=torch.zeros(1))}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="no checkpoint of FB-CLIP"):
+        read_adapters(tmp_path / "other.pth")
+    save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"were not saved by FBClip.save_adapters"):
+        read_adapters(tmp_path / "other.safetensors")
+
+
+def test_a_reference_checkpoint_of_other_shapes_and_names(tmp_path: Path, small_backbone: str) -> None:
+    checkpoint = Golden("tiny").reference_checkpoint()
+    checkpoint["model_trainable_params"]["surprise"] = torch.zeros(1)
+    del checkpoint["model_trainable_params"]["scale_weights"]
+    path = save_as_numpy_1(checkpoint, tmp_path / "reference.pth")
+    with pytest.raises(ValueError, match="missing: alignment.scale_weights; unknown: surprise; wrong shape: attention"):
+        FBClip(backbone=small_backbone, weights=path)
+
+
+def test_saving_and_loading(tmp_path: Path, small_backbone: str) -> None:
+    model = FBClip(backbone=small_backbone, weights=None, seed=3)
+    model.source = "MVTecAD"
+    path = tmp_path / "new folder" / "adapters.safetensors"
+    model.save_adapters(path)
+    with safe_open(path, "pt") as file:
+        assert sorted(file.keys()) == sorted(adapter_tensors(model.model))
+    loaded = FBClip(backbone=small_backbone, weights=path)
+    assert loaded.source == "MVTecAD"
+    for name, tensor in adapter_tensors(model.model).items():
+        assert torch.equal(adapter_tensors(loaded.model)[name], tensor)
+    metadata = read_adapters(path).metadata
+    assert metadata["backbone"] == "fbclip-test-small"
+    assert metadata["pretrained"] is None
+    assert metadata["image_size"] == [56, 56]
+    assert metadata["feature_layers"] == [1, 2, 3, 4]
+    assert metadata["version"] == "0.1.0"
+
+
+def test_saving_keeps_what_stood_there_when_it_fails(
+    tmp_path: Path,
+    small_backbone: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = FBClip(backbone=small_backbone, weights=None)
+    path = tmp_path / "adapters.safetensors"
+    path.write_text("the old file")
+
+    def no_space(tensors: object, file: Path, metadata: object) -> None:
+        file.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("anomalib_fbclip.weights.save_file", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        model.save_adapters(path)
+    assert path.read_text() == "the old file"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_saving_to_another_format(tmp_path: Path, small_backbone: str) -> None:
+    with pytest.raises(ValueError, match=r"give '.*adapters.safetensors' instead of '.*adapters.pth'"):
+        FBClip(backbone=small_backbone, weights=None).save_adapters(tmp_path / "adapters.pth")
+
+
+def test_adapters_of_another_backbone(small_adapters: Path) -> None:
+    with pytest.raises(ValueError, match="holds adapters of backbone 'fbclip-test-small', but this model has 'ViT-B-32'"):
+        FBClip(backbone="ViT-B-32", pretrained=None, weights=small_adapters)
+
+
+def test_adapters_of_other_clip_weights(tmp_path: Path, small_backbone: str, small_adapters: Path) -> None:
+    state = FBClip(backbone=small_backbone, weights=None).model.backbone.state_dict()
+    clip = {name: tensor + 1 for name, tensor in state.items()}
+    save_file(clip, tmp_path / "clip.safetensors")
+    with pytest.raises(ValueError, match=r"trained on other weights of the backbone \(pretrained: None\)"):
+        FBClip(backbone=small_backbone, pretrained=tmp_path / "clip.safetensors", weights=small_adapters)
+
+
+def test_adapters_of_other_feature_layers(
+    small_backbone: str,
+    small_adapters: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    FBClip(backbone=small_backbone, weights=small_adapters, feature_layers=[2, 4])
+    assert "was trained on feature layers [1, 2, 3, 4], but [2, 4] are used" in caplog.text
+
+
+class Drive:
+    """A local stand-in for the authors' Google Drive folder."""
+
+    def __init__(self, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+        self.files = files
+        self.fetched: list[str] = []
+        monkeypatch.setattr(gdown, "download_folder", self.download_folder)
+        monkeypatch.setattr(gdown, "download", self.download)
+
+    def download_folder(self, *, id: str, skip_download: bool, quiet: bool, use_cookies: bool) -> list[SimpleNamespace]:  # noqa: A002
+        assert id == "1YnNLLfdoQFNlvFB8ez_3XZ9Ox5ZrGDCa"
+        assert skip_download
+        assert quiet
+        assert not use_cookies
+        return [SimpleNamespace(id=f"id of {name}", path=f"weights/{name}") for name in self.files]
+
+    def download(self, *, id: str, output: str, use_cookies: bool) -> str:  # noqa: A002
+        assert not use_cookies
+        name = id.removeprefix("id of ")
+        self.fetched.append(name)
+        Path(output).write_bytes(self.files[name])
+        return output
+
+
+def test_fetching_published_adapters(tmp_path: Path, reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drive = Drive({"readme.txt": b"", **dict.fromkeys(PUBLISHED.values(), reference.read_bytes())}, monkeypatch)
+    folder = tmp_path / "cache" / "fbclip"
+    path = fetch_published("visa", folder)
+    assert path == folder / "visa_epoch_2_model.pth"
+    assert path.read_bytes() == reference.read_bytes()
+    fetch_published("visa", folder)
+    assert drive.fetched == ["visa_epoch_2_model.pth"]
+    assert list(folder.iterdir()) == [path]
+
+
+def test_published_adapters_that_were_put_there_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drive = Drive({}, monkeypatch)
+    path = tmp_path / "mvtec_epoch_1_model.pth"
+    path.write_bytes(b"by hand")
+    assert fetch_published("mvtec", tmp_path) == path
+    assert not drive.fetched
+
+
+def test_a_page_instead_of_the_file_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Drive(dict.fromkeys(PUBLISHED.values(), b"<html>too many downloads</html>"), monkeypatch)
+    with pytest.raises(WeightsUnavailableError, match="could not be fetched"):
+        fetch_published("mvtec", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_folder_than_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Drive({"new_name.pth": b""}, monkeypatch)
+    with pytest.raises(WeightsUnavailableError, match=r"the folder holds \['new_name.pth'\], not mvtec_epoch_1_model.pth"):
+        fetch_published("mvtec", tmp_path)
+
+
+@pytest.mark.parametrize("error", [OSError("network is unreachable"), gdown.exceptions.DownloadError("cannot retrieve")])
+def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(**kwargs: object) -> None:
+        raise error
+
+    monkeypatch.setattr(gdown, "download_folder", fail)
+    with pytest.raises(WeightsUnavailableError) as caught:
+        fetch_published("mvtec", tmp_path / "cache")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(error) in message
+    assert str(tmp_path / "cache" / "mvtec_epoch_1_model.pth") in message
+    for way in ("by hand", "'weights'", "train your own"):
+        assert way in message
+    assert not (tmp_path / "cache").exists()
