@@ -3,6 +3,8 @@
 
 """From patch probabilities to an anomaly map of the image's size."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
@@ -24,12 +26,12 @@ class AnomalyMapGenerator(nn.Module):
         self.kernel: torch.Tensor
         self.register_buffer("kernel", (kernel / kernel.sum()).float(), persistent=False)
 
-    def forward(self, patch_map: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+    def forward(self, patch_map: torch.Tensor, image_size: Sequence[int]) -> torch.Tensor:
         """Make the anomaly map.
 
         Args:
             patch_map (torch.Tensor): Abnormal probability of each patch, shape ``[B, 1, h, w]``.
-            image_size (tuple[int, int]): Height and width of the map in pixels.
+            image_size (Sequence[int]): Height and width of the map in pixels.
 
         Returns:
             torch.Tensor: Anomaly map, shape ``[B, H, W]``, 0..1.

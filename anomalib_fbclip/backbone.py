@@ -7,28 +7,32 @@ CLIP comes from open_clip. Its towers are used block by block, because FB-CLIP r
 blocks of the image tower and runs the text tower without the causal mask.
 """
 
+from __future__ import annotations
+
 import difflib
 import json
 import logging
 import math
-import pickle
 import zipfile
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError  # noqa: S403 - only to catch it
+from typing import TYPE_CHECKING, Any
 
 import open_clip
 import torch
 from open_clip.model import convert_to_custom_text_state_dict
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
-from open_clip.transformer import VisionTransformer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from .state_dict import check_state_dict
+
+if TYPE_CHECKING:
+    from open_clip.transformer import Transformer, VisionTransformer
 
 logger = logging.getLogger(__name__)
 
@@ -52,24 +56,24 @@ class ClipBackbone(nn.Module):
     through the text tower to the prompts; the image tower builds no graph.
 
     Args:
-        clip (nn.Module): A CLIP of open_clip, with a ``VisionTransformer`` and open_clip's own text tower.
+        clip (open_clip.CLIP): A CLIP, with a ``VisionTransformer`` and open_clip's own text tower.
         feature_layers (Sequence[int]): Blocks of the image tower, counted from 1 and rising, whose output is read.
     """
 
-    def __init__(self, clip: nn.Module, feature_layers: Sequence[int]) -> None:
+    def __init__(self, clip: open_clip.CLIP, feature_layers: Sequence[int]) -> None:
         super().__init__()
         self.feature_layers = tuple(feature_layers)
         self.visual: VisionTransformer = clip.visual
         text = getattr(clip, "text", clip)
         self.token_embedding: nn.Embedding = text.token_embedding
         self.positional_embedding: nn.Parameter = text.positional_embedding
-        self.transformer: nn.Module = text.transformer
+        self.transformer: Transformer = text.transformer
         self.ln_final: nn.Module = text.ln_final
         self.text_projection: nn.Parameter | nn.Linear = text.text_projection
         self.requires_grad_(requires_grad=False)
         self.eval()
 
-    def train(self, mode: bool = True) -> "ClipBackbone":
+    def train(self, mode: bool = True) -> ClipBackbone:
         """Stay in evaluation mode, whatever the mode of the model around."""
         del mode
         return super().train(mode=False)
@@ -169,7 +173,7 @@ class ClipBackbone(nn.Module):
         return torch.cat([class_position.float(), resized.squeeze(0).flatten(1).mT])
 
 
-def _run_blocks(transformer: nn.Module, tokens: torch.Tensor) -> Iterator[torch.Tensor]:
+def _run_blocks(transformer: Transformer, tokens: torch.Tensor) -> Iterator[torch.Tensor]:
     """Run a tower's blocks without a mask and yield what each gives; batch first in and out.
 
     open_clip before 2.25 puts the sequence first inside its transformers; later versions say what they do.
@@ -233,7 +237,7 @@ def resolve_backbone(backbone: str | Path) -> str:
         raise ValueError(msg)
     vision, text = config["vision_cfg"], config["text_cfg"]
     if "timm_model_name" in vision or not isinstance(vision.get("layers", 12), int):
-        msg = f"Backbone {name!r} has no vision transformer of open_clip's own: FB-CLIP needs a ViT, such as ViT-L-14-336."
+        msg = f"Backbone {name!r} has no vision transformer of open_clip: FB-CLIP needs a ViT, such as ViT-L-14-336."
         raise ValueError(msg)
     if vision.get("attentional_pool", False):
         msg = f"Backbone {name!r} pools its image tokens by attention: FB-CLIP needs a plain ViT, such as ViT-L-14-336."
@@ -285,8 +289,8 @@ def resolve_image_size(backbone: str, image_size: int | Sequence[int] | None) ->
 
 
 def _to_pair(size: int | Sequence[int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or not all(isinstance(side, int) and side > 0 for side in pair):  # noqa: PLR2004
+    pair = (size, size) if isinstance(size, int) else (*size,)
+    if len(pair) != 2 or min(pair) < 1:  # noqa: PLR2004
         msg = f"Image size {size!r} is neither a side nor (height, width) in whole pixels."
         raise ValueError(msg)
     return pair
@@ -315,7 +319,7 @@ def resolve_feature_layers(
     if feature_layers is None:
         return tuple(sorted({max(math.ceil(depth * quarter / 4), 1) for quarter in range(5)}))
     layers = tuple(feature_layers)
-    rising = all(first < second for first, second in zip(layers, layers[1:], strict=False))
+    rising = all(first < second for first, second in pairwise(layers))
     if not layers or len(layers) > max_layers or not rising or layers[0] < 1 or layers[-1] > depth:
         msg = (
             f"Feature layers {list(layers)} do not fit backbone {backbone!r}: give 1 to {max_layers} layers, rising, "
@@ -331,7 +335,7 @@ def usual_pretrained(backbone: str) -> str | None:
     return OPENAI if OPENAI in tags else next(iter(tags), None)
 
 
-def create_clip(backbone: str, pretrained: str | None) -> nn.Module:
+def create_clip(backbone: str, pretrained: str | None) -> open_clip.CLIP:
     """Create a CLIP and load its weights.
 
     Args:
@@ -340,7 +344,7 @@ def create_clip(backbone: str, pretrained: str | None) -> nn.Module:
             weights: safetensors, a state dict, or OpenAI's archive. ``None``: random weights.
 
     Returns:
-        nn.Module: The CLIP, in float32 on the CPU.
+        open_clip.CLIP: The CLIP, in float32 on the CPU.
 
     Raises:
         ValueError: If the tag is unknown to open_clip, or the file can't be read or belongs to another model.
@@ -355,7 +359,7 @@ def create_clip(backbone: str, pretrained: str | None) -> nn.Module:
         return _create_from_file(backbone, Path(pretrained))
 
 
-def _create_from_tag(backbone: str, tag: str) -> nn.Module:
+def _create_from_tag(backbone: str, tag: str) -> open_clip.CLIP:
     logger.info("Loading CLIP %s with weights %r of open_clip.", backbone, tag)
     quick_gelu = tag == OPENAI or get_pretrained_cfg(backbone, tag).get("quick_gelu", False)
     try:
@@ -368,7 +372,7 @@ def _create_from_tag(backbone: str, tag: str) -> nn.Module:
         raise RuntimeError(msg) from error
 
 
-def _create_from_file(backbone: str, path: Path) -> nn.Module:
+def _create_from_file(backbone: str, path: Path) -> open_clip.CLIP:
     if not path.is_file():
         msg = (
             f"Pretrained weights '{path}' are neither a file nor one of open_clip's tags for {backbone}: "
@@ -406,7 +410,7 @@ def read_tensors(path: Path, what: str) -> dict[str, torch.Tensor]:
     """
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _read_torch_file(path)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError, SafetensorError) as error:
         msg = f"{what} can't be read: {error}"
         raise ValueError(msg) from error
     content = content.get("state_dict", content) if isinstance(content, dict) else content

@@ -27,8 +27,8 @@ from typing import Any
 
 import open_clip
 import torch
-from anomalib import LearningType
-from anomalib.data import Batch
+from anomalib import LearningType, TaskType
+from anomalib.data import AnomalibDataModule, Batch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
@@ -49,9 +49,11 @@ from .backbone import (
     resolve_image_size,
     usual_pretrained,
 )
+from .data import AuxiliaryDataModule
 from .disentanglement import VIEWS
 from .factory import LAYER_WEIGHTS, create_model
 from .loss import FBClipLoss
+from .torch_model import FBClipModel
 from .weights import (
     PUBLISHED,
     Adapters,
@@ -70,6 +72,9 @@ __all__ = ["FBClip"]
 
 FROZEN_PREFIX = "model.backbone."
 CHECKPOINT_KEY = "fbclip"
+
+DATASET_ALIASES = {"mvtecad": "mvtec", "mvtecanomalydetection": "mvtec", "visa20220922": "visa"}
+"""Other names of the datasets on which published adapters were trained: of datamodules, and of folders."""
 
 
 class FBClip(AnomalibModule):
@@ -151,11 +156,11 @@ class FBClip(AnomalibModule):
         # the benchmark hand in containers of OmegaConf.
         pretrained = None if pretrained is None else str(pretrained)
         weights = None if weights is None else str(weights)
-        image_size = image_size if image_size is None or isinstance(image_size, int) else tuple(image_size)
+        image_size = image_size if isinstance(image_size, int | None) else tuple(image_size)  # type: ignore[assignment]
         feature_layers = None if feature_layers is None else list(feature_layers)
         views = list(views)
         text_strategies = None if text_strategies is None else dict(text_strategies)
-        betas = tuple(betas)
+        betas = (betas[0], betas[1])
 
         backbone_name = resolve_backbone(backbone)
         input_size = resolve_image_size(backbone_name, image_size)
@@ -181,7 +186,7 @@ class FBClip(AnomalibModule):
                 "open_clip has no weights for backbone %s: its CLIP is random. Give a file of weights as 'pretrained'.",
                 self.backbone_name,
             )
-        self.model = create_model(
+        self.model: FBClipModel = create_model(
             backbone=ClipBackbone(create_clip(self.backbone_name, self.pretrained), layers),
             tokenizer=open_clip.get_tokenizer(self.backbone_name),
             views=views,
@@ -225,7 +230,7 @@ class FBClip(AnomalibModule):
             ValueError: If the batch has no masks.
         """
         del args, kwargs
-        if batch.gt_label is None or batch.gt_mask is None:
+        if batch.image is None or batch.gt_label is None or batch.gt_mask is None:
             msg = "FBClip is trained on labelled images with masks: wrap the data in an AuxiliaryDataModule."
             raise ValueError(msg)
         text_features = self.model.encode_text()
@@ -239,7 +244,7 @@ class FBClip(AnomalibModule):
         self.log("train_loss", parts.total, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         for name, value in parts._asdict().items():
             self.log(f"train_loss_{name}", value, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
-        self.log("learning_rate", self.optimizers().param_groups[0]["lr"], on_step=True, batch_size=size)
+        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], on_step=True, batch_size=size)
         return parts.total
 
     def validation_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
@@ -272,11 +277,13 @@ class FBClip(AnomalibModule):
         Raises:
             ValueError: If the training data has no anomalous image, or no masks.
         """
-        data = getattr(self.trainer.datamodule, "train_data", None)
-        if data is None or (data.has_anomalous and data.task == "segmentation"):
+        if self._datamodule is None:
+            return
+        data = self._datamodule.train_data
+        if data.has_anomalous and data.task == TaskType.SEGMENTATION:
             return
         msg = (
-            f"The training data of {self.trainer.datamodule.name} has no anomalous images with masks, on which FBClip's "
+            f"The training data of {self._datamodule.name} has no anomalous images with masks, on which the "
             "adapters are trained: wrap it in an AuxiliaryDataModule, which serves the labelled test split. "
             "To use trained adapters instead, set 'weights'."
         )
@@ -294,8 +301,8 @@ class FBClip(AnomalibModule):
     def on_test_start(self) -> None:
         """Make the adapters ready, and warn where a result is not zero-shot."""
         self._prepare_evaluation()
-        tested = getattr(self.trainer.datamodule, "name", None)
-        if tested and self.source and canonical_name(tested) in map(canonical_name, self.source.split("+")):
+        trained_on = {canonical_name(name) for name in (self.source or "").split("+")}
+        if trained_on & {canonical_name(name) for name in self._tested_datasets()}:
             logger.warning(
                 "The adapters were trained on %s, which is now tested: the result is not zero-shot.",
                 self.source,
@@ -337,10 +344,11 @@ class FBClip(AnomalibModule):
         self._load_published()
         return super().to_torch(*args, **kwargs)
 
-    def to_onnx(self, *args, **kwargs) -> Path:
+    def to_onnx(self, *args, **kwargs) -> Path:  # type: ignore[override] # as anomalib's
         """Export to ONNX with trained adapters. See :meth:`anomalib.models.components.AnomalibModule.to_onnx`."""
         self._load_published()
-        return super().to_onnx(*args, **kwargs)
+        # anomalib's default opset is older than what the exporter writes, and the conversion back fails.
+        return super().to_onnx(*args, **{"opset_version": 18, **kwargs})
 
     def save_adapters(self, path: str | Path) -> None:
         """Write the adapters, without the frozen CLIP, to a file that ``weights`` takes.
@@ -382,6 +390,12 @@ class FBClip(AnomalibModule):
         return PostProcessor()
 
     @property
+    def _datamodule(self) -> AnomalibDataModule | None:
+        """The datamodule of a run of the trainer; ``None`` outside of it, or where dataloaders were handed in."""
+        datamodule = getattr(self._trainer, "datamodule", None)
+        return datamodule if isinstance(datamodule, AnomalibDataModule) else None
+
+    @property
     def _is_fitting(self) -> bool:
         state = self._trainer.state if self._trainer else None
         return state is not None and state.fn == TrainerFn.FITTING and state.status == TrainerStatus.RUNNING
@@ -416,8 +430,7 @@ class FBClip(AnomalibModule):
             return
         name = self._published
         if name == "auto":
-            datamodule = self._trainer.datamodule if self._trainer else None
-            name = "visa" if canonical_name(getattr(datamodule, "name", "")) == "mvtec" else "mvtec"
+            name = "visa" if "mvtec" in map(canonical_name, self._tested_datasets()) else "mvtec"
         path = fetch_published(name, get_pretrained_weights_dir() / "fbclip")
         self._load(read_adapters(path), f"Adapter weights '{path}'")
 
@@ -425,6 +438,12 @@ class FBClip(AnomalibModule):
         """Load the published adapters when the model is used outside a trainer."""
         del args
         self._load_published()
+
+    def _tested_datasets(self) -> list[str]:
+        """Names of the datasets that a run of the trainer is on; none outside of it."""
+        if isinstance(self._datamodule, AuxiliaryDataModule) and self._datamodule.targets:
+            return [target.name for target in self._datamodule.targets]
+        return self._datamodule.name.split("+") if self._datamodule else []
 
     def _prepare_evaluation(self) -> None:
         self._load_published()
@@ -435,7 +454,7 @@ class FBClip(AnomalibModule):
         """Name of the dataset that is being trained on; ``None`` outside a training."""
         if not self._is_fitting:
             return None
-        return getattr(self.trainer.datamodule, "name", "unknown")
+        return self._datamodule.name if self._datamodule else "unknown"
 
 
 def _halve(optimizer_state: dict[str, Any]) -> dict[str, Any]:
@@ -454,7 +473,7 @@ def canonical_name(dataset: str) -> str:
         dataset (str): Name of a dataset or datamodule, such as ``MVTecAD`` or ``mvtec``.
 
     Returns:
-        str: The name in lower case, letters and digits only; ``mvtec`` for MVTec AD.
+        str: The name in lower case, letters and digits only; ``mvtec`` for MVTec AD and ``visa`` for VisA.
     """
     name = "".join(character for character in dataset.lower() if character.isalnum())
-    return "mvtec" if name == "mvtecad" else name
+    return DATASET_ALIASES.get(name, name)

@@ -82,7 +82,7 @@ class FBClipModel(nn.Module):
         text_features = self.text_features()
         embeddings = self.embed_image(images)
         pred_score, patch_map = self.align(embeddings, text_features, self._grid(images))
-        anomaly_map = self.anomaly_map_generator(patch_map, tuple(images.shape[-2:]))
+        anomaly_map = self.anomaly_map_generator(patch_map, images.shape[-2:])
         _require_finite(pred_score)
         return InferenceBatch(pred_score=pred_score, anomaly_map=anomaly_map)
 
@@ -163,7 +163,8 @@ class FBClipModel(nn.Module):
         return self._text_cache[1]
 
     def _grid(self, images: torch.Tensor) -> tuple[int, int]:
-        return self.backbone.grid(tuple(images.shape[-2:]))
+        height, width = images.shape[-2:]
+        return self.backbone.grid((height, width))
 
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         """Forget the text features, which may come from other text parameters than are being loaded."""

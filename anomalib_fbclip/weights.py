@@ -6,11 +6,11 @@
 import json
 import logging
 import os
-import pickle
 import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError  # noqa: S403 - only to catch it
 from typing import Any, NamedTuple
 
 import gdown
@@ -135,11 +135,11 @@ def read_adapters(path: Path) -> Adapters:
         ValueError: If there is no such file, it can't be read, or it is something else.
     """
     if not path.is_file():
-        msg = f"Adapter weights '{path}' do not exist. Give a file, or one of 'auto', {', '.join(map(repr, PUBLISHED))}."
+        msg = f"Adapter weights '{path}' do not exist. Give a file, 'auto', {' or '.join(map(repr, PUBLISHED))}."
         raise ValueError(msg)
     try:
         return _read_own(path) if path.suffix == ".safetensors" else _read_reference(path)
-    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
+    except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         msg = f"Adapter weights '{path}' can't be read: {reason}"
         raise ValueError(msg) from error
@@ -243,17 +243,17 @@ def fetch_published(name: str, folder: Path) -> Path:
     except (OSError, DownloadError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         msg = (
-            f"FB-CLIP's adapters trained on {name!r} are not at '{path}' and could not be fetched from {url} ({reason}). "
-            f"Either download {PUBLISHED[name]} by hand and put it there, or give a file of adapters as 'weights', "
-            "or train your own with 'anomalib fit' and give its checkpoint as 'ckpt_path'."
+            f"FB-CLIP's adapters trained on {name!r} are not at '{path}', and could not be fetched from {url} "
+            f"({reason}). Either download {PUBLISHED[name]} by hand and put it there, or give a file of adapters as "
+            "'weights', or train your own with 'anomalib fit' and give its checkpoint as 'ckpt_path'."
         )
         raise WeightsUnavailableError(msg) from error
     return path
 
 
 def _download(file_name: str, path: Path) -> None:
-    files = gdown.download_folder(id=DRIVE_FOLDER, skip_download=True, quiet=True, use_cookies=False)
-    identifiers = {Path(file.path).name: file.id for file in files or []}
+    files: list[Any] = gdown.download_folder(id=DRIVE_FOLDER, skip_download=True, quiet=True, use_cookies=False)
+    identifiers = {Path(file.path).name: file.id for file in files}
     if file_name not in identifiers:
         msg = f"the folder holds {sorted(identifiers) or 'nothing'}, not {file_name}"
         raise DownloadError(msg)

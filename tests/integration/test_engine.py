@@ -17,6 +17,7 @@ from PIL import Image
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.weights import adapter_tensors
+from support.small import write_backbone
 
 
 def make_engine(root: Path, **arguments: object) -> Engine:
@@ -88,7 +89,7 @@ class TestGenericModelTest:
         assert engine.predict(model=model, datamodule=datamodule, ckpt_path=self.checkpoint(project))
 
     def test_export(self, parts: tuple, project: Path, mvtec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        model, datamodule, engine = parts
+        model, _, engine = parts
         checkpoint = self.checkpoint(project)
         path = engine.export(model=model, ckpt_path=checkpoint, export_type=ExportType.TORCH, export_root=project)
         monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
@@ -183,7 +184,7 @@ class TestTraining:
     def test_data_without_anomalous_images(self, tmp_path: Path, small_backbone: str, mvtec: Path) -> None:
         """A target's own training split is normal images only."""
         model = FBClip(backbone=small_backbone, weights=None)
-        with pytest.raises(ValueError, match="MVTecAD has no anomalous images with masks.*AuxiliaryDataModule"):
+        with pytest.raises(ValueError, match=r"MVTecAD has no anomalous images with masks.*AuxiliaryDataModule"):
             make_engine(tmp_path).fit(model, datamodule=make_mvtec(mvtec))
 
     def test_validation_on_a_target(self, tmp_path: Path, small_backbone: str, mvtec: Path) -> None:
@@ -253,16 +254,20 @@ class TestCheckpoint:
         assert Path(engine.best_model_path).is_file()
         (state, *_) = engine.trainer.optimizers[0].state.values()
         assert state["exp_avg"].dtype == torch.float32
-        assert float(state["step"]) == 8
+        assert int(state["step"]) == 8
 
     def test_of_another_backbone(self, tmp_path: Path, trained: tuple[FBClip, Path], mvtec: Path) -> None:
-        from support.small import write_backbone
-
         model = FBClip(backbone=write_backbone(tmp_path, "fbclip-test-other"), weights=None)
-        with pytest.raises(ValueError, match="adapters of backbone 'fbclip-test-small', .* has 'fbclip-test-other'"):
+        with pytest.raises(ValueError, match=r"adapters of backbone 'fbclip-test-small', .* has 'fbclip-test-other'"):
             make_engine(tmp_path).test(model, datamodule=make_mvtec(mvtec), ckpt_path=trained[1])
 
-    def test_of_another_model(self, tmp_path: Path, trained: tuple[FBClip, Path], small_backbone: str, mvtec: Path) -> None:
+    def test_of_another_model(
+        self,
+        tmp_path: Path,
+        trained: tuple[FBClip, Path],
+        small_backbone: str,
+        mvtec: Path,
+    ) -> None:
         checkpoint = torch.load(trained[1], weights_only=True)
         del checkpoint["fbclip"]
         torch.save(checkpoint, tmp_path / "other.ckpt")

@@ -8,6 +8,7 @@ Each weight depends on its name in the reference, its shape and a seed only, so 
 
 import json
 import math
+import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import open_clip
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 FOLDER = Path(__file__).parent.parent / "golden"
 
@@ -28,7 +29,7 @@ def randn(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
     return torch.from_numpy(np.asarray(stream.standard_normal(shape))).float().reshape(shape)
 
 
-def fill(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
+def fill(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:  # noqa: PLR0911 - one for each kind
     """Value of the tensor that has this name in the reference's state dict."""
     values = randn(name, shape, seed)
     if name.endswith(("fg_scale", "bg_scale")):
@@ -117,7 +118,8 @@ class Golden:
             "to_out.0.bias": (width,),
             "scale": (),
         }
-        trainable = {f"fb_Attention.{side}_{name}": shape for side in ("fg", "bg") for name, shape in branch.items()} | {
+        trainable = {f"fb_Attention.{side}_{name}": shape for side in ("fg", "bg") for name, shape in branch.items()}
+        trainable |= {
             "fb_Attention.gate.0.weight": (width // 2, width),
             "fb_Attention.gate.0.bias": (width // 2,),
             "fb_Attention.gate.2.weight": (1, width // 2),
@@ -142,17 +144,17 @@ class Golden:
             "layer_selector": (18,),
         }
         prompts = {"ctx_pos": (1, 1, 12, text_width), "ctx_neg": (1, 1, 12, text_width)}
-        unused = {
+        prompts |= {
             f"{kind}_{state}": shape
             for state in ("pos", "neg")
             for kind, shape in (("token_prefix", (1, 1, 1, text_width)), ("token_suffix", (1, 1, 64, text_width)))
         }
-        unused |= {f"compound_prompts_text.{index}": (4, text_width) for index in range(8)}
-        unused |= {f"compound_prompt_projections.{index}.weight": (8, text_width) for index in range(8)}
-        unused |= {f"compound_prompt_projections.{index}.bias": (8,) for index in range(8)}
+        prompts |= {f"compound_prompts_text.{index}": (4, text_width) for index in range(8)}
+        prompts |= {f"compound_prompt_projections.{index}.weight": (8, text_width) for index in range(8)}
+        prompts |= {f"compound_prompt_projections.{index}.bias": (8,) for index in range(8)}
         tokens = {f"tokenized_prompts_{state}": torch.zeros(1, 77, dtype=torch.int64) for state in ("pos", "neg")}
         return {
-            "prompt_learner": {name: fill(name, shape, self.seed) for name, shape in (prompts | unused).items()} | tokens,
+            "prompt_learner": {name: fill(name, shape, self.seed) for name, shape in prompts.items()} | tokens,
             "model_trainable_params": {name: fill(name, shape, self.seed) for name, shape in trainable.items()},
             "epoch": 2,
             "loss": np.float64(0.25),
@@ -162,8 +164,6 @@ class Golden:
 
 def save_as_numpy_1(checkpoint: dict[str, Any], path: Path) -> Path:
     """Save a checkpoint with its numpy scalar under the module name that numpy 1.x gives it."""
-    import zipfile
-
     new = path.with_suffix(".numpy2")
     torch.save(checkpoint, new)
     with zipfile.ZipFile(new) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as target:

@@ -26,7 +26,8 @@ def foreground_score(tokens: torch.Tensor, previous: torch.Tensor | None) -> tor
         cues["local"].append((patches[index] - neighbours / 3).norm())
         cues["center"].append((patches[index] - mean).norm())
         cues["class"].append(1 - cosine(patches[index], class_token))
-        cues["change"].append((patches[index] - previous[index + 1]).norm() if previous is not None else torch.tensor(0.0))
+        earlier = patches[index] if previous is None else previous[index + 1]
+        cues["change"].append((patches[index] - earlier).norm())
     score = torch.zeros(count, dtype=patches.dtype)
     for name, weight in (("local", 0.30), ("center", 0.30), ("class", 0.30), ("change", 0.10)):
         values = torch.stack(cues[name]).to(patches.dtype)
@@ -79,15 +80,15 @@ def spatial_view(tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tupl
 def _foreground_branch(features: torch.Tensor, mask: torch.Tensor, class_token: torch.Tensor) -> torch.Tensor:
     masked = mask[:, None] * features
     mean = masked.mean(dim=0)
-    similarity = torch.stack([cosine(entry, class_token) if entry.norm() > 0 else torch.tensor(0.0) for entry in masked])
-    weights = ((1 - similarity.to(features.dtype)) * (masked - mean).norm(dim=-1)).softmax(dim=0)
+    similarity = torch.stack([cosine(entry, class_token) for entry in masked]).nan_to_num(0.0)
+    weights = ((1 - similarity) * (masked - mean).norm(dim=-1)).softmax(dim=0)
     return weights @ masked / mask.sum().clamp(min=1e-8)
 
 
 def _background_branch(features: torch.Tensor, mask: torch.Tensor, class_token: torch.Tensor) -> torch.Tensor:
     masked = mask[:, None] * features
-    similarity = torch.stack([cosine(entry, class_token) if entry.norm() > 0 else torch.tensor(0.0) for entry in masked])
-    weights = (similarity.to(features.dtype) * masked.norm(dim=-1)).softmax(dim=0)
+    similarity = torch.stack([cosine(entry, class_token) for entry in masked]).nan_to_num(0.0)
+    weights = (similarity * masked.norm(dim=-1)).softmax(dim=0)
     return weights @ masked / mask.sum().clamp(min=1e-8)
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
-from torch.nn import functional as F
+from torch.nn import functional as F  # noqa: N812
 
 from anomalib_fbclip.alignment import SemanticConsistency, TextAlignment
 from anomalib_fbclip.anomaly_map import AnomalyMapGenerator
@@ -79,7 +79,8 @@ def test_loss_is_computed_in_full_precision_under_autocast() -> None:
 def test_anomaly_map(image_size: tuple[int, int]) -> None:
     patch_map = torch.rand(2, 1, 3, 5)
     upsampled = F.interpolate(patch_map, size=image_size, mode="bilinear", align_corners=False)
-    expected = [gaussian_filter(image.double().numpy(), sigma=4, mode="reflect", truncate=4) for image in upsampled[:, 0]]
+    images = upsampled.squeeze(1).double().numpy()
+    expected = [gaussian_filter(image, sigma=4, mode="reflect", truncate=4) for image in images]
     actual = AnomalyMapGenerator()(patch_map, image_size)
     assert actual.shape == (2, *image_size)
     for image, wanted in zip(actual, expected, strict=True):

@@ -170,7 +170,7 @@ def test_a_file_of_another_model(tmp_path: Path, name: str, clip: torch.nn.Modul
     state["surprise"] = state.pop("ln_final.weight")
     path = tmp_path / "weights.safetensors"
     save_file(state, path)
-    message = "missing: ln_final.weight; unknown: surprise; wrong shape: visual.proj is \\[3, 3\\], not \\[64, 32\\]"
+    message = r"missing: ln_final.weight; unknown: surprise; wrong shape: visual.proj is \[3, 3\], not \[64, 32\]"
     with pytest.raises(ValueError, match=message):
         create_clip(name, str(path))
 
@@ -200,7 +200,7 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(msg)
 
     monkeypatch.setattr(open_clip, "create_model", fail)
-    with pytest.raises(RuntimeError, match="could not be fetched or read \\(no route to host\\).*'pretrained'"):
+    with pytest.raises(RuntimeError, match=r"could not be fetched or read \(no route to host\).*'pretrained'"):
         create_clip("ViT-B-16", "openai")
 
 

@@ -42,7 +42,7 @@ def make_mask(seed: int, batch: int, patches: int, share: float) -> torch.Tensor
 def test_semantic_view(grid: tuple[int, int], seed: int, magnitude: float, offset: float, share: float) -> None:
     tokens = make_tokens(seed, 2, grid[0] * grid[1], magnitude, offset)
     mask = make_mask(seed, 2, grid[0] * grid[1], share)
-    expected = torch.stack([oracle.semantic_view(*image) for image in zip(tokens, mask, strict=True)])
+    expected = torch.stack(list(map(oracle.semantic_view, tokens, mask)))
     actual = SemanticView()(tokens, mask, grid)
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9 * magnitude)
     in_single = SemanticView()(tokens.float(), mask.float(), grid).double()
@@ -88,7 +88,7 @@ def test_foreground_mask(grid: tuple[int, int], seed: int, magnitude: float, is_
     previous = None if is_first else make_tokens(seed + 1, 2, grid[0] * grid[1], magnitude, offset=1.0)
     module = SoftForegroundMask()
     earlier = [None, None] if previous is None else list(previous)
-    expected = torch.stack([oracle.foreground_score(*image) for image in zip(tokens, earlier, strict=True)])
+    expected = torch.stack(list(map(oracle.foreground_score, tokens, earlier)))
     torch.testing.assert_close(module.smooth(module.score(tokens, previous)), expected, rtol=1e-9, atol=1e-9)
     assume(((expected - module.threshold).abs() > 1e-9).all())
     assert torch.equal(module(tokens, previous), torch.where(expected > 0.5, 1.0, 0.5).double())

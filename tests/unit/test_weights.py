@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import gdown
 import pytest
 import torch
+from gdown.exceptions import DownloadError
 from safetensors import safe_open
 from safetensors.torch import save_file
-from support.golden import Golden, save_as_numpy_1
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.weights import (
@@ -23,6 +23,7 @@ from anomalib_fbclip.weights import (
     fetch_published,
     read_adapters,
 )
+from support.golden import Golden, save_as_numpy_1
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_only_the_numpy_scalar_is_allowed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "name", "message"),
     [
-        (None, "none.pth", "do not exist. Give a file, or one of 'auto', 'mvtec', 'visa'"),
+        (None, "none.pth", "do not exist. Give a file, 'auto', 'mvtec' or 'visa'"),
         (b"", "empty.pth", "can't be read"),
         (b"PK\x03\x04 truncated", "truncated.pth", "can't be read"),
         (b"", "empty.safetensors", "can't be read"),
@@ -77,7 +78,8 @@ def test_a_reference_checkpoint_of_other_shapes_and_names(tmp_path: Path, small_
     checkpoint["model_trainable_params"]["surprise"] = torch.zeros(1)
     del checkpoint["model_trainable_params"]["scale_weights"]
     path = save_as_numpy_1(checkpoint, tmp_path / "reference.pth")
-    with pytest.raises(ValueError, match="missing: alignment.scale_weights; unknown: surprise; wrong shape: attention"):
+    message = r"missing: alignment\.scale_weights; unknown: surprise; wrong shape: attention"
+    with pytest.raises(ValueError, match=message):
         FBClip(backbone=small_backbone, weights=path)
 
 
@@ -126,7 +128,8 @@ def test_saving_to_another_format(tmp_path: Path, small_backbone: str) -> None:
 
 
 def test_adapters_of_another_backbone(small_adapters: Path) -> None:
-    with pytest.raises(ValueError, match="holds adapters of backbone 'fbclip-test-small', but this model has 'ViT-B-32'"):
+    message = "holds adapters of backbone 'fbclip-test-small', but this model has 'ViT-B-32'"
+    with pytest.raises(ValueError, match=message):
         FBClip(backbone="ViT-B-32", pretrained=None, weights=small_adapters)
 
 
@@ -156,7 +159,14 @@ class Drive:
         monkeypatch.setattr(gdown, "download_folder", self.download_folder)
         monkeypatch.setattr(gdown, "download", self.download)
 
-    def download_folder(self, *, id: str, skip_download: bool, quiet: bool, use_cookies: bool) -> list[SimpleNamespace]:  # noqa: A002
+    def download_folder(
+        self,
+        *,
+        id: str,  # noqa: A002
+        skip_download: bool,
+        quiet: bool,
+        use_cookies: bool,
+    ) -> list[SimpleNamespace]:
         assert id == "1YnNLLfdoQFNlvFB8ez_3XZ9Ox5ZrGDCa"
         assert skip_download
         assert quiet
@@ -199,11 +209,12 @@ def test_a_page_instead_of_the_file_is_not_kept(tmp_path: Path, monkeypatch: pyt
 
 def test_another_folder_than_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Drive({"new_name.pth": b""}, monkeypatch)
-    with pytest.raises(WeightsUnavailableError, match=r"the folder holds \['new_name.pth'\], not mvtec_epoch_1_model.pth"):
+    message = r"the folder holds \['new_name.pth'\], not mvtec_epoch_1_model.pth"
+    with pytest.raises(WeightsUnavailableError, match=message):
         fetch_published("mvtec", tmp_path)
 
 
-@pytest.mark.parametrize("error", [OSError("network is unreachable"), gdown.exceptions.DownloadError("cannot retrieve")])
+@pytest.mark.parametrize("error", [OSError("network is unreachable"), DownloadError("cannot retrieve")])
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(**kwargs: object) -> None:
         raise error

@@ -1,0 +1,330 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Meta JSON datamodule: datasets in the ``meta.json`` layout of the AnomalyCLIP family of projects.
+
+A file ``meta.json`` in the root of the dataset lists its images, with paths relative to the root::
+
+    {
+        "train": {"bottle": [{"img_path": "bottle/train/good/000.png", "mask_path": "", "anomaly": 0, ...}, ...], ...},
+        "test": {
+            "bottle": [
+                {
+                    "img_path": "bottle/test/broken_large/000.png",
+                    "mask_path": "bottle/ground_truth/broken_large/000_mask.png",
+                    "cls_name": "bottle",
+                    "specie_name": "broken_large",
+                    "anomaly": 1
+                },
+                ...
+            ],
+            ...
+        }
+    }
+"""
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from anomalib.data import AnomalibDataModule, AnomalibDataset
+from anomalib.data.utils import LabelName, Split, TestSplitMode, ValSplitMode
+from pandas import DataFrame
+from torchvision.transforms.v2 import Transform
+
+logger = logging.getLogger(__name__)
+
+_LAYOUT = '{"train" | "test": {category: [{"img_path": str, "mask_path": str, "anomaly": 0 | 1}, ...]}}'
+_SPLITS = (Split.TRAIN.value, Split.TEST.value)
+_LOSSY_SUFFIXES = (".jpg", ".jpeg")
+
+
+class MetaJsonDataset(AnomalibDataset):
+    """Images of one split of a dataset in the ``meta.json`` layout.
+
+    Args:
+        root (Path | str): Folder of the dataset.
+        name (str): Name of the dataset.
+        categories (list[str] | None, optional): Categories to read.
+            Defaults to ``None``: all.
+        meta_file (str, optional): Name of the file that lists the images, in ``root``.
+            Defaults to ``"meta.json"``.
+        augmentations (Transform | None, optional): Augmentations that are applied to image and mask.
+            Defaults to ``None``.
+        split (str | Split | None, optional): Split to read, ``Split.TRAIN`` or ``Split.TEST``.
+            Defaults to ``None``: both.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        name: str,
+        categories: list[str] | None = None,
+        meta_file: str = "meta.json",
+        augmentations: Transform | None = None,
+        split: str | Split | None = None,
+    ) -> None:
+        super().__init__(augmentations=augmentations)
+        self._name = name
+        self.samples = make_meta_json_dataset(root, categories=categories, meta_file=meta_file, split=split)
+
+    @property
+    def name(self) -> str:
+        """Name of the dataset."""
+        return self._name
+
+
+class MetaJson(AnomalibDataModule):
+    """Datamodule of a dataset in the ``meta.json`` layout.
+
+    Either split may be absent or empty. The task is segmentation when anomalous images have masks, and classification
+    when none has. In a mask every value above 0 is anomalous, so masks should not be stored with lossy compression.
+
+    Args:
+        root (Path | str): Folder of the dataset.
+        name (str | None, optional): Name of the dataset in results.
+            Defaults to ``None``: the name of the folder.
+        categories (list[str] | str | None, optional): Category or categories to read.
+            Defaults to ``None``: all.
+        meta_file (str, optional): Name of the file that lists the images, in ``root``.
+            Defaults to ``"meta.json"``.
+        train_batch_size (int, optional): Batch size of the training data.
+            Defaults to ``32``.
+        eval_batch_size (int, optional): Batch size of the validation and test data.
+            Defaults to ``32``.
+        num_workers (int, optional): Number of workers of each dataloader.
+            Defaults to ``8``.
+        train_augmentations (Transform | None, optional): Augmentations of the training images and masks.
+            Defaults to ``None``.
+        val_augmentations (Transform | None, optional): Augmentations of the validation images and masks.
+            Defaults to ``None``.
+        test_augmentations (Transform | None, optional): Augmentations of the test images and masks.
+            Defaults to ``None``.
+        augmentations (Transform | None, optional): Augmentations of those of the three that are not given.
+            Defaults to ``None``.
+        test_split_mode (TestSplitMode | str, optional): Method to create the test set.
+            Defaults to ``TestSplitMode.FROM_DIR``: the ``test`` split of the file.
+        test_split_ratio (float, optional): Fraction of the training images to test on if the test split has no normal
+            image. Defaults to ``0.2``.
+        val_split_mode (ValSplitMode | str, optional): Method to create the validation set.
+            Defaults to ``ValSplitMode.SAME_AS_TEST``.
+        val_split_ratio (float, optional): Fraction of the images to validate on.
+            Defaults to ``0.5``.
+        seed (int | None, optional): Seed of the random splits.
+            Defaults to ``None``.
+
+    Raises:
+        FileNotFoundError: At setup, if the folder, the file, an image or a mask does not exist.
+        ValueError: At setup, if the file has another structure, or if a category is not in it.
+
+    Example:
+        >>> datamodule = MetaJson(root="./datasets/mvtec", categories=["bottle", "cable"])
+        >>> datamodule.setup()
+        >>> batch = next(iter(datamodule.test_dataloader()))
+        >>> batch.gt_mask.shape
+        torch.Size([32, 900, 900])
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        name: str | None = None,
+        categories: list[str] | str | None = None,
+        meta_file: str = "meta.json",
+        train_batch_size: int = 32,
+        eval_batch_size: int = 32,
+        num_workers: int = 8,
+        train_augmentations: Transform | None = None,
+        val_augmentations: Transform | None = None,
+        test_augmentations: Transform | None = None,
+        augmentations: Transform | None = None,
+        test_split_mode: TestSplitMode | str = TestSplitMode.FROM_DIR,
+        test_split_ratio: float = 0.2,
+        val_split_mode: ValSplitMode | str = ValSplitMode.SAME_AS_TEST,
+        val_split_ratio: float = 0.5,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            train_batch_size=train_batch_size,
+            eval_batch_size=eval_batch_size,
+            num_workers=num_workers,
+            train_augmentations=train_augmentations,
+            val_augmentations=val_augmentations,
+            test_augmentations=test_augmentations,
+            augmentations=augmentations,
+            test_split_mode=test_split_mode,
+            test_split_ratio=test_split_ratio,
+            val_split_mode=val_split_mode,
+            val_split_ratio=val_split_ratio,
+            seed=seed,
+        )
+        self.root = Path(root)
+        self._name = name or self.root.resolve().name
+        self.categories = [categories] if isinstance(categories, str) else categories
+        if self.categories is not None and not self.categories:
+            msg = "categories is empty: name at least one, or leave it out to read all."
+            raise ValueError(msg)
+        self.meta_file = meta_file
+        if self.categories is not None and len(self.categories) == 1:
+            self.category = self.categories[0]
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Name of the dataset in results."""
+        return self._name
+
+    def _setup(self, _stage: str | None = None) -> None:
+        self.train_data = self._read(Split.TRAIN)
+        self.test_data = self._read(Split.TEST)
+
+    def _read(self, split: Split) -> MetaJsonDataset:
+        return MetaJsonDataset(
+            root=self.root,
+            name=self.name,
+            categories=self.categories,
+            meta_file=self.meta_file,
+            split=split,
+        )
+
+
+def make_meta_json_dataset(
+    root: Path | str,
+    categories: list[str] | None = None,
+    meta_file: str = "meta.json",
+    split: str | Split | None = None,
+) -> DataFrame:
+    """Read the table of images of a dataset in the ``meta.json`` layout.
+
+    Args:
+        root (Path | str): Folder of the dataset.
+        categories (list[str] | None, optional): Categories to read.
+            Defaults to ``None``: all.
+        meta_file (str, optional): Name of the file that lists the images, in ``root``.
+            Defaults to ``"meta.json"``.
+        split (str | Split | None, optional): Split to read, ``Split.TRAIN`` or ``Split.TEST``.
+            Defaults to ``None``: both.
+
+    Returns:
+        DataFrame: One row for each image, with the columns ``image_path``, ``mask_path`` (empty for an image without
+            mask), ``label_index`` (0 normal, 1 anomalous), ``category`` and ``split``.
+
+    Raises:
+        FileNotFoundError: If the folder, the file, an image or a mask does not exist.
+        ValueError: If the file has another structure, or if a category is not in it.
+    """
+    root = Path(root)
+    path = root / meta_file
+    meta = _read_meta(path)
+    categories = _choose_categories(meta, categories, path)
+
+    rows = [row for name in _SPLITS for category in categories for row in _read_entries(meta, name, category, path)]
+    if not rows:
+        msg = f"{path} has no entries for {', '.join(categories) or 'any category'}."
+        raise ValueError(msg)
+    samples = DataFrame(rows, columns=["image_path", "mask_path", "label_index", "category", "split"])
+
+    anomalous = samples["label_index"] == LabelName.ABNORMAL
+    masked = samples["mask_path"].ne("")
+    if masked.any() and (anomalous & ~masked).any():
+        msg = (
+            f"{(anomalous & ~masked).sum()} of {anomalous.sum()} anomalous images in {path} have no mask_path, and the "
+            f"others have one; the first is {samples.loc[anomalous & ~masked, 'image_path'].iloc[0]}."
+        )
+        raise ValueError(msg)
+
+    if split is not None:
+        samples = samples[samples["split"] == Split(split).value].reset_index(drop=True)
+    samples["image_path"] = [str(root / image) for image in samples["image_path"]]
+    samples["mask_path"] = [str(root / mask) if mask else "" for mask in samples["mask_path"]]
+    _check_files(samples, path)
+    samples.attrs["task"] = "segmentation" if masked.any() else "classification"
+    return samples
+
+
+def _read_meta(path: Path) -> dict[str, dict[str, Any]]:
+    """Read the file, down to the names of splits and categories."""
+    if not path.parent.is_dir():
+        msg = f"The folder of the dataset does not exist: {path.parent}"
+        raise FileNotFoundError(msg)
+    if not path.is_file():
+        msg = f"There is no file {path.name} in {path.parent}. It has to list the images of the dataset: {_LAYOUT}."
+        raise FileNotFoundError(msg)
+    try:
+        meta = json.loads(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
+        msg = f"{path} is not a JSON file: {error}"
+        raise ValueError(msg) from error
+
+    _check_type(meta, dict, str(path))
+    if not any(name in meta for name in _SPLITS):
+        msg = f"{path} has neither a 'train' nor a 'test' split. It has to be {_LAYOUT}."
+        raise ValueError(msg)
+    splits = {name: meta.get(name) or {} for name in _SPLITS}
+    for name, split in splits.items():
+        _check_type(split, dict, f"'{name}' in {path}")
+    return splits
+
+
+def _choose_categories(meta: dict[str, dict[str, Any]], categories: list[str] | None, path: Path) -> list[str]:
+    available = list(dict.fromkeys(category for split in meta.values() for category in split))
+    if categories is None:
+        return available
+    unknown = [category for category in categories if category not in available]
+    if unknown:
+        msg = f"Unknown categories {unknown}: choose from those in {path}: {', '.join(available)}."
+        raise ValueError(msg)
+    return list(dict.fromkeys(categories))
+
+
+def _read_entries(
+    meta: dict[str, dict[str, Any]],
+    split: str,
+    category: str,
+    path: Path,
+) -> Iterator[tuple[str, str, int, str, str]]:
+    """Read the rows of the table that belong to one category of one split."""
+    entries = meta[split].get(category, [])
+    where = f"'{split}' / '{category}' in {path}"
+    _check_type(entries, list, where)
+    for index, entry in enumerate(entries):
+        yield (*_read_entry(entry, f"entry {index} of {where}"), category, split)
+
+
+def _read_entry(entry: Any, where: str) -> tuple[str, str, int]:  # noqa: ANN401
+    """Read the image, the mask (empty for a normal image) and the label of an entry."""
+    _check_type(entry, dict, where)
+    image, mask, anomaly = entry.get("img_path"), entry.get("mask_path") or "", entry.get("anomaly")
+    _check_type(image, str, f"'img_path' in {where}")
+    _check_type(mask, str, f"'mask_path' in {where}")
+    if not isinstance(anomaly, int) or anomaly not in {0, 1}:
+        msg = f"'anomaly' in {where} must be 0 or 1, but is {anomaly!r}."
+        raise ValueError(msg)
+    # Some of these files were written on Windows.
+    return image.replace("\\", "/"), mask.replace("\\", "/") if anomaly else "", int(anomaly)
+
+
+def _check_type(value: Any, expected: type, where: str) -> None:  # noqa: ANN401
+    if not isinstance(value, expected):
+        msg = f"{where} must be a {expected.__name__}, but is a {type(value).__name__}. The file has to be {_LAYOUT}."
+        raise ValueError(msg)  # noqa: TRY004 - the file's content is wrong, not the type of an argument
+
+
+def _check_files(samples: DataFrame, path: Path) -> None:
+    for kind in ("image", "mask"):
+        listed = [file for file in samples[f"{kind}_path"] if file]
+        missing = [file for file in listed if not Path(file).is_file()]
+        if missing:
+            msg = f"{len(missing)} of {len(listed)} {kind}s that {path} lists do not exist; the first is {missing[0]}."
+            raise FileNotFoundError(msg)
+
+    lossy = [file for file in samples["mask_path"] if file.lower().endswith(_LOSSY_SUFFIXES)]
+    if lossy:
+        logger.warning(
+            "%d masks that %s lists are JPEG files: every value above 0 is anomalous, so their compression artefacts "
+            "are, too. The first is %s.",
+            len(lossy),
+            path,
+            lossy[0],
+        )
