@@ -14,7 +14,6 @@ import json
 import logging
 import math
 import zipfile
-from collections.abc import Iterator, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: S403 - only to catch it
@@ -32,6 +31,8 @@ from torch.nn import functional as F  # noqa: N812
 from .state_dict import check_state_dict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from open_clip.transformer import Transformer, VisionTransformer
 
 logger = logging.getLogger(__name__)

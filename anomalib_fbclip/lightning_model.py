@@ -133,6 +133,8 @@ class FBClip(AnomalibModule):
         >>> model = FBClip(weights="adapters.safetensors")  # doctest: +SKIP
     """
 
+    model: FBClipModel
+
     def __init__(
         self,
         backbone: str = "ViT-L-14-336",
@@ -186,7 +188,7 @@ class FBClip(AnomalibModule):
                 "open_clip has no weights for backbone %s: its CLIP is random. Give a file of weights as 'pretrained'.",
                 self.backbone_name,
             )
-        self.model: FBClipModel = create_model(
+        self.model = create_model(
             backbone=ClipBackbone(create_clip(self.backbone_name, self.pretrained), layers),
             tokenizer=open_clip.get_tokenizer(self.backbone_name),
             views=views,

@@ -13,10 +13,8 @@ from pathlib import Path
 from pickle import UnpicklingError  # noqa: S403 - only to catch it
 from typing import Any, NamedTuple
 
-import gdown
 import numpy as np
 import torch
-from gdown.exceptions import DownloadError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -236,6 +234,8 @@ def fetch_published(name: str, folder: Path) -> Path:
     path = folder / PUBLISHED[name]
     if path.is_file():
         return path
+    from gdown.exceptions import DownloadError  # gdown is slow to import, and needed once at most
+
     url = f"https://drive.google.com/drive/folders/{DRIVE_FOLDER}"
     logger.info("Fetching FB-CLIP's adapters trained on %s from %s", name, url)
     try:
@@ -252,11 +252,13 @@ def fetch_published(name: str, folder: Path) -> Path:
 
 
 def _download(file_name: str, path: Path) -> None:
+    import gdown
+
     files: list[Any] = gdown.download_folder(id=DRIVE_FOLDER, skip_download=True, quiet=True, use_cookies=False)
     identifiers = {Path(file.path).name: file.id for file in files}
     if file_name not in identifiers:
         msg = f"the folder holds {sorted(identifiers) or 'nothing'}, not {file_name}"
-        raise DownloadError(msg)
+        raise FileNotFoundError(msg)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{file_name}.") as folder:
         temporary = Path(folder) / file_name

@@ -14,6 +14,7 @@ from anomalib.models import get_model
 from omegaconf import OmegaConf
 
 from anomalib_fbclip import FBClip, weights
+from anomalib_fbclip.lightning_model import canonical_name
 
 
 @pytest.fixture
@@ -307,3 +308,20 @@ def test_compiled_graph_has_no_breaks(model: FBClip, images: torch.Tensor, fullg
         expected = model.model(images)
         compiled = torch.compile(model.model, backend="eager", fullgraph=fullgraph)(images)
     torch.testing.assert_close(compiled.anomaly_map, expected.anomaly_map)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("MVTecAD", "mvtec"),
+        ("mvtec", "mvtec"),
+        ("mvtec_anomaly_detection", "mvtec"),
+        ("MVTecAD2", "mvtecad2"),
+        ("MVTecLOCO", "mvtecloco"),
+        ("Visa", "visa"),
+        ("VisA_20220922", "visa"),
+        ("my parts", "myparts"),
+    ],
+)
+def test_names_of_datasets(name: str, expected: str) -> None:
+    assert canonical_name(name) == expected

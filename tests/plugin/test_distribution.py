@@ -1,0 +1,40 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the distributions contain, and what installing leaves behind."""
+
+import tarfile
+import zipfile
+from pathlib import Path
+
+from environments import REPOSITORY, Environment, Requirement
+
+
+def test_wheel_holds_the_package_and_what_makes_it_known(wheel: Path):
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name.split("/")[0] for name in names} == {
+        "anomalib_fbclip",
+        "anomalib_fbclip.pth",
+        "anomalib_fbclip.start",
+        "anomalib_fbclip-0.1.0.dist-info",
+    }
+    assert {"anomalib_fbclip/py.typed", "anomalib_fbclip-0.1.0.dist-info/licenses/LICENSE"} <= names
+    sources = {path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("anomalib_fbclip/**/*.py")}
+    assert sources == {name for name in names if name.endswith(".py")}
+
+
+def test_source_distribution_holds_the_tests(distributions: Path):
+    (source,) = distributions.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        names = {name.split("/", 1)[1] for name in archive.getnames()}
+    assert {"LICENSE", "README.md", "pyproject.toml", "tests/conftest.py"} <= names
+
+
+def test_uninstalling_leaves_nothing_behind(environment: Environment, requirement: Requirement):
+    before = environment.files()
+    environment.install(*requirement)
+    environment.python("import anomalib_fbclip.plugin")
+    added = {path.name for path in environment.files() - before}
+    assert {"anomalib_fbclip.pth", "anomalib_fbclip.start", "anomalib-fbclip"} <= added
+    environment.pip("uninstall", "--yes", "anomalib-fbclip")
+    assert environment.files() == before
