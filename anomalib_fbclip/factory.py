@@ -3,7 +3,7 @@
 
 """FB-CLIP as the paper builds it, and its ablations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import open_clip
 import torch
@@ -12,9 +12,9 @@ from torch import nn
 from .alignment import SemanticConsistency, TextAlignment
 from .anomaly_map import AnomalyMapGenerator
 from .backbone import ClipBackbone
-from .disentanglement import VIEWS, BackgroundSuppression, ForegroundBackgroundAttention, SoftForegroundMask
+from .disentanglement import BackgroundSuppression, ForegroundBackgroundAttention, SoftForegroundMask
 from .prompt_learner import PromptLearner, tokenize_states
-from .text_fusion import STRATEGY_WEIGHTS, AttentionStrategy, EndOfTextStrategy, GlobalStrategy, TextFusion
+from .text_fusion import AttentionStrategy, EndOfTextStrategy, GlobalStrategy, TextFusion
 from .torch_model import FBClipModel
 
 LAYER_WEIGHTS = 6
@@ -24,8 +24,8 @@ LAYER_WEIGHTS = 6
 def create_model(
     backbone: ClipBackbone,
     tokenizer: open_clip.SimpleTokenizer,
-    views: Sequence[str] = tuple(VIEWS),
-    text_strategies: Mapping[str, float] | None = None,
+    views: Mapping[str, nn.Module],
+    strategy_weights: Mapping[str, float],
     background_suppression: bool = True,
     seed: int = 0,
 ) -> FBClipModel:
@@ -34,8 +34,8 @@ def create_model(
     Args:
         backbone (ClipBackbone): Frozen CLIP.
         tokenizer (open_clip.SimpleTokenizer): The CLIP's tokenizer.
-        views (Sequence[str]): Names of the views, in the order of their maps.
-        text_strategies (Mapping[str, float] | None): Weight of each text strategy. ``None``: the paper's.
+        views (Mapping[str, nn.Module]): Views by name, in the order of their maps.
+        strategy_weights (Mapping[str, float]): Weight of each text strategy that takes part.
         background_suppression (bool): Whether the background is suppressed.
         seed (int): Seed of the adapters' initial values.
 
@@ -43,11 +43,8 @@ def create_model(
         FBClipModel: The model.
 
     Raises:
-        ValueError: If a view or a text strategy is unknown, or none is chosen.
+        ValueError: If a text strategy is unknown, or none is left.
     """
-    if not views or len(set(views)) < len(views) or not set(views) <= VIEWS.keys():
-        msg = f"Views {list(views)} can't be used: choose one or several, each once, among {list(VIEWS)}."
-        raise ValueError(msg)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return FBClipModel(
@@ -59,10 +56,10 @@ def create_model(
                     "attention": AttentionStrategy(backbone.text_width, backbone.embedding_width),
                     "end_of_text": EndOfTextStrategy(),
                 },
-                weights=STRATEGY_WEIGHTS if text_strategies is None else text_strategies,
+                weights=strategy_weights,
             ),
             foreground_mask=SoftForegroundMask(),
-            views={name: VIEWS[name]() for name in views},
+            views=views,
             attention=ForegroundBackgroundAttention(backbone.width),
             suppression=BackgroundSuppression() if background_suppression else nn.Identity(),
             alignment=TextAlignment(views_per_layer=len(views), layer_weights=LAYER_WEIGHTS),

@@ -50,9 +50,10 @@ from .backbone import (
     usual_pretrained,
 )
 from .data import AuxiliaryDataModule
-from .disentanglement import VIEWS
+from .disentanglement import VIEWS, create_views
 from .factory import LAYER_WEIGHTS, create_model
 from .loss import FBClipLoss
+from .text_fusion import STRATEGY_WEIGHTS, resolve_strategy_weights
 from .torch_model import FBClipModel
 from .weights import (
     PUBLISHED,
@@ -167,6 +168,11 @@ class FBClip(AnomalibModule):
         backbone_name = resolve_backbone(backbone)
         input_size = resolve_image_size(backbone_name, image_size)
         layers = resolve_feature_layers(backbone_name, feature_layers, max_layers=LAYER_WEIGHTS)
+        view_modules = create_views(views)
+        strategy_weights = resolve_strategy_weights(
+            STRATEGY_WEIGHTS if text_strategies is None else text_strategies,
+            STRATEGY_WEIGHTS,
+        )
         adapters = None
         if weights is not None and weights not in {"auto", *PUBLISHED}:
             adapters = read_adapters(Path(weights))
@@ -191,8 +197,8 @@ class FBClip(AnomalibModule):
         self.model = create_model(
             backbone=ClipBackbone(create_clip(self.backbone_name, self.pretrained), layers),
             tokenizer=open_clip.get_tokenizer(self.backbone_name),
-            views=views,
-            text_strategies=text_strategies,
+            views=view_modules,
+            strategy_weights=strategy_weights,
             background_suppression=background_suppression,
             seed=seed,
         )
@@ -297,8 +303,14 @@ class FBClip(AnomalibModule):
 
     def on_validation_start(self) -> None:
         """Make the adapters ready."""
-        if not self._is_fitting:
-            self._prepare_evaluation()
+        if self._is_fitting:
+            return
+        self._prepare_evaluation()
+        if self.source and isinstance(self._datamodule, AuxiliaryDataModule):
+            logger.warning(
+                "The adapters are trained already, so 'fit' does not train them on %s: to do so, set weights to null.",
+                self._datamodule.name,
+            )
 
     def on_test_start(self) -> None:
         """Make the adapters ready, and warn where a result is not zero-shot."""

@@ -7,7 +7,7 @@ A strategy maps the states of the text tower ``[2, P, T]``, the same states proj
 and the positions of the end tokens ``[2]`` to one feature for each prompt, ``[2, D]``.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import nn
@@ -71,13 +71,7 @@ class TextFusion(nn.Module):
 
     def __init__(self, strategies: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:
         super().__init__()
-        if unknown := sorted(set(weights) - set(strategies)):
-            msg = f"Unknown text strategies {unknown}: choose among {sorted(strategies)}."
-            raise ValueError(msg)
-        self.weights = {name: float(weight) for name, weight in weights.items() if weight}
-        if not self.weights:
-            msg = f"No text strategy has a weight: give at least one of {sorted(strategies)} a weight other than 0."
-            raise ValueError(msg)
+        self.weights = resolve_strategy_weights(weights, strategies)
         self.strategies = nn.ModuleDict(strategies)
         for name, strategy in self.strategies.items():
             strategy.requires_grad_(name in self.weights)
@@ -97,3 +91,26 @@ class TextFusion(nn.Module):
             weight * self.strategies[name](states, projected, end_positions) for name, weight in self.weights.items()
         ]
         return F.normalize(torch.stack(readings).sum(dim=0), dim=-1)
+
+
+def resolve_strategy_weights(weights: Mapping[str, float], strategies: Collection[str]) -> dict[str, float]:
+    """Find the text strategies that take part.
+
+    Args:
+        weights (Mapping[str, float]): Weight of each strategy; one that is not named, or has weight 0, is left out.
+        strategies (Collection[str]): Names of the strategies that there are.
+
+    Returns:
+        dict[str, float]: Weights other than 0.
+
+    Raises:
+        ValueError: If a weight names no strategy, or no weight is left.
+    """
+    if unknown := sorted(set(weights) - set(strategies)):
+        msg = f"Unknown text strategies {unknown}: choose among {sorted(strategies)}."
+        raise ValueError(msg)
+    resolved = {name: float(weight) for name, weight in weights.items() if weight}
+    if not resolved:
+        msg = f"No text strategy has a weight: give at least one of {sorted(strategies)} a weight other than 0."
+        raise ValueError(msg)
+    return resolved

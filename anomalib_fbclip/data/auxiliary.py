@@ -112,9 +112,9 @@ class AuxiliaryDataModule(AnomalibDataModule):
 
         From the command line, one source with categories, and several sources::
 
-            anomalib fit --model FBClip --data anomalib_fbclip.data.AuxiliaryDataModule \
+            anomalib fit --model FBClip --model.weights null --data AuxiliaryDataModule \
                 --data.sources MVTecAD --data.sources.root ./datasets/MVTecAD --data.categories "[bottle, cable]"
-            anomalib fit --model FBClip --data anomalib_fbclip.data.AuxiliaryDataModule \
+            anomalib fit --model FBClip --model.weights null --data AuxiliaryDataModule \
                 --data.sources+ MPDD --data.sources.category tubes --data.sources+ Visa --data.sources.category pcb1
     """
 

@@ -6,7 +6,7 @@
 from .attention import AttentionBranch, ForegroundBackgroundAttention
 from .foreground_mask import SoftForegroundMask
 from .suppression import BackgroundSuppression
-from .views import VIEWS, IdentityView, SemanticView, SpatialView
+from .views import VIEWS, IdentityView, SemanticView, SpatialView, create_views
 
 __all__ = [
     "VIEWS",
@@ -17,4 +17,5 @@ __all__ = [
     "SemanticView",
     "SoftForegroundMask",
     "SpatialView",
+    "create_views",
 ]

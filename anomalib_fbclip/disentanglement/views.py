@@ -7,6 +7,8 @@ Every view maps the tokens of one layer, ``[B, 1 + L, C]``, and their foreground
 and leaves the class token as it is. The patches form an ``h x w`` grid, row by row.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
@@ -191,3 +193,21 @@ def neighbourhood(grid: tuple[int, int], window: int, device: torch.device) -> t
 
 VIEWS: dict[str, type[nn.Module]] = {"identity": IdentityView, "semantic": SemanticView, "spatial": SpatialView}
 """The paper's views by name, in the order of the maps that they give."""
+
+
+def create_views(names: Sequence[str]) -> dict[str, nn.Module]:
+    """Create views of the paper.
+
+    Args:
+        names (Sequence[str]): Names of the views, in the order of their maps.
+
+    Returns:
+        dict[str, nn.Module]: The views by name.
+
+    Raises:
+        ValueError: If a view is unknown or named twice, or there is none.
+    """
+    if not names or len(set(names)) < len(names) or not set(names) <= VIEWS.keys():
+        msg = f"Views {list(names)} can't be used: choose one or several, each once, among {list(VIEWS)}."
+        raise ValueError(msg)
+    return {name: VIEWS[name]() for name in names}

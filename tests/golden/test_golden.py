@@ -6,12 +6,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.disentanglement import create_views
 from anomalib_fbclip.factory import create_model
 from anomalib_fbclip.lightning_model import FBClip as LightningFBClip
+from anomalib_fbclip.text_fusion import STRATEGY_WEIGHTS
 from anomalib_fbclip.weights import adapter_tensors, load_adapters, read_adapters
 from support.golden import Golden, save_as_numpy_1
 
@@ -202,12 +205,11 @@ def test_vit_l_14_336(tmp_path: Path) -> None:
 
 def test_parts_can_be_exchanged(make_model: Callable[[], FBClip], tiny: Golden) -> None:
     """A view handed in from Python takes the place of the paper's."""
-    import open_clip
-
     model = make_model()
     backbone = model.model.backbone
-    other = create_model(backbone, open_clip.get_tokenizer("ViT-L-14-336"))
-    other.views["semantic"] = other.views["identity"]
+    views = create_views(["identity", "semantic", "spatial"])
+    views["semantic"] = views["identity"]
+    other = create_model(backbone, open_clip.get_tokenizer("ViT-L-14-336"), views, STRATEGY_WEIGHTS)
     with torch.no_grad():
         changed = other.disentangle(backbone.encode_image(tiny.images), tiny.grid)
     assert torch.equal(changed[0], changed[1])

@@ -98,6 +98,17 @@ def test_unusable_argument(tmp_path: Path) -> None:
     assert "Unknown backbone 'ViT-L-14-337'" in result.stdout + result.stderr
 
 
+def test_export(tmp_path: Path, checkpoint: Path, small_backbone: str) -> None:
+    result = anomalib(
+        tmp_path,
+        "export",
+        *("--model", "FBClip", "--model.backbone", small_backbone, "--ckpt_path", checkpoint),
+        *("--export_type", "torch", "--export_root", "exported"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "exported" / "weights" / "torch" / "model.pt").is_file()
+
+
 def test_benchmark(tmp_path: Path, small_backbone: str, small_adapters: Path, mvtec: Path) -> None:
     (tmp_path / "benchmark.yaml").write_text(
         f"""

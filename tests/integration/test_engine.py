@@ -142,6 +142,18 @@ def test_predict_unusual_images(
     assert prediction.pred_score.isfinite().all()
 
 
+def test_mixed_precision(tmp_path: Path, small_backbone: str, mvtec: Path) -> None:
+    model = FBClip(backbone=small_backbone, weights=None, learning_rate=1e-3)
+    make_engine(tmp_path, precision="bf16-mixed").fit(model, datamodule=make_auxiliary(mvtec))
+    folder = mvtec / "bottle" / "test" / "hole"
+    predictions = [
+        make_engine(tmp_path / precision, precision=precision).predict(model, data_path=folder)
+        for precision in ("bf16-mixed", "32-true")
+    ]
+    for mixed, single in zip(*predictions, strict=True):
+        torch.testing.assert_close(mixed.anomaly_map.float(), single.anomaly_map, atol=0.05, rtol=0)
+
+
 class TestTraining:
     """The adapters are trained on labelled images of another dataset."""
 
@@ -301,6 +313,30 @@ class TestWarnings:
     ) -> None:
         make_engine(tmp_path).test(trained[0], datamodule=make_folder(mvtec, "parts"))
         assert "zero-shot" not in caplog.text
+
+    def test_fit_with_trained_adapters(
+        self,
+        tmp_path: Path,
+        small_backbone: str,
+        small_adapters: Path,
+        mvtec: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """A zero-shot model is not trained by 'fit', which is not what auxiliary data is for."""
+        model = FBClip(backbone=small_backbone, weights=small_adapters)
+        make_engine(tmp_path).fit(model, datamodule=make_auxiliary(mvtec, val_split_ratio=0.5))
+        assert "trained already, so 'fit' does not train them on MVTecAD: to do so, set weights to null" in caplog.text
+
+    def test_tested_on_the_targets_of_a_training(
+        self,
+        tmp_path: Path,
+        trained: tuple[FBClip, Path],
+        mvtec: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        datamodule = make_auxiliary(mvtec, targets=make_folder(mvtec, "parts"))
+        make_engine(tmp_path).test(trained[0], datamodule=datamodule)
+        assert "not zero-shot" not in caplog.text
 
     def test_untrained(
         self,

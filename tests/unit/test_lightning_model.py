@@ -137,10 +137,17 @@ def test_only_adapters_are_trained(model: FBClip, images: torch.Tensor) -> None:
         ({"feature_layers": [1, 9]}, "from 1 to 4"),
         ({"image_size": 57}, "multiples of its patch"),
         ({"weights": "nowhere.pth"}, "'nowhere.pth' do not exist"),
-        ({"pretrained": "nowhere.pt"}, "neither a file nor one of open_clip's tags"),
+        ({"text_strategies": {}}, "No text strategy has a weight"),
     ],
 )
-def test_unusable_arguments(small_backbone: str, arguments: dict[str, object], message: str) -> None:
+def test_unusable_arguments(
+    small_backbone: str,
+    arguments: dict[str, object],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are refused before a CLIP is fetched and built."""
+    monkeypatch.delattr("anomalib_fbclip.lightning_model.create_clip")
     with pytest.raises(ValueError, match=message) as caught:
         FBClip(**{"backbone": small_backbone, "weights": None, **arguments})
     assert "\n" not in str(caught.value)
