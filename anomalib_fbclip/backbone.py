@@ -17,7 +17,7 @@ import zipfile
 from itertools import islice, pairwise
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: S403 - only to catch it
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import open_clip
 import torch
@@ -48,6 +48,20 @@ RANDOM_WEIGHTS_SEED = 0
 
 MINIMUM_PATCHES = 3
 """The smoothing of the foreground mask mirrors two patches at its ends: fewer than three can't be mirrored."""
+
+
+class Widths(NamedTuple):
+    """Widths of a CLIP.
+
+    Attributes:
+        image (int): Channels C of the image tokens.
+        text (int): Width T of the text tower.
+        joint (int): Width D of the joint space of image and text.
+    """
+
+    image: int
+    text: int
+    joint: int
 
 
 class ClipBackbone(nn.Module):
@@ -328,6 +342,23 @@ def resolve_feature_layers(
         )
         raise ValueError(msg)
     return layers
+
+
+def resolve_widths(backbone: str) -> Widths:
+    """Find the widths of a backbone.
+
+    Args:
+        backbone (str): Name of an open_clip model.
+
+    Returns:
+        Widths: Widths of its image tower, of its text tower, and of their joint space.
+    """
+    config = open_clip.get_model_config(backbone)
+    return Widths(
+        image=config["vision_cfg"].get("width", 768),
+        text=config["text_cfg"].get("width", 512),
+        joint=config["embed_dim"],
+    )
 
 
 def usual_pretrained(backbone: str) -> str | None:

@@ -47,6 +47,7 @@ from .backbone import (
     resolve_backbone,
     resolve_feature_layers,
     resolve_image_size,
+    resolve_widths,
     usual_pretrained,
 )
 from .data import AuxiliaryDataModule
@@ -61,6 +62,7 @@ from .weights import (
     adapter_tensors,
     check_backbone,
     check_signature,
+    check_widths,
     fetch_published,
     load_adapters,
     read_adapters,
@@ -177,6 +179,7 @@ class FBClip(AnomalibModule):
         if weights is not None and weights not in {"auto", *PUBLISHED}:
             adapters = read_adapters(Path(weights))
             check_backbone(adapters.metadata, backbone_name, f"Adapter weights '{weights}'")
+            check_widths(adapters.tensors, resolve_widths(backbone_name), f"Adapter weights '{weights}'")
         super().__init__(
             pre_processor=self.configure_pre_processor(input_size) if pre_processor is True else pre_processor,
             post_processor=post_processor,
@@ -252,8 +255,11 @@ class FBClip(AnomalibModule):
         self.log("train_loss", parts.total, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
         for name, value in parts._asdict().items():
             self.log(f"train_loss_{name}", value, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
-        self.log("learning_rate", self.trainer.optimizers[0].param_groups[0]["lr"], on_step=True, batch_size=size)
         return parts.total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Log the learning rate of the step."""
+        self.log("learning_rate", optimizer.param_groups[0]["lr"])
 
     def validation_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
         """Predict a batch, so that thresholds and normalisation can be fitted.

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from .backbone import Widths
 from .state_dict import load_state_dict
 
 logger = logging.getLogger(__name__)
@@ -51,6 +52,14 @@ REFERENCE_UNUSED = re.compile(
     r"|fusion_weights?|gate_network\.[02]\.(weight|bias)|layer_selector",
 )
 """Names in the reference's checkpoints that take no part in its computation."""
+
+
+WIDTHS_OF_TENSORS = (
+    ("attention.norm.weight", 0),
+    ("prompt_learner.normal_context", 1),
+    ("text_fusion.strategies.attention.mlp.2.weight", 0),
+)
+"""Adapters, and a dimension of each, that tell the widths of image tower, text tower and joint space."""
 
 
 class WeightsUnavailableError(RuntimeError):
@@ -196,6 +205,26 @@ def check_backbone(metadata: Mapping[str, Any], backbone: str, origin: str) -> N
     trained_on = metadata.get("backbone", backbone)
     if trained_on != backbone:
         msg = f"{origin} holds adapters of backbone {trained_on!r}, but this model has {backbone!r}: set 'backbone'."
+        raise ValueError(msg)
+
+
+def check_widths(tensors: Mapping[str, torch.Tensor], widths: Widths, origin: str) -> None:
+    """Compare the widths of the CLIP that adapters were trained on with those of the one that they should work on.
+
+    Args:
+        tensors (Mapping[str, torch.Tensor]): The adapters.
+        widths (Widths): The widths at hand.
+        origin (str): Where the adapters come from, for the error.
+
+    Raises:
+        ValueError: If the widths differ.
+    """
+    found = [tensors[name].shape[dim] if name in tensors else None for name, dim in WIDTHS_OF_TENSORS]
+    if any(width not in {None, wanted} for width, wanted in zip(found, widths, strict=True)):
+        msg = (
+            f"{origin} holds adapters of another backbone: its widths (image, text, joint) are {found}, "
+            f"not {list(widths)}."
+        )
         raise ValueError(msg)
 
 

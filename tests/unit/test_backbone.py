@@ -3,9 +3,14 @@
 
 """The frozen CLIP: what can be a backbone, which weights it gets, and what it computes."""
 
+import threading
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import open_clip
+import open_clip.pretrained
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -192,6 +197,50 @@ def test_the_file_of_openai_weights_means_quick_gelu(monkeypatch: pytest.MonkeyP
         with pytest.raises(ZeroDivisionError):
             create_clip("ViT-L-14-336", pretrained)
     assert [kwargs["force_quick_gelu"] for _, kwargs in asked] == [True, True]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A local stand-in for where open_clip fetches weights: its folder and its address."""
+    folder = tmp_path / "server"
+    folder.mkdir()
+    handler = partial(SimpleHTTPRequestHandler, directory=folder)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http_server:
+        threading.Thread(target=http_server.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{http_server.server_port}"
+        http_server.shutdown()
+
+
+def test_weights_of_a_tag_are_fetched_once(
+    tmp_path: Path,
+    server: tuple[Path, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """open_clip's own code fetches them into its cache."""
+    name = resolve_backbone(write_backbone(tmp_path, "fbclip-test-published"))
+    state = {key: torch.randn_like(tensor) for key, tensor in create_clip(name, None).state_dict().items()}
+    folder, address = server
+    torch.save(state, folder / "weights.pt")
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, {"published": {"url": f"{address}/weights.pt"}})
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert usual_pretrained(name) == "published"
+    fetched = create_clip(name, "published").state_dict()
+    assert all(torch.equal(fetched[key], state[key]) for key in state)
+    (folder / "weights.pt").unlink()
+    again = create_clip(name, "published").state_dict()
+    assert all(torch.equal(again[key], state[key]) for key in state)
+
+
+def test_weights_of_a_tag_that_are_gone(
+    tmp_path: Path,
+    server: tuple[Path, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = resolve_backbone(write_backbone(tmp_path, "fbclip-test-gone"))
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, {"published": {"url": f"{server[1]}/weights.pt"}})
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(RuntimeError, match=r"CLIP weights 'published' of fbclip-test-gone could not be fetched.*404"):
+        create_clip(name, "published")
 
 
 def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:

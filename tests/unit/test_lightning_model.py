@@ -293,6 +293,16 @@ class TestPublishedWeights:
             FBClip(backbone=small_backbone).model(images)
 
 
+def test_training_step_outside_a_trainer(model: FBClip, images: torch.Tensor) -> None:
+    mask = torch.zeros(2, 56, 56, dtype=torch.bool)
+    mask[1, 10:30, 10:30] = True
+    batch = ImageBatch(image=images, gt_label=torch.tensor([False, True]), gt_mask=mask)
+    with pytest.warns(UserWarning, match="trainer. reference is not registered"):
+        loss = model.training_step(batch)
+    loss.backward()
+    assert model.model.prompt_learner.normal_context.grad.abs().sum() > 0
+
+
 def test_a_batch_without_masks_can_not_be_trained_on(model: FBClip, images: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="labelled images with masks"):
         model.training_step(ImageBatch(image=images, gt_label=torch.tensor([0, 1])))

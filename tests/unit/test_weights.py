@@ -73,14 +73,24 @@ def test_foreign_files(tmp_path: Path) -> None:
         read_adapters(tmp_path / "other.safetensors")
 
 
-def test_a_reference_checkpoint_of_other_shapes_and_names(tmp_path: Path, small_backbone: str) -> None:
+def test_a_reference_checkpoint_of_another_backbone(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is refused before a CLIP is fetched and built."""
+    monkeypatch.delattr("anomalib_fbclip.lightning_model.create_clip")
+    message = r"another backbone: its widths \(image, text, joint\) are \[128, 64, 768\], not \[1024, 768, 768\]"
+    with pytest.raises(ValueError, match=message):
+        FBClip(weights=reference)
+
+
+def test_a_reference_checkpoint_of_other_shapes_and_names(tmp_path: Path) -> None:
+    backbone = str(Golden("tiny").write_clip_config(tmp_path))
     checkpoint = Golden("tiny").reference_checkpoint()
+    checkpoint["model_trainable_params"]["fb_Attention.fg_to_q.weight"] = torch.zeros(3, 128)
     checkpoint["model_trainable_params"]["surprise"] = torch.zeros(1)
     del checkpoint["model_trainable_params"]["scale_weights"]
     path = save_as_numpy_1(checkpoint, tmp_path / "reference.pth")
-    message = r"missing: alignment\.scale_weights; unknown: surprise; wrong shape: attention"
+    message = r"missing: alignment\.scale_weights; unknown: surprise; wrong shape: attention.foreground.to_q.weight"
     with pytest.raises(ValueError, match=message):
-        FBClip(backbone=small_backbone, weights=path)
+        FBClip(backbone=backbone, weights=path)
 
 
 def test_saving_and_loading(tmp_path: Path, small_backbone: str) -> None:
