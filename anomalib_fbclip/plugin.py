@@ -115,7 +115,7 @@ class NameRegistration:
 
 
 REGISTRATIONS = (
-    NameRegistration("anomalib.data", "anomalib_fbclip.data", ("AuxiliaryDataModule", "MetaJson")),
+    NameRegistration("anomalib.data", "anomalib_fbclip.data", ("AuxiliaryDataModule", "MetaJson", "SyntheticParts")),
     NameRegistration("anomalib.models", "anomalib_fbclip.lightning_model", ("FBClip",)),
 )
 

@@ -5,5 +5,6 @@
 
 from .auxiliary import AuxiliaryDataModule
 from .meta_json import MetaJson
+from .synthetic_parts import SyntheticParts
 
-__all__ = ["AuxiliaryDataModule", "MetaJson"]
+__all__ = ["AuxiliaryDataModule", "MetaJson", "SyntheticParts"]

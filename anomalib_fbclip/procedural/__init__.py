@@ -1,0 +1,54 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Procedural photographs of industrial parts and surfaces, with and without defects.
+
+Images are composed of independent concepts: material, object, light, camera and defect. Each is in a file of its own.
+"""
+
+from .captions import caption
+from .categories import CATEGORIES, HELD_OUT_CATEGORIES, TRAINING_CATEGORIES, Category
+from .defects import DEFECTS
+from .materials import MATERIALS
+from .objects import OBJECTS
+from .sample import (
+    VERSION,
+    InvisibleDefectError,
+    Product,
+    Sample,
+    draw_sample,
+    draw_training_product,
+    draw_training_sample,
+)
+from .split import (
+    HELD_OUT_DEFECTS,
+    HELD_OUT_MATERIALS,
+    HELD_OUT_OBJECTS,
+    TRAINING_DEFECTS,
+    TRAINING_MATERIALS,
+    TRAINING_OBJECTS,
+)
+
+__all__ = [
+    "CATEGORIES",
+    "DEFECTS",
+    "HELD_OUT_CATEGORIES",
+    "HELD_OUT_DEFECTS",
+    "HELD_OUT_MATERIALS",
+    "HELD_OUT_OBJECTS",
+    "MATERIALS",
+    "OBJECTS",
+    "TRAINING_CATEGORIES",
+    "TRAINING_DEFECTS",
+    "TRAINING_MATERIALS",
+    "TRAINING_OBJECTS",
+    "VERSION",
+    "Category",
+    "InvisibleDefectError",
+    "Product",
+    "Sample",
+    "caption",
+    "draw_sample",
+    "draw_training_product",
+    "draw_training_sample",
+]

@@ -1,0 +1,53 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Captions: what a photograph shows, in words."""
+
+from numpy.random import Generator
+
+from .sample import Sample
+
+PHOTOGRAPHS = ("a photo of {}.", "a close-up photo of {}.", "an industrial photo of {}.", "{}.", "an image of {}.")
+"""Templates of a photograph of something."""
+
+NORMAL = ("{} without defect", "a flawless {}", "an intact {}", "a good {}", "{}")
+"""Templates of something without a defect."""
+
+ANOMALOUS = ("{} with {}", "{} with a defect: {}", "a damaged {} with {}", "a defective {}", "{} that has {}")
+"""Templates of something with a defect."""
+
+UNCOUNTABLE = ("bubbles", "abrasion", "contamination", "corrosion")
+"""Defects that take no article."""
+
+
+def name(sample: Sample) -> str:
+    """Name what is photographed, such as ``"wood surface"`` or ``"brushed metal gear"``."""
+    return f"{sample.product.material} {sample.product.object or 'surface'}"
+
+
+def caption(sample: Sample, rng: Generator) -> str:
+    """Say what a sample shows, in one of many ways.
+
+    Args:
+        sample (Sample): The sample.
+        rng (Generator): Random stream that chooses the templates.
+
+    Returns:
+        str: Caption, such as ``"a photo of a brushed metal gear with a scratch."``.
+    """
+    noun = name(sample)
+    if sample.defect is None:
+        subject = _fill(str(rng.choice(NORMAL)), noun)
+    else:
+        defect = sample.defect if sample.defect in UNCOUNTABLE else with_article(sample.defect)
+        subject = _fill(str(rng.choice(ANOMALOUS)), noun, defect)
+    return str(rng.choice(PHOTOGRAPHS)).format(subject)
+
+
+def with_article(noun: str) -> str:
+    """Put the indefinite article before a noun."""
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+
+
+def _fill(template: str, noun: str, *others: str) -> str:
+    return template.format(with_article(noun) if template.startswith("{}") else noun, *others)

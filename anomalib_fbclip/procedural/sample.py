@@ -1,0 +1,207 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Samples: photographs of products, with or without a defect, and the exact mask of the defect."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from .camera import Camera
+from .defects import DEFECTS
+from .fields import soften, stream
+from .lighting import Light
+from .materials import MATERIALS
+from .objects import OBJECTS
+from .scene import Scene, make_object, make_surface, plain_background
+from .split import TRAINING_DEFECTS, TRAINING_MATERIALS, TRAINING_OBJECTS
+
+VERSION = 1
+"""Version of the generator. Another version may draw other images from the same seeds."""
+
+VISIBLE_DIFFERENCE = 12
+"""How much a pixel's red, green or blue has to change, of 255, to belong to the mask."""
+
+MINIMUM_CONTRAST = 20
+"""How much the pixels of a mask change on average, of 255, at least."""
+
+FILLED = 0.55
+"""Share of changed pixels around a pixel, above which it belongs to the mask, too."""
+
+MINIMUM_AREA = 0.0005
+"""The smallest mask, as a fraction of the image."""
+
+EXTENTS = 0.04, 0.22
+"""Smallest and largest extent of a defect, as fractions of the side."""
+
+ATTEMPTS = 24
+"""How many defects are drawn at most, until one is visible."""
+
+SURFACES, MATERIAL_BACKGROUNDS = 0.35, 0.4
+"""Share of surfaces in what is trained on, and share of the objects there whose background is not even."""
+
+SMALLEST_IMAGE = 32
+"""Smallest side of an image, in pixels."""
+
+
+class InvisibleDefectError(RuntimeError):
+    """A defect cannot be seen on a piece, such as a chip of an object that has the background's colour."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """What is photographed.
+
+    Attributes:
+        material (str): Material, a key of ``MATERIALS``.
+        object (str | None): Object, a key of ``OBJECTS``; ``None`` for a surface that fills the image.
+        background (str | None): Material of the background; ``None`` for an even one.
+        design (int): Seed of what all pieces of the product have in common, such as colours and proportions.
+    """
+
+    material: str
+    object: str | None = None
+    background: str | None = None
+    design: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse unknown kinds."""
+        _check_known("material", self.material, MATERIALS)
+        if self.object is not None:
+            _check_known("object", self.object, OBJECTS)
+        if self.background is not None:
+            _check_known("background", self.background, MATERIALS)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A photograph.
+
+    Attributes:
+        image (NDArray[np.uint8]): Red, green and blue ``[size, size, 3]``.
+        mask (NDArray[np.bool_]): Pixels ``[size, size]`` that the defect changes visibly.
+        product (Product): What is photographed.
+        defect (str | None): Defect, a key of ``DEFECTS``, or ``None``.
+    """
+
+    image: NDArray[np.uint8]
+    mask: NDArray[np.bool_]
+    product: Product
+    defect: str | None
+
+
+def draw_sample(product: Product, seed: int, defect: str | None = None, size: int = 256) -> Sample:
+    """Photograph a piece of a product.
+
+    The sample depends on the arguments alone. With and without a defect the same seed gives the same piece in the same
+    place, light and camera: the photographs differ by the defect.
+
+    Args:
+        product (Product): What to photograph.
+        seed (int): Seed of the piece, its pose, light, camera and defect, not negative.
+        defect (str | None, optional): Defect, a key of ``DEFECTS``.
+            Defaults to ``None``: none.
+        size (int, optional): Side of the image in pixels, at least 32.
+            Defaults to ``256``.
+
+    Returns:
+        Sample: The photograph and its mask.
+
+    Raises:
+        ValueError: If the defect is unknown, if the size is below 32, or if a seed is negative.
+        InvisibleDefectError: If the defect cannot be seen, however it is placed. That is rare.
+    """
+    if defect is not None:
+        _check_known("defect", defect, DEFECTS)
+    if size < SMALLEST_IMAGE:
+        msg = f"size must be at least {SMALLEST_IMAGE} pixels, but is {size}."
+        raise ValueError(msg)
+
+    scene = _make_scene(product, seed, size)
+    light, camera = Light.draw(stream(seed, "light")), Camera.draw(stream(seed, "camera"), size)
+    image = camera.photograph(light.illuminate(scene))
+    if defect is None:
+        return Sample(image, np.zeros((size, size), dtype=np.bool_), product, None)
+
+    best, best_mask, best_visibility = image, np.zeros((size, size), dtype=np.bool_), 0.0
+    for attempt in range(ATTEMPTS):
+        rng = stream(seed, defect, attempt)
+        # From attempt to attempt it grows, so that what is hardly visible when small is found larger.
+        smallest, largest = EXTENTS
+        extent = smallest * (largest / smallest) ** rng.uniform(attempt / ATTEMPTS, 1)
+        changed = camera.photograph(light.illuminate(DEFECTS[defect](scene, rng, extent)))
+        mask, visibility = _compare(image, changed)
+        if visibility > best_visibility:
+            best, best_mask, best_visibility = changed, mask, visibility
+        if visibility >= 1:
+            break
+    if not best_visibility:
+        msg = f"No {defect} can be seen on {product} with seed {seed}: choose another seed."
+        raise InvisibleDefectError(msg)
+    return Sample(best, best_mask, product, defect)
+
+
+def draw_training_product(rng: Generator) -> Product:
+    """Draw a product from the kinds to train on: a surface, or an object of any material on any background."""
+    material = str(rng.choice(TRAINING_MATERIALS))
+    design = int(rng.integers(2**31))
+    if rng.random() < SURFACES:
+        return Product(material, design=design)
+    background = str(rng.choice(TRAINING_MATERIALS)) if rng.random() < MATERIAL_BACKGROUNDS else None
+    return Product(material, str(rng.choice(TRAINING_OBJECTS)), background, design)
+
+
+def draw_training_sample(seed: int, size: int = 256) -> Sample:
+    """Draw a product from the kinds to train on, and photograph it: every second time with a defect.
+
+    Args:
+        seed (int): Seed, not negative.
+        size (int, optional): Side of the image in pixels, at least 32.
+            Defaults to ``256``.
+
+    Returns:
+        Sample: The photograph and its mask.
+    """
+    rng = stream(seed, "product")
+    defect = str(rng.choice(TRAINING_DEFECTS)) if rng.integers(2) else None
+    while True:
+        with suppress(InvisibleDefectError):  # another product shows it
+            return draw_sample(draw_training_product(rng), seed, defect, size)
+
+
+def _make_scene(product: Product, seed: int, size: int) -> Scene:
+    design, variation = stream(product.design, product.material), stream(seed, product.material)
+    if product.object is None:
+        return make_surface(product.material, design, variation, size)
+    make_background = MATERIALS[product.background] if product.background else plain_background
+    background = make_background(stream(product.design, "background"), stream(seed, "background"), size)
+    surface = MATERIALS[product.material](design, variation, size)
+    return make_object(
+        product.object, surface, background, stream(product.design, product.object), stream(seed, product.object)
+    )
+
+
+def _compare(image: NDArray[np.uint8], changed: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], float]:
+    """Find the pixels that differ visibly, and how visible they are together: 1 or more is enough."""
+    red, green, blue = np.moveaxis(np.maximum(image, changed) - np.minimum(image, changed), 2, 0)
+    difference = np.maximum(np.maximum(red, green), blue)
+    mask = _fill_gaps(difference >= VISIBLE_DIFFERENCE)
+    if not mask.any():
+        return mask, 0.0
+    contrast = float(difference[mask].mean()) / MINIMUM_CONTRAST
+    return mask, min(contrast, float(mask.mean()) / MINIMUM_AREA)
+
+
+def _fill_gaps(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill small gaps, where a defect happens to have the surface's colour; thin lines do not grow."""
+    return mask | (soften(mask.astype(np.float32), 0.016) > FILLED)
+
+
+def _check_known(argument: str, name: str, known: Mapping[str, object]) -> None:
+    if name not in known:
+        msg = f"Unknown {argument} '{name}'. Available: {', '.join(known)}."
+        raise ValueError(msg)

@@ -1,0 +1,31 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What may be trained on, and what is kept for tests.
+
+A held-out kind is seen by no training, neither of the backbone nor of the adapters: neither a held-out material or
+object, nor a held-out defect on anything. What is measured on held-out kinds is therefore how well a model does on what
+it has never seen.
+"""
+
+from .defects import DEFECTS
+from .materials import MATERIALS
+from .objects import OBJECTS
+
+HELD_OUT_MATERIALS = ("brushed metal", "knitted fabric", "leather", "terrazzo", "baked dough")
+"""Materials that no training may see."""
+
+HELD_OUT_OBJECTS = ("gear", "cookie", "capsule", "wrench")
+"""Objects that no training may see."""
+
+HELD_OUT_DEFECTS = ("dent", "cut", "burn", "thread", "bubbles")
+"""Defects that no training may see."""
+
+TRAINING_MATERIALS = tuple(name for name in MATERIALS if name not in HELD_OUT_MATERIALS)
+"""Materials to train on."""
+
+TRAINING_OBJECTS = tuple(name for name in OBJECTS if name not in HELD_OUT_OBJECTS)
+"""Objects to train on."""
+
+TRAINING_DEFECTS = tuple(name for name in DEFECTS if name not in HELD_OUT_DEFECTS)
+"""Defects to train on."""

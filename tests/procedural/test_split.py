@@ -1,0 +1,111 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What training may see, and what captions say."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from anomalib_fbclip.procedural import (
+    DEFECTS,
+    HELD_OUT_CATEGORIES,
+    HELD_OUT_DEFECTS,
+    HELD_OUT_MATERIALS,
+    HELD_OUT_OBJECTS,
+    MATERIALS,
+    OBJECTS,
+    TRAINING_CATEGORIES,
+    TRAINING_DEFECTS,
+    TRAINING_MATERIALS,
+    TRAINING_OBJECTS,
+    Product,
+    Sample,
+    caption,
+    draw_training_product,
+    draw_training_sample,
+)
+
+
+class TestSplit:
+    @pytest.mark.parametrize(
+        ("held_out", "training", "all_kinds"),
+        [
+            (HELD_OUT_MATERIALS, TRAINING_MATERIALS, MATERIALS),
+            (HELD_OUT_OBJECTS, TRAINING_OBJECTS, OBJECTS),
+            (HELD_OUT_DEFECTS, TRAINING_DEFECTS, DEFECTS),
+        ],
+    )
+    def test_is_a_partition(self, held_out, training, all_kinds):
+        assert not set(held_out) & set(training)
+        assert sorted([*held_out, *training]) == sorted(all_kinds)
+        # One drawing under two names would leak.
+        assert len(set(all_kinds.values())) == len(all_kinds)
+
+    def test_categories_to_test_on_are_held_out(self):
+        for product, defects in HELD_OUT_CATEGORIES.values():
+            assert product.material in HELD_OUT_MATERIALS
+            assert product.object in {None, *HELD_OUT_OBJECTS}
+            assert product.background in {None, *HELD_OUT_MATERIALS}
+            assert set(defects) <= set(HELD_OUT_DEFECTS)
+
+    def test_categories_to_train_on_are_not(self):
+        for product, defects in TRAINING_CATEGORIES.values():
+            assert product.material in TRAINING_MATERIALS
+            assert product.object in {None, *TRAINING_OBJECTS}
+            assert product.background in {None, *TRAINING_MATERIALS}
+            assert set(defects) <= set(TRAINING_DEFECTS)
+
+    def test_training_products_are_of_every_kind_and_of_none_held_out(self):
+        rng = np.random.default_rng(0)
+        products = [draw_training_product(rng) for _ in range(2000)]
+        assert {product.material for product in products} == set(TRAINING_MATERIALS)
+        assert {product.object for product in products} == {None, *TRAINING_OBJECTS}
+        assert {product.background for product in products} == {None, *TRAINING_MATERIALS}
+
+    def test_training_defects_are_of_every_kind_and_of_none_held_out(self):
+        samples = [draw_training_sample(seed, 32) for seed in range(200)]
+        assert {sample.defect for sample in samples} == {None, *TRAINING_DEFECTS}
+        assert 70 < sum(sample.defect is None for sample in samples) < 130
+
+
+class TestCaptions:
+    @staticmethod
+    def say(product: Product, defect: str | None) -> set[str]:
+        sample = Sample(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.bool_), product, defect)
+        return {caption(sample, np.random.default_rng(seed)) for seed in range(400)}
+
+    def test_normal(self):
+        captions = self.say(Product("brushed metal", "gear"), None)
+        assert "a photo of a brushed metal gear without defect." in captions
+        assert "a photo of an intact brushed metal gear." in captions
+        assert len(captions) == 25
+
+    def test_anomalous(self):
+        captions = self.say(Product("brushed metal", "gear"), "scratch")
+        assert "a photo of a brushed metal gear with a scratch." in captions
+        assert "a close-up photo of a damaged brushed metal gear with a scratch." in captions
+        assert len(captions) == 25
+
+    def test_surface(self):
+        assert "a photo of a leather surface without defect." in self.say(Product("leather"), None)
+
+    def test_without_article(self):
+        assert "a photo of a wood surface with corrosion." in self.say(Product("wood"), "corrosion")
+
+    def test_name_everything(self):
+        for said in self.say(Product("granite", "key"), "crack"):
+            assert "granite key" in said
+        normal, anomalous = (self.say(Product("granite", "key"), defect) for defect in (None, "crack"))
+        assert not normal & anomalous
+
+
+def test_needs_neither_torch_nor_anomalib():
+    code = (
+        "import sys, anomalib_fbclip.procedural as procedural; procedural.draw_training_sample(1, 32); "
+        "print([name for name in ('torch', 'anomalib', 'scipy', 'cv2') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
