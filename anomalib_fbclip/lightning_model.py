@@ -340,7 +340,8 @@ class FBClip(AnomalibModule):
         }
         checkpoint[CHECKPOINT_KEY] = self._metadata() | {"source": self._source_of_training() or self.source}
         checkpoint["hyper_parameters"]["weights"] = "auto"
-        checkpoint["optimizer_states"] = [_halve(state) for state in checkpoint.get("optimizer_states", [])]
+        if "optimizer_states" in checkpoint:
+            checkpoint["optimizer_states"] = [_halve(state) for state in checkpoint["optimizer_states"]]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that a checkpoint fits, and complete it with the frozen backbone.
