@@ -25,11 +25,12 @@ STAND_INS = {
     "anomalib/models/__init__.py": MODELS,
     "anomalib/models/components.py": "from anomalib.data import Folder\nclass Base: ...\n",
     "anomalib/engine.py": "from anomalib.models import Padim\n",
-    "anomalib_fbclip/data/__init__.py": "from .modules import AuxiliaryDataModule, MetaJson",
+    "anomalib_fbclip/data/__init__.py": "from .modules import AuxiliaryDataModule, MetaJson, SyntheticParts",
     "anomalib_fbclip/data/modules.py": """\
 from anomalib.data import Folder
 class AuxiliaryDataModule(Folder): ...
 class MetaJson(Folder): ...
+class SyntheticParts(Folder): ...
 """,
     "anomalib_fbclip/lightning_model.py": """\
 from anomalib.models.components import Base
@@ -70,7 +71,7 @@ def run(tree: Path, code: str, *options: str, autoload: str = "1") -> subprocess
         "import anomalib.engine",
         "import anomalib.models.components",
         "from anomalib.models import FBClip",
-        "from anomalib.data import AuxiliaryDataModule, MetaJson",
+        "from anomalib.data import AuxiliaryDataModule, MetaJson, SyntheticParts",
         "import anomalib_fbclip.data",
         "import anomalib_fbclip.lightning_model",
         "from anomalib_fbclip import FBClip",
@@ -93,7 +94,7 @@ print(*anomalib.data.__all__, *(cls.__name__ for cls in Folder.__subclasses__())
     assert result.stdout == (
         "<class 'anomalib_fbclip.lightning_model.FBClip'> "
         "<class 'anomalib_fbclip.data.modules.AuxiliaryDataModule'> <class 'anomalib_fbclip.data.modules.MetaJson'>\n"
-        "Folder AuxiliaryDataModule MetaJson AuxiliaryDataModule MetaJson\n"
+        "Folder AuxiliaryDataModule MetaJson SyntheticParts AuxiliaryDataModule MetaJson SyntheticParts\n"
     )
 
 
@@ -167,7 +168,8 @@ def test_a_broken_model_gives_one_line_and_the_others_work(tree: Path, source: s
 def test_what_was_made_before_a_failure_is_not_listed(tree: Path):
     code = "from anomalib.models import Base, Folder; print(*Base.__subclasses__(), *Folder.__subclasses__())"
     datamodules = (
-        "<class 'anomalib_fbclip.data.modules.AuxiliaryDataModule'> <class 'anomalib_fbclip.data.modules.MetaJson'>"
+        "<class 'anomalib_fbclip.data.modules.AuxiliaryDataModule'> <class 'anomalib_fbclip.data.modules.MetaJson'> "
+        "<class 'anomalib_fbclip.data.modules.SyntheticParts'>"
     )
     with (tree / "anomalib_fbclip/lightning_model.py").open("a") as file:
         file.write("FBClip.gone")
