@@ -28,6 +28,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from .embedded import EMBEDDED
+from .nano.weights import TOKEN_IDS, read_clip
 from .state_dict import check_state_dict
 
 if TYPE_CHECKING:
@@ -230,8 +232,8 @@ def resolve_backbone(backbone: str | Path) -> str:
     """Find the open_clip name of a backbone.
 
     Args:
-        backbone (str | Path): Name of an open_clip model, or the path of a model config (``.json``), which is then
-            added to open_clip's models under its file's name.
+        backbone (str | Path): Name of an open_clip model or of an embedded backbone, or the path of a model config
+            (``.json``), which is then added to open_clip's models under its file's name.
 
     Returns:
         str: Name of a model that open_clip knows and whose towers FB-CLIP can use.
@@ -239,6 +241,9 @@ def resolve_backbone(backbone: str | Path) -> str:
     Raises:
         ValueError: If the model is unknown, or is not a ViT with a text tower of open_clip.
     """
+    # First, so that their names are known to open_clip and taken.
+    for embedded in EMBEDDED.values():
+        _add_model_config(embedded.config)
     name = str(backbone)
     if Path(name).suffix == ".json":
         name = _add_model_config(Path(name))
@@ -362,9 +367,14 @@ def resolve_widths(backbone: str) -> Widths:
 
 
 def usual_pretrained(backbone: str) -> str | None:
-    """Find the open_clip tag of a backbone's usual weights; ``None`` if open_clip knows none."""
-    tags = list_pretrained_tags_by_model(backbone)
+    """Find the tag of a backbone's usual weights; ``None`` if there are none."""
+    tags = _tags(backbone)
     return OPENAI if OPENAI in tags else next(iter(tags), None)
+
+
+def _tags(backbone: str) -> list[str]:
+    """Names of the weights that are to be had for a backbone: its own for an embedded one, otherwise open_clip's."""
+    return [EMBEDDED[backbone].tag] if backbone in EMBEDDED else list_pretrained_tags_by_model(backbone)
 
 
 def create_clip(backbone: str, pretrained: str | None) -> open_clip.CLIP:
@@ -372,23 +382,26 @@ def create_clip(backbone: str, pretrained: str | None) -> open_clip.CLIP:
 
     Args:
         backbone (str): Name of an open_clip model.
-        pretrained (str | None): Tag of open_clip, or path of a file that takes the place of the backbone's usual
-            weights: safetensors, a state dict, or OpenAI's archive. ``None``: random weights.
+        pretrained (str | None): Tag of open_clip or of an embedded backbone, or path of a file that takes the place of
+            the backbone's usual weights: safetensors, a state dict, OpenAI's archive, or a file of
+            :func:`~anomalib_fbclip.nano.weights.save_clip`. ``None``: random weights.
 
     Returns:
         open_clip.CLIP: The CLIP, in float32 on the CPU.
 
     Raises:
-        ValueError: If the tag is unknown to open_clip, or the file can't be read or belongs to another model.
+        ValueError: If the tag is unknown, or the file can't be read or belongs to another model.
         RuntimeError: If the weights of a tag could not be fetched.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_WEIGHTS_SEED)
         if pretrained is None:
             return open_clip.create_model(backbone)
-        if pretrained in list_pretrained_tags_by_model(backbone):
-            return _create_from_tag(backbone, pretrained)
-        return _create_from_file(backbone, Path(pretrained))
+        if pretrained not in _tags(backbone):
+            return _create_from_file(backbone, Path(pretrained))
+        if backbone in EMBEDDED:
+            return _create_from_file(backbone, EMBEDDED[backbone].clip)
+        return _create_from_tag(backbone, pretrained)
 
 
 def _create_from_tag(backbone: str, tag: str) -> open_clip.CLIP:
@@ -406,15 +419,14 @@ def _create_from_tag(backbone: str, tag: str) -> open_clip.CLIP:
 
 def _create_from_file(backbone: str, path: Path) -> open_clip.CLIP:
     if not path.is_file():
-        msg = (
-            f"Pretrained weights '{path}' are neither a file nor one of open_clip's tags for {backbone}: "
-            f"{list_pretrained_tags_by_model(backbone)}."
-        )
+        msg = f"Pretrained weights '{path}' are neither a file nor one of the tags of {backbone}: {_tags(backbone)}."
         raise ValueError(msg)
     logger.info("Loading CLIP %s with weights of %s.", backbone, path)
     # The file stands for the backbone's usual weights, so it has their activation.
     clip = open_clip.create_model(backbone, force_quick_gelu=usual_pretrained(backbone) == OPENAI)
     tensors = read_tensors(path, f"Pretrained weights {path}")
+    if TOKEN_IDS in tensors:
+        tensors = read_clip(path)
     tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
     if hasattr(clip, "text"):
         tensors = convert_to_custom_text_state_dict(tensors)

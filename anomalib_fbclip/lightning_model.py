@@ -57,15 +57,16 @@ from .loss import FBClipLoss
 from .text_fusion import STRATEGY_WEIGHTS, resolve_strategy_weights
 from .torch_model import FBClipModel
 from .weights import (
-    PUBLISHED,
     Adapters,
     adapter_tensors,
     check_backbone,
+    check_published,
     check_signature,
     check_widths,
     fetch_published,
     load_adapters,
     read_adapters,
+    resolve_adapters_file,
     save_adapters,
 )
 
@@ -92,16 +93,18 @@ class FBClip(AnomalibModule):
 
     Args:
         backbone (str, optional): Frozen CLIP: the name of an open_clip model with a vision transformer and a text
-            tower, or the path of an open_clip model config (.json). Defaults to ``"ViT-L-14-336"``.
+            tower, the path of an open_clip model config (.json), or ``"fbclip-nano"``, a small CLIP that comes with
+            this package, adapters included, and needs no network. Defaults to ``"ViT-L-14-336"``.
         pretrained (str | Path | None, optional): Weights of the CLIP: a tag of open_clip, or a file that takes the
             place of the usual weights, and is read with their activation. ``None``: the backbone's usual weights,
-            ``openai`` where open_clip has them; a backbone for which open_clip has none gets random weights, always
-            the same, and a warning. Defaults to ``None``.
+            ``openai`` where open_clip has them, and for ``fbclip-nano`` those that come with it; a backbone for which
+            there are none gets random weights, always the same, and a warning. Defaults to ``None``.
         weights (str | Path | None, optional): Trained adapters: a file of :meth:`save_adapters`, a checkpoint of the
             reference implementation, ``"mvtec"`` or ``"visa"`` (published by the authors, by the dataset that they were
-            trained on), or ``"auto"`` (``visa`` when MVTec AD is tested, ``mvtec`` otherwise). Published adapters are
-            fetched when they are first needed, and not when a checkpoint is given. ``None``: untrained adapters, to be
-            trained by ``fit``. Defaults to ``"auto"``.
+            trained on), or ``"auto"``: for ``fbclip-nano`` those that come with it; otherwise ``visa`` when MVTec AD is
+            tested, and ``mvtec`` when anything else is. Published adapters fit ViT-L-14-336 only, and are fetched when
+            they are first needed, and not when a checkpoint is given. ``None``: untrained adapters, to be trained by
+            ``fit``. Defaults to ``"auto"``.
         image_size (int | tuple[int, int] | None, optional): Side, or height and width, to which images are resized, in
             pixels; multiples of the backbone's patch. ``None``: the backbone's own; 518 for ViT-L-14-336. Defaults to
             ``None``.
@@ -175,9 +178,9 @@ class FBClip(AnomalibModule):
             STRATEGY_WEIGHTS if text_strategies is None else text_strategies,
             STRATEGY_WEIGHTS,
         )
-        adapters = None
-        if weights is not None and weights not in {"auto", *PUBLISHED}:
-            adapters = read_adapters(Path(weights))
+        adapters_file = None if weights is None else resolve_adapters_file(weights, backbone_name)
+        adapters = None if adapters_file is None else read_adapters(adapters_file)
+        if adapters is not None:
             check_backbone(adapters.metadata, backbone_name, f"Adapter weights '{weights}'")
             check_widths(adapters.tensors, resolve_widths(backbone_name), f"Adapter weights '{weights}'")
         super().__init__(
@@ -339,7 +342,7 @@ class FBClip(AnomalibModule):
             name: tensor for name, tensor in checkpoint["state_dict"].items() if not name.startswith(FROZEN_PREFIX)
         }
         checkpoint[CHECKPOINT_KEY] = self._metadata() | {"source": self._source_of_training() or self.source}
-        checkpoint["hyper_parameters"]["weights"] = "auto"
+        checkpoint["hyper_parameters"]["weights"] = None  # its own state has them
         if "optimizer_states" in checkpoint:
             checkpoint["optimizer_states"] = [_halve(state) for state in checkpoint["optimizer_states"]]
 
@@ -449,6 +452,7 @@ class FBClip(AnomalibModule):
         """Load the published adapters that were asked for, if they are still to be loaded."""
         if not self._published:
             return
+        check_published(self.backbone_name)
         name = self._published
         if name == "auto":
             name = "visa" if "mvtec" in map(canonical_name, self._tested_datasets()) else "mvtec"

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import nn
 
-from .backbone import Widths
+from .backbone import PAPER_IMAGE_SIZE, Widths
+from .embedded import EMBEDDED
+from .files import read_safetensors, write_safetensors
 from .state_dict import load_state_dict
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,9 @@ DRIVE_FOLDER = "1YnNLLfdoQFNlvFB8ez_3XZ9Ox5ZrGDCa"
 
 PUBLISHED = {"mvtec": "mvtec_epoch_1_model.pth", "visa": "visa_epoch_2_model.pth"}
 """The authors' adapters by the dataset that they were trained on, and their files in the folder."""
+
+PUBLISHED_BACKBONES = tuple(PAPER_IMAGE_SIZE)
+"""The backbones that the authors' adapters fit."""
 
 FORMAT = "anomalib-fbclip adapters"
 
@@ -117,16 +121,8 @@ def save_adapters(path: Path, adapters: Adapters) -> None:
     Raises:
         ValueError: If the path has another suffix.
     """
-    if path.suffix != ".safetensors":
-        msg = f"Adapters are saved as safetensors: give '{path.with_suffix('.safetensors')}' instead of '{path}'."
-        raise ValueError(msg)
-    path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"format": FORMAT} | {key: json.dumps(value) for key, value in adapters.metadata.items()}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in adapters.tensors.items()}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        temporary = Path(folder) / path.name
-        save_file(tensors, temporary, metadata)
-        temporary.replace(path)
+    write_safetensors(path, adapters.tensors, metadata)
 
 
 def read_adapters(path: Path) -> Adapters:
@@ -153,12 +149,10 @@ def read_adapters(path: Path) -> Adapters:
 
 
 def _read_own(path: Path) -> Adapters:
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        if metadata.pop("format", None) != FORMAT:
-            msg = f"Adapter weights '{path}' were not saved by FBClip.save_adapters."
-            raise ValueError(msg)
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    tensors, metadata = read_safetensors(path)
+    if metadata.pop("format", None) != FORMAT:
+        msg = f"Adapter weights '{path}' were not saved by FBClip.save_adapters."
+        raise ValueError(msg)
     return Adapters(tensors, {key: json.loads(value) for key, value in metadata.items()})
 
 
@@ -245,6 +239,46 @@ def check_signature(metadata: Mapping[str, Any], signature: list[float], origin:
             f"(pretrained: {metadata.get('pretrained')!r}): set 'pretrained' to the same."
         )
         raise ValueError(msg)
+
+
+def resolve_adapters_file(weights: str, backbone: str) -> Path | None:
+    """Find the file of the adapters that are asked for, as far as it is known without a run of the trainer.
+
+    Args:
+        weights (str): Path of a file, ``"mvtec"``, ``"visa"`` or ``"auto"``.
+        backbone (str): Name of the backbone.
+
+    Returns:
+        Path | None: The file; for ``"auto"`` that of an embedded backbone. ``None``: published adapters.
+
+    Raises:
+        ValueError: If adapters are named that do not fit the backbone.
+    """
+    if weights == "auto":
+        return EMBEDDED[backbone].adapters if backbone in EMBEDDED else None
+    if weights not in PUBLISHED:
+        return Path(weights)
+    check_published(backbone)
+    return None
+
+
+def check_published(backbone: str) -> None:
+    """Make sure that the authors' adapters fit a backbone, before they are fetched.
+
+    Args:
+        backbone (str): Name of the backbone.
+
+    Raises:
+        ValueError: If they fit only others.
+    """
+    if backbone in PUBLISHED_BACKBONES:
+        return
+    own = "'auto' for those that come with it, " if backbone in EMBEDDED else ""
+    msg = (
+        f"The published adapters fit backbone {PUBLISHED_BACKBONES[0]} only, not {backbone!r}: set 'weights' to {own}"
+        "a file of adapters, or null to train your own, or give a checkpoint as 'ckpt_path'."
+    )
+    raise ValueError(msg)
 
 
 def fetch_published(name: str, folder: Path) -> Path:

@@ -41,6 +41,12 @@ def small_adapters(tmp_path_factory: pytest.TempPathFactory, small_backbone: str
     return write_adapters(tmp_path_factory.mktemp("adapters"), small_backbone)
 
 
+@pytest.fixture
+def published_adapters_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the small backbone pass for the one that the authors' adapters fit."""
+    monkeypatch.setattr("anomalib_fbclip.weights.PUBLISHED_BACKBONES", ("fbclip-test-small",))
+
+
 @pytest.fixture(scope="session")
 def mvtec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two categories in MVTec AD's layout."""

@@ -19,7 +19,14 @@ from rich.console import Console
 from rich.progress import track
 from torchvision.transforms.v2 import Transform
 
-from anomalib_fbclip.procedural import CATEGORIES, HELD_OUT_CATEGORIES, VERSION, draw_sample
+from anomalib_fbclip.procedural import (
+    CATEGORIES,
+    HELD_OUT_CATEGORIES,
+    TRAINING_CATEGORIES,
+    VALIDATION_CATEGORIES,
+    VERSION,
+    draw_sample,
+)
 from anomalib_fbclip.procedural.fields import stream
 
 SETTINGS_FILE = "dataset.json"
@@ -31,7 +38,8 @@ class SyntheticParts(MVTecAD):
 
     ``<root>/<category>`` has the layout of MVTec AD, and ``MVTecAD`` can read it. The images of the categories
     ``gear``, ``cookie``, ``leather`` and ``knitted_fabric`` are made from materials, objects and defects that are held
-    out from all training on procedural images: they are there to test on. The others are there to train on.
+    out from all training on procedural images: they are there to test on. Those of ``foam``, ``fruit``, ``spring`` and
+    ``tile`` are not trained on either, and there to choose by. The others are there to train on.
 
     Args:
         root (Path | str | None, optional): Folder of the dataset.
@@ -226,10 +234,9 @@ class SyntheticParts(MVTecAD):
 
 def _check_category(category: str) -> None:
     if category not in CATEGORIES:
-        training = [name for name in CATEGORIES if name not in HELD_OUT_CATEGORIES]
         msg = (
             f"SyntheticParts has no category '{category}'. Available to test on: {', '.join(HELD_OUT_CATEGORIES)}; "
-            f"to train on: {', '.join(training)}."
+            f"to train on: {', '.join(TRAINING_CATEGORIES)}; to choose by: {', '.join(VALIDATION_CATEGORIES)}."
         )
         raise ValueError(msg)
 

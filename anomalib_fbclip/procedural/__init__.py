@@ -7,7 +7,7 @@ Images are composed of independent concepts: material, object, light, camera and
 """
 
 from .captions import caption
-from .categories import CATEGORIES, HELD_OUT_CATEGORIES, TRAINING_CATEGORIES, Category
+from .categories import CATEGORIES, HELD_OUT_CATEGORIES, TRAINING_CATEGORIES, VALIDATION_CATEGORIES, Category
 from .defects import DEFECTS
 from .materials import MATERIALS
 from .objects import OBJECTS
@@ -19,6 +19,7 @@ from .sample import (
     draw_sample,
     draw_training_product,
     draw_training_sample,
+    photograph,
 )
 from .split import (
     HELD_OUT_DEFECTS,
@@ -27,6 +28,9 @@ from .split import (
     TRAINING_DEFECTS,
     TRAINING_MATERIALS,
     TRAINING_OBJECTS,
+    VALIDATION_DEFECTS,
+    VALIDATION_MATERIALS,
+    VALIDATION_OBJECTS,
 )
 
 __all__ = [
@@ -42,6 +46,10 @@ __all__ = [
     "TRAINING_DEFECTS",
     "TRAINING_MATERIALS",
     "TRAINING_OBJECTS",
+    "VALIDATION_CATEGORIES",
+    "VALIDATION_DEFECTS",
+    "VALIDATION_MATERIALS",
+    "VALIDATION_OBJECTS",
     "VERSION",
     "Category",
     "InvisibleDefectError",
@@ -51,4 +59,5 @@ __all__ = [
     "draw_sample",
     "draw_training_product",
     "draw_training_sample",
+    "photograph",
 ]

@@ -35,12 +35,24 @@ def caption(sample: Sample, rng: Generator) -> str:
     Returns:
         str: Caption, such as ``"a photo of a brushed metal gear with a scratch."``.
     """
-    noun = name(sample)
-    if sample.defect is None:
+    return describe(name(sample), sample.defect, rng)
+
+
+def describe(noun: str, defect: str | None, rng: Generator) -> str:
+    """Say that a photograph shows something, with or without a defect, in one of many ways.
+
+    Args:
+        noun (str): What is photographed, such as ``"wood surface"``.
+        defect (str | None): Its defect, or ``None``.
+        rng (Generator): Random stream that chooses the templates.
+
+    Returns:
+        str: Caption.
+    """
+    if defect is None:
         subject = _fill(str(rng.choice(NORMAL)), noun)
     else:
-        defect = sample.defect if sample.defect in UNCOUNTABLE else with_article(sample.defect)
-        subject = _fill(str(rng.choice(ANOMALOUS)), noun, defect)
+        subject = _fill(str(rng.choice(ANOMALOUS)), noun, defect if defect in UNCOUNTABLE else with_article(defect))
     return str(rng.choice(PHOTOGRAPHS)).format(subject)
 
 

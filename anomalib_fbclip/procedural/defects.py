@@ -56,7 +56,7 @@ def crack(scene: Scene, rng: Generator, extent: float) -> Scene:
 
 def stain(scene: Scene, rng: Generator, extent: float) -> Scene:
     """Translucent spot with an irregular, darker edge."""
-    spot = _irregular(scene, rng, extent)
+    spot = irregular(scene, rng, extent)
     edge = spot * (1 - smoothstep(soften(spot, 0.012), 0.5, 1.0))
     tint = _contrast(scene, spot, rng, 0.14, 0.5)
     weight = np.float32(rng.uniform(0.5, 0.85)) * spot + 0.15 * edge
@@ -198,7 +198,7 @@ def abrasion(scene: Scene, rng: Generator, extent: float) -> Scene:
 
 def corrosion(scene: Scene, rng: Generator, extent: float) -> Scene:
     """Blooms of rust, verdigris or mould."""
-    region = _irregular(scene, rng, 1.2 * extent)
+    region = irregular(scene, rng, 1.2 * extent)
     speckle = smoothstep(noise(rng, scene.size, 30, 3), -0.5, 0.3) * region
     hue = (0.02, 0.08) if rng.random() < 0.7 else (0.35, 0.5)
     tone = color(rng, hue, (0.45, 0.8), (0.2, 0.55))
@@ -238,7 +238,7 @@ def cut(scene: Scene, rng: Generator, extent: float) -> Scene:
 
 def burn(scene: Scene, rng: Generator, extent: float) -> Scene:
     """Scorch: black in the middle, brown around."""
-    region = soften(_irregular(scene, rng, 1.1 * extent), 0.15 * extent)
+    region = soften(irregular(scene, rng, 1.1 * extent), 0.15 * extent)
     ash = noise(rng, scene.size, 40, 2)
     brown = np.array([0.42, 0.25, 0.12], dtype=np.float32)[:, None, None]
     charred = np.float32(rng.uniform(0.2, 1.0))
@@ -372,8 +372,8 @@ def _jagged(rng: Generator, start: Field, heading: float, length: float) -> Outl
     return (start + np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])).astype(np.float32)
 
 
-def _irregular(scene: Scene, rng: Generator, extent: float) -> Field:
-    """Draw a spot with a ragged edge."""
+def irregular(scene: Scene, rng: Generator, extent: float) -> Field:
+    """Draw a spot with a ragged edge, on the object: coverage ``[size, size]``, from 0 to 1."""
     center = _place(scene, rng)
     x, y = coordinates(scene.size)
     distance = np.sqrt((x - center[0]) ** 2 + (y - center[1]) ** 2) / np.float32(0.6 * extent)

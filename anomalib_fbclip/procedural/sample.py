@@ -12,7 +12,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from .camera import Camera
-from .defects import DEFECTS
+from .defects import DEFECTS, Defect
 from .fields import soften, stream
 from .lighting import Light
 from .materials import MATERIALS
@@ -20,7 +20,7 @@ from .objects import OBJECTS
 from .scene import Scene, make_object, make_surface, plain_background
 from .split import TRAINING_DEFECTS, TRAINING_MATERIALS, TRAINING_OBJECTS
 
-VERSION = 1
+VERSION = 2
 """Version of the generator. Another version may draw other images from the same seeds."""
 
 VISIBLE_DIFFERENCE = 12
@@ -86,12 +86,14 @@ class Sample:
         mask (NDArray[np.bool_]): Pixels ``[size, size]`` that the defect changes visibly.
         product (Product): What is photographed.
         defect (str | None): Defect, a key of ``DEFECTS``, or ``None``.
+        foreground (NDArray[np.bool_]): Pixels ``[size, size]`` of the object, were it without defect; all of a surface.
     """
 
     image: NDArray[np.uint8]
     mask: NDArray[np.bool_]
     product: Product
     defect: str | None
+    foreground: NDArray[np.bool_]
 
 
 def draw_sample(product: Product, seed: int, defect: str | None = None, size: int = 256) -> Sample:
@@ -121,28 +123,58 @@ def draw_sample(product: Product, seed: int, defect: str | None = None, size: in
         msg = f"size must be at least {SMALLEST_IMAGE} pixels, but is {size}."
         raise ValueError(msg)
 
-    scene = _make_scene(product, seed, size)
-    light, camera = Light.draw(stream(seed, "light")), Camera.draw(stream(seed, "camera"), size)
-    image = camera.photograph(light.illuminate(scene))
-    if defect is None:
-        return Sample(image, np.zeros((size, size), dtype=np.bool_), product, None)
+    scene = make_scene(product, seed, size)
+    try:
+        image, mask = photograph(scene, seed, defect)
+    except InvisibleDefectError as error:
+        msg = f"No {defect} can be seen on {product} with seed {seed}: choose another seed."
+        raise InvisibleDefectError(msg) from error
+    return Sample(image, mask, product, defect, scene.coverage > 0.5)  # noqa: PLR2004
 
-    best, best_mask, best_visibility = image, np.zeros((size, size), dtype=np.bool_), 0.0
+
+def photograph(
+    scene: Scene,
+    seed: int,
+    defect: str | None = None,
+    defects: Mapping[str, Defect] = DEFECTS,
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Photograph a scene, and find out where a defect changes the photograph.
+
+    Args:
+        scene (Scene): What to photograph, without defect.
+        seed (int): Seed of the light, the camera and the defect, not negative.
+        defect (str | None, optional): Defect, a key of ``defects``.
+            Defaults to ``None``: none.
+        defects (Mapping[str, Defect], optional): Defects by name.
+            Defaults to ``DEFECTS``.
+
+    Returns:
+        tuple[NDArray[np.uint8], NDArray[np.bool_]]: Red, green and blue ``[size, size, 3]``, and the pixels
+            ``[size, size]`` that the defect changes visibly.
+
+    Raises:
+        InvisibleDefectError: If the defect cannot be seen, however it is placed.
+    """
+    light, camera = Light.draw(stream(seed, "light")), Camera.draw(stream(seed, "camera"), scene.size)
+    image = camera.photograph(light.illuminate(scene))
+    best, best_mask, best_visibility = image, np.zeros((scene.size, scene.size), dtype=np.bool_), 0.0
+    if defect is None:
+        return best, best_mask
     for attempt in range(ATTEMPTS):
         rng = stream(seed, defect, attempt)
         # From attempt to attempt it grows, so that what is hardly visible when small is found larger.
         smallest, largest = EXTENTS
         extent = smallest * (largest / smallest) ** rng.uniform(attempt / ATTEMPTS, 1)
-        changed = camera.photograph(light.illuminate(DEFECTS[defect](scene, rng, extent)))
+        changed = camera.photograph(light.illuminate(defects[defect](scene, rng, extent)))
         mask, visibility = _compare(image, changed)
         if visibility > best_visibility:
             best, best_mask, best_visibility = changed, mask, visibility
         if visibility >= 1:
             break
     if not best_visibility:
-        msg = f"No {defect} can be seen on {product} with seed {seed}: choose another seed."
+        msg = f"No {defect} can be seen with seed {seed}: choose another seed."
         raise InvisibleDefectError(msg)
-    return Sample(best, best_mask, product, defect)
+    return best, best_mask
 
 
 def draw_training_product(rng: Generator) -> Product:
@@ -173,7 +205,8 @@ def draw_training_sample(seed: int, size: int = 256) -> Sample:
             return draw_sample(draw_training_product(rng), seed, defect, size)
 
 
-def _make_scene(product: Product, seed: int, size: int) -> Scene:
+def make_scene(product: Product, seed: int, size: int) -> Scene:
+    """Make the scene of a piece of a product, ``size`` pixels a side."""
     design, variation = stream(product.design, product.material), stream(seed, product.material)
     if product.object is None:
         return make_surface(product.material, design, variation, size)

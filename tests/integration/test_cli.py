@@ -3,8 +3,6 @@
 
 """What a user types, in processes of their own."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,18 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-ROOT = Path(__file__).parents[2]
-ANOMALIB = Path(sys.executable).with_name("anomalib")
-
-
-def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-    command = [str(argument) for argument in arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-
-
-def anomalib(folder: Path, subcommand: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return run(folder, ANOMALIB, subcommand, *arguments, "--trainer.accelerator", "cpu")
+from support.command_line import ANOMALIB, CONFIGS, anomalib, run
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +22,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, small_backbone: str, mv
         folder,
         "fit",
         "--config",
-        ROOT / "configs" / "train_mvtec.yaml",
+        CONFIGS / "train_mvtec.yaml",
         *("--model.init_args.backbone", small_backbone),
         *("--data.init_args.sources.init_args.root", mvtec),
         *("--data.init_args.categories", "[bottle, cable]"),

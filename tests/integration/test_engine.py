@@ -237,6 +237,7 @@ class TestCheckpoint:
         images = torch.randn(1, 3, 56, 56)
         assert torch.equal(loaded.model(images).anomaly_map, model.model(images).anomaly_map)
 
+    @pytest.mark.usefixtures("published_adapters_fit")
     @pytest.mark.parametrize("weights", ["auto", "mvtec", None])
     def test_nothing_is_fetched(
         self,
@@ -363,6 +364,7 @@ def make_folder(root: Path, name: str) -> Folder:
     )
 
 
+@pytest.mark.usefixtures("published_adapters_fit")
 @pytest.mark.parametrize(("name", "expected"), [("MVTecAD", "visa"), ("mvtec", "visa"), ("parts", "mvtec")])
 def test_auto_is_the_papers_protocol(
     tmp_path: Path,

@@ -9,6 +9,11 @@ from pathlib import Path
 
 from environments import REPOSITORY, Environment, Requirement
 
+NANO = {
+    f"anomalib_fbclip/nano/{name}"
+    for name in ("fbclip-nano.json", "clip.safetensors", "adapters.safetensors", "MODEL_CARD.md")
+}
+
 
 def test_wheel_holds_the_package_and_what_makes_it_known(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
@@ -27,7 +32,14 @@ def test_source_distribution_holds_the_tests(distributions: Path):
     (source,) = distributions.glob("*.tar.gz")
     with tarfile.open(source) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames()}
-    assert {"LICENSE", "README.md", "pyproject.toml", "tests/conftest.py"} <= names
+    assert {"LICENSE", "README.md", "pyproject.toml", "tests/conftest.py", *NANO} <= names
+
+
+def test_wheel_holds_fbclip_nano(wheel: Path):
+    archive = zipfile.ZipFile(wheel)
+    assert set(archive.namelist()) >= NANO
+    weights = [archive.getinfo(name).file_size for name in NANO if name.endswith(".safetensors")]
+    assert sum(weights) <= 12_000_000
 
 
 def test_uninstalling_leaves_nothing_behind(environment: Environment, requirement: Requirement):

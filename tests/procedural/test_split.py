@@ -21,6 +21,10 @@ from anomalib_fbclip.procedural import (
     TRAINING_DEFECTS,
     TRAINING_MATERIALS,
     TRAINING_OBJECTS,
+    VALIDATION_CATEGORIES,
+    VALIDATION_DEFECTS,
+    VALIDATION_MATERIALS,
+    VALIDATION_OBJECTS,
     Product,
     Sample,
     caption,
@@ -31,16 +35,15 @@ from anomalib_fbclip.procedural import (
 
 class TestSplit:
     @pytest.mark.parametrize(
-        ("held_out", "training", "all_kinds"),
+        ("held_out", "validation", "training", "all_kinds"),
         [
-            (HELD_OUT_MATERIALS, TRAINING_MATERIALS, MATERIALS),
-            (HELD_OUT_OBJECTS, TRAINING_OBJECTS, OBJECTS),
-            (HELD_OUT_DEFECTS, TRAINING_DEFECTS, DEFECTS),
+            (HELD_OUT_MATERIALS, VALIDATION_MATERIALS, TRAINING_MATERIALS, MATERIALS),
+            (HELD_OUT_OBJECTS, VALIDATION_OBJECTS, TRAINING_OBJECTS, OBJECTS),
+            (HELD_OUT_DEFECTS, VALIDATION_DEFECTS, TRAINING_DEFECTS, DEFECTS),
         ],
     )
-    def test_is_a_partition(self, held_out, training, all_kinds):
-        assert not set(held_out) & set(training)
-        assert sorted([*held_out, *training]) == sorted(all_kinds)
+    def test_is_a_partition(self, held_out, validation, training, all_kinds):
+        assert sorted([*held_out, *validation, *training]) == sorted(all_kinds)
         # One drawing under two names would leak.
         assert len(set(all_kinds.values())) == len(all_kinds)
 
@@ -51,7 +54,14 @@ class TestSplit:
             assert product.background in {None, *HELD_OUT_MATERIALS}
             assert set(defects) <= set(HELD_OUT_DEFECTS)
 
-    def test_categories_to_train_on_are_not(self):
+    def test_categories_to_choose_by_are_of_kinds_to_validate_on(self):
+        for product, defects in VALIDATION_CATEGORIES.values():
+            assert product.material in VALIDATION_MATERIALS
+            assert product.object in {None, *VALIDATION_OBJECTS}
+            assert product.background in {None, *VALIDATION_MATERIALS}
+            assert set(defects) <= set(VALIDATION_DEFECTS)
+
+    def test_categories_to_train_on_are_neither(self):
         for product, defects in TRAINING_CATEGORIES.values():
             assert product.material in TRAINING_MATERIALS
             assert product.object in {None, *TRAINING_OBJECTS}
@@ -74,7 +84,7 @@ class TestSplit:
 class TestCaptions:
     @staticmethod
     def say(product: Product, defect: str | None) -> set[str]:
-        sample = Sample(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.bool_), product, defect)
+        sample = Sample(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.bool_), product, defect, np.ones((1, 1), np.bool_))
         return {caption(sample, np.random.default_rng(seed)) for seed in range(400)}
 
     def test_normal(self):

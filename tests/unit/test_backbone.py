@@ -46,6 +46,7 @@ def test_a_model_of_open_clip_is_found_by_its_name(name: str) -> None:
     ("backbone", "message"),
     [
         ("ViT-L-14-333", "Unknown backbone 'ViT-L-14-333'.*ViT-L-14-336"),
+        ("fbclip_nano", "Unknown backbone 'fbclip_nano'.*fbclip-nano"),
         ("RN50", "'RN50' has no vision transformer"),
         ("convnext_base", "no vision transformer"),
         ("coca_ViT-B-32", "pools its image tokens by attention"),
@@ -156,7 +157,7 @@ def as_module(state: dict[str, torch.Tensor]) -> torch.nn.Module:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "neither a file nor one of open_clip's tags for ViT-B-16: .*'openai'"),
+        (None, "neither a file nor one of the tags of ViT-B-16: .*'openai'"),
         (b"not weights", "can't be read"),
         (b"", "can't be read"),
     ],

@@ -243,6 +243,7 @@ def test_hyper_parameters_are_plain_data(small_backbone: str) -> None:
     assert model.betas == (0.4, 0.9)
 
 
+@pytest.mark.usefixtures("published_adapters_fit")
 class TestPublishedWeights:
     """They are fetched when they are first needed."""
 
@@ -291,6 +292,18 @@ class TestPublishedWeights:
         monkeypatch.setattr("anomalib_fbclip.lightning_model.fetch_published", fail)
         with pytest.raises(weights.WeightsUnavailableError, match="mvtec not found"):
             FBClip(backbone=small_backbone).model(images)
+
+
+def test_published_weights_of_another_backbone(small_backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is fetched. With 'auto' a checkpoint may still come, so that waits until they are needed."""
+    monkeypatch.delattr("anomalib_fbclip.lightning_model.fetch_published")
+    message = "fit backbone ViT-L-14-336 only, not 'fbclip-test-small': set 'weights' to a file of adapters, or null"
+    for name in weights.PUBLISHED:
+        with pytest.raises(ValueError, match=message):
+            FBClip(backbone=small_backbone, weights=name)
+    automatic = FBClip(backbone=small_backbone)
+    with pytest.raises(ValueError, match=message):
+        automatic.model(torch.zeros(1, 3, 56, 56))
 
 
 def test_training_step_outside_a_trainer(model: FBClip, images: torch.Tensor) -> None:

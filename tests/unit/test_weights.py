@@ -125,7 +125,7 @@ def test_saving_keeps_what_stood_there_when_it_fails(
         file.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("anomalib_fbclip.weights.save_file", no_space)
+    monkeypatch.setattr("anomalib_fbclip.files.save_file", no_space)
     with pytest.raises(OSError, match="No space left"):
         model.save_adapters(path)
     assert path.read_text() == "the old file"

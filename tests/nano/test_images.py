@@ -1,0 +1,129 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What fbclip-nano is trained on."""
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from anomalib_fbclip.nano import images as images_module
+from anomalib_fbclip.nano.images import BACKGROUND, DEFECT, OBJECT, draw_training_image
+from anomalib_fbclip.nano.photographs import (
+    TRAINING_PHOTOGRAPHS,
+    VALIDATION_PHOTOGRAPHS,
+    Photograph,
+    PhotographsUnavailableError,
+    photographed_surface,
+    read_photograph,
+)
+from anomalib_fbclip.nano.pretraining import TrainingImages
+from anomalib_fbclip.procedural import (
+    HELD_OUT_DEFECTS,
+    HELD_OUT_MATERIALS,
+    HELD_OUT_OBJECTS,
+    VALIDATION_DEFECTS,
+    VALIDATION_MATERIALS,
+    VALIDATION_OBJECTS,
+)
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list:
+    return [draw_training_image(seed, SIZE) for seed in range(300)]
+
+
+class TestTrainingImage:
+    def test_depends_on_the_seed_alone(self, drawn):
+        again = draw_training_image(7, SIZE)
+        assert (again.image == drawn[7].image).all()
+        assert again[2:] == drawn[7][2:]
+        assert not (again.image == drawn[8].image).all()
+
+    def test_every_second_has_a_defect(self, drawn):
+        anomalous = [(sample.regions == DEFECT).any() for sample in drawn]
+        assert 0.4 < np.mean(anomalous) < 0.6
+
+    def test_regions_cover_objects_and_surfaces(self, drawn):
+        with_background = [(sample.regions == BACKGROUND).any() for sample in drawn]
+        assert 0.3 < np.mean(with_background) < 0.8
+        assert all((sample.regions == OBJECT).any() for sample in drawn)
+
+    def test_captions_say_whether_there_is_a_defect(self, drawn):
+        for sample in drawn:
+            anomalous = (sample.regions == DEFECT).any()
+            assert (sample.caption != sample.normal_caption) or not anomalous
+            assert not any(word in sample.normal_caption for word in ("damaged", "defective", "with a", "that has"))
+
+    def test_words_name_nothing_that_is_not_trained_on(self, drawn):
+        kinds = (HELD_OUT_MATERIALS, HELD_OUT_OBJECTS, HELD_OUT_DEFECTS)
+        kinds += (VALIDATION_MATERIALS, VALIDATION_OBJECTS, VALIDATION_DEFECTS)
+        said = " ".join(text for sample in drawn for text in (*sample.texts, sample.caption, sample.normal_caption))
+        for kind in (name for names in kinds for name in names):
+            assert f" {kind} " not in said.replace(".", " "), kind
+
+    def test_half_of_the_scenes_have_photographed_texture(self, drawn):
+        nouns = {photograph.noun for photograph in TRAINING_PHOTOGRAPHS}
+        photographed = [sample.texts[1].split()[0] in nouns for sample in drawn]
+        assert 0.4 < np.mean(photographed) < 0.6
+
+    def test_is_drawn_again_where_a_defect_can_not_be_seen(self, monkeypatch):
+        tried = []
+
+        def refuse_once(scene, seed, defect, defects):
+            tried.append(scene)
+            if len(tried) == 1:
+                raise images_module.InvisibleDefectError
+            return np.zeros((SIZE, SIZE, 3), np.uint8), np.ones((SIZE, SIZE), np.bool_)
+
+        monkeypatch.setattr(images_module, "photograph", refuse_once)
+        assert (draw_training_image(0, SIZE).regions == DEFECT).all()
+        assert len(tried) == 2
+
+
+class TestPhotographs:
+    @pytest.mark.parametrize("photograph", [*TRAINING_PHOTOGRAPHS, *VALIDATION_PHOTOGRAPHS])
+    def test_give_surfaces(self, photograph):
+        surface = photographed_surface(photograph, np.random.default_rng(0), SIZE)
+        assert surface.albedo.shape == (3, SIZE, SIZE)
+        assert surface.albedo.min() >= 0.02
+        assert surface.albedo.max() <= 0.98
+        assert surface.albedo.std() > 0.002
+
+    def test_to_validate_on_are_not_trained_on(self):
+        assert not set(TRAINING_PHOTOGRAPHS) & set(VALIDATION_PHOTOGRAPHS)
+
+    def test_of_a_package_that_is_not_installed(self):
+        with pytest.raises(PhotographsUnavailableError, match=r"Package nopackage has no a\.png: pip install"):
+            read_photograph(Photograph("nopackage", "a.png", "a"))
+
+
+class TestBatches:
+    @pytest.fixture(scope="class")
+    def batches(self) -> list:
+        return list(DataLoader(TrainingImages(3, 4, 32, seed=5), batch_size=None))
+
+    def test_do_not_depend_on_the_number_of_workers(self, batches):
+        in_workers = list(DataLoader(TrainingImages(3, 4, 32, seed=5), batch_size=None, num_workers=2))
+        assert len(batches) == len(in_workers) == 3
+        for one, other in zip(batches, in_workers, strict=True):
+            assert torch.equal(one.images, other.images)
+            assert torch.equal(one.regions, other.regions)
+            assert one[2:] == other[2:]
+
+    def test_never_repeat_an_image(self, batches):
+        captions = [caption for batch in batches for caption in batch.captions]
+        assert len(set(captions)) > 8
+
+    def test_shapes(self, batches):
+        assert batches[0].images.shape == (4, 3, 32, 32)
+        assert batches[0].regions.shape == (4, 32, 32)
+
+    def test_captions_say_what_is_left_after_the_cut(self):
+        for batch in TrainingImages(12, 8, 32, seed=0):
+            for regions, caption, texts in zip(batch.regions, batch.captions, batch.texts, strict=True):
+                if not (regions == DEFECT).any():
+                    assert not any(word in caption for word in ("damaged", "defective", "with a", "that has")), texts

@@ -1,0 +1,127 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The terms of the pre-training against their literal definitions."""
+
+import open_clip
+import pytest
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from anomalib_fbclip.backbone import resolve_backbone
+from anomalib_fbclip.nano import NAME
+from anomalib_fbclip.nano.images import BACKGROUND, DEFECT, OBJECT
+from anomalib_fbclip.nano.pretraining import (
+    AMBIGUOUS,
+    Pretraining,
+    TrainingImages,
+    balanced_mean,
+    caption_loss,
+    hide_patches,
+    patch_regions,
+    region_loss,
+    state_loss,
+)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+def test_regions_of_patches():
+    regions = torch.zeros(1, 20, 40, dtype=torch.uint8)
+    regions[:, :, 10:] = OBJECT
+    regions[0, 0, 20] = DEFECT  # a hundredth
+    regions[0, 0, 30:40] = DEFECT  # a tenth
+    regions[0, 10:12, 10:20] = DEFECT  # a fifth
+    expected = [[BACKGROUND, OBJECT, OBJECT, AMBIGUOUS, BACKGROUND, DEFECT, OBJECT, OBJECT]]
+    assert patch_regions(regions, (10, 10)).tolist() == expected
+
+
+def test_hidden_patches_have_no_defect():
+    regions = torch.randint(-1, 3, (200, 100))
+    hidden = hide_patches(regions)
+    assert not hidden[(regions == DEFECT) | (regions == AMBIGUOUS)].any()
+    shares = hidden.float().mean(dim=1)
+    assert 0.3 < (shares > 0).float().mean() < 0.6
+    assert shares.max() < 0.4
+
+
+def test_balanced_mean():
+    losses = torch.tensor([1.0, 2.0, 3.0, 10.0, 7.0])
+    regions = torch.tensor([BACKGROUND, BACKGROUND, BACKGROUND, DEFECT, AMBIGUOUS])
+    assert balanced_mean(losses, regions).item() == pytest.approx((2 + 10) / 2)
+
+
+def cosines(embedding: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+    return torch.stack([F.cosine_similarity(embedding, feature, dim=0) for feature in features]) / 0.07
+
+
+def test_caption_loss():
+    images, captions = torch.randn(5, 8), F.normalize(torch.randn(5, 8), dim=-1)
+    logits = torch.stack([cosines(image, captions) for image in images])
+    expected = -sum(
+        logits[i].log_softmax(dim=0)[i] + logits[:, i].log_softmax(dim=0)[i] for i in range(5)
+    ) / 10
+    torch.testing.assert_close(caption_loss(images, captions), expected)
+
+
+def test_region_and_state_loss():
+    embeddings, words = torch.randn(2, 6, 8), F.normalize(torch.randn(4, 8), dim=-1)
+    regions = torch.tensor([[0, 1, 1, 2, -1, 0], [1, 1, 2, 2, 0, -1]])
+    of_region = torch.tensor([[0, 1, 2], [0, 3, 2]])
+    by_region = {region: [] for region in range(3)}
+    by_state = {region: [] for region in range(3)}
+    for image in range(2):
+        for patch in range(6):
+            region = regions[image, patch].item()
+            if region == AMBIGUOUS:
+                continue
+            scores = cosines(embeddings[image, patch], words).log_softmax(dim=0)
+            by_region[region].append(-scores[of_region[image, region]])
+            scores = cosines(embeddings[image, patch], words[:2]).log_softmax(dim=0)
+            by_state[region].append(-scores[int(region == DEFECT)])
+    for losses, found in (
+        (by_region, region_loss(embeddings, regions, of_region, words)),
+        (by_state, state_loss(embeddings, regions, words[:2])),
+    ):
+        expected = sum(sum(values) / len(values) for values in losses.values()) / 3
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.fixture(scope="module")
+def pretraining() -> Pretraining:
+    torch.manual_seed(0)
+    backbone = resolve_backbone(NAME)
+    return Pretraining(open_clip.create_model(backbone), open_clip.get_tokenizer(backbone), steps=10)
+
+
+def test_near_patches_have_like_positions(pretraining):
+    positions = pretraining.clip.visual.positional_embedding[1:].reshape(16, 16, -1)
+    near = F.cosine_similarity(positions[8, 8], positions[8, 9], dim=0)
+    far = F.cosine_similarity(positions[8, 8], positions[2, 15], dim=0)
+    assert near > 0.9 > 0.7 > far
+
+
+def test_a_step_learns(pretraining, monkeypatch):
+    monkeypatch.setattr(pretraining, "log", lambda *args, **kwargs: None)
+    batch = next(iter(TrainingImages(1, 8, 128, seed=0)))
+    optimizer = torch.optim.AdamW(pretraining.parameters(), lr=3e-4)
+    losses = []
+    for _ in range(8):
+        torch.manual_seed(0)
+        loss = pretraining.training_step(batch)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert losses[-1] < 0.8 * losses[0]
+    # Every part of both towers takes part, but for FB-CLIP's fixed temperature.
+    without = [name for name, parameter in pretraining.named_parameters() if parameter.grad is None]
+    assert without == ["clip.logit_scale"]
+
+
+def test_tokens_that_were_read_are_remembered(pretraining):
+    pretraining.encode_text(["object with defect."])
+    assert set(pretraining.tokenizer(["object with defect."]).unique().tolist()) <= pretraining.used_tokens
