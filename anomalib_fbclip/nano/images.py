@@ -42,6 +42,9 @@ PHOTOGRAPHED = 0.5
 SURFACES = 0.5
 """Share of surfaces among those."""
 
+MOST_DEFECTS = 4
+"""Most defects of an image: a network learns more from an image with several."""
+
 
 class TrainingImage(NamedTuple):
     """An image, its regions, and what it shows in words.
@@ -95,7 +98,8 @@ def draw_training_image(
         TrainingImage: The image.
     """
     rng = stream(seed, "training image")
-    defects = {**{kind: DEFECTS[kind] for kind in defect_kinds}, **mixtures(photographs)}
+    kinds = {**{kind: DEFECTS[kind] for kind in defect_kinds}, **mixtures(photographs)}
+    defects = {kind: repeat(kinds[kind]) for kind in kinds}
     defect = str(rng.choice(list(defects))) if rng.integers(2) else None
     while True:
         draw = _draw_photographed if rng.random() < PHOTOGRAPHED else _draw_procedural
@@ -149,6 +153,17 @@ def _draw_texture(rng: Generator, size: int, photographs: Sequence[Photograph]) 
         return photographed_surface(origin, rng, size), origin.noun
     material = str(rng.choice(TRAINING_MATERIALS))
     return MATERIALS[material](rng, rng, size), material
+
+
+def repeat(defect: Defect) -> Defect:
+    """Give a defect that comes one to ``MOST_DEFECTS`` times."""
+
+    def repeated(scene: Scene, rng: Generator, extent: float) -> Scene:
+        for _ in range(int(rng.integers(1, MOST_DEFECTS + 1))):
+            scene = defect(scene, rng, extent)
+        return scene
+
+    return repeated
 
 
 def mixtures(photographs: Sequence[Photograph]) -> dict[str, Defect]:

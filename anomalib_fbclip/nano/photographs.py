@@ -1,12 +1,12 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Photographs under free licences that scikit-image and scikit-learn install: real texture for procedural images.
+"""Photographs under free licences that anomalib's dependencies bring: real texture for procedural images.
 
 ``MODEL_CARD.md`` names their sources and licences.
 """
 
-from functools import lru_cache
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -63,7 +63,7 @@ VALIDATION_PHOTOGRAPHS = (
 """Photographs to choose by: nothing is trained on them."""
 
 
-@lru_cache(maxsize=None)
+@cache
 def read_photograph(photograph: Photograph) -> Image.Image:
     """Read a photograph, at most 640 pixels on its shorter side.
 
@@ -79,7 +79,7 @@ def read_photograph(photograph: Photograph) -> Image.Image:
     spec = find_spec(photograph.package)
     path = Path(spec.origin).parent / photograph.path if spec and spec.origin else None
     if path is None or not path.is_file():
-        msg = f"Package {photograph.package} has no {photograph.path}: pip install 'anomalib-fbclip[nano]'."
+        msg = f"Package {photograph.package} has no {photograph.path}: pip install 'scikit-image>=0.24' scikit-learn."
         raise PhotographsUnavailableError(msg)
     with Image.open(path) as image:
         rgb = image.convert("RGB")

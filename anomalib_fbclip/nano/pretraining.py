@@ -8,12 +8,13 @@ their region; images and patches against the words of the two states; and, witho
 around them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import lightning.pytorch as pl
 import open_clip
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
@@ -39,6 +40,9 @@ AMBIGUOUS = -1
 
 TOUCHED, COVERED = 0.02, 0.2
 """Share of a patch that a defect covers: up to the first it is no defect, from the second on it is one."""
+
+STATE_WEIGHT = 2.0
+"""Weight of the words of the two states, which are the hardest to learn."""
 
 HIDDEN = 0.4
 """Largest share of an image's patches that is hidden."""
@@ -91,7 +95,7 @@ class TrainingImages(IterableDataset):
         """Number of batches."""
         return self.batches
 
-    def __iter__(self) -> Iterable[TrainingBatch]:
+    def __iter__(self) -> Iterator[TrainingBatch]:
         """Draw this worker's batches."""
         worker = get_worker_info()
         first, step = (worker.id, worker.num_workers) if worker else (0, 1)
@@ -170,33 +174,27 @@ class Pretraining(pl.LightningModule):
         """
         regions = patch_regions(batch.regions, self.backbone.patch_size)
         hidden = hide_patches(regions)
-        patches = F.unfold(batch.images, self.backbone.patch_size, stride=self.backbone.patch_size).mT
-        visible = batch.images * (1 - self._to_pixels(hidden, batch.images))
-        pooled, tokens = self.clip.visual(visible)
+        pooled, tokens = self.clip.visual(self._hide(batch.images, hidden))
+        embeddings = self.backbone.project_image(tokens)
         regions = regions.masked_fill(hidden, AMBIGUOUS)
 
         words = sorted({text for texts in batch.texts for text in texts})
-        states = STATE_WORDS[self.global_step % len(STATE_WORDS)]
-        caption_features, word_features, state_features = self.encode_text([
-            *batch.captions,
-            *words,
-            *states,
-        ]).split([len(batch.captions), len(words), len(states)])
         of_region = torch.tensor([[words.index(text) for text in texts] for texts in batch.texts], device=self.device)
-        embeddings = self.backbone.project_image(tokens)
-        anomalous = (batch.regions == DEFECT).flatten(1).any(dim=1).long()
+        states = STATE_WORDS[self.global_step % len(STATE_WORDS)]
+        text_features = self.encode_text([*batch.captions, *words, *states])
+        captions, words_of_regions, states_of_patches = text_features.split([len(pooled), len(words), len(states)])
         losses = {
-            "caption": caption_loss(pooled, caption_features),
-            "region": region_loss(embeddings, regions, of_region, word_features),
-            "state": state_loss(embeddings, regions, state_features)
-            + F.cross_entropy(similarity(pooled, state_features), anomalous),
-            "hidden": self._hidden_loss(tokens[hidden], patches[hidden]),
+            "caption": caption_loss(pooled, captions),
+            "region": region_loss(embeddings, regions, of_region, words_of_regions),
+            "state": STATE_WEIGHT * state_loss(embeddings, regions, states_of_patches),
+            "image_state": STATE_WEIGHT * image_state_loss(pooled, batch.regions, states_of_patches),
+            "hidden": self._hidden_loss(tokens, batch.images, hidden),
         }
         for name, loss in losses.items():
             self.log(name, loss, prog_bar=True)
         return torch.stack(list(losses.values())).sum()
 
-    def configure_optimizers(self) -> dict:
+    def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimise with AdamW; the learning rate rises in the first tenth of the steps, and then falls to 0."""
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
@@ -217,14 +215,19 @@ class Pretraining(pl.LightningModule):
         states = self.backbone.encode_prompts(self.backbone.token_embedding(ids))
         return self.text_fusion(states, self.backbone.project_text(states), ids.argmax(dim=-1))
 
-    def _hidden_loss(self, tokens: torch.Tensor, patches: torch.Tensor) -> torch.Tensor:
-        """Predict hidden patches, each scaled by its own mean and contrast."""
-        target = (patches - patches.mean(dim=-1, keepdim=True)) / (patches.std(dim=-1, keepdim=True) + 0.1)
-        return F.mse_loss(self.decoder(tokens), target)
+    def _hide(self, images: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Paint patches in the mean colour."""
+        height, width = images.shape[-2:]
+        grid = self.backbone.grid((height, width))
+        covered = F.interpolate(hidden.to(images.dtype).unflatten(1, (1, *grid)), size=(height, width))
+        return images * (1 - covered)
 
-    def _to_pixels(self, patches: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        grid = self.backbone.grid(tuple(images.shape[-2:]))
-        return F.interpolate(patches.to(images.dtype).unflatten(1, (1, *grid)), size=images.shape[-2:])
+    def _hidden_loss(self, tokens: torch.Tensor, images: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """Predict hidden patches, each scaled by its own mean and contrast."""
+        patch_size = self.backbone.patch_size
+        patches = F.unfold(images, patch_size, stride=patch_size).mT[hidden]
+        target = (patches - patches.mean(dim=-1, keepdim=True)) / (patches.std(dim=-1, keepdim=True) + 0.1)
+        return F.mse_loss(self.decoder(tokens[hidden]), target)
 
 
 @torch.no_grad()
@@ -242,7 +245,7 @@ def initialize(clip: open_clip.CLIP) -> None:
     row = torch.arange(rows).repeat_interleave(columns).outer(frequencies)
     column = torch.arange(columns).repeat(rows).outer(frequencies)
     waves = torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], dim=1)
-    visual.positional_embedding[1:] = 0.3 * waves
+    visual.positional_embedding[1:] = 0.7 * waves
     clip.token_embedding.weight.normal_(std=0.1)
 
 
@@ -295,9 +298,22 @@ def state_loss(embeddings: torch.Tensor, regions: torch.Tensor, state_features: 
         torch.Tensor: The loss, a scalar.
     """
     target = (regions == DEFECT).long()
-    return balanced_mean(
-        F.cross_entropy(similarity(embeddings, state_features).mT, target, reduction="none"), regions
-    )
+    return balanced_mean(F.cross_entropy(similarity(embeddings, state_features).mT, target, reduction="none"), regions)
+
+
+def image_state_loss(pooled: torch.Tensor, regions: torch.Tensor, state_features: torch.Tensor) -> torch.Tensor:
+    """Tell images with a defect from those without by the words of the two states.
+
+    Args:
+        pooled (torch.Tensor): Embedded images ``[B, D]``.
+        regions (torch.Tensor): Background, object or defect of each pixel ``[B, H, W]``.
+        state_features (torch.Tensor): Words of the normal and of the abnormal state ``[2, D]``, normalised.
+
+    Returns:
+        torch.Tensor: The loss, a scalar.
+    """
+    anomalous = (regions == DEFECT).flatten(1).any(dim=1).long()
+    return F.cross_entropy(similarity(pooled, state_features), anomalous)
 
 
 def patch_regions(regions: torch.Tensor, patch_size: tuple[int, int]) -> torch.Tensor:

@@ -39,9 +39,7 @@ TRAINING_CATEGORIES: dict[str, Category] = {
     "cable": Category(
         Product("rubber", "cable", design=1), ("deformation", "foreign object", "hole", "scratch", "stain")
     ),
-    "carpet": Category(
-        Product("carpet", design=3), ("colour fault", "deformation", "foreign object", "hole", "stain")
-    ),
+    "carpet": Category(Product("carpet", design=3), ("colour fault", "deformation", "foreign object", "hole", "stain")),
     "circuit_board": Category(
         Product("plastic", "circuit board", design=5), ("chip", "crack", "foreign object", "misprint", "scratch")
     ),
@@ -50,9 +48,7 @@ TRAINING_CATEGORIES: dict[str, Category] = {
         Product("painted metal", "hex nut", design=6), ("chip", "colour fault", "deformation", "scratch", "stain")
     ),
     "kernel": Category(Product("wood", "kernel", design=8), ("crack", "deformation", "hole", "misprint", "stain")),
-    "pill": Category(
-        Product("plastic", "pill", design=9), ("chip", "colour fault", "crack", "hole", "misprint")
-    ),
+    "pill": Category(Product("plastic", "pill", design=9), ("chip", "colour fault", "crack", "hole", "misprint")),
     "screw": Category(
         Product("cast metal", "screw", "cardboard", design=1),
         ("chip", "colour fault", "deformation", "scratch", "stain"),

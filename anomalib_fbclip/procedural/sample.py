@@ -129,7 +129,7 @@ def draw_sample(product: Product, seed: int, defect: str | None = None, size: in
     except InvisibleDefectError as error:
         msg = f"No {defect} can be seen on {product} with seed {seed}: choose another seed."
         raise InvisibleDefectError(msg) from error
-    return Sample(image, mask, product, defect, scene.coverage > 0.5)  # noqa: PLR2004
+    return Sample(image, mask, product, defect, scene.coverage > 0.5)
 
 
 def photograph(

@@ -84,7 +84,8 @@ class TestSplit:
 class TestCaptions:
     @staticmethod
     def say(product: Product, defect: str | None) -> set[str]:
-        sample = Sample(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.bool_), product, defect, np.ones((1, 1), np.bool_))
+        nothing, everything = np.zeros((1, 1), np.bool_), np.ones((1, 1), np.bool_)
+        sample = Sample(np.zeros((1, 1, 3), np.uint8), nothing, product, defect, everything)
         return {caption(sample, np.random.default_rng(seed)) for seed in range(400)}
 
     def test_normal(self):

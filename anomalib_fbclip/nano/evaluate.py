@@ -1,0 +1,227 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How well and how fast fbclip-nano detects defects: the table of its model card.
+
+On the procedural categories that no training saw, and on photographs, where there are any::
+
+    python -m anomalib_fbclip.nano.evaluate --photographs path/to/folder
+
+The folder holds a folder for each category, in MVTec AD's layout: ``<category>/test/{good,<defect>}`` and
+``<category>/ground_truth/<defect>/<name>_mask.png``.
+"""
+
+import logging
+import statistics
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jsonargparse import auto_cli
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from torchmetrics.functional.classification import binary_auroc
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import Transform
+
+from anomalib_fbclip import FBClip
+from anomalib_fbclip.data import SyntheticParts
+from anomalib_fbclip.disentanglement import VIEWS
+from anomalib_fbclip.procedural import HELD_OUT_CATEGORIES
+from anomalib_fbclip.text_fusion import STRATEGY_WEIGHTS
+
+from . import NAME
+
+IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"}
+
+
+class LabelledImage(NamedTuple):
+    """An image with its label.
+
+    Attributes:
+        path (Path): The image.
+        mask_path (Path | None): Its mask; ``None`` for a normal image.
+    """
+
+    path: Path
+    mask_path: Path | None
+
+
+class Accuracy(NamedTuple):
+    """How well a category's images and pixels are ranked.
+
+    Attributes:
+        image_auroc (float): Area under the ROC curve of the image scores, 0..1.
+        pixel_auroc (float): Area under the ROC curve of the anomaly maps at the model's input size, 0..1.
+    """
+
+    image_auroc: float
+    pixel_auroc: float
+
+
+def list_images(category: Path) -> list[LabelledImage]:
+    """List the test images of a category in MVTec AD's layout.
+
+    Args:
+        category (Path): Folder of the category.
+
+    Returns:
+        list[LabelledImage]: The images, by name.
+
+    Raises:
+        FileNotFoundError: If the folder has no test images, or a mask is missing.
+    """
+    images = []
+    for path in sorted((category / "test").glob("*/*")):
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        defect = path.parent.name
+        mask_path = None if defect == "good" else category / "ground_truth" / defect / f"{path.stem}_mask.png"
+        if mask_path and not mask_path.is_file():
+            msg = f"{path} has no mask: {mask_path} does not exist."
+            raise FileNotFoundError(msg)
+        images.append(LabelledImage(path, mask_path))
+    if not images:
+        msg = f"{category} has no images in test/good and test/<defect>: give a folder in MVTec AD's layout."
+        raise FileNotFoundError(msg)
+    return images
+
+
+def evaluate(model: FBClip, images: Sequence[LabelledImage], batch_size: int = 16) -> Accuracy:
+    """Measure how well a model ranks images and pixels.
+
+    Args:
+        model (FBClip): The model.
+        images (Sequence[LabelledImage]): Normal and anomalous images of one category.
+        batch_size (int, optional): Images in a batch.
+            Defaults to ``16``.
+
+    Returns:
+        Accuracy: Image and pixel AUROC.
+    """
+    transform = FBClip.configure_pre_processor(model.image_size).transform
+    scores: list[torch.Tensor] = []
+    maps: list[torch.Tensor] = []
+    masks: list[torch.Tensor] = []
+    for batch in batched(track(images, "Images", console=Console(stderr=True), transient=True), batch_size):
+        inputs, batch_masks = zip(*(read_input(transform, image) for image in batch), strict=True)
+        with torch.inference_mode():
+            prediction = model.model(torch.stack(inputs))
+        scores.append(prediction.pred_score)
+        maps.append(prediction.anomaly_map)
+        masks += batch_masks
+    labels = [image.mask_path is not None for image in images]
+    return Accuracy(
+        image_auroc=float(binary_auroc(torch.cat(scores), torch.tensor(labels).long())),
+        pixel_auroc=float(binary_auroc(torch.cat(maps).flatten(), torch.stack(masks).flatten().long())),
+    )
+
+
+def read_input(transform: Transform, image: LabelledImage) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read an image and its mask as anomalib hands them to a model: ``[3, H, W]``, normalised, and ``[H, W]``."""
+    with Image.open(image.path) as file:
+        pixels = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1) / 255
+    mask = torch.zeros(pixels.shape[1:])
+    if image.mask_path:
+        with Image.open(image.mask_path) as file:
+            mask = torch.from_numpy(np.array(file.convert("L"))) / 255
+    resized, resized_mask = transform(tv_tensors.Image(pixels), tv_tensors.Mask(mask))
+    return resized.as_subclass(torch.Tensor), resized_mask.as_subclass(torch.Tensor) > 0.5  # noqa: PLR2004
+
+
+def batched(items: Iterable[LabelledImage], size: int) -> Iterator[list[LabelledImage]]:
+    """Group items; the last group may be smaller."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def unseen_categories() -> dict[str, list[LabelledImage]]:
+    """Draw the procedural categories that no training saw, where they are not drawn yet, and list their images."""
+    categories = {}
+    for category in HELD_OUT_CATEGORIES:
+        datamodule = SyntheticParts(category=category, test_images=60)
+        datamodule.root /= "evaluation"
+        datamodule.prepare_data()
+        categories[category] = list_images(datamodule.root / category)
+    return categories
+
+
+def variants() -> dict[str, dict[str, Any]]:
+    """List what is measured beside the model as it is: arguments of FBClip by the name of a row."""
+    without_view = {f"without {view} view": {"views": [other for other in VIEWS if other != view]} for view in VIEWS}
+    without_strategy = {
+        f"without {strategy} text strategy": {
+            "text_strategies": {name: weight for name, weight in STRATEGY_WEIGHTS.items() if name != strategy}
+        }
+        for strategy in STRATEGY_WEIGHTS
+    }
+    return {
+        **without_view,
+        **without_strategy,
+        "without background suppression": {"background_suppression": False},
+        "untrained adapters": {"weights": None},
+    }
+
+
+def images_per_second(model: FBClip, batch_size: int, repetitions: int = 9) -> float:
+    """Measure the model's speed, without reading and resizing of images: the median of several runs."""
+    images = torch.randn(batch_size, 3, *model.image_size, generator=torch.Generator().manual_seed(0))
+    durations = []
+    with torch.inference_mode():
+        model.model(images)
+        for _ in range(repetitions):
+            start = time.perf_counter()
+            model.model(images)
+            durations.append(time.perf_counter() - start)
+    return batch_size / statistics.median(durations)
+
+
+def main(
+    adapters: list[Path] | None = None,
+    pretrained: Path | None = None,
+    photographs: Path | None = None,
+    ablation: bool = True,
+) -> None:
+    """Print the table of fbclip-nano's model card, in Markdown.
+
+    Args:
+        adapters: Files of adapters, of several seeds; the mean and the range of each figure are shown. Those of the
+            package if there are none.
+        pretrained: Weights of the CLIP that they belong to. Those of the package if there are none.
+        photographs: Folder of categories in MVTec AD's layout.
+        ablation: Whether to measure the parts of the first adapters too, by switching each off.
+    """
+    logging.getLogger("anomalib_fbclip").setLevel(logging.ERROR)
+    categories = unseen_categories()
+    if photographs:
+        categories |= {path.name: list_images(path) for path in sorted(photographs.iterdir()) if path.is_dir()}
+    files: list[str | Path] = list(adapters) if adapters else ["auto"]
+    models = [FBClip(NAME, pretrained=pretrained, weights=file) for file in files]
+    rows = {"FBClip": [{name: evaluate(model, images) for name, images in categories.items()} for model in models]}
+    for name, arguments in variants().items() if ablation else ():
+        model = FBClip(**{"backbone": NAME, "pretrained": pretrained, "weights": files[0], **arguments})
+        rows[name] = [{category: evaluate(model, images) for category, images in categories.items()}]
+    print(f"| image AUROC / pixel AUROC | {' | '.join(categories)} |")
+    print("|---" * (1 + len(categories)) + "|")
+    for name, runs in rows.items():
+        cells = [" / ".join(summarize([run[category][i] for run in runs]) for i in range(2)) for category in categories]
+        print(f"| {name} | {' | '.join(cells)} |")
+    for batch_size in (1, 16):
+        print(f"\n{images_per_second(models[0], batch_size):.1f} images a second, batch {batch_size}", end="")
+    print(f", {torch.get_num_threads()} threads")
+
+
+def summarize(values: Sequence[float]) -> str:
+    """Give the mean of several runs and, where there are several, how far they lie apart."""
+    mean = f"{statistics.mean(values):.3f}"
+    return f"{mean} ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else mean
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)

@@ -1,0 +1,176 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Trains fbclip-nano again, from nothing: first its CLIP, then, with the CLIP frozen, its adapters.
+
+On a CPU or a GPU::
+
+    python -m anomalib_fbclip.nano.train --output nano
+
+It writes ``clip.safetensors``, ``images/`` (what the adapters are trained on) and ``adapters.safetensors`` to a folder.
+To use them: ``--model.backbone fbclip-nano --model.pretrained nano/clip.safetensors --model.weights
+nano/adapters.safetensors``.
+"""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import lightning.pytorch as pl
+import open_clip
+import torch
+from anomalib.data import Folder
+from anomalib.engine import Engine
+from jsonargparse import auto_cli
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from anomalib_fbclip import FBClip
+from anomalib_fbclip.backbone import resolve_backbone
+from anomalib_fbclip.data import AuxiliaryDataModule
+from anomalib_fbclip.prompt_learner import tokenize_states
+
+from . import NAME, TAG
+from .images import DEFECT, draw_training_image
+from .pretraining import Pretraining, TrainingImages
+from .weights import save_clip
+
+logger = logging.getLogger(__name__)
+
+SOURCE = "procedural images"
+"""What the adapters say that they were trained on."""
+
+FIRST_ADAPTER_IMAGE = 2**40
+"""Seed of the first image that the adapters are trained on: far beyond those of the CLIP."""
+
+
+def pretrain(output: Path, steps: int, batch_size: int, seed: int) -> Path:
+    """Train the CLIP.
+
+    Args:
+        output (Path): Folder for the weights.
+        steps (int): Number of steps.
+        batch_size (int): Images in a step.
+        seed (int): Seed of the initial weights and of the images.
+
+    Returns:
+        Path: The weights.
+    """
+    pl.seed_everything(seed, workers=True)
+    backbone = resolve_backbone(NAME)
+    tokenizer = open_clip.get_tokenizer(backbone)
+    clip = open_clip.create_model(backbone)
+    pretraining = Pretraining(clip, tokenizer, steps)
+    images = TrainingImages(steps, batch_size, image_size=clip.visual.image_size[0], seed=seed * steps * batch_size)
+    trainer = pl.Trainer(
+        max_epochs=1,
+        gradient_clip_val=1.0,
+        precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
+        logger=False,
+        enable_checkpointing=False,
+        default_root_dir=output,
+    )
+    loader = DataLoader(images, batch_size=None, num_workers=os.cpu_count() or 1, prefetch_factor=2)
+    trainer.fit(pretraining, loader)
+    path = output / "clip.safetensors"
+    prompt_tokens = tokenize_states(tokenizer).unique().tolist()
+    save_clip(clip.cpu(), {*pretraining.used_tokens, *prompt_tokens}, path)
+    return path
+
+
+def draw_adapter_images(folder: Path, count: int, size: int, seed: int) -> None:
+    """Draw what the adapters are trained on: images in ``good`` and ``defect``, masks in ``mask``.
+
+    Args:
+        folder (Path): Folder for the images; what is in it is replaced.
+        count (int): Number of images.
+        size (int): Side of the images in pixels.
+        seed (int): Seed of the images.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    for name in ("good", "defect", "mask"):
+        (folder / name).mkdir(parents=True)
+    start = FIRST_ADAPTER_IMAGE + seed * count
+    for index in track(range(count), "Drawing images", console=Console(stderr=True)):
+        sample = draw_training_image(start + index, size)
+        mask = sample.regions == DEFECT
+        Image.fromarray(sample.image).save(folder / ("defect" if mask.any() else "good") / f"{index:06}.png")
+        if mask.any():
+            Image.fromarray(mask).save(folder / "mask" / f"{index:06}.png")
+
+
+def fit_adapters(clip_file: Path, images: Path, output: Path, epochs: int, learning_rate: float, seed: int) -> Path:
+    """Train the adapters by FBClip's own ``fit``.
+
+    Args:
+        clip_file (Path): Weights of the frozen CLIP.
+        images (Path): Folder of :func:`draw_adapter_images`.
+        output (Path): Folder for the adapters.
+        epochs (int): Number of epochs.
+        learning_rate (float): Learning rate of Adam.
+        seed (int): Seed of the initial adapters and of the order of the images.
+
+    Returns:
+        Path: The adapters.
+    """
+    pl.seed_everything(seed, workers=True)
+    model = FBClip(NAME, pretrained=clip_file, weights=None, learning_rate=learning_rate, seed=seed)
+    source = Folder(
+        SOURCE,
+        root=images,
+        normal_dir="good",
+        normal_test_dir="good",
+        abnormal_dir="defect",
+        mask_dir="mask",
+    )
+    datamodule = AuxiliaryDataModule(
+        source,
+        train_batch_size=8,
+        num_workers=2,
+        train_augmentations=v2.Compose([
+            v2.RandomHorizontalFlip(),
+            v2.RandomVerticalFlip(),
+            v2.RandomApply([v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05)], p=0.5),
+            v2.RandomGrayscale(p=0.15),
+        ]),
+        seed=seed,
+    )
+    Engine(max_epochs=epochs, logger=False, default_root_dir=output).fit(model, datamodule=datamodule)
+    # The file is to be used with the weights that come with the package, wherever it is.
+    model.pretrained, model.source = TAG, SOURCE
+    path = output / "adapters.safetensors"
+    model.save_adapters(path)
+    return path
+
+
+def train(
+    output: Path,
+    steps: int = 4600,
+    batch_size: int = 16,
+    adapter_images: int = 1200,
+    adapter_epochs: int = 2,
+    adapter_learning_rate: float = 5e-4,
+    seed: int = 0,
+) -> None:
+    """Train fbclip-nano from nothing.
+
+    Args:
+        output: Folder for the weights.
+        steps: Steps of the CLIP's pre-training.
+        batch_size: Images in each of them.
+        adapter_images: Number of images that the adapters are trained on.
+        adapter_epochs: How often each of them is seen.
+        adapter_learning_rate: Learning rate of the adapters.
+        seed: Seed of everything that is random.
+    """
+    clip_file = pretrain(output, steps, batch_size, seed)
+    draw_adapter_images(output / "images", adapter_images, size=160, seed=seed)
+    fit_adapters(clip_file, output / "images", output, adapter_epochs, adapter_learning_rate, seed)
+
+
+if __name__ == "__main__":
+    auto_cli(train, as_positional=False)
