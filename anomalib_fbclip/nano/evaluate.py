@@ -13,8 +13,9 @@ The folder holds a folder for each category, in MVTec AD's layout: ``<category>/
 
 import logging
 import statistics
+import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -141,15 +142,20 @@ def batched(items: Iterable[LabelledImage], size: int) -> Iterator[list[Labelled
         yield batch
 
 
-def unseen_categories() -> dict[str, list[LabelledImage]]:
-    """Draw the procedural categories that no training saw, where they are not drawn yet, and list their images."""
-    categories = {}
+def draw_unseen_categories(root: Path, images: int = 60) -> dict[str, list[LabelledImage]]:
+    """Draw the procedural categories that no training saw.
+
+    Args:
+        root (Path): Folder for them.
+        images (int, optional): Number of normal images, and number of anomalous images, of each category.
+            Defaults to ``60``.
+
+    Returns:
+        dict[str, list[LabelledImage]]: Test images by category.
+    """
     for category in HELD_OUT_CATEGORIES:
-        datamodule = SyntheticParts(category=category, test_images=60)
-        datamodule.root /= "evaluation"
-        datamodule.prepare_data()
-        categories[category] = list_images(datamodule.root / category)
-    return categories
+        SyntheticParts(root, category, train_images=1, test_images=images).prepare_data()
+    return {category: list_images(root / category) for category in HELD_OUT_CATEGORIES}
 
 
 def variants() -> dict[str, dict[str, Any]]:
@@ -198,23 +204,44 @@ def main(
         ablation: Whether to measure the parts of the first adapters too, by switching each off.
     """
     logging.getLogger("anomalib_fbclip").setLevel(logging.ERROR)
-    categories = unseen_categories()
-    if photographs:
-        categories |= {path.name: list_images(path) for path in sorted(photographs.iterdir()) if path.is_dir()}
     files: list[str | Path] = list(adapters) if adapters else ["auto"]
     models = [FBClip(NAME, pretrained=pretrained, weights=file) for file in files]
-    rows = {"FBClip": [{name: evaluate(model, images) for name, images in categories.items()} for model in models]}
-    for name, arguments in variants().items() if ablation else ():
-        model = FBClip(**{"backbone": NAME, "pretrained": pretrained, "weights": files[0], **arguments})
-        rows[name] = [{category: evaluate(model, images) for category, images in categories.items()}]
-    print(f"| image AUROC / pixel AUROC | {' | '.join(categories)} |")
-    print("|---" * (1 + len(categories)) + "|")
-    for name, runs in rows.items():
-        cells = [" / ".join(summarize([run[category][i] for run in runs]) for i in range(2)) for category in categories]
-        print(f"| {name} | {' | '.join(cells)} |")
+    with tempfile.TemporaryDirectory() as folder:
+        categories = draw_unseen_categories(Path(folder))
+        if photographs:
+            categories |= {path.name: list_images(path) for path in sorted(photographs.iterdir()) if path.is_dir()}
+        rows = {"fbclip-nano": [measure(model, categories) for model in models]}
+        for name, arguments in variants().items() if ablation else ():
+            variant = FBClip(**{"backbone": NAME, "pretrained": pretrained, "weights": files[0], **arguments})
+            rows[name] = [measure(variant, categories)]
+    print(to_markdown(rows))
     for batch_size in (1, 16):
-        print(f"\n{images_per_second(models[0], batch_size):.1f} images a second, batch {batch_size}", end="")
-    print(f", {torch.get_num_threads()} threads")
+        speed = images_per_second(models[0], batch_size)
+        print(f"\n{speed:.1f} images a second, batch {batch_size}, {torch.get_num_threads()} threads")
+
+
+def measure(model: FBClip, categories: Mapping[str, Sequence[LabelledImage]]) -> dict[str, Accuracy]:
+    """Measure a model on several categories."""
+    return {name: evaluate(model, images) for name, images in categories.items()}
+
+
+def to_markdown(rows: Mapping[str, Sequence[Mapping[str, Accuracy]]]) -> str:
+    """Write a table.
+
+    Args:
+        rows (Mapping[str, Sequence[Mapping[str, Accuracy]]]): Accuracy by category, for each of a row's seeds.
+
+    Returns:
+        str: The table in Markdown.
+    """
+    categories = next(iter(rows.values()))[0].keys()
+    lines = [f"| image AUROC / pixel AUROC | {' | '.join(categories)} |", "|---" * (1 + len(categories)) + "|"]
+    for name, runs in rows.items():
+        cells = [
+            " / ".join(summarize(values) for values in zip(*(run[c] for run in runs), strict=True)) for c in categories
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def summarize(values: Sequence[float]) -> str:

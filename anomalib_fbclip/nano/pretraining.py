@@ -225,9 +225,10 @@ class Pretraining(pl.LightningModule):
     def _hidden_loss(self, tokens: torch.Tensor, images: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
         """Predict hidden patches, each scaled by its own mean and contrast."""
         patch_size = self.backbone.patch_size
-        patches = F.unfold(images, patch_size, stride=patch_size).mT[hidden]
+        patches = F.unfold(images, patch_size, stride=patch_size).mT
         target = (patches - patches.mean(dim=-1, keepdim=True)) / (patches.std(dim=-1, keepdim=True) + 0.1)
-        return F.mse_loss(self.decoder(tokens[hidden]), target)
+        errors = (self.decoder(tokens) - target).square().mean(dim=-1)
+        return (errors * hidden).sum() / hidden.sum().clamp(min=1)
 
 
 @torch.no_grad()

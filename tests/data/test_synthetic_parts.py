@@ -17,7 +17,7 @@ from PIL import Image
 
 from anomalib_fbclip.data import AuxiliaryDataModule, synthetic_parts
 from anomalib_fbclip.data.synthetic_parts import SyntheticParts
-from anomalib_fbclip.procedural import CATEGORIES, HELD_OUT_CATEGORIES, draw_sample
+from anomalib_fbclip.procedural import CATEGORIES, HELD_OUT_CATEGORIES, VERSION, draw_sample
 
 SMALL = {"image_size": 48, "train_images": 3, "test_images": 6, "num_workers": 0}
 
@@ -165,7 +165,7 @@ class TestRefused:
 
     def test_folder_of_another_version(self, root, monkeypatch):
         monkeypatch.setattr(synthetic_parts, "VERSION", 99)
-        with pytest.raises(ValueError, match="version 1 instead of 99: give another root"):
+        with pytest.raises(ValueError, match=f"version {VERSION} instead of 99: give another root"):
             write(root)
 
     @pytest.mark.parametrize("content", [None, "{", "[]"])

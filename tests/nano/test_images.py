@@ -101,11 +101,12 @@ class TestPhotographs:
             read_photograph(Photograph("nopackage", "a.png", "a"))
 
 
-class TestBatches:
-    @pytest.fixture(scope="class")
-    def batches(self) -> list:
-        return list(DataLoader(TrainingImages(3, 4, 32, seed=5), batch_size=None))
+@pytest.fixture(scope="module")
+def batches() -> list:
+    return list(DataLoader(TrainingImages(3, 4, 32, seed=5), batch_size=None))
 
+
+class TestBatches:
     def test_do_not_depend_on_the_number_of_workers(self, batches):
         in_workers = list(DataLoader(TrainingImages(3, 4, 32, seed=5), batch_size=None, num_workers=2))
         assert len(batches) == len(in_workers) == 3

@@ -121,6 +121,19 @@ def test_a_step_learns(pretraining, monkeypatch):
     assert without == ["clip.logit_scale"]
 
 
+def test_hidden_loss(pretraining):
+    tokens, images = torch.randn(2, 256, 192), torch.randn(2, 3, 128, 128)
+    hidden = torch.zeros(2, 256, dtype=torch.bool)
+    assert pretraining._hidden_loss(tokens, images, hidden).item() == 0
+    hidden[1, 17] = hidden[0, 3] = True
+    errors = []
+    for image, row, column in ((1, 1, 1), (0, 0, 3)):
+        patch = images[image, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8].flatten()
+        target = (patch - patch.mean()) / (patch.std() + 0.1)
+        errors.append((pretraining.decoder(tokens[image, 16 * row + column]) - target).square().mean())
+    torch.testing.assert_close(pretraining._hidden_loss(tokens, images, hidden), sum(errors) / 2)
+
+
 def test_tokens_that_were_read_are_remembered(pretraining):
     pretraining.encode_text(["object with defect."])
     assert set(pretraining.tokenizer(["object with defect."]).unique().tolist()) <= pretraining.used_tokens

@@ -1,0 +1,81 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The figures of fbclip-nano's model card."""
+
+import re
+from pathlib import Path
+
+import pytest
+from anomalib.engine import Engine
+
+from anomalib_fbclip import FBClip
+from anomalib_fbclip.data import SyntheticParts
+from anomalib_fbclip.nano import evaluate as evaluate_module
+from anomalib_fbclip.nano.evaluate import Accuracy, evaluate, list_images, main, summarize, to_markdown, variants
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> SyntheticParts:
+    root = tmp_path_factory.mktemp("parts")
+    datamodule = SyntheticParts(root, "gear", image_size=200, train_images=1, test_images=8, num_workers=0)
+    datamodule.prepare_data()
+    return datamodule
+
+
+def test_are_those_of_anomalib_test(parts: SyntheticParts, tmp_path: Path) -> None:
+    (expected,) = Engine(logger=False, accelerator="cpu", default_root_dir=tmp_path).test(
+        FBClip("fbclip-nano", visualizer=False),
+        datamodule=parts,
+        verbose=False,
+    )
+    found = evaluate(FBClip("fbclip-nano").eval(), list_images(parts.root / "gear"), batch_size=5)
+    assert found.image_auroc == pytest.approx(expected["image_AUROC"], abs=1e-6)
+    assert found.pixel_auroc == pytest.approx(expected["pixel_AUROC"], abs=1e-3)
+
+
+def test_images_have_their_own_masks(parts: SyntheticParts) -> None:
+    images = list_images(parts.root / "gear")
+    assert len(images) == 16
+    for path, mask_path in images:
+        assert (mask_path is None) == (path.parent.name == "good")
+        assert mask_path is None or mask_path.name == f"{path.stem}_mask.png"
+
+
+def test_missing_mask(tmp_path: Path) -> None:
+    (tmp_path / "test" / "crack").mkdir(parents=True)
+    (tmp_path / "test" / "crack" / "1.jpg").touch()
+    with pytest.raises(FileNotFoundError, match=r"1\.jpg has no mask: .*1_mask\.png does not exist"):
+        list_images(tmp_path)
+
+
+def test_no_images(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="has no images in test/good"):
+        list_images(tmp_path)
+
+
+def test_variants_switch_one_part_off_each() -> None:
+    parts_of = {name: list(arguments) for name, arguments in variants().items()}
+    assert len(parts_of) == 8
+    assert all(len(arguments) == 1 for arguments in parts_of.values())
+    assert variants()["without spatial view"]["views"] == ["identity", "semantic"]
+    assert variants()["without global text strategy"]["text_strategies"] == {"attention": 0.5, "end_of_text": 0.5}
+
+
+def test_several_seeds_are_shown_with_their_range() -> None:
+    assert summarize([0.5]) == "0.500"
+    assert summarize([0.5, 0.9, 0.7]) == "0.700 (0.500 to 0.900)"
+    table = to_markdown({"ours": [{"gear": Accuracy(0.5, 0.25)}, {"gear": Accuracy(1.0, 0.75)}]})
+    assert table.splitlines()[-1] == "| ours | 0.750 (0.500 to 1.000) / 0.500 (0.250 to 0.750) |"
+
+
+def test_table(parts: SyntheticParts, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    images = list_images(parts.root / "gear")
+    monkeypatch.setattr(evaluate_module, "draw_unseen_categories", lambda _: {"gear": images})
+    main(photographs=parts.root)
+    printed = capsys.readouterr().out
+    header, _, *rows = [line for line in printed.splitlines() if line.startswith("|")]
+    assert header == "| image AUROC / pixel AUROC | gear |"
+    assert len(rows) == 9
+    assert all(re.fullmatch(r"\| [\w -]+ \| [01]\.\d{3} / [01]\.\d{3} \|", row) for row in rows)
+    assert len(re.findall(r"\d images a second, batch (1|16),", printed)) == 2

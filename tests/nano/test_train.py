@@ -1,0 +1,56 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command that trains fbclip-nano again, from images to files that can be used."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from anomalib_fbclip import FBClip
+from support.command_line import run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    result = run(
+        folder,
+        *(sys.executable, "-m", "anomalib_fbclip.nano.train", "--output", "nano", "--steps", "3", "--batch_size", "4"),
+        *("--adapter_images", "12", "--adapter_epochs", "1"),
+    )
+    assert result.returncode == 0, result.stderr
+    return folder / "nano"
+
+
+def test_files_can_be_used(trained: Path) -> None:
+    model = FBClip("fbclip-nano", pretrained=trained / "clip.safetensors", weights=trained / "adapters.safetensors")
+    prediction = model.model(torch.zeros(1, 3, 128, 128))
+    assert prediction.anomaly_map.isfinite().all()
+    assert model.source == "procedural images"
+
+
+def test_adapters_name_no_path(trained: Path) -> None:
+    with safe_open(trained / "adapters.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["pretrained"]) == "procedural"
+    assert str(trained) not in str(metadata)
+
+
+def test_every_mask_has_its_image(trained: Path) -> None:
+    defects, masks = (
+        sorted(path.name for path in (trained / "images" / name).iterdir()) for name in ("defect", "mask")
+    )
+    assert defects == masks
+    assert len(defects) + len(list((trained / "images" / "good").iterdir())) == 12
+
+
+def test_help_explains_every_argument(tmp_path: Path) -> None:
+    result = run(tmp_path, sys.executable, "-m", "anomalib_fbclip.nano.train", "--help")
+    assert result.returncode == 0, result.stderr
+    for words in ("Folder for the weights", "Steps of the CLIP's pre-training", "Seed of everything"):
+        assert words in " ".join(result.stdout.split())
