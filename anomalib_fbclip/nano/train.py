@@ -153,7 +153,7 @@ def train(
     batch_size: int = 16,
     adapter_images: int = 1200,
     adapter_epochs: int = 2,
-    adapter_learning_rate: float = 5e-4,
+    adapter_learning_rate: float = 2e-3,
     seed: int = 0,
 ) -> None:
     """Train fbclip-nano from nothing.
