@@ -8,7 +8,7 @@ On the procedural categories that no training saw, and on photographs, where the
     python -m anomalib_fbclip.nano.evaluate --photographs path/to/folder
 
 The folder holds a folder for each category, in MVTec AD's layout: ``<category>/test/{good,<defect>}`` and
-``<category>/ground_truth/<defect>/<name>_mask.png``.
+``<category>/ground_truth/<defect>/<name>_mask.png``; other folders are passed over.
 """
 
 import logging
@@ -209,7 +209,8 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         categories = draw_unseen_categories(Path(folder))
         if photographs:
-            categories |= {path.name: list_images(path) for path in sorted(photographs.iterdir()) if path.is_dir()}
+            folders = [path for path in sorted(photographs.iterdir()) if (path / "test").is_dir()]
+            categories |= {f"{path.name} (photographs)": list_images(path) for path in folders}
         rows = {"fbclip-nano": [measure(model, categories) for model in models]}
         for name, arguments in variants().items() if ablation else ():
             variant = FBClip(**{"backbone": NAME, "pretrained": pretrained, "weights": files[0], **arguments})

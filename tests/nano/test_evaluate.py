@@ -75,7 +75,7 @@ def test_table(parts: SyntheticParts, capsys: pytest.CaptureFixture[str], monkey
     main(photographs=parts.root)
     printed = capsys.readouterr().out
     header, _, *rows = [line for line in printed.splitlines() if line.startswith("|")]
-    assert header == "| image AUROC / pixel AUROC | gear |"
+    assert header == "| image AUROC / pixel AUROC | gear | gear (photographs) |"
     assert len(rows) == 9
-    assert all(re.fullmatch(r"\| [\w -]+ \| [01]\.\d{3} / [01]\.\d{3} \|", row) for row in rows)
+    assert all(re.fullmatch(r"\| [\w -]+ (\| [01]\.\d{3} / [01]\.\d{3} ){2}\|", row) for row in rows)
     assert len(re.findall(r"\d images a second, batch (1|16),", printed)) == 2
