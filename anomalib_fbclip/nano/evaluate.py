@@ -11,7 +11,6 @@ The folder holds a folder for each category, in MVTec AD's layout: ``<category>/
 ``<category>/ground_truth/<defect>/<name>_mask.png``; other folders are passed over.
 """
 
-import logging
 import statistics
 import tempfile
 import time
@@ -203,7 +202,6 @@ def main(
         photographs: Folder of categories in MVTec AD's layout.
         ablation: Whether to measure the parts of the first adapters too, by switching each off.
     """
-    logging.getLogger("anomalib_fbclip").setLevel(logging.ERROR)
     files: list[str | Path] = list(adapters) if adapters else ["auto"]
     models = [FBClip(NAME, pretrained=pretrained, weights=file) for file in files]
     with tempfile.TemporaryDirectory() as folder:
