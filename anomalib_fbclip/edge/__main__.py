@@ -1,0 +1,252 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Command line: predicts images with an exported model.
+
+Exit codes: 0, all images were predicted; 1, some can't be read; 2, it could not begin, or had to stop.
+"""
+
+import argparse
+import io
+import json
+import math
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from .errors import EdgeError, ImageError
+from .images import ImageSource, find_images
+from .inferencer import EdgeInferencer, Prediction
+from .overlay import draw_overlay
+
+PREDICTIONS_NAME = "predictions.jsonl"
+PROGRESS_SECONDS = 2.0
+"""Time that passes before progress is shown, and until it is shown again."""
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    """Parse the command line, or exit with code 2 and a usage message."""
+    parser = argparse.ArgumentParser(
+        prog="python -m anomalib_fbclip.edge",
+        description="Predict images with a model that 'anomalib export' wrote. torch and anomalib are not needed.",
+        epilog="Exit codes: 0, all images were predicted; 1, some can't be read; 2, it could not begin or had to stop.",
+    )
+    parser.add_argument("model", type=Path, help="exported model: a .xml with the .bin beside it, or an .onnx")
+    parser.add_argument("images", type=Path, help="an image, or a folder; the folders in it are looked through too")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        help=f"folder for {PREDICTIONS_NAME}, with a line for each image, and for the pictures: NAME.png for each NAME",
+    )
+    parser.add_argument("--device", default="AUTO", help="a device of OpenVINO: CPU, GPU, ... (default: AUTO)")
+    parser.add_argument(
+        "--threshold",
+        type=finite_number,
+        help="an image with a higher score is anomalous (default: as the model was exported)",
+    )
+    parser.add_argument(
+        "--pixel_threshold",
+        type=finite_number,
+        help="where the anomaly map is higher is the anomalous region (default: as the model was exported)",
+    )
+    return parser.parse_args(arguments)
+
+
+def finite_number(text: str) -> float:
+    """Parse a number, but neither ``nan`` nor ``inf``."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments (list[str] | None, optional): The arguments. ``None``: those of the process. Defaults to ``None``.
+
+    Returns:
+        int: The exit code.
+    """
+    options = parse_arguments(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the screen can't show
+    try:
+        return predict(options)
+    except EdgeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"error: stopped, because the results can't be written: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def predict(options: argparse.Namespace) -> int:
+    """Predict the images.
+
+    Args:
+        options (argparse.Namespace): The command line.
+
+    Returns:
+        int: The exit code.
+
+    Raises:
+        EdgeError: If it can't begin, or the model fails.
+        OSError: If a result can't be written.
+    """
+    if options.images.is_dir() and options.output.resolve() == options.images.resolve():
+        msg = f"{options.output} holds the images: give another folder as --output."
+        raise EdgeError(msg)
+    images = find_images(options.images, exclude=options.output)
+    inferencer = EdgeInferencer(
+        options.model,
+        device=options.device,
+        threshold=options.threshold,
+        pixel_threshold=options.pixel_threshold,
+        performance_hint="LATENCY" if len(images) == 1 else "THROUGHPUT",
+    )
+    with temporary_folder(options.output) as folder:
+        print(inferencer.describe(), flush=True)
+        with (folder / PREDICTIONS_NAME).open("w", encoding="utf-8") as lines:
+            results = Results(options, lines, folder, len(images))
+            for prediction in inferencer.stream(images, on_failure=results.add_failure):
+                results.add(prediction)
+        predictions = (folder / PREDICTIONS_NAME).replace(options.output / PREDICTIONS_NAME)
+    print(f"{results.summarize()}: {predictions}")
+    return 1 if results.failed else 0
+
+
+@contextmanager
+def temporary_folder(output: Path) -> Generator[Path]:
+    """Make the output folder, if need be, and a folder in it for what is not complete yet, removed in the end.
+
+    Raises:
+        EdgeError: If they can't be made.
+    """
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=output, prefix=".incomplete.")
+    except OSError as error:
+        msg = f"{output} can't be written to: {error.strerror}. Give another folder as --output."
+        raise EdgeError(msg) from error
+    with folder as path:
+        yield Path(path)
+
+
+class Results:
+    """Writes and shows what comes out, one image after the other.
+
+    Args:
+        options (argparse.Namespace): The command line.
+        lines (TextIO): File for a line of JSON for each image.
+        folder (Path): Folder for what is not complete yet, on the same disk as the output.
+        total (int): Number of images.
+    """
+
+    def __init__(self, options: argparse.Namespace, lines: TextIO, folder: Path, total: int) -> None:
+        self.normal = 0
+        self.anomalous = 0
+        self.failed = 0
+        self._options = options
+        self._root: Path = options.images if options.images.is_dir() else options.images.parent
+        self._lines = lines
+        self._folder = folder
+        self._progress = Progress(total)
+
+    def add(self, prediction: Prediction) -> None:
+        """Take a prediction.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        path = cast("Path", prediction.path)
+        overlay = self._write_overlay(path, prediction)
+        self._write_line({
+            "path": path.as_posix(),
+            "score": prediction.score,
+            "is_anomalous": prediction.is_anomalous,
+            "threshold": self._options.threshold,
+            "anomaly_map_max": float(prediction.anomaly_map.max()),
+            "anomalous_area": float(prediction.mask.mean()),
+            "pixel_threshold": self._options.pixel_threshold,
+            "seconds": prediction.seconds,
+            "overlay": overlay.as_posix(),
+        })
+        self.anomalous += prediction.is_anomalous
+        self.normal += not prediction.is_anomalous
+        verdict = "anomalous" if prediction.is_anomalous else "normal"
+        self._progress.show(f"{path}  {prediction.score:.3f}  {verdict}", sys.stdout)
+
+    def add_failure(self, source: ImageSource, error: ImageError) -> None:
+        """Take an image that can't be read.
+
+        Raises:
+            OSError: If that can't be written.
+        """
+        path = cast("Path", source)
+        self._write_line({"path": path.as_posix(), "error": str(error)})
+        self.failed += 1
+        self._progress.show(f"error: {error}", sys.stderr)
+
+    def summarize(self) -> str:
+        """Count the images."""
+        total = self.normal + self.anomalous + self.failed
+        images = "1 image" if total == 1 else f"{total} images"
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{images}, {self.anomalous} anomalous, {self.normal} normal{failed}"
+
+    def _write_overlay(self, path: Path, prediction: Prediction) -> Path:
+        # The whole name is kept: a folder may hold part.jpg and part.png.
+        overlay = self._options.output / path.relative_to(self._root).with_name(f"{path.name}.png")
+        overlay.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._folder / "overlay.png"
+        draw_overlay(prediction).save(temporary, compress_level=1)  # five times as fast, and hardly larger
+        return temporary.replace(overlay)
+
+    def _write_line(self, content: dict[str, Any]) -> None:
+        self._lines.write(json.dumps(content) + "\n")
+
+
+class Progress:
+    """Prints lines and, below them, how far it is; on a screen in place, elsewhere now and then.
+
+    Args:
+        total (int): Number of images.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._start = self._shown = time.monotonic()
+        self._width = 0
+
+    def show(self, line: str, file: TextIO) -> None:
+        """Print the line of one more image, and how far it is, if it was not shown for a while."""
+        self._done += 1
+        if self._width:
+            print(f"\r{' ' * self._width}\r", end="", file=sys.stderr, flush=True)
+            self._width = 0
+        print(line, file=file, flush=True)
+        now = time.monotonic()
+        if self._done == self._total or now - self._shown < PROGRESS_SECONDS:
+            return
+        status = f"{self._done} of {self._total} images, {self._done / (now - self._start):.1f} a second"
+        if sys.stderr.isatty():
+            print(status, end="", file=sys.stderr, flush=True)
+            self._width = len(status)
+        else:
+            print(status, file=sys.stderr, flush=True)
+            self._shown = now
+
+
+if __name__ == "__main__":
+    sys.exit(main())

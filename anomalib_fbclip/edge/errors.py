@@ -1,0 +1,17 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What goes wrong outside the program."""
+
+
+class EdgeError(Exception):
+    """A model, a device or a folder can't be used. The message is one line: what is wrong, and what to do."""
+
+
+class ImageError(EdgeError):
+    """An image can't be used; others can."""
+
+
+def last_line(error: Exception) -> str:
+    """Give what an error says, without the places in a library's source that come before it."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()

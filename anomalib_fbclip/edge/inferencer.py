@@ -1,0 +1,252 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Predictions of an exported model, for one image or a stream of them."""
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import EdgeError, ImageError
+from .images import ImageSource, to_batch, to_rgb
+from .runtimes import Answer, PerformanceHint, Request, load
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What an exported model says of an image.
+
+    Attributes:
+        image (NDArray[np.uint8]): The image: RGB values of shape ``[H, W, 3]``.
+        path (Path | None): Its file, if it came from one.
+        score (float): How anomalous the image is, as the graph's ``pred_score`` says: 0..1.
+        is_anomalous (bool): The verdict.
+        anomaly_map (NDArray[np.float32]): How anomalous each place is, 0..1, of shape ``[h, w]``, which is the model's
+            input size: the whole image lies behind it.
+        mask (NDArray[np.bool_]): The anomalous region, of shape ``[h, w]``.
+        seconds (float): How long the graph took, with others computed beside it; reading the image comes on top.
+    """
+
+    image: NDArray[np.uint8]
+    path: Path | None
+    score: float
+    is_anomalous: bool
+    anomaly_map: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Started:
+    """An image whose computation was started."""
+
+    source: ImageSource
+    image: NDArray[np.uint8]
+    request: Request
+
+
+@dataclass(frozen=True, eq=False)
+class _Failed:
+    """An image that can't be read."""
+
+    source: ImageSource
+    error: ImageError
+
+
+class EdgeInferencer:
+    """Predicts with a model that anomalib exported, without torch and anomalib.
+
+    Images are given to the graph as :class:`~anomalib.deploy.OpenVINOInferencer` gives them, at their own size, so the
+    results are the same. A graph with a fixed input size, which that one refuses to give any other, gets them resized.
+
+    Args:
+        path (str | Path): The exported model. A ``.xml``, with the ``.bin`` beside it, is run by OpenVINO, an ``.onnx``
+            by OpenVINO too, or by ONNX Runtime where OpenVINO is not installed.
+        device (str, optional): A device of OpenVINO, such as ``"CPU"`` or ``"GPU"``. Defaults to ``"AUTO"``.
+        threshold (float | None, optional): An image with a higher score is anomalous. ``None``: as the model was
+            exported. Defaults to ``None``.
+        pixel_threshold (float | None, optional): A place with a higher value in the anomaly map belongs to the
+            anomalous region. ``None``: as the model was exported. Defaults to ``None``.
+        performance_hint (PerformanceHint, optional): What OpenVINO optimises for: ``"LATENCY"`` gives each image the
+            whole device, ``"THROUGHPUT"`` computes several images of a stream at the same time, which is faster in
+            total and takes more memory. Defaults to ``"LATENCY"``.
+
+    Attributes:
+        metadata (dict[str, str]): What the file says of itself: backbone, image size and so on; empty if nothing.
+        parallel_requests (int): Number of images of a stream that are computed at the same time.
+
+    Raises:
+        EdgeError: If the model or the device can't be used.
+        ValueError: If a threshold is not a finite number.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        device: str = "AUTO",
+        threshold: float | None = None,
+        pixel_threshold: float | None = None,
+        performance_hint: PerformanceHint = "LATENCY",
+    ) -> None:
+        for value in (threshold, pixel_threshold):
+            if value is not None and not math.isfinite(value):
+                msg = f"A threshold is a finite number, not {value}."
+                raise ValueError(msg)
+        self.path = Path(path)
+        self.threshold = threshold
+        self.pixel_threshold = pixel_threshold
+        self._runtime = load(self.path, device, performance_hint)
+        self.metadata = self._runtime.metadata
+        self.parallel_requests = self._runtime.parallel_requests
+        self._check_graph()
+        height, width = self._runtime.input_shape[2:]
+        self._input_size = (height, width)
+
+    def describe(self) -> str:
+        """Say in one line which model this is, and what runs it."""
+        known = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in self.metadata.items())
+        return f"{self.path}: {known or 'a model that does not say what it is'}; {self._runtime.name}"
+
+    def predict(self, image: ImageSource) -> Prediction:
+        """Predict one image.
+
+        Args:
+            image (ImageSource): A file, an image of Pillow, or RGB values 0..255 of shape ``[H, W, 3]``. OpenCV's
+                arrays are BGR: give ``array[..., ::-1]``.
+
+        Returns:
+            Prediction: The prediction.
+
+        Raises:
+            ImageError: If the image can't be read.
+            EdgeError: If the model fails.
+        """
+        (prediction,) = self.stream([image])
+        return prediction
+
+    def stream(
+        self,
+        images: Iterable[ImageSource],
+        on_failure: Callable[[ImageSource, ImageError], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """Predict images as they come, several of them at the same time.
+
+        No more than :attr:`parallel_requests` images are taken ahead of the prediction that was given last: a camera
+        waits for whoever reads the predictions.
+
+        Args:
+            images (Iterable[ImageSource]): Images, as :meth:`predict` takes them; there may be no end of them.
+            on_failure (Callable[[ImageSource, ImageError], None] | None, optional): Called with an image that can't be
+                read, when it is its turn; then the others go on. ``None``: the error is raised. Defaults to ``None``.
+
+        Yields:
+            Prediction: The predictions, in the order of the images.
+
+        Raises:
+            ImageError: If an image can't be read and there is no ``on_failure``.
+            EdgeError: If the model fails. OpenVINO may then fail on every other image too.
+        """
+        pending: deque[_Started | _Failed] = deque()
+        try:
+            for source in images:
+                pending.append(self._start(source))
+                while pending and (len(pending) == self.parallel_requests or _is_done(pending[0])):
+                    yield from self._finish(pending.popleft(), on_failure)
+            while pending:
+                yield from self._finish(pending.popleft(), on_failure)
+        finally:
+            for item in pending:
+                if isinstance(item, _Started):
+                    with suppress(EdgeError):
+                        item.request.result()
+
+    def _check_graph(self) -> None:
+        """Check that the graph is what anomalib exports.
+
+        Raises:
+            EdgeError: If it is not.
+        """
+        shape, names = self._runtime.input_shape, self._runtime.output_names
+        if len(shape) != 4 or shape[0] not in {1, None} or shape[1] not in {3, None}:  # noqa: PLR2004
+            sizes = ", ".join("any" if size is None else str(size) for size in shape)
+            msg = f"{self.path} takes [{sizes}], and not single RGB images, [1, 3, H, W]: export it once more."
+            raise EdgeError(msg)
+        needed = {"pred_score": None, "anomaly_map": None, "pred_label": "threshold", "pred_mask": "pixel_threshold"}
+        for name, replacement in needed.items():
+            if name in names or (replacement and getattr(self, replacement) is not None):
+                continue
+            advice = f"give a {replacement}" if replacement else "give a model that 'anomalib export' wrote"
+            msg = f"{self.path} has no output {name}: {advice}."
+            raise EdgeError(msg)
+
+    def _start(self, source: ImageSource) -> _Started | _Failed:
+        try:
+            image = to_rgb(source)
+        except ImageError as error:
+            return _Failed(source, error)
+        return _Started(source, image, self._runtime.start(to_batch(image, self._input_size)))
+
+    def _finish(
+        self,
+        item: _Started | _Failed,
+        on_failure: Callable[[ImageSource, ImageError], None] | None,
+    ) -> Iterator[Prediction]:
+        """Wait for an image, and give its prediction, unless it failed."""
+        try:
+            if isinstance(item, _Failed):
+                raise item.error
+            prediction = self._decide(item, item.request.result())
+        except ImageError as error:
+            if on_failure is None:
+                raise
+            on_failure(item.source, error)
+        else:
+            yield prediction
+
+    def _decide(self, item: _Started, answer: Answer) -> Prediction:
+        score = single_value(answer.outputs, "pred_score")
+        anomaly_map = single_map(answer.outputs, "anomaly_map")
+        if not (math.isfinite(score) and np.isfinite(anomaly_map).all()):
+            msg = "The model's answer is not a number: export it in a higher precision."
+            raise ImageError(msg)
+        return Prediction(
+            image=item.image,
+            path=Path(item.source) if isinstance(item.source, str | Path) else None,
+            score=score,
+            is_anomalous=bool(single_value(answer.outputs, "pred_label"))
+            if self.threshold is None
+            else score > self.threshold,
+            anomaly_map=anomaly_map.astype(np.float32),
+            mask=single_map(answer.outputs, "pred_mask").astype(bool)
+            if self.pixel_threshold is None
+            else anomaly_map > self.pixel_threshold,
+            seconds=answer.seconds,
+        )
+
+
+def _is_done(item: _Started | _Failed) -> bool:
+    return isinstance(item, _Failed) or item.request.done()
+
+
+def single_value(outputs: dict[str, NDArray], name: str) -> float:
+    """Get an output of one image: ``[1]`` or ``[1, 1]``."""
+    output = outputs[name]
+    if output.size != 1:
+        msg = f"The model's output {name} has the shape {list(output.shape)}, and not one value for one image."
+        raise EdgeError(msg)
+    return float(output.item())
+
+
+def single_map(outputs: dict[str, NDArray], name: str) -> NDArray:
+    """Get a map of one image, ``[1, h, w]`` or ``[1, 1, h, w]``, as ``[h, w]``."""
+    output = outputs[name]
+    if output.ndim < 2 or output.size != math.prod(output.shape[-2:]):  # noqa: PLR2004
+        msg = f"The model's output {name} has the shape {list(output.shape)}, and is not one map for one image."
+        raise EdgeError(msg)
+    return output.reshape(output.shape[-2:])

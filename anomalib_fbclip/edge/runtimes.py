@@ -1,0 +1,289 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The libraries that run an exported graph: OpenVINO and ONNX Runtime."""
+
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import EdgeError, last_line
+
+if TYPE_CHECKING:
+    import openvino
+
+PerformanceHint = Literal["LATENCY", "THROUGHPUT"]
+
+NAMESPACE = "fbclip"
+"""Under this name an exported file says what it is."""
+
+XML_START = b"<?xml"
+
+
+class Answer(NamedTuple):
+    """What a graph computed.
+
+    Attributes:
+        outputs (dict[str, NDArray]): Output by name.
+        seconds (float): How long that took.
+    """
+
+    outputs: dict[str, NDArray]
+    seconds: float
+
+
+class Request(Protocol):
+    """A computation that was started."""
+
+    def done(self) -> bool:
+        """Tell whether the answer is there, or the computation has failed."""
+
+    def result(self) -> Answer:
+        """Wait for the answer; to be called once.
+
+        Raises:
+            EdgeError: If the computation failed.
+        """
+
+
+class Runtime(Protocol):
+    """A graph, ready to run.
+
+    Attributes:
+        name (str): The library, its version and the device.
+        input_shape (tuple[int | None, ...]): Shape of the graph's first input; ``None`` for a dimension of any size.
+        output_names (frozenset[str]): Names of the graph's outputs.
+        metadata (dict[str, str]): What the file says of itself.
+        parallel_requests (int): Number of computations that run at the same time.
+    """
+
+    name: str
+    input_shape: tuple[int | None, ...]
+    output_names: frozenset[str]
+    metadata: dict[str, str]
+    parallel_requests: int
+
+    def start(self, batch: NDArray[np.float32]) -> Request:
+        """Start a computation.
+
+        Raises:
+            EdgeError: If the graph does not take the batch.
+        """
+
+
+def load(path: Path, device: str, performance_hint: PerformanceHint) -> Runtime:
+    """Load a graph: with OpenVINO, or with ONNX Runtime where it is an ONNX file and there is no OpenVINO.
+
+    Args:
+        path (Path): The file, ``.xml`` (with its ``.bin`` beside it) or ``.onnx``.
+        device (str): A device of OpenVINO. ONNX Runtime is used on the CPU.
+        performance_hint (PerformanceHint): What OpenVINO optimises for.
+
+    Returns:
+        Runtime: The graph.
+
+    Raises:
+        EdgeError: If the file is not there or can't be read, the device can't be used, or a library is missing.
+    """
+    if path.suffix not in {".xml", ".onnx"}:
+        msg = f"{path} is no exported model: give the .xml of 'anomalib export --export_type openvino', or an .onnx."
+        raise EdgeError(msg)
+    files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
+    for file in files:
+        if not file.is_file():
+            msg = f"{file} does not exist: an exported model is a .onnx, or a .xml and the .bin beside it."
+            raise EdgeError(msg)
+    if find_spec("openvino"):
+        return OpenVinoRuntime(path, device, performance_hint)
+    if path.suffix == ".onnx" and find_spec("onnxruntime"):
+        return OnnxRuntime(path, device)
+    msg = f"{path} needs a library to run it: pip install openvino" + (" or onnxruntime" * (path.suffix == ".onnx"))
+    raise EdgeError(msg)
+
+
+class OpenVinoRuntime:
+    """A graph in OpenVINO. See :class:`Runtime` and :func:`load`."""
+
+    def __init__(self, path: Path, device: str, performance_hint: PerformanceHint) -> None:
+        import openvino
+
+        core = openvino.Core()
+        check_device(device, core.available_devices)
+        model = read_openvino_model(core, path)
+        if not model.inputs:  # what is left of an ONNX file of no bytes
+            raise unreadable(path, "it holds no model")
+        try:
+            compiled = core.compile_model(model, device, {"PERFORMANCE_HINT": performance_hint})
+        except RuntimeError as error:
+            msg = f"{path} can't be run on device {device}: {last_line(error)}"
+            raise EdgeError(msg) from error
+        devices = ", ".join(compiled.get_property("EXECUTION_DEVICES"))
+        self.name = f"OpenVINO {openvino.__version__.partition('-')[0]} on {devices}"
+        self.input_shape = tuple(
+            size.get_length() if size.is_static else None for size in model.inputs[0].get_partial_shape()
+        )
+        self._indices = {name: index for index, output in enumerate(model.outputs) for name in output.get_names()}
+        self.output_names = frozenset(self._indices)
+        self.metadata = read_openvino_metadata(model)
+        self.parallel_requests: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self._compiled = compiled
+        # Not an AsyncInferQueue: it gives a request away before its answer was fetched, and after a computation that
+        # failed it neither tells which one that was, nor takes another.
+        self._idle: list[openvino.InferRequest] = []
+
+    def start(self, batch: NDArray[np.float32]) -> "OpenVinoRequest":
+        """Start a computation. See :meth:`Runtime.start`."""
+        request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+        try:
+            request.start_async({0: batch})
+        except RuntimeError as error:
+            self._idle.append(request)
+            raise rejected(batch, error) from error
+        return OpenVinoRequest(request, batch, self._indices, self._idle)
+
+
+class OpenVinoRequest:
+    """A computation in OpenVINO. See :class:`Request`."""
+
+    def __init__(
+        self,
+        request: "openvino.InferRequest",
+        batch: NDArray[np.float32],
+        indices: Mapping[str, int],
+        idle: "list[openvino.InferRequest]",
+    ) -> None:
+        self._request = request
+        self._batch = batch
+        self._indices = indices
+        self._idle = idle
+
+    def done(self) -> bool:
+        """Tell whether the answer is there, or the computation has failed."""
+        try:
+            return bool(self._request.wait_for(0))
+        except RuntimeError:
+            return True
+
+    def result(self) -> Answer:
+        """Wait for the answer. See :meth:`Request.result`."""
+        try:
+            self._request.wait()
+            outputs = {
+                name: self._request.get_output_tensor(index).data.copy() for name, index in self._indices.items()
+            }
+            return Answer(outputs, self._request.latency / 1000)
+        except RuntimeError as error:
+            raise rejected(self._batch, error) from error
+        finally:
+            self._idle.append(self._request)
+
+
+class OnnxRuntime:
+    """A graph in ONNX Runtime, on the CPU. See :class:`Runtime` and :func:`load`."""
+
+    def __init__(self, path: Path, device: str) -> None:
+        import onnxruntime
+
+        check_device(device, ["CPU"])
+        try:
+            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its errors have nothing else in common
+            raise unreadable(path, last_line(error)) from error
+        graph_input = self._session.get_inputs()[0]
+        self.name = f"ONNX Runtime {onnxruntime.__version__} on CPU"
+        self.input_shape = tuple(size if isinstance(size, int) else None for size in graph_input.shape)
+        self._output_names = [output.name for output in self._session.get_outputs()]
+        self.output_names = frozenset(self._output_names)
+        self.metadata = without_namespace(self._session.get_modelmeta().custom_metadata_map)
+        self.parallel_requests = 1  # which uses all cores
+        self._input_name = graph_input.name
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onnxruntime")
+
+    def start(self, batch: NDArray[np.float32]) -> "Future[Answer]":
+        """Start a computation. See :meth:`Runtime.start`."""
+        return self._executor.submit(self._run, batch)
+
+    def _run(self, batch: NDArray[np.float32]) -> Answer:
+        start = time.perf_counter()
+        try:
+            outputs = self._session.run(self._output_names, {self._input_name: batch})
+        except Exception as error:  # its errors have nothing else in common
+            raise rejected(batch, error) from error
+        return Answer(dict(zip(self._output_names, outputs, strict=True)), time.perf_counter() - start)
+
+
+def check_device(device: str, available: list[str]) -> None:
+    """Check that a device is there.
+
+    Args:
+        device (str): The device, or AUTO, or one of OpenVINO's combinations such as ``HETERO:GPU,CPU``.
+        available (list[str]): The devices that are there, such as ``CPU`` and ``GPU.0``.
+
+    Raises:
+        EdgeError: If it is not.
+    """
+    names = {"AUTO", *available, *(name.partition(".")[0] for name in available)}
+    if device.partition(":")[0] not in {*names, "HETERO", "MULTI"}:
+        msg = f"Device {device} can't be used on this machine: give one of {', '.join(sorted(names))}."
+        raise EdgeError(msg)
+
+
+def read_openvino_model(core: "openvino.Core", path: Path) -> "openvino.Model":
+    """Read a graph from a file.
+
+    Args:
+        core (openvino.Core): OpenVINO.
+        path (Path): The file, ``.xml`` or ``.onnx``.
+
+    Returns:
+        openvino.Model: The graph.
+
+    Raises:
+        EdgeError: If the file can't be read.
+    """
+    from openvino.frontend import FrontEndManager, GeneralFailure
+
+    # Core.read_model shows a file of a kind that it can't tell to every frontend, and some complain on the screen.
+    try:
+        if path.suffix == ".onnx":
+            frontend = FrontEndManager().load_by_framework("onnx")
+            return frontend.convert(frontend.load(path))
+        with path.open("rb") as file:
+            is_xml = file.read(len(XML_START)) == XML_START
+        if is_xml:
+            return core.read_model(path)
+    except (OSError, RuntimeError, GeneralFailure) as error:
+        raise unreadable(path, last_line(error)) from error
+    raise unreadable(path, "it does not begin like XML")
+
+
+def read_openvino_metadata(model: "openvino.Model") -> dict[str, str]:
+    """Read what a graph says of itself; OpenVINO keeps ONNX's metadata under ``framework``."""
+    sections = dict(model.get_rt_info().items())
+    own = {key: value.astype(str) for key, value in sections.get(NAMESPACE, {}).items()}
+    onnx = {key: value.astype(str) for key, value in sections.get("framework", {}).items()}
+    return own or without_namespace(onnx)
+
+
+def without_namespace(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Select what an ONNX file says of itself under our name."""
+    prefix = f"{NAMESPACE}."
+    return {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
+
+
+def unreadable(path: Path, reason: str) -> EdgeError:
+    """Say that a model can't be read, and why."""
+    files = f"{path} and {path.with_suffix('.bin').name}" if path.suffix == ".xml" else path
+    return EdgeError(f"{path} can't be read as a model: copy {files} once more, or export again ({reason}).")
+
+
+def rejected(batch: NDArray[np.float32], error: Exception) -> EdgeError:
+    """Say that a graph failed on a batch, and why."""
+    height, width = batch.shape[2:]
+    return EdgeError(f"The model failed on an image of {width} x {height} pixels: {last_line(error)}")
