@@ -44,6 +44,7 @@ from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Res
 from .backbone import (
     ClipBackbone,
     create_clip,
+    resolve_attention_size,
     resolve_backbone,
     resolve_feature_layers,
     resolve_image_size,
@@ -54,6 +55,7 @@ from .data import AuxiliaryDataModule
 from .disentanglement import VIEWS, create_views
 from .factory import LAYER_WEIGHTS, create_model
 from .loss import FBClipLoss
+from .pre_processing import AntialiasedPreProcessor
 from .text_fusion import STRATEGY_WEIGHTS, resolve_strategy_weights
 from .torch_model import FBClipModel
 from .weights import (
@@ -109,7 +111,8 @@ class FBClip(AnomalibModule):
             pixels; multiples of the backbone's patch. ``None``: the backbone's own; 518 for ViT-L-14-336. Defaults to
             ``None``.
         feature_layers (Sequence[int] | None, optional): Blocks of the image tower that are read, counted from 1, at
-            most 6. ``None``: 1, 6, 12, 18, 24, or spread in the same way over another depth. Defaults to ``None``.
+            most 6. ``None``: 1, 6, 12, 18, 24, or spread in the same way over another depth, and 2, 4, 6 for
+            ``fbclip-nano``. Defaults to ``None``.
         views (Sequence[str], optional): Views of each layer, of ``identity``, ``semantic`` and ``spatial``. Defaults
             to all three.
         text_strategies (dict[str, float] | None, optional): Weight of each reading of the text, of ``global``,
@@ -205,6 +208,7 @@ class FBClip(AnomalibModule):
             tokenizer=open_clip.get_tokenizer(self.backbone_name),
             views=view_modules,
             strategy_weights=strategy_weights,
+            attention_size=resolve_attention_size(self.backbone_name),
             background_suppression=background_suppression,
             seed=seed,
         )
@@ -397,7 +401,7 @@ class FBClip(AnomalibModule):
         Returns:
             PreProcessor: The pre-processor.
         """
-        return PreProcessor(
+        return AntialiasedPreProcessor(
             transform=Compose([
                 Resize(image_size or (518, 518), interpolation=InterpolationMode.BICUBIC, antialias=True),
                 Normalize(mean=OPENAI_DATASET_MEAN, std=OPENAI_DATASET_STD),

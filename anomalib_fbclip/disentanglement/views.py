@@ -79,8 +79,8 @@ class SpatialView(nn.Module):
     their disagreement with it and their distance from the neighbourhood's mean. A neighbourhood always has
     ``window * window`` entries: beyond the border there are zeros, which are background.
 
-    Both branches weigh the same patches, so one product with a banded ``[L, L]`` matrix gives the sum of both; the
-    features are never unfolded.
+    Both branches weigh the same patches, so one product with a banded ``[L, L]`` matrix gives the sum of both. The
+    features are never unfolded, and what sums over a neighbourhood without weights is a box filter on the grid.
 
     Args:
         window (int): Side of the neighbourhood in patches, odd.
@@ -104,16 +104,18 @@ class SpatialView(nn.Module):
         class_token, patches = tokens[:, :1], tokens[:, 1:]
         background_mask = 1 - foreground_mask
         is_neighbour = neighbourhood(grid, self.window, tokens.device)
-        outside = self.window**2 - is_neighbour.sum(dim=-1).to(tokens.dtype)
+        outside = (self.window**2 - is_neighbour.sum(dim=-1, keepdim=True)).to(tokens.dtype)
 
-        background = self._weights(*self._background_logits(class_token, patches, background_mask), is_neighbour)
-        foreground = self._weights(
-            *self._foreground_logits(class_token, patches, foreground_mask, is_neighbour),
+        background = self._weights(
+            *self._background_logits(class_token, patches, background_mask, grid),
             is_neighbour,
         )
-        band = is_neighbour.to(tokens.dtype)
-        foreground_total = (foreground_mask @ band).clamp(min=1e-8).unsqueeze(-1)
-        background_total = (background_mask @ band + outside).clamp(min=1e-8).unsqueeze(-1)
+        foreground = self._weights(
+            *self._foreground_logits(class_token, patches, foreground_mask, grid),
+            is_neighbour,
+        )
+        foreground_total = self._sum(foreground_mask, grid).clamp(min=1e-8)
+        background_total = (self._sum(background_mask, grid) + outside).clamp(min=1e-8)
         mixing = (
             foreground * foreground_mask.unsqueeze(1) / foreground_total
             + background * background_mask.unsqueeze(1) / background_total
@@ -125,23 +127,25 @@ class SpatialView(nn.Module):
         class_token: torch.Tensor,
         patches: torch.Tensor,
         background_mask: torch.Tensor,
+        grid: tuple[int, int],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Length of each masked patch along the class token, the same in every neighbourhood; 0 beyond the border."""
         agreement = (patches * F.normalize(class_token, dim=-1)).sum(dim=-1)
         logits = (background_mask * agreement).unsqueeze(1)
-        return logits, torch.zeros_like(background_mask)
+        return logits, torch.zeros_like(background_mask).unflatten(-1, grid)
 
     def _foreground_logits(
         self,
         class_token: torch.Tensor,
         patches: torch.Tensor,
         foreground_mask: torch.Tensor,
-        is_neighbour: torch.Tensor,
+        grid: tuple[int, int],
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Disagreement with the class token times distance from the neighbourhood's mean."""
         disagreement = (1 - F.cosine_similarity(patches, class_token, dim=-1)).unsqueeze(1)
         masked = foreground_mask.unsqueeze(-1) * patches
-        mean = is_neighbour.to(patches.dtype) @ masked / self.window**2
+        mean_image = self._mean(masked, grid)
+        mean = mean_image.flatten(2).mT
         # Distances do not change when both points are moved; near the origin the difference of squares loses least.
         origin = masked.mean(dim=1, keepdim=True)
         centred, centred_mean = masked - origin, mean - origin
@@ -150,7 +154,15 @@ class SpatialView(nn.Module):
             - 2 * centred_mean @ centred.mT
             + centred.square().sum(dim=-1).unsqueeze(1)
         )
-        return disagreement * squared_distance.clamp(min=0).sqrt(), mean.norm(dim=-1)
+        return disagreement * squared_distance.clamp(min=0).sqrt(), mean_image.norm(dim=1)
+
+    def _sum(self, mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Sum a mask ``[B, L]`` over each neighbourhood, with zeros beyond the border, shape ``[B, L, 1]``."""
+        return self._mean(mask.unsqueeze(-1), grid).flatten(2).mT * self.window**2
+
+    def _mean(self, values: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Average values ``[B, L, C]`` over each neighbourhood, with zeros beyond the border, ``[B, C, h, w]``."""
+        return F.avg_pool2d(values.mT.unflatten(-1, grid), self.window, stride=1, padding=self.window // 2)
 
     def _weights(
         self,
@@ -162,14 +174,15 @@ class SpatialView(nn.Module):
 
         Args:
             logits (torch.Tensor): Logit of patch j in the neighbourhood of patch i, shape ``[B, L or 1, L]``.
-            outside_logits (torch.Tensor): Logit of the entries beyond the border, shape ``[B, L]``.
+            outside_logits (torch.Tensor): Logit of the entries beyond the border, shape ``[B, h, w]``.
             is_neighbour (torch.Tensor): Whether patch j is near patch i, shape ``[L, L]``.
 
         Returns:
             torch.Tensor: Weights of the patches, shape ``[B, L, L]``; a row sums to 1 less the share beyond the border.
         """
         outside = self.window**2 - is_neighbour.sum(dim=-1)
-        beyond = outside_logits + outside.to(logits.dtype).log()
+        # Added on the grid: OpenVINO 2026.4 adds a vector wrongly to a norm where there are several images.
+        beyond = (outside_logits + outside.to(logits.dtype).log().view(outside_logits.shape[1:])).flatten(1)
         inside = logits.masked_fill(~is_neighbour, -torch.inf)
         return torch.cat([inside, beyond.unsqueeze(-1)], dim=-1).softmax(dim=-1)[..., :-1]
 
@@ -185,10 +198,11 @@ def neighbourhood(grid: tuple[int, int], window: int, device: torch.device) -> t
     Returns:
         torch.Tensor: Symmetric boolean matrix, shape ``[L, L]`` with ``L = h * w``.
     """
-    row = torch.arange(grid[0], device=device).repeat_interleave(grid[1])
-    column = torch.arange(grid[1], device=device).repeat(grid[0])
-    reach = window // 2
-    return ((row[:, None] - row).abs() <= reach) & ((column[:, None] - column).abs() <= reach)
+    near_row, near_column = (
+        (position.unsqueeze(-1) - position).abs() <= window // 2
+        for position in (torch.arange(side, device=device) for side in grid)
+    )
+    return (near_row[:, None, :, None] & near_column[None, :, None, :]).flatten(2).flatten(0, 1)
 
 
 VIEWS: dict[str, type[nn.Module]] = {"identity": IdentityView, "semantic": SemanticView, "spatial": SpatialView}

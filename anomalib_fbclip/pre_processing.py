@@ -1,0 +1,137 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Pre-processing that an exported graph does as the tested model does it, antialiasing included.
+
+Neither ONNX Runtime nor OpenVINO has torch's antialiased resize with dynamic sizes, and anomalib therefore switches
+antialiasing off where a model is exported: the exported model sees other pixels. A resize along one side is linear, so
+here it is a product with a matrix that follows from the image's size, which any runtime can compute.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from anomalib.pre_processing import PreProcessor
+from anomalib.pre_processing.utils.transform import get_exportable_transform
+from torch import nn
+from torchvision.transforms.v2 import Compose, InterpolationMode, Resize, Transform
+
+
+class AntialiasedResize(nn.Module):
+    """Resizes images as ``Resize(..., antialias=True)`` does, by a product with two matrices.
+
+    Args:
+        size (tuple[int, int]): Height and width of the result in pixels.
+        interpolation (InterpolationMode): ``BILINEAR`` or ``BICUBIC``.
+
+    Example:
+        >>> resize = AntialiasedResize((224, 224), InterpolationMode.BICUBIC)
+        >>> resize(torch.rand(1, 3, 576, 768)).shape
+        torch.Size([1, 3, 224, 224])
+    """
+
+    def __init__(self, size: tuple[int, int], interpolation: InterpolationMode) -> None:
+        super().__init__()
+        self.size = size
+        self.interpolation = interpolation
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Resize images of floating-point values, shape ``[..., H, W]``, to ``[..., height, width]``."""
+        kernel = KERNELS[self.interpolation]
+        vertical, horizontal = (
+            resize_matrix(side, resized_side, kernel, images.device).to(images.dtype)
+            for side, resized_side in zip(images.shape[-2:], self.size, strict=True)
+        )
+        return vertical @ images @ horizontal.mT
+
+
+class AntialiasedPreProcessor(PreProcessor):
+    """Pre-processor of anomalib that antialiases in an exported graph too, where its transform does.
+
+    Args:
+        transform (Transform | None): Transform to apply to the data before it is passed to the model.
+    """
+
+    def __init__(self, transform: Transform | None = None) -> None:
+        super().__init__(transform)
+        self.export_transform = get_antialiased_transform(transform)
+
+    def load_checkpoint_config(self, config: dict[str, Any]) -> None:
+        """Restore the configuration of a checkpoint. See :meth:`anomalib.pre_processing.PreProcessor`."""
+        super().load_checkpoint_config(config)
+        self.export_transform = get_antialiased_transform(self.transform)
+
+
+def get_antialiased_transform(transform: Transform | None) -> Transform | AntialiasedResize | None:
+    """Convert a transform to one that ONNX and OpenVINO can hold and that gives the same pixels.
+
+    Resizes that antialias become an :class:`AntialiasedResize`; anomalib converts the rest.
+
+    Args:
+        transform (Transform | None): The transform, or ``None``.
+
+    Returns:
+        Transform | AntialiasedResize | None: The converted transform; ``None`` if there was none.
+    """
+    if isinstance(transform, Compose):
+        return Compose([get_antialiased_transform(part) for part in transform.transforms])
+    if isinstance(transform, Resize) and _is_antialiased(transform):
+        height, width = transform.size
+        return AntialiasedResize((height, width), transform.interpolation)
+    return get_exportable_transform(transform)
+
+
+def _is_antialiased(resize: Resize) -> bool:
+    """Tell whether a resize to a height and a width antialiases; to a shorter side alone it is left to anomalib."""
+    return (
+        bool(resize.antialias) and resize.interpolation in KERNELS and resize.size is not None and len(resize.size) > 1
+    )
+
+
+def resize_matrix(
+    side: int,
+    resized_side: int,
+    kernel: Callable[[torch.Tensor], torch.Tensor],
+    device: torch.device | None = None,
+) -> torch.Tensor:
+    """Compute the matrix that resizes one side of an image with antialiasing.
+
+    Each pixel of the result averages the pixels around its centre, weighted by the kernel, which is stretched where the
+    side shrinks. All is computed by tensor operations, so that an exported graph does it for an image of any size.
+
+    Args:
+        side (int): Pixels of the side; may be symbolic.
+        resized_side (int): Pixels of the side after the resize.
+        kernel (Callable[[torch.Tensor], torch.Tensor]): Weight by the distance in pixels.
+        device (torch.device | None): Where the result is wanted.
+
+    Returns:
+        torch.Tensor: Matrix of shape ``[resized_side, side]`` whose rows sum to 1.
+    """
+    scale = torch.scalar_tensor(side, device=device) / resized_side
+    centers = (torch.arange(resized_side, device=device) + 0.5) * scale
+    positions = torch.arange(side, device=device)
+    distances = (positions - centers.unsqueeze(-1) + 0.5) / scale.clamp(min=1)
+    weights = kernel(distances)
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def triangle(distance: torch.Tensor) -> torch.Tensor:
+    """Weigh pixels by their distance, as a bilinear resize does."""
+    return (1 - distance.abs()).clamp(min=0)
+
+
+def cubic(distance: torch.Tensor) -> torch.Tensor:
+    """Weigh pixels by their distance, as an antialiased bicubic resize does: Keys' kernel with a = -½."""
+    distance = distance.abs()
+    near = (1.5 * distance - 2.5) * distance.square() + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))  # noqa: PLR2004
+
+
+KERNELS: dict[InterpolationMode, Callable[[torch.Tensor], torch.Tensor]] = {
+    InterpolationMode.BILINEAR: triangle,
+    InterpolationMode.BICUBIC: cubic,
+}
+"""Kernels of the resizes that torch can antialias."""
