@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from .disentanglement import PAPER_SIZE, AttentionSize
 from .embedded import EMBEDDED
 from .nano.weights import TOKEN_IDS, read_clip
 from .state_dict import check_state_dict
@@ -325,8 +326,8 @@ def resolve_feature_layers(
 
     Args:
         backbone (str): Name of an open_clip model.
-        feature_layers (Sequence[int] | None): Blocks, counted from 1. ``None``: the first, the last, and those at each
-            quarter of the depth (1, 6, 12, 18, 24 of 24).
+        feature_layers (Sequence[int] | None): Blocks, counted from 1. ``None``: those that an embedded backbone comes
+            with; of others the first, the last, and those at each quarter of the depth (1, 6, 12, 18, 24 of 24).
         max_layers (int): How many layers can be merged.
 
     Returns:
@@ -336,6 +337,8 @@ def resolve_feature_layers(
         ValueError: If a block lies outside the depth, the blocks don't rise, or there are too many or none.
     """
     depth = open_clip.get_model_config(backbone)["vision_cfg"].get("layers", 12)
+    if feature_layers is None and backbone in EMBEDDED:
+        return EMBEDDED[backbone].feature_layers
     if feature_layers is None:
         return tuple(sorted({max(math.ceil(depth * quarter / 4), 1) for quarter in range(5)}))
     layers = tuple(feature_layers)
@@ -347,6 +350,18 @@ def resolve_feature_layers(
         )
         raise ValueError(msg)
     return layers
+
+
+def resolve_attention_size(backbone: str) -> AttentionSize:
+    """Find the size of the foreground-background attention: an embedded backbone's own, otherwise the paper's.
+
+    Args:
+        backbone (str): Name of an open_clip model.
+
+    Returns:
+        AttentionSize: Number and width of the heads.
+    """
+    return EMBEDDED[backbone].attention_size if backbone in EMBEDDED else PAPER_SIZE
 
 
 def resolve_widths(backbone: str) -> Widths:

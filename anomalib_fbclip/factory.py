@@ -12,7 +12,13 @@ from torch import nn
 from .alignment import SemanticConsistency, TextAlignment
 from .anomaly_map import AnomalyMapGenerator
 from .backbone import ClipBackbone
-from .disentanglement import BackgroundSuppression, ForegroundBackgroundAttention, SoftForegroundMask
+from .disentanglement import (
+    PAPER_SIZE,
+    AttentionSize,
+    BackgroundSuppression,
+    ForegroundBackgroundAttention,
+    SoftForegroundMask,
+)
 from .prompt_learner import PromptLearner, tokenize_states
 from .text_fusion import AttentionStrategy, EndOfTextStrategy, GlobalStrategy, TextFusion
 from .torch_model import FBClipModel
@@ -26,6 +32,7 @@ def create_model(
     tokenizer: open_clip.SimpleTokenizer,
     views: Mapping[str, nn.Module],
     strategy_weights: Mapping[str, float],
+    attention_size: AttentionSize = PAPER_SIZE,
     background_suppression: bool = True,
     seed: int = 0,
 ) -> FBClipModel:
@@ -36,6 +43,7 @@ def create_model(
         tokenizer (open_clip.SimpleTokenizer): The CLIP's tokenizer.
         views (Mapping[str, nn.Module]): Views by name, in the order of their maps.
         strategy_weights (Mapping[str, float]): Weight of each text strategy that takes part.
+        attention_size (AttentionSize): Size of the foreground-background attention's branches.
         background_suppression (bool): Whether the background is suppressed.
         seed (int): Seed of the adapters' initial values.
 
@@ -60,7 +68,7 @@ def create_model(
             ),
             foreground_mask=SoftForegroundMask(),
             views=views,
-            attention=ForegroundBackgroundAttention(backbone.width),
+            attention=ForegroundBackgroundAttention(backbone.width, attention_size),
             suppression=BackgroundSuppression() if background_suppression else nn.Identity(),
             alignment=TextAlignment(views_per_layer=len(views), layer_weights=LAYER_WEIGHTS),
             consistency=SemanticConsistency(),

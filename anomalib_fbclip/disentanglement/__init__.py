@@ -3,14 +3,16 @@
 
 """Multi-view foreground-background disentanglement: mask, views, attention and suppression (paper: MVFBE)."""
 
-from .attention import AttentionBranch, ForegroundBackgroundAttention
+from .attention import PAPER_SIZE, AttentionBranch, AttentionSize, ForegroundBackgroundAttention
 from .foreground_mask import SoftForegroundMask
 from .suppression import BackgroundSuppression
 from .views import VIEWS, IdentityView, SemanticView, SpatialView, create_views
 
 __all__ = [
+    "PAPER_SIZE",
     "VIEWS",
     "AttentionBranch",
+    "AttentionSize",
     "BackgroundSuppression",
     "ForegroundBackgroundAttention",
     "IdentityView",

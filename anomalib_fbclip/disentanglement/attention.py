@@ -3,9 +3,27 @@
 
 """Foreground-background attention: two branches of self-attention, fed by a gate (paper: MVFBE)."""
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+
+
+class AttentionSize(NamedTuple):
+    """Size of an attention branch.
+
+    Attributes:
+        heads (int): Number of heads.
+        head_width (int): Channels of a head.
+    """
+
+    heads: int
+    head_width: int
+
+
+PAPER_SIZE = AttentionSize(heads=8, head_width=64)
+"""The paper's size."""
 
 
 class AttentionBranch(nn.Module):
@@ -13,20 +31,19 @@ class AttentionBranch(nn.Module):
 
     Args:
         width (int): Channels C of the tokens.
-        heads (int): Number of heads.
-        head_width (int): Channels of a head.
+        size (AttentionSize): Number and width of its heads.
     """
 
-    def __init__(self, width: int, heads: int = 8, head_width: int = 64) -> None:
+    def __init__(self, width: int, size: AttentionSize = PAPER_SIZE) -> None:
         super().__init__()
-        self.heads = heads
-        inner = heads * head_width
+        self.heads = size.heads
+        inner = size.heads * size.head_width
         self.norm = nn.LayerNorm(width)
         self.to_q = nn.Linear(width, inner, bias=False)
         self.to_k = nn.Linear(width, inner, bias=False)
         self.to_v = nn.Linear(width, inner, bias=False)
         self.to_out = nn.Linear(inner, width)
-        self.scale = nn.Parameter(torch.tensor(head_width**-0.5))
+        self.scale = nn.Parameter(torch.tensor(size.head_width**-0.5))
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Attend; shape ``[B, T, C]`` in and out."""
@@ -47,15 +64,14 @@ class ForegroundBackgroundAttention(nn.Module):
 
     Args:
         width (int): Channels C of the tokens.
-        heads (int): Number of heads of each branch.
-        head_width (int): Channels of a head.
+        size (AttentionSize): Number and width of the heads of each branch.
     """
 
-    def __init__(self, width: int, heads: int = 8, head_width: int = 64) -> None:
+    def __init__(self, width: int, size: AttentionSize = PAPER_SIZE) -> None:
         super().__init__()
         self.gate = nn.Sequential(nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, 1), nn.Sigmoid())
-        self.foreground = AttentionBranch(width, heads, head_width)
-        self.background = AttentionBranch(width, heads, head_width)
+        self.foreground = AttentionBranch(width, size)
+        self.background = AttentionBranch(width, size)
         self.norm = nn.LayerNorm(width)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:

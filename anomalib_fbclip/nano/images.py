@@ -42,6 +42,9 @@ PHOTOGRAPHED = 0.5
 SURFACES = 0.5
 """Share of surfaces among those."""
 
+MIXED = 0.4
+"""Share of mixed textures among the defects."""
+
 MOST_DEFECTS = 4
 """Most defects of an image: a network learns more from an image with several."""
 
@@ -98,9 +101,10 @@ def draw_training_image(
         TrainingImage: The image.
     """
     rng = stream(seed, "training image")
-    kinds = {**{kind: DEFECTS[kind] for kind in defect_kinds}, **mixtures(photographs)}
-    defects = {kind: repeat(kinds[kind]) for kind in kinds}
-    defect = str(rng.choice(list(defects))) if rng.integers(2) else None
+    mixed = mixtures(photographs)
+    defects = {kind: repeat(defect) for kind, defect in {**DEFECTS, **mixed}.items()}
+    kinds = list(mixed) if rng.random() < MIXED else list(defect_kinds)
+    defect = str(rng.choice(kinds)) if rng.integers(2) else None
     while True:
         draw = _draw_photographed if rng.random() < PHOTOGRAPHED else _draw_procedural
         subject = draw(rng, size, photographs)

@@ -9,15 +9,15 @@ around them.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import lightning.pytorch as pl
 import open_clip
 import torch
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from torch.utils.data import IterableDataset, get_worker_info
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -46,6 +46,9 @@ STATE_WEIGHT = 2.0
 
 HIDDEN = 0.4
 """Largest share of an image's patches that is hidden."""
+
+NOISE_VARIANCE = 0.01
+"""What is added to the variance of patches before they are whitened: less is mostly a camera's noise."""
 
 
 class TrainingBatch(NamedTuple):
@@ -133,18 +136,22 @@ class Pretraining(pl.LightningModule):
     Args:
         clip (open_clip.CLIP): The CLIP, trained in place.
         tokenizer (open_clip.SimpleTokenizer): Its tokenizer.
+        sample (torch.Tensor): Some of the images, normalised, shape ``[N, 3, H, W]``: the CLIP starts from their
+            statistics.
         steps (int): Number of steps.
-        learning_rate (float): Highest learning rate of AdamW.
+        learning_rate (float): Highest learning rate.
     """
 
     def __init__(
         self,
         clip: open_clip.CLIP,
         tokenizer: open_clip.SimpleTokenizer,
+        sample: torch.Tensor,
         steps: int,
-        learning_rate: float = 1e-3,
+        learning_rate: float = 2e-3,
     ) -> None:
         super().__init__()
+        self.automatic_optimization = False  # lightning steps one optimizer alone by itself
         self.clip = clip
         self.backbone = ClipBackbone(clip, [len(clip.visual.transformer.resblocks)])
         self.clip.requires_grad_(requires_grad=True)
@@ -158,19 +165,37 @@ class Pretraining(pl.LightningModule):
         )
         patch_height, patch_width = self.backbone.patch_size
         self.decoder = nn.Linear(self.backbone.width, 3 * patch_height * patch_width)
-        initialize(clip)
+        initialize(clip, sample)
         self.steps = steps
         self.learning_rate = learning_rate
         self.used_tokens: set[int] = set()
 
-    def training_step(self, batch: TrainingBatch) -> torch.Tensor:
-        """Compute the loss of a batch.
+    def training_step(self, batch: TrainingBatch, batch_idx: int) -> None:
+        """Learn from a batch.
 
         Args:
             batch (TrainingBatch): Images with words.
+            batch_idx (int): Number of the batch.
+        """
+        losses = self.losses(batch, STATE_WORDS[batch_idx % len(STATE_WORDS)])
+        self.log_dict(dict(losses), prog_bar=True)
+        self.manual_backward(torch.stack(list(losses.values())).sum())
+        for optimizer in cast("list[torch.optim.Optimizer]", self.optimizers()):
+            self.clip_gradients(optimizer, gradient_clip_val=1.0, gradient_clip_algorithm="norm")
+            optimizer.step()
+            optimizer.zero_grad()
+        for schedule in cast("list[LRScheduler]", self.lr_schedulers()):
+            schedule.step()
+
+    def losses(self, batch: TrainingBatch, states: tuple[str, str]) -> dict[str, torch.Tensor]:
+        """Compute the terms of the loss of a batch.
+
+        Args:
+            batch (TrainingBatch): Images with words.
+            states (tuple[str, str]): Words of the normal and of the abnormal state.
 
         Returns:
-            torch.Tensor: The loss, a scalar.
+            dict[str, torch.Tensor]: The weighted terms by name, scalars.
         """
         regions = patch_regions(batch.regions, self.backbone.patch_size)
         hidden = hide_patches(regions)
@@ -180,26 +205,36 @@ class Pretraining(pl.LightningModule):
 
         words = sorted({text for texts in batch.texts for text in texts})
         of_region = torch.tensor([[words.index(text) for text in texts] for texts in batch.texts], device=self.device)
-        states = STATE_WORDS[self.global_step % len(STATE_WORDS)]
         text_features = self.encode_text([*batch.captions, *words, *states])
         captions, words_of_regions, states_of_patches = text_features.split([len(pooled), len(words), len(states)])
-        losses = {
+        return {
             "caption": caption_loss(pooled, captions),
             "region": region_loss(embeddings, regions, of_region, words_of_regions),
             "state": STATE_WEIGHT * state_loss(embeddings, regions, states_of_patches),
             "image_state": STATE_WEIGHT * image_state_loss(pooled, batch.regions, states_of_patches),
             "hidden": self._hidden_loss(tokens, batch.images, hidden),
         }
-        for name, loss in losses.items():
-            self.log(name, loss, prog_bar=True)
-        return torch.stack(list(losses.values())).sum()
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Optimise with AdamW; the learning rate rises in the first tenth of the steps, and then falls to 0."""
-        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(parameters, lr=self.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, self.steps, pct_start=0.1)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LRScheduler]]:
+        """Optimise the blocks' matrices with Muon, which needs fewer images, and all else with AdamW.
+
+        The learning rate rises in the first tenth of the steps, and then falls to 0.
+        """
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad:
+                is_matrix = ".resblocks." in name and parameter.dim() == 2  # noqa: PLR2004
+                (matrices if is_matrix else others).append(parameter)
+        optimizers = [
+            torch.optim.Muon(matrices, self.learning_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+            torch.optim.AdamW(others, self.learning_rate, betas=(0.9, 0.98), weight_decay=0.05),
+        ]
+        schedules: list[LRScheduler] = [
+            OneCycleLR(optimizer, self.learning_rate, self.steps, pct_start=0.1, cycle_momentum=False)
+            for optimizer in optimizers
+        ]
+        return optimizers, schedules
 
     def encode_text(self, texts: Iterable[str]) -> torch.Tensor:
         """Embed texts as FB-CLIP embeds its prompts, without a causal mask.
@@ -232,22 +267,67 @@ class Pretraining(pl.LightningModule):
 
 
 @torch.no_grad()
-def initialize(clip: open_clip.CLIP) -> None:
+def initialize(clip: open_clip.CLIP, sample: torch.Tensor) -> None:
     """Set where a CLIP that has little to learn from starts.
 
-    Patches that are near each other get positions that are alike, and tokens get embeddings that outweigh the padding.
+    Patches are whitened, so that fine texture counts as much as colour; patches that are near each other get positions
+    that are alike; the image tower's attention starts near the identity (Trockman and Kolter, Mimetic Initialization of
+    Self-Attention Layers, 2023); and tokens get embeddings that outweigh the padding.
 
     Args:
-        clip (open_clip.CLIP): The CLIP, changed in place.
+        clip (open_clip.CLIP): The CLIP, changed in place. Its patches have as many values as its image tokens.
+        sample (torch.Tensor): Images, normalised, shape ``[N, 3, H, W]``.
     """
     visual = clip.visual
-    (rows, columns), width = visual.grid_size, visual.conv1.out_channels
+    visual.conv1.weight.copy_(0.5 * whitening(sample, visual.conv1.kernel_size).view_as(visual.conv1.weight))
+    visual.positional_embedding[1:] = 0.7 * waves(visual.grid_size, visual.conv1.out_channels)
+    for block in visual.transformer.resblocks:
+        _imitate_trained_attention(block.attn)
+    clip.token_embedding.weight.normal_(std=0.1)
+
+
+def whitening(images: torch.Tensor, patch_size: tuple[int, int]) -> torch.Tensor:
+    """Find the linear map that makes the values of patches uncorrelated and, but for noise, of variance 1.
+
+    Args:
+        images (torch.Tensor): Images, shape ``[N, 3, H, W]``.
+        patch_size (tuple[int, int]): Height and width of a patch in pixels.
+
+    Returns:
+        torch.Tensor: A row for each new value, a column for each value of a patch, the least variable first.
+    """
+    patches = F.unfold(images, patch_size, stride=patch_size).mT.flatten(0, 1)
+    variances, directions = torch.linalg.eigh(patches.mT @ patches / len(patches))
+    return (directions / (variances + NOISE_VARIANCE).sqrt()).mT
+
+
+def waves(grid: tuple[int, int], width: int) -> torch.Tensor:
+    """Give each patch of a grid sines and cosines of its row and of its column, shape ``[L, width]``."""
+    rows, columns = grid
     frequencies = 100 ** -torch.linspace(0, 1, width // 4)
     row = torch.arange(rows).repeat_interleave(columns).outer(frequencies)
     column = torch.arange(columns).repeat(rows).outer(frequencies)
-    waves = torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], dim=1)
-    visual.positional_embedding[1:] = 0.7 * waves
-    clip.token_embedding.weight.normal_(std=0.1)
+    return torch.cat([row.sin(), row.cos(), column.sin(), column.cos()], dim=1)
+
+
+def _imitate_trained_attention(attention: nn.MultiheadAttention) -> None:
+    """Start as trained layers are: each head compares tokens as they are, and a token's own value is taken off."""
+    width, head_width = attention.embed_dim, attention.head_dim
+    pairs = [
+        _factors(0.7 * torch.randn(width, width) / width**0.5 + 0.7 * torch.eye(width), head_width)
+        for _ in range(attention.num_heads)
+    ]
+    output, value = _factors(0.4 * torch.randn(width, width) / width**0.5 - 0.4 * torch.eye(width), width)
+    queries, keys = (torch.cat(factors) for factors in zip(*((query.mT, key) for query, key in pairs), strict=True))
+    attention.in_proj_weight.copy_(torch.cat([queries, keys, value]))
+    attention.out_proj.weight.copy_(output)
+
+
+def _factors(matrix: torch.Tensor, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split a matrix into two of the given rank, whose product comes nearest to it."""
+    left, scale, right = torch.linalg.svd(matrix)
+    root = scale[:rank].sqrt()
+    return left[:, :rank] * root, root.unsqueeze(1) * right[:rank]
 
 
 def caption_loss(pooled: torch.Tensor, caption_features: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,8 @@ On a CPU or a GPU::
 
     python -m anomalib_fbclip.nano.train --output nano
 
-It writes ``clip.safetensors``, ``images/`` (what the adapters are trained on) and ``adapters.safetensors`` to a folder.
+It writes ``clip.safetensors``, ``log/`` (its losses), ``images/`` (what the adapters are trained on) and
+``adapters.safetensors`` to a folder.
 To use them: ``--model.backbone fbclip-nano --model.pretrained nano/clip.safetensors --model.weights
 nano/adapters.safetensors``.
 """
@@ -23,6 +24,7 @@ import torch
 from anomalib.data import Folder
 from anomalib.engine import Engine
 from jsonargparse import auto_cli
+from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -44,11 +46,14 @@ logger = logging.getLogger(__name__)
 SOURCE = "procedural images"
 """What the adapters say that they were trained on."""
 
+SAMPLE = 512
+"""Number of images from whose statistics the CLIP starts; they are trained on, too."""
+
 FIRST_ADAPTER_IMAGE = 2**40
 """Seed of the first image that the adapters are trained on: far beyond those of the CLIP."""
 
 
-def pretrain(output: Path, steps: int, batch_size: int, seed: int) -> Path:
+def pretrain(output: Path, steps: int, batch_size: int, seed: int, *, compiled: bool = False) -> Path:
     """Train the CLIP.
 
     Args:
@@ -56,6 +61,8 @@ def pretrain(output: Path, steps: int, batch_size: int, seed: int) -> Path:
         steps (int): Number of steps.
         batch_size (int): Images in a step.
         seed (int): Seed of the initial weights and of the images.
+        compiled (bool, optional): Whether the image tower is compiled.
+            Defaults to ``False``.
 
     Returns:
         Path: The weights.
@@ -64,13 +71,16 @@ def pretrain(output: Path, steps: int, batch_size: int, seed: int) -> Path:
     backbone = resolve_backbone(NAME)
     tokenizer = open_clip.get_tokenizer(backbone)
     clip = open_clip.create_model(backbone)
-    pretraining = Pretraining(clip, tokenizer, steps)
-    images = TrainingImages(steps, batch_size, image_size=clip.visual.image_size[0], seed=seed * steps * batch_size)
+    image_size, first = clip.visual.image_size[0], seed * steps * batch_size
+    sample = torch.cat([batch.images for batch in TrainingImages(SAMPLE // batch_size, batch_size, image_size, first)])
+    pretraining = Pretraining(clip, tokenizer, sample, steps)
+    if compiled:
+        clip.visual.compile()
+    images = TrainingImages(steps, batch_size, image_size, first)
     trainer = pl.Trainer(
         max_epochs=1,
-        gradient_clip_val=1.0,
         precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
-        logger=False,
+        logger=CSVLogger(output, name=None, version="log"),
         enable_checkpointing=False,
         default_root_dir=output,
     )
@@ -155,6 +165,7 @@ def train(
     adapter_epochs: int = 2,
     adapter_learning_rate: float = 2e-3,
     seed: int = 0,
+    compiled: bool = False,
 ) -> None:
     """Train fbclip-nano from nothing.
 
@@ -166,8 +177,9 @@ def train(
         adapter_epochs: How often each of them is seen.
         adapter_learning_rate: Learning rate of the adapters.
         seed: Seed of everything that is random.
+        compiled: Whether the CLIP's image tower is compiled: it is then trained faster, but this needs a C++ compiler.
     """
-    clip_file = pretrain(output, steps, batch_size, seed)
+    clip_file = pretrain(output, steps, batch_size, seed, compiled=compiled)
     draw_adapter_images(output / "images", adapter_images, size=160, seed=seed)
     fit_adapters(clip_file, output / "images", output, adapter_epochs, adapter_learning_rate, seed)
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from anomalib_fbclip.disentanglement import (
     AttentionBranch,
+    AttentionSize,
     BackgroundSuppression,
     ForegroundBackgroundAttention,
     IdentityView,
@@ -113,7 +114,7 @@ def test_views_keep_the_class_token(view: torch.nn.Module) -> None:
 @given(seeds, st.integers(2, 9))
 def test_attention(seed: int, tokens_count: int) -> None:
     torch.manual_seed(seed)
-    branch = AttentionBranch(width=16, heads=2, head_width=4).double()
+    branch = AttentionBranch(16, AttentionSize(heads=2, head_width=4)).double()
     torch.nn.init.normal_(branch.scale, 0.5, 0.2)
     tokens = torch.randn(2, tokens_count, 16, dtype=torch.float64)
     expected = torch.stack([oracle.attention_branch(image, branch.state_dict(), heads=2) for image in tokens])
@@ -121,7 +122,7 @@ def test_attention(seed: int, tokens_count: int) -> None:
 
 
 def test_gate_divides_tokens_between_the_branches() -> None:
-    attention = ForegroundBackgroundAttention(width=16, heads=2, head_width=4)
+    attention = ForegroundBackgroundAttention(16, AttentionSize(heads=2, head_width=4))
     tokens = torch.randn(1, 5, 16)
     gate = attention.gate(tokens)
     assert gate.shape == (1, 5, 1)
