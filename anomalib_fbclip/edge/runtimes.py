@@ -25,6 +25,9 @@ NAMESPACE = "fbclip"
 
 XML_START = b"<?xml"
 
+MINIMUM_OPENVINO = (2024, 3)
+"""Earlier ones compute other scores, or can't read an ``.onnx``, and say nothing of it."""
+
 
 class Answer(NamedTuple):
     """What a graph computed.
@@ -113,6 +116,7 @@ class OpenVinoRuntime:
     def __init__(self, path: Path, device: str, performance_hint: PerformanceHint) -> None:
         import openvino
 
+        check_openvino(openvino.__version__)
         core = openvino.Core()
         check_device(device, core.available_devices)
         model = read_openvino_model(core, path)
@@ -216,6 +220,18 @@ class OnnxRuntime:
         except Exception as error:  # its errors have nothing else in common
             raise rejected(batch, error) from error
         return Answer(dict(zip(self._output_names, outputs, strict=True)), time.perf_counter() - start)
+
+
+def check_openvino(version: str) -> None:
+    """Check that OpenVINO is new enough: the wheel's dependencies may not have been installed with it.
+
+    Raises:
+        EdgeError: If it is not.
+    """
+    if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_OPENVINO:
+        minimum = ".".join(map(str, MINIMUM_OPENVINO))
+        msg = f"OpenVINO {version.partition('-')[0]} computes other scores: pip install 'openvino>={minimum}'"
+        raise EdgeError(msg)
 
 
 def check_device(device: str, available: list[str]) -> None:

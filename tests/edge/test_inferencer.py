@@ -285,6 +285,14 @@ class TestModelFile:
             EdgeInferencer(write_graph(tmp_path / "model.xml"), device="HETERO:TOASTER")
         check_one_line(error.value)
 
+    @pytest.mark.parametrize("version", ["2024.1.0-15008-f4afc983258-releases/2024/1", "2023.3.0"])
+    def test_an_openvino_that_computes_other_scores(
+        self, tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("openvino.__version__", version)
+        with pytest.raises(EdgeError, match=r"computes other scores: pip install 'openvino>=2024\.3'"):
+            EdgeInferencer(write_graph(tmp_path / "model.xml"))
+
     def test_no_library(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("anomalib_fbclip.edge.runtimes.find_spec", lambda _: None)
         with pytest.raises(EdgeError, match=r"pip install openvino$"):
@@ -300,16 +308,25 @@ def test_an_xml_needs_openvino(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_nano_answers_as_in_anomalib(
-    nano: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)  # anomalib's inferencer leaves a cache there
-    reference = OpenVINOInferencer(nano, device="CPU")
-    inferencer = EdgeInferencer(nano, device="CPU")
-    for path in sorted(photographs.rglob("*.*")):
-        expected, prediction = reference.predict(path), inferencer.predict(path)
-        assert prediction.score == pytest.approx(float(expected.pred_score.item()), abs=1e-6)
-        assert prediction.is_anomalous == expected.pred_label.item()
-        assert prediction.anomaly_map == pytest.approx(expected.anomaly_map.squeeze(), abs=1e-6)
-        assert np.array_equal(prediction.mask, expected.pred_mask.squeeze())
-        assert 0.05 < prediction.score < 0.95
+class TestNano:
+    def check_parity(self, nano: Path, images: list[Path]) -> None:
+        reference = OpenVINOInferencer(nano, device="CPU")
+        inferencer = EdgeInferencer(nano, device="CPU")
+        for path in images:
+            expected, prediction = reference.predict(path), inferencer.predict(path)
+            assert prediction.score == pytest.approx(float(expected.pred_score.item()), abs=1e-6)
+            assert prediction.is_anomalous == expected.pred_label.item()
+            assert prediction.anomaly_map == pytest.approx(expected.anomaly_map.squeeze(), abs=1e-6)
+            assert np.array_equal(prediction.mask, expected.pred_mask.squeeze())
+            assert 0.05 < prediction.score < 0.95
+
+    @pytest.fixture(autouse=True)
+    def _folder_for_the_cache_of_anomalib(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+
+    def test_it_answers_as_in_anomalib(self, nano: Path, photographs: Path) -> None:
+        self.check_parity(nano, sorted(photographs.rglob("*.*")))
+
+    def test_it_answers_as_in_anomalib_on_real_photographs(self, nano: Path, real_data: Path) -> None:
+        folders = ("hazelnut/test/colour", "cookie/test/cracked", "magnetic_tile/test/break")
+        self.check_parity(nano, [next((real_data / folder).iterdir()) for folder in folders])
