@@ -53,6 +53,7 @@ from .backbone import (
 )
 from .data import AuxiliaryDataModule
 from .disentanglement import VIEWS, create_views
+from .export import ExactExportMixin, describe
 from .factory import LAYER_WEIGHTS, create_model
 from .loss import FBClipLoss
 from .pre_processing import AntialiasedPreProcessor
@@ -83,7 +84,7 @@ DATASET_ALIASES = {"mvtecad": "mvtec", "mvtecanomalydetection": "mvtec", "visa20
 """Other names of the datasets on which published adapters were trained: of datamodules, and of folders."""
 
 
-class FBClip(AnomalibModule):
+class FBClip(ExactExportMixin, AnomalibModule):
     """FB-CLIP Lightning model.
 
     FB-CLIP finds defects in images of objects that it has never seen. Light adapters on a frozen CLIP are trained once,
@@ -367,16 +368,15 @@ class FBClip(AnomalibModule):
         checkpoint["state_dict"] = {**frozen, **checkpoint["state_dict"]}
         self._adapters_given(metadata["source"])
 
-    def to_torch(self, *args, **kwargs) -> Path:
-        """Export to PyTorch with trained adapters. See :meth:`anomalib.models.components.AnomalibModule.to_torch`."""
-        self._load_published()
-        return super().to_torch(*args, **kwargs)
+    def description(self) -> dict[str, str]:
+        """Describe the model in strings, with trained adapters: an exported file says this of itself.
 
-    def to_onnx(self, *args, **kwargs) -> Path:  # type: ignore[override] # as anomalib's
-        """Export to ONNX with trained adapters. See :meth:`anomalib.models.components.AnomalibModule.to_onnx`."""
+        Returns:
+            dict[str, str]: Backbone, weights, source of the adapters, image size, thresholds, limits of the
+                normalisation and version of the package, as far as they are known. Lists are JSON.
+        """
         self._load_published()
-        # anomalib's default opset is older than what the exporter writes, and the conversion back fails.
-        return super().to_onnx(*args, **{"opset_version": 18, **kwargs})
+        return describe(self._metadata() | {"source": self.source}, self.post_processor)
 
     def save_adapters(self, path: str | Path) -> None:
         """Write the adapters, without the frozen CLIP, to a file that ``weights`` takes.

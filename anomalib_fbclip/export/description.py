@@ -1,0 +1,48 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What an exported file says about itself."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from anomalib.post_processing import PostProcessor
+
+if TYPE_CHECKING:
+    import torch
+
+NAMESPACE = "fbclip"
+"""Section of OpenVINO's ``rt_info``, and prefix of ONNX's metadata properties."""
+
+THRESHOLDS = ("image_threshold", "pixel_threshold")
+LIMITS = ("image_min", "image_max", "pixel_min", "pixel_max")
+
+
+def describe(metadata: Mapping[str, Any], post_processor: object) -> dict[str, str]:
+    """Describe a model in strings.
+
+    Args:
+        metadata (Mapping[str, Any]): ``backbone``, ``pretrained``, ``source``, ``image_size`` and ``version``.
+        post_processor (object): The model's post-processor. One of anomalib's has thresholds and limits of the
+            normalisation, of the scores before it, if they were fitted.
+
+    Returns:
+        dict[str, str]: What is known, by name. Lists are JSON.
+    """
+    known = {name: metadata[name] for name in ("backbone", "pretrained", "source", "image_size", "version")}
+    if known["pretrained"]:
+        known["pretrained"] = Path(known["pretrained"]).name  # of a file, not where it lies
+    description = {
+        name: value if isinstance(value, str) else json.dumps(value) for name, value in known.items() if value
+    }
+    return description | _thresholds_and_limits(post_processor)
+
+
+def _thresholds_and_limits(post_processor: object) -> dict[str, str]:
+    if not isinstance(post_processor, PostProcessor):
+        return {}
+    names = (*THRESHOLDS, *LIMITS) if post_processor.enable_normalization else THRESHOLDS
+    values: dict[str, torch.Tensor] = {name: getattr(post_processor, name) for name in names}
+    return {name: repr(value.item()) for name, value in values.items() if value.isfinite()}

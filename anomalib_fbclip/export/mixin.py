@@ -1,0 +1,144 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Export of a model, from an image at its own size to the decision, in each of anomalib's formats."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import torch
+from anomalib.deploy import CompressionType
+from anomalib.models.components.base.export_mixin import ExportMixin
+
+from .staging import write_staged
+
+if TYPE_CHECKING:
+    from anomalib import TaskType
+    from anomalib.data import AnomalibDataModule
+    from torchmetrics import Metric
+
+
+class ExactExportMixin(ExportMixin):
+    """Exports files that decide as the model decides, that say what they are, and that are complete or not there."""
+
+    @abstractmethod
+    def description(self) -> dict[str, str]:
+        """Make the model ready for the export, and describe it in strings, by name."""
+
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Export to PyTorch with trained adapters.
+
+        Args:
+            export_root (Path | str): Folder below which the file is written.
+            model_file_name (str, optional): Name of the file without its suffix. Defaults to ``"model"``.
+
+        Returns:
+            Path: The file.
+        """
+        self.description()
+        export = super().to_torch
+        return write_staged(Path(export_root), lambda folder: export(folder, model_file_name))
+
+    def to_onnx(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs,
+    ) -> Path:
+        """Export to ONNX with trained adapters, from an image of values 0 to 1 at its own size to the decision.
+
+        Args:
+            export_root (Path | str): Folder below which the file is written.
+            model_file_name (str, optional): Name of the file without its suffix. Defaults to ``"model"``.
+            input_size (tuple[int, int] | None, optional): Height and width of the images in pixels, if they are all of
+                one size. ``None``: any. Defaults to ``None``.
+            **kwargs: Arguments of ``torch.onnx.export``. See
+                :meth:`anomalib.models.components.AnomalibModule.to_onnx`.
+
+        Returns:
+            Path: The file.
+
+        Raises:
+            ValueError: If the input size is no size.
+        """
+        from .onnx_file import finish_onnx
+
+        _check_input_size(input_size)
+        description = self.description()
+        export = super().to_onnx
+        # anomalib's default opset is older than what the exporter writes, and the conversion back fails.
+        arguments = {"opset_version": 18, "optimize": False, "verbose": False, **kwargs}
+
+        def write(folder: Path) -> Path:
+            with torch.no_grad():  # without it, modules lose their names in the graph
+                path = export(folder, model_file_name, input_size, **arguments)
+            finish_onnx(path, description)
+            return path
+
+        return write_staged(Path(export_root), write)
+
+    def to_openvino(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        compression_type: CompressionType | None = None,
+        datamodule: AnomalibDataModule | None = None,
+        metric: Metric | None = None,
+        task: TaskType | None = None,
+        max_drop: float = 0.01,
+        ov_kwargs: dict[str, Any] | None = None,
+        onnx_kwargs: dict[str, Any] | None = None,
+    ) -> Path:
+        """Export to OpenVINO with trained adapters, from an image of values 0 to 1 at its own size to the decision.
+
+        Args:
+            export_root (Path | str): Folder below which the files are written.
+            model_file_name (str, optional): Name of the files without their suffix. Defaults to ``"model"``.
+            input_size (tuple[int, int] | None, optional): Height and width of the images in pixels, if they are all of
+                one size. ``None``: any. Defaults to ``None``.
+            compression_type (CompressionType | None, optional): ``FP16`` or ``INT8`` for smaller weights, ``INT8_PTQ``
+                or ``INT8_ACQ`` for computing in 8 bits. Defaults to ``None``.
+            datamodule (AnomalibDataModule | None, optional): Images for ``INT8_PTQ`` (its validation images) and
+                ``INT8_ACQ`` (its test images too). Defaults to ``None``.
+            metric (Metric | None, optional): What may not drop with ``INT8_ACQ``. ``None``: the F1 score of the images.
+                Defaults to ``None``.
+            task (TaskType | None, optional): Not used. Defaults to ``None``.
+            max_drop (float, optional): How far the metric may drop, 0 to 1. Defaults to ``0.01``.
+            ov_kwargs (dict[str, Any] | None, optional): Arguments of ``openvino.convert_model``. Defaults to ``None``.
+            onnx_kwargs (dict[str, Any] | None, optional): Arguments of ``torch.onnx.export``. Defaults to ``None``.
+
+        Returns:
+            Path: The ``.xml`` file; the weights are in a ``.bin`` file beside it.
+
+        Raises:
+            ValueError: If the input size is no size, or images or a limit that the compression needs are missing.
+        """
+        del task
+        from .openvino_model import convert_to_openvino, save_openvino
+        from .quantization import compress
+
+        if compression_type in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ} and datamodule is None:
+            msg = f"{compression_type.name} needs images: give a datamodule (--data on the command line)."
+            raise ValueError(msg)
+        with TemporaryDirectory() as folder:
+            onnx_path = self.to_onnx(folder, model_file_name, input_size, **(onnx_kwargs or {}))
+            model = convert_to_openvino(onnx_path, self.description(), **(ov_kwargs or {}))
+        model = compress(model, compression_type, datamodule, metric, max_drop)
+        is_half = compression_type is not None  # what is not in 8 bits
+        return write_staged(
+            Path(export_root),
+            lambda folder: save_openvino(model, folder / "weights/openvino" / f"{model_file_name}.xml", is_half),
+        )
+
+
+def _check_input_size(input_size: tuple[int, int] | None) -> None:
+    if input_size is None or (len(input_size) == 2 and min(input_size) > 0):  # noqa: PLR2004
+        return
+    msg = f"Input size {list(input_size)} is no height and width in pixels: give two, or none for images of any size."
+    raise ValueError(msg)

@@ -1,0 +1,84 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""An exported ONNX file, made small and complete."""
+
+import ast
+from collections.abc import Mapping
+from pathlib import Path
+
+import onnx_ir as ir
+from onnx_ir.passes import Sequential
+from onnx_ir.passes.common import (
+    ClearMetadataAndDocStringPass,
+    CommonSubexpressionEliminationPass,
+    InlinePass,
+    LiftConstantsToInitializersPass,
+    RemoveUnusedNodesPass,
+)
+from onnxscript.optimizer import fold_constants
+
+from .description import NAMESPACE
+
+PRECISE_MODULES = ("pre_processor", "model.foreground_mask")
+"""Modules that are to be computed in 32 bits in every graph: positions of pixels need more than 8 bits, and a mask that
+is cut at a threshold flips with the rounding."""
+
+PRECISE_PREFIX = "precise/"
+"""Beginning of the names of the nodes of these modules."""
+
+SCOPES_KEY = "pkg.torch.onnx.name_scopes"
+"""Property under which torch's exporter names the modules around a node, outermost first, and last the node itself."""
+
+LARGEST_FILE = 2**31 - 2**26
+"""Bytes of weights that an ONNX file can hold beside its graph; with more, they go to a file of their own."""
+
+
+def finish_onnx(path: Path, description: Mapping[str, str]) -> None:
+    """Simplify an ONNX model that torch has exported, and write into it what it is.
+
+    Args:
+        path (Path): The model. Weights in another file beside it are taken in, as far as the format allows.
+        description (Mapping[str, str]): What the model is, by name.
+    """
+    model = ir.load(path)
+    _name_precise_nodes(model.graph)
+    # torch's own optimisation takes longer than the export, and makes copies of one constant for each of its uses.
+    Sequential(InlinePass(), CommonSubexpressionEliminationPass())(model)
+    fold_constants(model, onnx_shape_inference=False)
+    Sequential(
+        RemoveUnusedNodesPass(),
+        LiftConstantsToInitializersPass(),
+        CommonSubexpressionEliminationPass(),
+        RemoveUnusedNodesPass(),
+        ClearMetadataAndDocStringPass(),
+    )(model)
+    _forget_shapes(model.graph)
+    model.metadata_props.clear()
+    model.metadata_props.update({f"{NAMESPACE}.{name}": value for name, value in description.items()})
+    _save(model, path)
+
+
+def _name_precise_nodes(graph: ir.Graph) -> None:
+    for node in graph:
+        scopes = ast.literal_eval(node.metadata_props.get(SCOPES_KEY, "[]"))
+        if any(scope in PRECISE_MODULES for scope in scopes):
+            node.name = f"{PRECISE_PREFIX}{node.name}"
+
+
+def _forget_shapes(graph: ir.Graph) -> None:
+    """Drop shapes and types within the graph, which every runtime infers: they take as much space as the nodes."""
+    for node in graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.shape = None
+                value.type = None
+
+
+def _save(model: ir.Model, path: Path) -> None:
+    ir.external_data.load_to_model(model)
+    weights = [value.const_value for value in model.graph.initializers.values()]
+    for file in (path, path.with_name(f"{path.name}.data")):
+        file.unlink(missing_ok=True)
+    is_large = sum(tensor.nbytes for tensor in weights if tensor is not None) > LARGEST_FILE
+    ir.save(model, path, external_data=f"{path.name}.data" if is_large else None)

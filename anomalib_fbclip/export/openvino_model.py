@@ -1,0 +1,59 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""An OpenVINO model, with what it has to compute precisely and what it is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import openvino
+
+from .description import NAMESPACE
+from .onnx_file import PRECISE_PREFIX
+
+PRECISE_KEY = "precise_0"
+"""OpenVINO's attribute, with its version, of nodes that keep 32 bits where a graph is run or stored in fewer."""
+
+
+def convert_to_openvino(path: Path, description: Mapping[str, str], **kwargs: Any) -> openvino.Model:  # noqa: ANN401
+    """Convert an ONNX model.
+
+    Args:
+        path (Path): A file of :func:`~anomalib_fbclip.export.finish_onnx`.
+        description (Mapping[str, str]): What the model is, by name.
+        **kwargs: Arguments of ``openvino.convert_model``.
+
+    Returns:
+        openvino.Model: The model.
+    """
+    model = openvino.convert_model(path, **kwargs)
+    for node in model.get_ops():
+        if node.get_friendly_name().startswith(PRECISE_PREFIX):
+            _mark_precise(node)
+    for name, value in description.items():
+        model.set_rt_info(value, [NAMESPACE, name])
+    return model
+
+
+def _mark_precise(node: openvino.Node) -> None:
+    node.get_rt_info()[PRECISE_KEY] = ""
+    for value in node.input_values():
+        if value.get_node().get_type_name() == "Constant":
+            value.get_node().get_rt_info()[PRECISE_KEY] = ""
+
+
+def save_openvino(model: openvino.Model, path: Path, is_half: bool) -> Path:
+    """Write a model to an ``.xml`` file and a ``.bin`` file beside it.
+
+    Args:
+        model (openvino.Model): The model.
+        path (Path): The ``.xml`` file.
+        is_half (bool): Whether the weights are stored in 16 bits.
+
+    Returns:
+        Path: The ``.xml`` file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    openvino.save_model(model, path, compress_to_fp16=is_half)
+    return path

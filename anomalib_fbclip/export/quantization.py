@@ -1,0 +1,155 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Quantisation to 8 bits by NNCF that costs FB-CLIP little accuracy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import nncf
+import torch
+from anomalib.data import ImageBatch
+from anomalib.deploy import CompressionType
+from anomalib.metrics import F1Score
+from torchvision.transforms.v2.functional import resize
+
+from .onnx_file import PRECISE_PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import numpy as np
+    import openvino
+    from anomalib.data import AnomalibDataModule, ImageItem
+    from torchmetrics import Metric
+
+PRECISE_NODES = nncf.IgnoredScope(patterns=[f"{PRECISE_PREFIX}.*"], validate=False)
+"""What stays in 32 bits."""
+
+
+def compress(
+    model: openvino.Model,
+    compression_type: CompressionType | None,
+    datamodule: AnomalibDataModule | None,
+    metric: Metric | None,
+    max_drop: float,
+) -> openvino.Model:
+    """Compress a model to 8 bits, if that is wanted.
+
+    Args:
+        model (openvino.Model): The model.
+        compression_type (CompressionType | None): The compression; ``None`` and ``FP16`` need nothing here.
+        datamodule (AnomalibDataModule | None): Images, for ``INT8_PTQ`` and ``INT8_ACQ``.
+        metric (Metric | None): What may not drop with ``INT8_ACQ``. ``None``: the F1 score of the images.
+        max_drop (float): How far the metric may drop.
+
+    Returns:
+        openvino.Model: The compressed model.
+
+    Raises:
+        ValueError: If the datamodule has no images that are needed.
+    """
+    if compression_type == CompressionType.INT8:
+        return nncf.compress_weights(model, ignored_scope=PRECISE_NODES)
+    if datamodule is None or compression_type not in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}:
+        return model
+    datamodule.setup("fit")
+    images = _images(datamodule, "val")
+    if compression_type == CompressionType.INT8_PTQ:
+        return quantize(model, images)
+    metric = metric or F1Score(fields=["pred_label", "gt_label"])
+    return quantize_with_accuracy_control(model, images, _images(datamodule, "test"), metric, max_drop)
+
+
+def quantize(model: openvino.Model, images: Sequence[ImageItem]) -> openvino.Model:
+    """Let a model compute in 8 bits where that loses little.
+
+    Args:
+        model (openvino.Model): The model.
+        images (Sequence[ImageItem]): Images from which the ranges of values are taken; up to 300 are used.
+
+    Returns:
+        openvino.Model: The quantised model.
+    """
+    size = _input_size(model)
+    calibration = nncf.Dataset(images, lambda item: _to_input(item, size))
+    return nncf.quantize(
+        model,
+        calibration,
+        model_type=nncf.ModelType.TRANSFORMER,
+        ignored_scope=PRECISE_NODES,
+    )
+
+
+def quantize_with_accuracy_control(
+    model: openvino.Model,
+    images: Sequence[ImageItem],
+    test_images: Sequence[ImageItem],
+    metric: Metric,
+    max_drop: float,
+) -> openvino.Model:
+    """Let a model compute in 8 bits, but for the layers without which a metric drops too far.
+
+    Args:
+        model (openvino.Model): The model.
+        images (Sequence[ImageItem]): Images from which the ranges of values are taken; up to 300 are used.
+        test_images (Sequence[ImageItem]): Labelled images on which the metric is computed.
+        metric (Metric): A metric of anomalib; the higher, the better.
+        max_drop (float): How far the metric may drop.
+
+    Returns:
+        openvino.Model: The quantised model.
+    """
+    size = _input_size(model)
+
+    def validate(compiled_model: openvino.CompiledModel, items: Iterable[ImageItem]) -> tuple[float, None]:
+        metric.reset()
+        for item in items:
+            metric.update(_predict(compiled_model, item, _to_input(item, size)))
+        return float(metric.compute()), None
+
+    return nncf.quantize_with_accuracy_control(
+        model,
+        nncf.Dataset(images, lambda item: _to_input(item, size)),
+        nncf.Dataset(test_images),
+        validate,
+        max_drop=max_drop,
+        model_type=nncf.ModelType.TRANSFORMER,
+        ignored_scope=PRECISE_NODES,
+    )
+
+
+def _images(datamodule: AnomalibDataModule, subset: str) -> Sequence[ImageItem]:
+    """Take the images of a subset, ``"val"`` or ``"test"``, one by one and at their own sizes."""
+    images = getattr(datamodule, f"{subset}_data", None)
+    if not images:
+        msg = f"{datamodule.name} has no {subset} images to quantise with: see its {subset}_split_mode."
+        raise ValueError(msg)
+    return images
+
+
+def _input_size(model: openvino.Model) -> tuple[int, int] | None:
+    """Height and width that a model takes in pixels; ``None`` if it takes any."""
+    *_, height, width = model.input(0).get_partial_shape()
+    return (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
+
+
+def _to_input(item: ImageItem, size: tuple[int, int] | None) -> np.ndarray[Any, Any]:
+    """Make a batch of one image, as large as a model wants it."""
+    image = item.image.as_subclass(torch.Tensor)
+    return (image if size is None else resize(image, list(size), antialias=True)).unsqueeze(0).numpy()
+
+
+def _predict(compiled_model: openvino.CompiledModel, item: ImageItem, image: np.ndarray[Any, Any]) -> ImageBatch:
+    outputs = compiled_model(image)
+    predictions = {name: torch.from_numpy(outputs[name]) for name in ("pred_score", "pred_label")}
+    maps = {name: torch.from_numpy(outputs[name]) for name in ("anomaly_map", "pred_mask")}
+    mask = None if item.gt_mask is None else resize(item.gt_mask.unsqueeze(0), list(maps["pred_mask"].shape[-2:]))
+    return ImageBatch(
+        image=torch.from_numpy(image),
+        gt_label=None if item.gt_label is None else item.gt_label.reshape(1),
+        gt_mask=mask,
+        **predictions,
+        **maps,
+    )

@@ -1,0 +1,35 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Files that appear in their place only when all of them are complete."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+GRAPH_SUFFIXES = {".onnx", ".xml"}
+"""Suffixes of files that name others, which hold the weights."""
+
+
+def write_staged(root: Path, write: Callable[[Path], Path]) -> Path:
+    """Let files be written below a temporary folder, and move them below another when they are complete.
+
+    Files that stood there are replaced; a graph comes after its weights.
+
+    Args:
+        root (Path): Folder below which the files belong; it is made if it does not exist.
+        write (Callable[[Path], Path]): Writes files below the folder that it is given, on the same file system, and
+            returns the path of one of them.
+
+    Returns:
+        Path: Where that file lies at last.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=root, prefix=".export.") as folder:
+        written = write(Path(folder)).relative_to(folder)
+        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+        for path in sorted(files, key=lambda path: path.suffix in GRAPH_SUFFIXES):
+            destination = root / path.relative_to(folder)
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(destination)
+    return root / written
