@@ -210,14 +210,15 @@ class EdgeInferencer:
             yield prediction
 
     def _decide(self, item: _Started, answer: Answer) -> Prediction:
+        path = Path(item.source) if isinstance(item.source, str | Path) else None
         score = single_value(answer.outputs, "pred_score")
         anomaly_map = single_map(answer.outputs, "anomaly_map")
         if not (math.isfinite(score) and np.isfinite(anomaly_map).all()):
-            msg = "The model's answer is not a number: export it in a higher precision."
+            msg = f"{path or 'An image'} can't be judged: the answer is not a number. Export in a higher precision."
             raise ImageError(msg)
         return Prediction(
             image=item.image,
-            path=Path(item.source) if isinstance(item.source, str | Path) else None,
+            path=path,
             score=score,
             is_anomalous=bool(single_value(answer.outputs, "pred_label"))
             if self.threshold is None
