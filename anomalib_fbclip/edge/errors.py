@@ -14,4 +14,5 @@ class ImageError(EdgeError):
 
 def last_line(error: Exception) -> str:
     """Give what an error says, without the places in a library's source that come before it."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+    lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
+    return lines[-1] if lines else type(error).__name__

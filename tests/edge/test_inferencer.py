@@ -14,6 +14,7 @@ from anomalib.deploy import OpenVINOInferencer
 from PIL import Image
 
 from anomalib_fbclip.edge import EdgeError, EdgeInferencer, ImageError, Prediction
+from anomalib_fbclip.edge.errors import last_line
 from support.graphs import only_of_width, write_graph
 
 METADATA = {"backbone": "fbclip-nano", "image_size": "[128, 128]", "version": "0.1.0"}
@@ -299,6 +300,11 @@ class TestModelFile:
             EdgeInferencer(write_graph(tmp_path / "model.xml"))
         with pytest.raises(EdgeError, match="pip install openvino or onnxruntime"):
             EdgeInferencer(write_graph(tmp_path / "model.onnx"))
+
+
+def test_what_an_error_says() -> None:
+    assert last_line(RuntimeError("Exception from core.cpp:1:\nsize: 3, not 128\n\n; \n\n")) == "size: 3, not 128"
+    assert last_line(MemoryError()) == "MemoryError"
 
 
 @pytest.mark.usefixtures("without_openvino")
