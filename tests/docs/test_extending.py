@@ -1,0 +1,43 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The code of the documentation runs as it stands there."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from anomalib_fbclip.disentanglement import VIEWS
+
+PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
+
+
+@pytest.fixture
+def names() -> Iterator[dict]:
+    """What the page's code defines, all of it run in one go."""
+    names: dict = {"__name__": "extending"}
+    known = dict(VIEWS)
+    for code in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE):
+        exec(compile(code, str(PAGE), "exec"), names)
+    yield names
+    VIEWS.clear()
+    VIEWS.update(known)
+
+
+def test_a_view_and_a_strategy_of_ones_own(names: dict) -> None:
+    model = names["model"].model
+    tokens = torch.randn(2, 10, 4)
+    view = names["ContrastView"]()(tokens, torch.ones(2, 9), (3, 3))
+    torch.testing.assert_close(view[:, 1:].mean(dim=1), torch.zeros(2, 4))
+    assert torch.equal(view[:, 0], tokens[:, 0])
+
+    images = torch.randn(2, 3, 128, 128)
+    assert len(model.embed_image(images)) == 2 * len(model.backbone.feature_layers)
+    prediction = model(images)
+    assert prediction.anomaly_map.isfinite().all()
+    both = model.encode_text()
+    del model.text_fusion.weights["maximum"]
+    assert not torch.allclose(model.encode_text(), both)
