@@ -53,10 +53,14 @@ from .backbone import (
 )
 from .data import AuxiliaryDataModule
 from .disentanglement import VIEWS, create_views
+from .evaluator import RankingMixin
+from .explanation import Explanation, ImageSource, explain, load_image
 from .export import ExactExportMixin, describe
 from .factory import LAYER_WEIGHTS, create_model
 from .loss import FBClipLoss
+from .post_processing import ThresholdPostProcessor
 from .pre_processing import AntialiasedPreProcessor
+from .prediction_table import PredictionTableMixin
 from .text_fusion import STRATEGY_WEIGHTS, resolve_strategy_weights
 from .torch_model import FBClipModel
 from .weights import (
@@ -84,7 +88,7 @@ DATASET_ALIASES = {"mvtecad": "mvtec", "mvtecanomalydetection": "mvtec", "visa20
 """Other names of the datasets on which published adapters were trained: of datamodules, and of folders."""
 
 
-class FBClip(ExactExportMixin, AnomalibModule):
+class FBClip(PredictionTableMixin, RankingMixin, ExactExportMixin, AnomalibModule):
     """FB-CLIP Lightning model.
 
     FB-CLIP finds defects in images of objects that it has never seen. Light adapters on a frozen CLIP are trained once,
@@ -126,11 +130,17 @@ class FBClip(ExactExportMixin, AnomalibModule):
         learning_rate (float, optional): Learning rate of Adam. Defaults to ``5e-5``.
         betas (tuple[float, float], optional): Decay rates of Adam's two averages. Defaults to ``(0.5, 0.999)``.
         seed (int, optional): Seed of the adapters' initial values. Defaults to ``0``.
+        image_threshold (float | None, optional): Score, 0..1, above which an image is anomalous: the score as it is
+            shown, after the normalisation if labelled validation images allow one. ``None``: 0.5, to which the
+            normalisation moves the best threshold of the validation images. Defaults to ``None``.
+        pixel_threshold (float | None, optional): Value of the shown anomaly map, 0..1, above which a pixel is
+            anomalous. ``None``: 0.5, likewise. Defaults to ``None``.
         pre_processor (PreProcessor | bool, optional): Pre-processor, or whether to use the default. Defaults to
             ``True``.
         post_processor (PostProcessor | bool, optional): Post-processor, or whether to use the default. Defaults to
             ``True``.
-        evaluator (Evaluator | bool, optional): Evaluator, or whether to use the default. Defaults to ``True``.
+        evaluator (Evaluator | bool, optional): Evaluator, or whether to use the default, a
+            :class:`~anomalib_fbclip.evaluator.RankingEvaluator`. Defaults to ``True``.
         visualizer (Visualizer | bool, optional): Visualizer, or whether to use the default. Defaults to ``True``.
 
     Raises:
@@ -159,6 +169,8 @@ class FBClip(ExactExportMixin, AnomalibModule):
         learning_rate: float = 5e-5,
         betas: tuple[float, float] = (0.5, 0.999),
         seed: int = 0,
+        image_threshold: float | None = None,
+        pixel_threshold: float | None = None,
         pre_processor: nn.Module | bool = True,
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
@@ -189,7 +201,7 @@ class FBClip(ExactExportMixin, AnomalibModule):
             check_widths(adapters.tensors, resolve_widths(backbone_name), f"Adapter weights '{weights}'")
         super().__init__(
             pre_processor=self.configure_pre_processor(input_size) if pre_processor is True else pre_processor,
-            post_processor=post_processor,
+            post_processor=_resolve_post_processor(post_processor, image_threshold, pixel_threshold),
             evaluator=evaluator,
             visualizer=visualizer,
         )
@@ -294,11 +306,12 @@ class FBClip(ExactExportMixin, AnomalibModule):
         return []
 
     def on_fit_start(self) -> None:
-        """Look at the data before the first step.
+        """Look at the data before the first step, and say what is in use.
 
         Raises:
             ValueError: If the training data has no anomalous image, or no masks.
         """
+        self._log_run()
         if self._datamodule is None:
             return
         data = self._datamodule.train_data
@@ -329,6 +342,7 @@ class FBClip(ExactExportMixin, AnomalibModule):
     def on_test_start(self) -> None:
         """Make the adapters ready, and warn where a result is not zero-shot."""
         self._prepare_evaluation()
+        self._log_run()
         trained_on = {canonical_name(name) for name in (self.source or "").split("+")}
         if trained_on & {canonical_name(name) for name in self._tested_datasets()}:
             logger.warning(
@@ -339,6 +353,7 @@ class FBClip(ExactExportMixin, AnomalibModule):
     def on_predict_start(self) -> None:
         """Make the adapters ready."""
         self._prepare_evaluation()
+        self._log_run()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the adapters, what they belong to, and Adam's averages in half the size."""
@@ -377,6 +392,31 @@ class FBClip(ExactExportMixin, AnomalibModule):
         """
         self._load_published()
         return describe(self._metadata() | {"source": self.source}, self.post_processor)
+
+    def explain(self, image: ImageSource) -> Explanation:
+        """Show how the model comes to its answer for one image.
+
+        Args:
+            image (ImageSource): A file, an image of Pillow, an array ``[H, W, 3]`` or a tensor ``[3, H, W]``, in RGB:
+                whole numbers, or fractions 0..1.
+
+        Returns:
+            Explanation: The intermediate maps of every layer and view, and the score and the anomaly map before the
+                post-processor.
+
+        Raises:
+            OSError: If the file can't be read.
+            ValueError: If it is no RGB image.
+
+        Example:
+            >>> explanation = FBClip().explain("photograph.jpg")  # doctest: +SKIP
+            >>> explanation.foreground_masks.shape  # of each layer  # doctest: +SKIP
+            torch.Size([5, 37, 37])
+            >>> explanation.similarities.shape  # of each layer and view  # doctest: +SKIP
+            torch.Size([5, 3, 37, 37])
+        """
+        pixels = load_image(image).unsqueeze(0).to(self.device)
+        return explain(self.model, self.pre_processor(pixels) if self.pre_processor else pixels)
 
     def save_adapters(self, path: str | Path) -> None:
         """Write the adapters, without the frozen CLIP, to a file that ``weights`` takes.
@@ -479,11 +519,37 @@ class FBClip(ExactExportMixin, AnomalibModule):
         if not self.source:
             logger.warning("The adapters are untrained (weights=None): scores mean nothing until they are trained.")
 
+    def _log_run(self) -> None:
+        """Say what a run of the trainer uses."""
+        if not self.trainer.is_global_zero:
+            return
+        logger.info(
+            "FBClip: backbone %s with weights %s; adapters %s; on %s, in precision %s.",
+            self.backbone_name,
+            self.pretrained or "random",
+            f"trained on {self.source}" if self.source else "untrained",
+            self.trainer.strategy.root_device,
+            self.trainer.precision,
+        )
+
     def _source_of_training(self) -> str | None:
         """Name of the dataset that is being trained on; ``None`` outside a training."""
         if not self._is_fitting:
             return None
         return self._datamodule.name if self._datamodule else "unknown"
+
+
+def _resolve_post_processor(
+    post_processor: nn.Module | bool,
+    image_threshold: float | None,
+    pixel_threshold: float | None,
+) -> nn.Module | bool:
+    if image_threshold is None and pixel_threshold is None:
+        return post_processor
+    if post_processor is not True:
+        msg = "image_threshold and pixel_threshold are set in the default post-processor: don't give another one too."
+        raise ValueError(msg)
+    return ThresholdPostProcessor(image_threshold, pixel_threshold)
 
 
 def _halve(optimizer_state: dict[str, Any]) -> dict[str, Any]:

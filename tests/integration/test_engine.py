@@ -73,7 +73,7 @@ class TestGenericModelTest:
     def test_test(self, parts: tuple, project: Path) -> None:
         model, datamodule, engine = parts
         (results,) = engine.test(model=model, datamodule=datamodule, ckpt_path=self.checkpoint(project))
-        assert {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score"} <= results.keys()
+        assert {"image_AUROC", "image_AUPR", "pixel_AUROC", "pixel_AUPRO"} == results.keys()
         assert all(0 <= value <= 1 for value in results.values())
 
     def test_train(self, parts: tuple, project: Path) -> None:

@@ -46,7 +46,7 @@ def test_quickstart(tmp_path: Path) -> None:
     shutil.copytree(CONFIGS, tmp_path / "configs")
     result = run(tmp_path, ANOMALIB, "test", "--config", "configs/quickstart.yaml")
     assert result.returncode == 0, result.stderr
-    for metric in ("image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_F1Score"):
+    for metric in ("image_AUROC", "image_AUPR", "pixel_AUROC", "pixel_AUPRO"):
         assert metric in result.stdout
     for fault in ("not zero-shot", "untrained", "CLIP is random"):
         assert fault not in result.stdout + result.stderr
