@@ -29,7 +29,7 @@ class Prediction:
         is_anomalous (bool): The verdict.
         anomaly_map (NDArray[np.float32]): How anomalous each place is, 0..1, of shape ``[h, w]``, which is the model's
             input size: the whole image lies behind it.
-        mask (NDArray[np.bool_]): The anomalous region, of shape ``[h, w]``.
+        mask (NDArray[bool]): The anomalous region, of shape ``[h, w]``.
         seconds (float): How long the graph took, with others computed beside it; reading the image comes on top.
     """
 

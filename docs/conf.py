@@ -1,0 +1,17 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How the documentation is built: ``sphinx-build -W docs <folder>``."""
+
+from importlib import metadata
+
+project = "anomalib-fbclip"
+author = "anomalib-fbclip contributors"
+release = metadata.version("anomalib-fbclip")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # the docstrings name them
+napoleon_use_ivar = True
+html_theme = "furo"
+html_title = project
