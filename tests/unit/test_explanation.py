@@ -1,0 +1,142 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What FBClip.explain shows is what the model computes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anomalib_fbclip import FBClip
+from anomalib_fbclip.explanation import Explanation, load_image
+
+
+@pytest.fixture(scope="module")
+def model(small_backbone: str, small_adapters: Path) -> FBClip:
+    return FBClip(backbone=small_backbone, weights=small_adapters, image_size=(56, 70))
+
+
+@pytest.fixture(scope="module")
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def explanation(model: FBClip, pixels: np.ndarray) -> Explanation:
+    return model.explain(pixels)
+
+
+def normalized(model: FBClip, pixels: np.ndarray) -> torch.Tensor:
+    return model.pre_processor(load_image(pixels).unsqueeze(0))
+
+
+def test_it_ends_where_the_model_ends(model: FBClip, pixels: np.ndarray, explanation: Explanation) -> None:
+    with torch.no_grad():
+        predictions = model.model(normalized(model, pixels))
+    assert torch.equal(explanation.pred_score, predictions.pred_score[0])
+    assert torch.equal(explanation.anomaly_map, predictions.anomaly_map[0])
+    assert not explanation.anomaly_map.requires_grad
+
+
+def test_shapes(explanation: Explanation) -> None:
+    assert len(explanation.layers) == 4
+    assert explanation.views == ("identity", "semantic", "spatial")
+    assert explanation.foreground_masks.shape == (4, 4, 5)
+    assert explanation.gates.shape == explanation.removals.shape == explanation.similarities.shape == (4, 3, 4, 5)
+    assert explanation.layer_weights.shape == (4,)
+    assert explanation.patch_map.shape == (4, 5)
+    assert explanation.anomaly_map.shape == (56, 70)
+    assert explanation.pred_score.shape == ()
+
+
+def test_the_merged_similarities_are_the_patch_map(explanation: Explanation) -> None:
+    merged = (explanation.layer_weights.view(4, 1, 1, 1) * explanation.similarities).sum(dim=(0, 1))
+    torch.testing.assert_close(merged.sigmoid(), explanation.patch_map)
+
+
+def test_the_maps_are_those_of_the_parts(model: FBClip, pixels: np.ndarray, explanation: Explanation) -> None:
+    """Of the second layer and the last view, computed one after the other."""
+    parts = model.model
+    with torch.no_grad():
+        layer_tokens = parts.backbone.encode_image(normalized(model, pixels))
+        mask = parts.foreground_mask(layer_tokens[1], layer_tokens[0])
+        assert torch.equal(explanation.foreground_masks[1], mask.view(4, 5))
+        views = parts.disentangle(layer_tokens, (4, 5))
+        gate = parts.attention.gate(views[5])[0, 1:, 0]
+        torch.testing.assert_close(explanation.gates[1, 2], gate.view(4, 5))
+        attended = [parts.attention(view) for view in views]
+        removed = (attended[5] - parts.suppression(attended)[5]).norm(dim=-1) / attended[5].norm(dim=-1)
+        torch.testing.assert_close(explanation.removals[1, 2], removed[0, 1:].view(4, 5))
+
+
+def test_values(explanation: Explanation) -> None:
+    assert set(explanation.foreground_masks.unique().tolist()) <= {0.5, 1.0}
+    assert ((explanation.gates > 0) & (explanation.gates < 1)).all()
+    assert (explanation.removals > 0).all()
+
+
+def test_of_ablations(small_backbone: str, small_adapters: Path, pixels: np.ndarray) -> None:
+    model = FBClip(
+        backbone=small_backbone,
+        weights=small_adapters,
+        feature_layers=[2, 4],
+        views=["spatial"],
+        background_suppression=False,
+    )
+    explanation = model.explain(pixels)
+    assert explanation.layers == (2, 4)
+    assert explanation.views == ("spatial",)
+    assert explanation.similarities.shape == (2, 1, 4, 4)
+    assert not explanation.removals.any()
+    torch.testing.assert_close(explanation.pred_score, model.model(normalized(model, pixels)).pred_score[0])
+
+
+def test_the_model_is_left_as_it_was(model: FBClip, pixels: np.ndarray) -> None:
+    hooks = [module._forward_hooks for module in model.modules()]
+    before = [len(hook) for hook in hooks]
+    model.explain(pixels)
+    assert [len(hook) for hook in hooks] == before
+
+
+@pytest.mark.parametrize("kind", ["path", "string", "Pillow", "array of fractions", "tensor", "tensor of bytes"])
+def test_sources(model: FBClip, pixels: np.ndarray, explanation: Explanation, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(pixels).save(path)
+    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+    source = {
+        "path": path,
+        "string": str(path),
+        "Pillow": Image.open(path),
+        "array of fractions": pixels.astype(np.float32) / 255,
+        "tensor": tensor / 255,
+        "tensor of bytes": tensor,
+    }[kind]
+    torch.testing.assert_close(model.explain(source).anomaly_map, explanation.anomaly_map)
+
+
+def test_grey_images_of_pillow(model: FBClip) -> None:
+    assert model.explain(Image.new("L", (40, 30), 99)).pred_score.isfinite()
+
+
+@pytest.mark.parametrize(
+    ("source", "what"),
+    [
+        (np.zeros((8, 8), dtype=np.uint8), r"uint8 \[8, 8\]"),
+        (np.zeros((8, 8, 4), dtype=np.uint8), r"uint8 \[8, 8, 4\]"),
+        (np.full((8, 8, 3), 255.0), r"float64 \[8, 8, 3\]"),
+        (torch.zeros(1, 3, 8, 8), r"float32 \[1, 3, 8, 8\]"),
+        (torch.zeros(3, 0, 8), r"float32 \[3, 0, 8\]"),
+        (-torch.ones(3, 8, 8), r"float32 \[3, 8, 8\]"),
+    ],
+)
+def test_what_is_no_image(model: FBClip, source: np.ndarray | torch.Tensor, what: str) -> None:
+    with pytest.raises(ValueError, match=f"An image is .*not .*{what}"):
+        model.explain(source)
+
+
+def test_a_missing_file(model: FBClip, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        model.explain(tmp_path / "none.png")
