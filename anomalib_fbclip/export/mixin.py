@@ -17,6 +17,8 @@ from anomalib.models.components.base.export_mixin import ExportMixin
 from .staging import write_staged
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from anomalib import TaskType
     from anomalib.data import AnomalibDataModule
     from torchmetrics import Metric
@@ -137,7 +139,7 @@ class ExactExportMixin(ExportMixin):
         )
 
 
-def _check_input_size(input_size: tuple[int, int] | None) -> None:
+def _check_input_size(input_size: Sequence[int] | None) -> None:
     if input_size is None or (len(input_size) == 2 and min(input_size) > 0):  # noqa: PLR2004
         return
     msg = f"Input size {list(input_size)} is no height and width in pixels: give two, or none for images of any size."

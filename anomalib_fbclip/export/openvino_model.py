@@ -3,6 +3,7 @@
 
 """An OpenVINO model, with what it has to compute precisely and what it is."""
 
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,19 +29,24 @@ def convert_to_openvino(path: Path, description: Mapping[str, str], **kwargs: An
         openvino.Model: The model.
     """
     model = openvino.convert_model(path, **kwargs)
-    for node in model.get_ops():
-        if node.get_friendly_name().startswith(PRECISE_PREFIX):
-            _mark_precise(node)
     for name, value in description.items():
         model.set_rt_info(value, [NAMESPACE, name])
-    return model
+    return _mark_precise_nodes(model)
 
 
-def _mark_precise(node: openvino.Node) -> None:
-    node.get_rt_info()[PRECISE_KEY] = ""
-    for value in node.input_values():
-        if value.get_node().get_type_name() == "Constant":
-            value.get_node().get_rt_info()[PRECISE_KEY] = ""
+def _mark_precise_nodes(model: openvino.Model) -> openvino.Model:
+    """Mark what has to be precise; OpenVINO takes a mark seriously once it has read it from a file."""
+    for node in model.get_ops():
+        if not node.get_friendly_name().startswith(PRECISE_PREFIX):
+            continue
+        constants = [value.get_node() for value in node.input_values() if not value.get_node().input_values()]
+        for marked in (node, *constants):
+            marked.get_rt_info()[PRECISE_KEY] = ""
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": False})  # the file goes before the model does
+    with tempfile.TemporaryDirectory() as folder:
+        path = save_openvino(model, Path(folder, "model.xml"), is_half=False)
+        return core.read_model(path)
 
 
 def save_openvino(model: openvino.Model, path: Path, is_half: bool) -> Path:

@@ -137,19 +137,19 @@ def _input_size(model: openvino.Model) -> tuple[int, int] | None:
 
 def _to_input(item: ImageItem, size: tuple[int, int] | None) -> np.ndarray[Any, Any]:
     """Make a batch of one image, as large as a model wants it."""
-    image = item.image.as_subclass(torch.Tensor)
+    image = torch.as_tensor(item.image).as_subclass(torch.Tensor)
     return (image if size is None else resize(image, list(size), antialias=True)).unsqueeze(0).numpy()
 
 
 def _predict(compiled_model: openvino.CompiledModel, item: ImageItem, image: np.ndarray[Any, Any]) -> ImageBatch:
     outputs = compiled_model(image)
-    predictions = {name: torch.from_numpy(outputs[name]) for name in ("pred_score", "pred_label")}
-    maps = {name: torch.from_numpy(outputs[name]) for name in ("anomaly_map", "pred_mask")}
-    mask = None if item.gt_mask is None else resize(item.gt_mask.unsqueeze(0), list(maps["pred_mask"].shape[-2:]))
+    pred_mask = torch.from_numpy(outputs["pred_mask"])
     return ImageBatch(
         image=torch.from_numpy(image),
         gt_label=None if item.gt_label is None else item.gt_label.reshape(1),
-        gt_mask=mask,
-        **predictions,
-        **maps,
+        gt_mask=None if item.gt_mask is None else resize(item.gt_mask.unsqueeze(0), list(pred_mask.shape[-2:])),
+        pred_score=torch.from_numpy(outputs["pred_score"]),
+        pred_label=torch.from_numpy(outputs["pred_label"]),
+        anomaly_map=torch.from_numpy(outputs["anomaly_map"]),
+        pred_mask=pred_mask,
     )

@@ -1,0 +1,197 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How fast and how small exported models are, beside torch: one table, measured in one run.
+
+fbclip-nano, and the paper's architecture with random weights, which are as fast as trained ones::
+
+    python tests/benchmark/export.py
+    python tests/benchmark/export.py --backbone ViT-L-14-336 --repetitions 5 --calibration_images 4
+
+Each row is measured in a process of its own, one after the other, on one photograph at a time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import openvino
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from anomalib_fbclip import FBClip
+
+# torch and anomalib are imported where they are used: they would count in the memory of OpenVINO's rows.
+
+PHOTOGRAPH = (1, 3, 576, 768)
+"""Shape of the image that is measured with, in values 0..1."""
+
+
+class Measurement(NamedTuple):
+    """What a row of the table shows.
+
+    Attributes:
+        latency (float): Median seconds for one image.
+        throughput (float): Images in a second, as many at once as the runtime chooses.
+        memory (int): Peak of the process's memory in bytes.
+    """
+
+    latency: float
+    throughput: float
+    memory: int
+
+
+def export(backbone: str, folder: Path, calibration_images: int) -> dict[str, Path]:
+    """Export a model in the formats that are measured.
+
+    Args:
+        backbone (str): ``fbclip-nano``, or an architecture of open_clip, which gets random weights.
+        folder (Path): Folder for the files.
+        calibration_images (int): Number of images that INT8_PTQ takes the ranges of values from.
+
+    Returns:
+        dict[str, Path]: ``torch``, ``openvino`` and ``int8``.
+    """
+    from anomalib_fbclip import FBClip
+    from anomalib_fbclip.data import SyntheticParts
+    from anomalib_fbclip.export.openvino_model import save_openvino
+    from anomalib_fbclip.export.quantization import quantize
+
+    model = FBClip(backbone) if backbone == "fbclip-nano" else random_model(backbone, folder)
+    files = {"torch": model.to_torch(folder), "openvino": model.to_openvino(folder)}
+    parts = SyntheticParts(folder, "tile", train_images=1, test_images=(calibration_images + 1) // 2)
+    parts.prepare_data()
+    parts.setup()
+    quantized = quantize(openvino.Core().read_model(files["openvino"]), parts.test_data)
+    return files | {"int8": save_openvino(quantized, folder / "int8" / "model.xml", is_half=True)}
+
+
+def random_model(architecture: str, folder: Path) -> FBClip:
+    """Create a model of an architecture of open_clip, at the paper's input size, with random weights."""
+    import open_clip
+
+    from anomalib_fbclip import FBClip
+
+    config = folder / f"{architecture}-random.json"
+    config.write_text(json.dumps(open_clip.get_model_config(architecture)), encoding="utf-8")
+    return FBClip(str(config), weights=None, image_size=518)
+
+
+def measure_torch(path: Path, repetitions: int, threads: int) -> Measurement:
+    """Measure a file of ``to_torch``, which this program has written itself."""
+    import torch
+
+    torch.set_num_threads(threads)
+    model = torch.load(path, weights_only=False)["model"].eval()  # nosemgrep
+    image = torch.rand(PHOTOGRAPH, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        latency = median_seconds(lambda: model(image), repetitions)
+    return Measurement(latency, 1 / latency, peak_memory())
+
+
+def measure_openvino(path: Path, repetitions: int, threads: int, config: dict[str, str]) -> Measurement:
+    """Measure a file of ``to_openvino``, first one image after the other, and then through the asynchronous queue."""
+    image = np.random.default_rng(0).random(PHOTOGRAPH, dtype=np.float32)
+    config |= {"INFERENCE_NUM_THREADS": str(threads)}
+    compiled = openvino.Core().compile_model(path, "CPU", config | {"PERFORMANCE_HINT": "LATENCY"})
+    latency = median_seconds(lambda: compiled(image), repetitions)
+    del compiled
+    compiled = openvino.Core().compile_model(path, "CPU", config | {"PERFORMANCE_HINT": "THROUGHPUT"})
+    queue = openvino.AsyncInferQueue(compiled)
+
+    def run_many() -> None:
+        for _ in range(4 * len(queue)):
+            queue.start_async(image)
+        queue.wait_all()
+
+    throughput = 4 * len(queue) / median_seconds(run_many, max(repetitions // 4, 3))
+    return Measurement(latency, throughput, peak_memory())
+
+
+def median_seconds(function: Callable[[], object], repetitions: int) -> float:
+    """Time a function: the median, after one call that does not count."""
+    function()
+    durations = []
+    for _ in range(repetitions):
+        start = time.perf_counter()
+        function()
+        durations.append(time.perf_counter() - start)
+    return statistics.median(durations)
+
+
+def peak_memory() -> int:
+    """Peak of this process's memory in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def file_size(path: Path) -> int:
+    """Size in bytes of a model, with the weights that lie beside it."""
+    return sum(file.stat().st_size for file in path.parent.glob(f"{path.stem}.*"))
+
+
+def main(
+    backbone: str = "fbclip-nano",
+    repetitions: int = 40,
+    calibration_images: int = 40,
+    threads: int | None = None,
+) -> None:
+    """Print the table, in Markdown.
+
+    Args:
+        backbone: fbclip-nano, or an architecture of open_clip, which gets random weights.
+        repetitions: Number of times that each is timed.
+        calibration_images: Number of images that INT8_PTQ takes the ranges of values from.
+        threads: Number of threads. As many as there are cores if there is none.
+    """
+    threads = threads or os.cpu_count() or 1
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes,
+    ):
+        files = processes.submit(export, backbone, Path(folder), calibration_images).result()
+        rows: dict[str, tuple[Path, Measurement]] = {}
+        path = files["torch"]
+        rows["torch, f32"] = path, processes.submit(measure_torch, path, repetitions, threads).result()
+        for name, file, config in (
+            ("OpenVINO, f32", "openvino", {"INFERENCE_PRECISION_HINT": "f32"}),
+            ("OpenVINO, default precision", "openvino", {}),
+            ("OpenVINO, INT8_PTQ", "int8", {}),
+        ):
+            path = files[file]
+            rows[name] = path, processes.submit(measure_openvino, path, repetitions, threads, config).result()
+        print_table(backbone, threads, rows)
+
+
+def print_table(backbone: str, threads: int, rows: dict[str, tuple[Path, Measurement]]) -> None:
+    """Print the table, with the machine that it was measured on."""
+    device = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
+    print(f"{backbone}, batch 1, {threads} threads of {device}, OpenVINO {openvino.__version__}\n")
+    print("| | latency | faster than torch | throughput | peak memory | file |")
+    print("|---|---|---|---|---|---|")
+    _, torch_measurement = next(iter(rows.values()))
+    for name, (path, found) in rows.items():
+        cells = (
+            f"{1000 * found.latency:.1f} ms",
+            f"{torch_measurement.latency / found.latency:.1f} x",
+            f"{found.throughput:.1f} images/s",
+            f"{found.memory / 2**20:.0f} MiB",
+            f"{file_size(path) / 1e6:.1f} MB",
+        )
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    from jsonargparse import auto_cli
+
+    auto_cli(main)

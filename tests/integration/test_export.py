@@ -1,0 +1,346 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Exported files give the answer of the tested model, on the same image files."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import open_clip
+import openvino
+import pytest
+import torch
+from anomalib.data import PredictDataset
+from anomalib.deploy import CompressionType, ExportType, OpenVINOInferencer, TorchInferencer
+from anomalib.engine import Engine
+from anomalib.pre_processing import PreProcessor
+from PIL import Image
+from torchvision.transforms.v2 import Resize
+
+from anomalib_fbclip import FBClip
+from anomalib_fbclip.data import SyntheticParts
+from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
+from anomalib_fbclip.pre_processing import AntialiasedPreProcessor
+from support.command_line import anomalib, run
+
+SIZES = {"larger": (576, 768), "long": (1260, 500), "smaller": (90, 70)}
+"""Height and width in pixels of images that are shrunk, shrunk unevenly, and enlarged."""
+
+EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
+"""OpenVINO computes in bfloat16 where the processor can, unless it is told."""
+
+TOLERANCE = {None: 1e-3, CompressionType.FP16: 5e-3, CompressionType.INT8: 0.05}
+"""Largest difference of scores and maps from torch."""
+
+
+class Decision(NamedTuple):
+    """What a model says of one image."""
+
+    pred_score: np.ndarray
+    anomaly_map: np.ndarray
+    pred_label: np.ndarray
+    pred_mask: np.ndarray
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Photographs of a part, at sizes that are not the model's."""
+    folder = tmp_path_factory.mktemp("photographs")
+    SyntheticParts(folder / "parts", "leather", image_size=256, train_images=1, test_images=1).prepare_data()
+    (part,) = (folder / "parts" / "leather" / "test").glob("[!g]*/*.png")
+    paths = {name: folder / f"{name}.png" for name in SIZES}
+    for name, (height, width) in SIZES.items():
+        with Image.open(part) as image:
+            image.convert("RGB").resize((width, height), Image.Resampling.BICUBIC).save(paths[name])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def model() -> FBClip:
+    """The model as after a test: with thresholds and limits of its normalisation."""
+    model = FBClip("fbclip-nano").eval()
+    fitted = {"_image_threshold": 0.4, "_pixel_threshold": 0.3, "image_min": 0.1, "image_max": 0.9}
+    for name, value in (fitted | {"pixel_min": 0.05, "pixel_max": 0.95}).items():
+        getattr(model.post_processor, name).fill_(value)
+    return model
+
+
+@pytest.fixture(scope="module")
+def tested(
+    model: FBClip, photographs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Decision]:
+    """What the engine predicts with torch."""
+    engine = Engine(accelerator="cpu", default_root_dir=tmp_path_factory.mktemp("results"), logger=False)
+    decisions = {}
+    for name, path in photographs.items():
+        (prediction,) = engine.predict(model, dataset=PredictDataset(path)) or []
+        decisions[name] = Decision(*(getattr(prediction, field).numpy() for field in Decision._fields))
+    return decisions
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("exported")
+
+
+@pytest.fixture(scope="module")
+def onnx_file(model: FBClip, exported: Path) -> Path:
+    return Engine(accelerator="cpu", logger=False).export(model, ExportType.ONNX, export_root=exported)
+
+
+@pytest.fixture(scope="module")
+def openvino_files(model: FBClip, exported: Path, onnx_file: Path) -> dict[CompressionType | None, Path]:
+    """The model in OpenVINO's formats that need no images; all of them from one ONNX file, which takes longest."""
+
+    def to_onnx(export_root: str, model_file_name: str, *args: object) -> Path:
+        del args
+        return Path(shutil.copy(onnx_file, Path(export_root, f"{model_file_name}.onnx")))
+
+    engine = Engine(accelerator="cpu", logger=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "to_onnx", to_onnx)
+        return {
+            compression: engine.export(
+                model,
+                ExportType.OPENVINO,
+                export_root=exported,
+                model_file_name=f"model_{compression.value if compression else 'fp32'}",
+                compression_type=compression,
+            )
+            for compression in TOLERANCE
+        }
+
+
+@pytest.fixture(scope="module")
+def light_model() -> FBClip:
+    """A model of one layer and view, whose export takes seconds."""
+    return FBClip("fbclip-nano", feature_layers=[6], views=["identity"]).eval()
+
+
+def read(path: Path) -> np.ndarray:
+    """Read an image as a batch ``[1, 3, H, W]`` of values 0..1."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"), dtype=np.float32).transpose(2, 0, 1)[None] / 255
+
+
+def compile_exact(path: Path) -> openvino.CompiledModel:
+    return openvino.Core().compile_model(path, "CPU", EXACT)
+
+
+def assert_same(outputs: Decision, expected: Decision, tolerance: float) -> None:
+    np.testing.assert_allclose(outputs.pred_score, expected.pred_score, atol=tolerance, rtol=0)
+    np.testing.assert_allclose(outputs.anomaly_map, expected.anomaly_map, atol=tolerance, rtol=0)
+    assert outputs.pred_label.dtype == outputs.pred_mask.dtype == bool
+    certain = np.abs(expected.anomaly_map - 0.5) > tolerance
+    assert np.array_equal(outputs.pred_mask[certain], expected.pred_mask[certain])
+    if abs(expected.pred_score.item() - 0.5) > tolerance:
+        assert np.array_equal(outputs.pred_label, expected.pred_label)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_onnx_runtime_decides_as_torch(name: str, photographs, tested, onnx_file: Path) -> None:
+    session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
+    outputs = Decision(*session.run(list(Decision._fields), {"input": read(photographs[name])}))
+    assert_same(outputs, tested[name], tolerance=1e-3)
+
+
+@pytest.mark.parametrize("compression", TOLERANCE)
+def test_openvino_decides_as_torch(compression, photographs, tested, openvino_files) -> None:
+    compiled = compile_exact(openvino_files[compression])
+    for name, path in photographs.items():
+        result = compiled(read(path))
+        outputs = Decision(*(result[field] for field in Decision._fields))
+        assert_same(outputs, tested[name], TOLERANCE[compression])
+
+
+def test_images_of_a_batch_do_not_mix(photographs, openvino_files) -> None:
+    image = read(photographs["smaller"])
+    compiled = compile_exact(openvino_files[None])
+    alone = [compiled(batch)["anomaly_map"].copy() for batch in (image, image[..., ::-1].copy())]
+    together = compiled(np.concatenate([image, image[..., ::-1]]))["anomaly_map"]
+    np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-4)
+
+
+def test_default_precision_decides_nearly_the_same(photographs, tested, openvino_files) -> None:
+    compiled = openvino.Core().compile_model(openvino_files[None], "CPU")
+    for name, path in photographs.items():
+        result = compiled(read(path))
+        np.testing.assert_allclose(result["pred_score"], tested[name].pred_score, atol=0.05)
+        assert np.abs(result["anomaly_map"] - tested[name].anomaly_map).mean() < 0.02
+
+
+def test_files_hold_the_image_tower_and_the_attention_alone(model: FBClip, onnx_file: Path, openvino_files) -> None:
+    parts = (model.model.backbone.visual, model.model.attention)
+    weights = sum(parameter.numel() for part in parts for parameter in part.parameters())
+    sizes = {
+        4: [onnx_file.stat().st_size, openvino_files[None].with_suffix(".bin").stat().st_size],
+        2: [openvino_files[CompressionType.FP16].with_suffix(".bin").stat().st_size],
+    }
+    for bytes_per_weight, found in sizes.items():
+        assert max(found) <= 1.03 * bytes_per_weight * weights
+    # In 8 bits, embeddings, biases and scales weigh more beside the small matrices of fbclip-nano.
+    assert openvino_files[CompressionType.INT8].with_suffix(".bin").stat().st_size <= 1.15 * weights
+
+
+def test_files_say_what_they_are(model: FBClip, onnx_file: Path, openvino_files) -> None:
+    expected = model.description()
+    assert {
+        "backbone",
+        "pretrained",
+        "source",
+        "image_size",
+        "version",
+        "image_threshold",
+        "pixel_max",
+    } <= expected.keys()
+    assert ir.load(onnx_file).metadata_props == {f"fbclip.{name}": value for name, value in expected.items()}
+    for path in openvino_files.values():
+        read_model = openvino.Core().read_model(path)
+        assert {name: read_model.get_rt_info(["fbclip", name]).astype(str) for name in expected} == expected
+
+
+def test_nothing_else_is_left_beside_the_files(exported: Path, onnx_file: Path, openvino_files) -> None:
+    names = {path.stem for path in openvino_files.values()}
+    expected = {f"{name}{suffix}" for name in names for suffix in (".xml", ".bin")} | {onnx_file.name}
+    assert {path.name for path in exported.rglob("*") if path.is_file()} == expected
+
+
+def test_anomalibs_openvino_inferencer(photographs, tested, openvino_files, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)  # it leaves a cache
+    inferencer = OpenVINOInferencer(openvino_files[None], device="CPU", config=EXACT)
+    prediction = inferencer.predict(photographs["long"])
+    np.testing.assert_allclose(prediction.pred_score, tested["long"].pred_score, atol=1e-3)
+    np.testing.assert_allclose(prediction.anomaly_map, tested["long"].anomaly_map, atol=1e-3)
+
+
+def test_anomalibs_torch_inferencer(model: FBClip, photographs, tested, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    path = Engine(accelerator="cpu", logger=False).export(model, ExportType.TORCH, export_root=tmp_path)
+    prediction = TorchInferencer(path, device="cpu").predict(photographs["long"])
+    np.testing.assert_allclose(prediction.pred_score.detach(), tested["long"].pred_score, atol=1e-3)
+    np.testing.assert_allclose(prediction.anomaly_map.detach(), tested["long"].anomaly_map, atol=1e-3)
+
+
+def test_benchmark_app(openvino_files, tmp_path: Path) -> None:
+    program = Path(shutil.which("benchmark_app") or pytest.fail("OpenVINO's benchmark_app is not installed"))
+    result = run(
+        tmp_path, program, "-m", openvino_files[None], "-d", "CPU", "-niter", "2", "-data_shape", "[1,3,90,70]"
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "Throughput" in result.stdout
+
+
+def test_a_fixed_input_size(light_model: FBClip, tmp_path: Path, photographs) -> None:
+    path = light_model.to_openvino(tmp_path, input_size=(90, 70))
+    compiled = compile_exact(path)
+    assert compiled.input(0).get_partial_shape()[1:].to_shape() == [3, 90, 70]
+    image = read(photographs["smaller"])
+    with torch.no_grad():
+        expected = light_model(torch.from_numpy(image))
+    np.testing.assert_allclose(compiled(image)["anomaly_map"], expected.anomaly_map, atol=1e-3)
+    with pytest.raises(RuntimeError):
+        compiled(read(photographs["long"]))
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> SyntheticParts:
+    """Images to calibrate with; not the ones that are tested on."""
+    root = tmp_path_factory.mktemp("calibration")
+    return SyntheticParts(root, "tile", image_size=128, train_images=1, test_images=3, num_workers=0, image_seed=1)
+
+
+@pytest.mark.parametrize("compression", [CompressionType.INT8_PTQ, CompressionType.INT8_ACQ])
+def test_quantisation_from_the_engine(compression, light_model: FBClip, parts, photographs, tmp_path: Path) -> None:
+    parts.prepare_data()
+    engine = Engine(accelerator="cpu", default_root_dir=tmp_path, logger=False)
+    path = engine.export(
+        light_model,
+        ExportType.OPENVINO,
+        export_root=tmp_path,
+        compression_type=compression,
+        datamodule=parts,
+    )
+    assert any(node.get_type_name() == "FakeQuantize" for node in openvino.Core().read_model(path).get_ops())
+    image = read(photographs["smaller"])
+    with torch.no_grad():
+        expected = light_model(torch.from_numpy(image))
+    result = compile_exact(path)(image)
+    np.testing.assert_allclose(result["pred_score"], expected.pred_score, atol=0.1)
+    assert np.abs(result["anomaly_map"] - expected.anomaly_map.numpy()).mean() < 0.05
+
+
+@pytest.mark.parametrize("compression", [CompressionType.INT8_PTQ, CompressionType.INT8_ACQ])
+def test_quantisation_without_images(compression, light_model: FBClip, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"{compression.name} needs images: give a datamodule \(--data"):
+        light_model.to_openvino(tmp_path, compression_type=compression)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("input_size", [(0, 90), (90, -1), (90,), (3, 90, 70)])
+def test_an_input_size_that_is_none(input_size, light_model: FBClip, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is no height and width in pixels: give two"):
+        light_model.to_onnx(tmp_path, input_size=input_size)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_leaves_the_files_of_before(light_model: FBClip, tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "weights" / "onnx"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_text("before")
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError(args, kwargs)
+
+    monkeypatch.setattr("torch.onnx.export", fail)
+    with pytest.raises(OSError):  # noqa: PT011
+        light_model.to_onnx(tmp_path)
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["model.onnx"]
+    assert (folder / "model.onnx").read_text() == "before"
+
+
+def test_a_pre_processor_of_the_users_own_is_kept(photographs) -> None:
+    pre_processor = PreProcessor(Resize((128, 128), antialias=True))
+    model = FBClip("fbclip-nano", pre_processor=pre_processor)
+    assert model.pre_processor is pre_processor
+    assert isinstance(FBClip("fbclip-nano").pre_processor, AntialiasedPreProcessor)
+
+
+def test_command_line(tmp_path: Path, photographs) -> None:
+    result = anomalib(
+        tmp_path,
+        "export",
+        *("--model", "FBClip", "--model.backbone", "fbclip-nano", "--model.views", "[identity]"),
+        *("--model.feature_layers", "[6]", "--export_type", "openvino", "--export_root", "exported"),
+        *("--input_size", "[90,70]", "--compression_type", "FP16"),
+    )
+    said = result.stdout + result.stderr
+    assert result.returncode == 0, said
+    assert "Traceback" not in said
+    assert "nitializer" not in said
+    path = tmp_path / "exported" / "weights" / "openvino" / "model.xml"
+    assert compile_exact(path)(read(photographs["smaller"]))["anomaly_map"].shape == (1, 128, 128)
+
+
+@pytest.mark.slow
+def test_the_papers_architecture(photographs, tmp_path: Path) -> None:
+    config = tmp_path / "fbclip-test-vit-l.json"
+    config.write_text(json.dumps(open_clip.get_model_config("ViT-L-14-336")))
+    model = FBClip(str(config), weights=None, image_size=224).eval()
+    image = read(photographs["larger"])
+    with torch.no_grad():
+        expected = model(torch.from_numpy(image))
+    onnx_path = model.to_onnx(tmp_path)
+    description = model.description()
+    for is_half, tolerance in ((False, 1e-3), (True, 5e-3)):
+        path = save_openvino(convert_to_openvino(onnx_path, description), tmp_path / "model.xml", is_half)
+        result = compile_exact(path)(image)
+        np.testing.assert_allclose(result["pred_score"], expected.pred_score, atol=tolerance)
+        np.testing.assert_allclose(result["anomaly_map"], expected.anomaly_map, atol=tolerance)
+        parts = (model.model.backbone.visual, model.model.attention)
+        weights = sum(parameter.numel() for part in parts for parameter in part.parameters())
+        assert path.with_suffix(".bin").stat().st_size <= 1.03 * (2 if is_half else 4) * weights
