@@ -297,7 +297,7 @@ def _plain(regions: list[Region] | None) -> list[dict[str, Any]] | None:
 def _describe(answer: Answer) -> str:
     details = [f"score {answer.score:.3f}"]
     if answer.threshold is not None:
-        details.append(f"threshold {answer.threshold:g}")
+        details.append(f"threshold {answer.threshold:.3g}")
     if answer.regions is not None:
         details.append(_count(len(answer.regions), "anomalous region"))
     return f"{answer.path or 'image'}: {answer.verdict or 'no verdict'} ({', '.join(details)})"
