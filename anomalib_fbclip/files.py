@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Safetensors files that are complete or not there, and their metadata."""
+"""Files that are complete or not there, and the metadata of safetensors files."""
 
 import tempfile
 from collections.abc import Mapping
@@ -10,6 +10,20 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file. One that stood there is replaced only by a complete one.
+
+    Args:
+        path (Path): The file.
+        content (bytes): What it holds.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        temporary = Path(folder) / path.name
+        temporary.write_bytes(content)
+        temporary.replace(path)
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:

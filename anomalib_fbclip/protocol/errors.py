@@ -1,0 +1,8 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What keeps the protocol from being run."""
+
+
+class ProtocolError(Exception):
+    """The protocol cannot begin; the message says in one line why, and what to do."""

@@ -1,0 +1,143 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Rows of results: kept in a CSV file, from which a run goes on, and shown as tables."""
+
+import csv
+import io
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.table import Table
+
+from anomalib_fbclip.files import replace_file
+
+from .errors import ProtocolError
+
+METRICS = {
+    "image_AUROC": "image AUROC",
+    "image_AUPR": "image AP",
+    "pixel_AUROC": "pixel AUROC",
+    "pixel_AUPRO": "pixel AUPRO",
+}
+"""Title of each metric by its name."""
+
+MEAN = "mean"
+"""What stands in the place of the category in the row of the means."""
+
+COLUMNS = ("category", *METRICS, "normal", "anomalous", "settings")
+
+
+class Row(NamedTuple):
+    """Results of one category.
+
+    Attributes:
+        category (str): Name of the category.
+        metrics (dict[str, float]): Those of ``METRICS`` that are defined, 0..1.
+        normal (int): Number of normal test images.
+        anomalous (int): Number of anomalous test images.
+        settings (str): What the results depend on, but for the category.
+    """
+
+    category: str
+    metrics: dict[str, float]
+    normal: int
+    anomalous: int
+    settings: str
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read the rows of a file, without means.
+
+    Args:
+        path (Path): The CSV file. It may not exist yet.
+
+    Returns:
+        list[Row]: The rows.
+
+    Raises:
+        ProtocolError: If the file is another one than :func:`write_rows` writes.
+    """
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [_parse_row(values) for values in csv.DictReader(file)]
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"{path} is no table of results: {error!r}. Move it away, or give another --output"
+        raise ProtocolError(msg) from error
+    return [row for row in rows if row.category != MEAN]
+
+
+def _parse_row(values: dict[str, str]) -> Row:
+    return Row(
+        category=values["category"],
+        metrics={name: float(values[name]) for name in METRICS if values[name]},
+        normal=int(values["normal"]),
+        anomalous=int(values["anomalous"]),
+        settings=values["settings"],
+    )
+
+
+def write_rows(path: Path, rows: Sequence[Row]) -> None:
+    """Write a CSV file: for each settings the rows, and their means.
+
+    Args:
+        path (Path): The file. One that stood there is replaced only by a complete one.
+        rows (Sequence[Row]): The rows.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for settings in dict.fromkeys(row.settings for row in rows):
+        for row in with_mean([row for row in rows if row.settings == settings]):
+            values = [f"{row.metrics[name]:.6f}" if name in row.metrics else "" for name in METRICS]
+            writer.writerow([row.category, *values, row.normal, row.anomalous, row.settings])
+    replace_file(path, text.getvalue().encode())
+
+
+def add_rows(path: Path, rows: Iterable[Row]) -> None:
+    """Add rows to a file, each in the place of one of the same category and settings."""
+    merged = {(row.settings, row.category): row for row in (*read_rows(path), *rows)}
+    write_rows(path, list(merged.values()))
+
+
+def with_mean(rows: Sequence[Row]) -> list[Row]:
+    """Add a row with the mean of each metric over the categories for which it is defined."""
+    columns = {name: [row.metrics[name] for row in rows if name in row.metrics] for name in METRICS}
+    means = {name: statistics.fmean(values) for name, values in columns.items() if values}
+    normal, anomalous = sum(row.normal for row in rows), sum(row.anomalous for row in rows)
+    return [*rows, Row(MEAN, means, normal, anomalous, rows[0].settings)]
+
+
+def to_markdown(title: str, rows: Sequence[Row]) -> str:
+    """Write rows and their means as a table in Markdown, in percent.
+
+    Args:
+        title (str): Title of the first column.
+        rows (Sequence[Row]): The rows.
+
+    Returns:
+        str: The table.
+    """
+    lines = [f"| {title} | {' | '.join(METRICS.values())} |", "|---" + "|---:" * len(METRICS) + "|"]
+    lines += [f"| {row.category} | {' | '.join(_percentages(row))} |" for row in with_mean(rows)]
+    return "\n".join(lines) + "\n"
+
+
+def to_table(title: str, rows: Sequence[Row]) -> Table:
+    """Make a table of the rows and their means for the screen, in percent."""
+    table = Table("category", title=title)
+    for name in METRICS.values():
+        table.add_column(name, justify="right")
+    for row in with_mean(rows):
+        if row.category == MEAN:
+            table.add_section()
+        table.add_row(row.category, *_percentages(row))
+    return table
+
+
+def _percentages(row: Row) -> list[str]:
+    return [f"{100 * row.metrics[name]:.1f}" if name in row.metrics else "-" for name in METRICS]

@@ -1,0 +1,68 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Categories that are found on the disk."""
+
+from pathlib import Path
+
+import pytest
+from anomalib.data import MPDD, AnomalibDataModule, BTech, Folder, Kolektor, MVTecAD, RealIAD, Visa
+
+from anomalib_fbclip.data import MetaJson
+from anomalib_fbclip.protocol.categories import find_categories
+from anomalib_fbclip.protocol.errors import ProtocolError
+from datasets import WRITERS
+
+
+@pytest.mark.parametrize(
+    ("name", "datamodule", "expected"),
+    [
+        ("mvtec_ad", MVTecAD, ["bottle", "cable"]),
+        ("visa", Visa, ["candle", "pcb1"]),
+        ("mpdd", MPDD, ["bracket_black", "tubes"]),
+        ("btad", BTech, ["01", "02"]),
+        ("real_iad", RealIAD, ["audiojack", "toy"]),
+        ("kolektor_sdd", Kolektor, ["Kolektor"]),
+        ("dagm", MetaJson, ["Class1", "Class10"]),
+    ],
+)
+def test_datasets(tmp_path: Path, name: str, datamodule: type[AnomalibDataModule], expected: list[str]) -> None:
+    WRITERS[name](tmp_path)
+    assert find_categories(datamodule(root=tmp_path)) == expected
+    assert find_categories(datamodule(root=tmp_path), expected[::-1]) == expected[::-1]
+
+
+def test_visa_after_anomalib_sorted_it(tmp_path: Path) -> None:
+    WRITERS["visa"](tmp_path)
+    Visa(root=tmp_path, category="candle").prepare_data()
+    assert {"candle", "pcb1"} <= set(find_categories(Visa(root=tmp_path)))
+
+
+def test_folder(tmp_path: Path) -> None:
+    datamodule = Folder(name="nuts", root=tmp_path, normal_dir="good")
+    assert find_categories(datamodule) == ["nuts"]
+
+
+def test_categories_of_the_file(tmp_path: Path) -> None:
+    WRITERS["dagm"](tmp_path)
+    assert find_categories(MetaJson(root=tmp_path, categories="Class10")) == ["Class10"]
+
+
+@pytest.mark.parametrize("datamodule", [MVTecAD, MetaJson, Kolektor])
+def test_no_folder(tmp_path: Path, datamodule: type[AnomalibDataModule]) -> None:
+    with pytest.raises(ProtocolError, match=r"folder of the dataset does not exist: .*nowhere"):
+        find_categories(datamodule(root=tmp_path / "nowhere"))
+
+
+def test_no_categories(tmp_path: Path) -> None:
+    (tmp_path / "photographs").mkdir()
+    with pytest.raises(ProtocolError, match="no categories of MVTecAD in"):
+        find_categories(MVTecAD(root=tmp_path))
+    with pytest.raises(ProtocolError, match=r"no file meta\.json"):
+        find_categories(MetaJson(root=tmp_path))
+
+
+def test_unknown_category(tmp_path: Path) -> None:
+    WRITERS["mpdd"](tmp_path)
+    with pytest.raises(ProtocolError, match=r"no category pill in .*Found: bracket_black, tubes"):
+        find_categories(MPDD(root=tmp_path), ["tubes", "pill"])

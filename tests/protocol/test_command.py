@@ -1,0 +1,217 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The protocol as a command."""
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from anomalib.data import MVTecAD
+from anomalib.engine import Engine
+from anomalib.pipelines.components.runners import SerialRunner
+
+from anomalib_fbclip import FBClip
+from anomalib_fbclip.protocol import job
+from anomalib_fbclip.protocol.__main__ import main
+from anomalib_fbclip.protocol.job import Plan, ProtocolJob, ProtocolJobGenerator, RecordingParallelRunner, choose_runner
+from anomalib_fbclip.protocol.results import METRICS, read_rows
+from datasets import WRITERS
+from support.command_line import run
+
+NANO = ("--model.backbone", "fbclip-nano", "--accelerator", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def small(small_backbone: str, small_adapters: Path) -> tuple[str, ...]:
+    """Arguments for a model that is smaller still than fbclip-nano."""
+    return ("--model.backbone", small_backbone, "--model.weights", str(small_adapters), "--accelerator", "cpu")
+
+
+def of_mvtec(root: Path) -> tuple[str, ...]:
+    return ("--data", "MVTecAD", "--data.root", str(root), "--data.num_workers", "0", "--output", "results")
+
+
+@pytest.fixture
+def tested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Categories that are really tested, as they are."""
+    names: list[str] = []
+    evaluate = ProtocolJob._evaluate
+
+    def note(self: ProtocolJob, task_id: int | None) -> object:
+        names.append(self.category)
+        return evaluate(self, task_id)
+
+    monkeypatch.setattr(ProtocolJob, "_evaluate", note)
+    return names
+
+
+def test_table_of_all_categories(mvtec: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([*NANO, *of_mvtec(mvtec)]) == 0
+    screen = capsys.readouterr()
+    assert "[1/2] bottle: image AUROC" in screen.err
+    assert "FB-CLIP on MVTecAD, 2 of 2 categories, in percent" in screen.out
+    with Path("results/MVTecAD.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["category"] for row in rows] == ["bottle", "cable", "mean"]
+    for name in METRICS:
+        values = [float(row[name]) for row in rows]
+        assert values[2] == pytest.approx(sum(values[:2]) / 2, abs=1e-6)
+    markdown = Path("results/MVTecAD.md").read_text(encoding="utf-8").splitlines()
+    assert markdown[-1].startswith(f"| mean | {100 * float(rows[2]['image_AUROC']):.1f} |")
+    assert sorted(path.name for path in Path("results").iterdir()) == ["MVTecAD.csv", "MVTecAD.md"]
+
+
+def test_same_as_anomalib_test(mvtec: Path) -> None:
+    assert main([*NANO, *of_mvtec(mvtec), "--categories", "[cable]"]) == 0
+    (row,) = read_rows(Path("results/MVTecAD.csv"))
+    model = FBClip("fbclip-nano", visualizer=False)
+    datamodule = MVTecAD(root=mvtec, category="cable", num_workers=0)
+    (expected,) = Engine(accelerator="cpu", devices=1).test(model, datamodule=datamodule)
+    assert row.metrics == pytest.approx(expected, abs=1e-5)
+
+
+def test_each_category_as_if_it_were_the_only_one(mvtec: Path, small: tuple[str, ...]) -> None:
+    for output, categories in (("alone", "[cable]"), ("both", "[bottle, cable]")):
+        assert main([*small, *of_mvtec(mvtec), "--output", output, "--categories", categories]) == 0
+    assert read_rows(Path("alone/MVTecAD.csv"))[0] == read_rows(Path("both/MVTecAD.csv"))[1]
+
+
+def test_goes_on_where_it_was_interrupted(
+    mvtec: Path,
+    small: tuple[str, ...],
+    tested: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    evaluate = ProtocolJob._evaluate
+
+    def interrupt(self: ProtocolJob, task_id: int | None) -> object:
+        if self.category == "cable":
+            raise KeyboardInterrupt
+        return evaluate(self, task_id)
+
+    with monkeypatch.context() as context:
+        context.setattr(ProtocolJob, "_evaluate", interrupt)
+        assert main([*small, *of_mvtec(mvtec)]) == 130
+    assert tested == ["bottle"]
+    assert "goes on" in capsys.readouterr().err
+    assert main([*small, *of_mvtec(mvtec)]) == 0
+    assert tested == ["bottle", "cable"]
+    assert "1 of 2 categories are in results/MVTecAD.csv already" in capsys.readouterr().err
+    assert main([*small, *of_mvtec(mvtec)]) == 0
+    assert tested == ["bottle", "cable"]
+
+
+def test_other_settings_are_tested_again(mvtec: Path, small: tuple[str, ...], tested: list[str]) -> None:
+    arguments = [*small, *of_mvtec(mvtec), "--categories", "[cable]"]
+    assert main(arguments) == 0
+    assert main([*arguments, "--model.views", "[identity]"]) == 0
+    assert main([*arguments, "--data.eval_batch_size", "2"]) == 0
+    assert tested == ["cable", "cable"]
+    first, second = read_rows(Path("results/MVTecAD.csv"))
+    assert first.settings != second.settings
+    assert '"views": ["identity"]' in second.settings
+
+
+def test_a_category_that_fails(
+    mvtec: Path,
+    small: tuple[str, ...],
+    capsys: pytest.CaptureFixture,
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "datasets"
+    root.mkdir()
+    (root / "bottle").symlink_to(mvtec / "bottle", target_is_directory=True)
+    (root / "cable" / "test").mkdir(parents=True)
+    assert main([*small, *of_mvtec(root)]) == 1
+    screen = capsys.readouterr()
+    assert "[2/2] cable failed: Found 0 images in" in screen.err
+    assert "Traceback" not in screen.err
+    assert "1 of 2 categories" in screen.out
+    assert [row.category for row in read_rows(Path("results/MVTecAD.csv"))] == ["bottle"]
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics"),
+    [("isic", {"pixel_AUROC", "pixel_AUPRO"}), ("head_ct", {"image_AUROC", "image_AUPR"})],
+)
+def test_what_is_not_defined_is_left_out(tmp_path: Path, small: tuple[str, ...], name: str, metrics: set[str]) -> None:
+    root = tmp_path / "dataset"
+    root.mkdir()
+    WRITERS[name](root)
+    arguments = ("--data", "MetaJson", "--data.root", str(root), "--data.num_workers", "0", "--output", "results")
+    assert main([*small, *arguments]) == 0
+    (row,) = read_rows(Path("results/dataset.csv"))
+    assert row.metrics.keys() == metrics
+    assert " - |" in Path("results/dataset.md").read_text(encoding="utf-8")
+
+
+def test_options_in_a_file(mvtec: Path, small_backbone: str, small_adapters: Path) -> None:
+    options = {
+        "data": {"class_path": "anomalib.data.MVTecAD", "init_args": {"root": str(mvtec), "num_workers": 0}},
+        "model": {"backbone": small_backbone, "weights": str(small_adapters)},
+        "categories": ["cable"],
+        "accelerator": "cpu",
+        "output": "elsewhere",
+    }
+    Path("protocol.yaml").write_text(yaml.safe_dump(options), encoding="utf-8")
+    assert main(["--config", "protocol.yaml"]) == 0
+    assert [row.category for row in read_rows(Path("elsewhere/MVTecAD.csv"))] == ["cable"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "data"),
+        (("--data", "MVTecXY"), "MVTecXY"),
+        (("--data", "MVTecAD", "--data.root", "nowhere"), "folder of the dataset does not exist: nowhere"),
+        (("--data", "MVTecAD", "--data.root", "."), "no categories of MVTecAD"),
+        (("--data", "MVTecAD", "--model.backbone", "ViT-L-14-337"), "Unknown backbone 'ViT-L-14-337'"),
+        (("--data", "MVTecAD", "--modle", "x"), "modle"),
+        (("--data", "RealIAD", "--data.category", "bottle"), "Category bottle not found"),
+    ],
+)
+def test_cannot_begin(arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture) -> None:
+    assert main([*arguments, "--output", "results"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert not Path("results").exists()
+
+
+def test_one_process_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def choose(accelerator: str, devices: int) -> object:
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
+        return choose_runner(ProtocolJobGenerator(Plan("{}", {}, accelerator, "", Path("x.csv")), ["a"]))
+
+    assert isinstance(choose("auto", 1), SerialRunner)
+    assert isinstance(choose("cpu", 4), SerialRunner)
+    parallel = choose("auto", 4)
+    assert isinstance(parallel, RecordingParallelRunner)
+    assert parallel.n_jobs == 4
+
+
+@pytest.mark.slow
+def test_two_processes(mvtec: Path) -> None:
+    data = {"class_path": "anomalib.data.MVTecAD", "init_args": {"root": str(mvtec), "num_workers": 0}}
+    plan = Plan('{"backbone": "fbclip-nano"}', data, "cpu", "settings", Path("results/MVTecAD.csv").absolute())
+    RecordingParallelRunner(ProtocolJobGenerator(plan, ["bottle", "cable"]), n_jobs=2).run({})
+    rows = read_rows(plan.file)
+    assert sorted(row.category for row in rows) == ["bottle", "cable"]
+    job.load_model.cache_clear()
+    for row in rows:
+        assert ProtocolJob(plan, row.category, "")._evaluate(None).metrics == pytest.approx(row.metrics, abs=1e-5)
+
+
+def test_module(tmp_path: Path) -> None:
+    result = run(tmp_path, sys.executable, "-m", "anomalib_fbclip.protocol", "--data", "MVTecAD", "--data.root", "no")
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("error: The folder of the dataset does not exist: no.")

@@ -1,0 +1,97 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tables of results."""
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from anomalib_fbclip.protocol.errors import ProtocolError
+from anomalib_fbclip.protocol.results import MEAN, METRICS, Row, add_rows, read_rows, to_markdown, to_table, with_mean
+
+
+def row(category: str, *values: float | None, settings: str = '{"a": 1, "b": "x,y"}') -> Row:
+    metrics = {name: value for name, value in zip(METRICS, values, strict=True) if value is not None}
+    return Row(category, metrics, 3, 2, settings)
+
+
+ROWS = [row("bottle", 0.5, 0.6, 0.7, 0.8), row("cable", 0.7, None, 0.9, 1.0)]
+
+
+def test_mean_is_over_the_categories_for_which_a_metric_is_defined() -> None:
+    mean = with_mean(ROWS)[-1]
+    assert mean.category == MEAN
+    assert mean.metrics == pytest.approx(dict(zip(METRICS, (0.6, 0.6, 0.8, 0.9), strict=True)))
+    assert (mean.normal, mean.anomalous) == (6, 4)
+
+
+def test_csv(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "parts.csv"
+    assert read_rows(path) == []
+    add_rows(path, ROWS[:1])
+    add_rows(path, ROWS[1:])
+    assert read_rows(path) == ROWS
+    header, *lines = path.read_text().splitlines()
+    assert header == "category,image_AUROC,image_AUPR,pixel_AUROC,pixel_AUPRO,normal,anomalous,settings"
+    assert [line.split(",")[0] for line in lines] == ["bottle", "cable", "mean"]
+    assert lines[1].startswith("cable,0.700000,,0.900000,1.000000,3,2,")
+    assert [file.name for file in path.parent.iterdir()] == ["parts.csv"]
+
+
+def test_each_settings_have_means_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "parts.csv"
+    other = row("bottle", 0.1, 0.1, 0.1, 0.1, settings="other")
+    add_rows(path, [*ROWS, other])
+    add_rows(path, [row("cable", 0.9, 0.9, 0.9, 0.9)])
+    lines = [line.split(",")[:2] for line in path.read_text().splitlines()[1:]]
+    assert lines == [
+        ["bottle", "0.500000"],
+        ["cable", "0.900000"],
+        ["mean", "0.700000"],
+        ["bottle", "0.100000"],
+        ["mean", "0.100000"],
+    ]
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "category,image_AUROC\nbottle,high\n"])
+def test_another_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "parts.csv"
+    path.write_text(text)
+    with pytest.raises(ProtocolError, match=r"parts\.csv is no table of results"):
+        add_rows(path, ROWS)
+    assert path.read_text() == text
+
+
+def test_interrupted_writing_leaves_what_stood_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "parts.csv"
+    add_rows(path, ROWS)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match="No space left"):
+        add_rows(path, [row("pill", 0, 0, 0, 0)])
+    assert read_rows(path) == ROWS
+    assert [file.name for file in tmp_path.iterdir()] == ["parts.csv"]
+
+
+def test_markdown() -> None:
+    assert to_markdown("parts", ROWS).splitlines() == [
+        "| parts | image AUROC | image AP | pixel AUROC | pixel AUPRO |",
+        "|---|---:|---:|---:|---:|",
+        "| bottle | 50.0 | 60.0 | 70.0 | 80.0 |",
+        "| cable | 70.0 | - | 90.0 | 100.0 |",
+        "| mean | 60.0 | 60.0 | 80.0 | 90.0 |",
+    ]
+
+
+def test_table_on_the_screen() -> None:
+    console = Console(width=100)
+    with console.capture() as capture:
+        console.print(to_table("FB-CLIP on parts", ROWS))
+    text = capture.get()
+    assert "FB-CLIP on parts" in text
+    assert [word in text for word in ("bottle", "100.0", "mean", "pixel AUPRO")] == [True] * 4
