@@ -220,18 +220,26 @@ def test_what_is_in_use_is_logged_once(
 
 
 def test_the_answer_for_one_photograph(
-    tmp_path: Path, small_backbone: str, small_adapters: Path, photographs: Path
+    tmp_path: Path,
+    small_backbone: str,
+    small_adapters: Path,
+    photographs: Path,
 ) -> None:
-    """With a threshold of the user's, as typed on the command line."""
+    """With a threshold and a visualizer of the user's, as typed on the command line."""
     result = anomalib(
         tmp_path,
         "predict",
         *("--model", "FBClip", "--model.backbone", small_backbone, "--model.weights", small_adapters),
         *("--model.image_threshold", "0", "--data", photographs / "a.png"),
+        *("--model.visualizer", "ImageVisualizer", "--model.visualizer.output_dir", "heatmaps"),
+        *("--model.visualizer.fields", "[anomaly_map]", "--model.visualizer.field_size", "[48, 32]"),
     )
     assert result.returncode == 0, result.stderr
     (row,) = read_table(tmp_path)
     assert f"{photographs / 'a.png'}: anomalous (score {row['score']:.3f}, threshold 0, " in result.stdout
+    assert "Heatmaps: heatmaps" in result.stdout
+    (heatmap,) = (tmp_path / "heatmaps").rglob("a.png")
+    assert Image.open(heatmap).height == 32
     log = " ".join((result.stdout + result.stderr).split())
     assert "FBClip: backbone fbclip-test-small with weights random" in log
 
