@@ -46,6 +46,7 @@ def finish_onnx(path: Path, description: Mapping[str, str]) -> None:
     # torch's own optimisation takes longer than the export, and makes copies of one constant for each of its uses.
     Sequential(InlinePass(), CommonSubexpressionEliminationPass())(model)
     fold_constants(model, onnx_shape_inference=False)
+    _make_constant_choices(model.graph)
     Sequential(
         RemoveUnusedNodesPass(),
         LiftConstantsToInitializersPass(),
@@ -64,6 +65,22 @@ def _name_precise_nodes(graph: ir.Graph) -> None:
         scopes = ast.literal_eval(node.metadata_props.get(SCOPES_KEY, "[]"))
         if any(scope in PRECISE_MODULES for scope in scopes):
             node.name = f"{PRECISE_PREFIX}{node.name}"
+
+
+def _make_constant_choices(graph: ir.Graph) -> None:
+    """Choose where a condition is constant: thresholds that were not fitted are NaN, which not every runtime bears."""
+    for node in graph:
+        if node.op_type != "Where":
+            continue
+        condition, if_true, if_false = node.inputs
+        value = None if condition is None else ir.convenience.get_const_tensor(condition)
+        if value is None or value.size != 1:
+            continue
+        chosen = if_true if value.numpy().item() else if_false
+        if chosen is not None and chosen.shape == node.outputs[0].shape:
+            node.op_type = "Identity"
+            node.replace_input_with(0, chosen)
+            node.resize_inputs(1)
 
 
 def _forget_shapes(graph: ir.Graph) -> None:
