@@ -238,7 +238,7 @@ def test_benchmark_app(openvino_files, tmp_path: Path) -> None:
 def test_a_fixed_input_size(light_model: FBClip, tmp_path: Path, photographs) -> None:
     path = light_model.to_openvino(tmp_path, input_size=(90, 70))
     compiled = compile_exact(path)
-    assert compiled.input(0).get_partial_shape()[1:].to_shape() == [3, 90, 70]
+    assert [str(side) for side in compiled.input(0).get_partial_shape()][1:] == ["3", "90", "70"]
     image = read(photographs["smaller"])
     with torch.no_grad():
         expected = light_model(torch.from_numpy(image))
