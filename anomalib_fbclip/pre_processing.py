@@ -43,7 +43,9 @@ class AntialiasedResize(nn.Module):
             resize_matrix(side, resized_side, kernel, images.device).to(images.dtype)
             for side, resized_side in zip(images.shape[-2:], self.size, strict=True)
         )
-        return vertical @ images @ horizontal.mT
+        # In this order: a fixed size makes the matrices constant, and after one from the right OpenVINO 2026.4 takes
+        # the normalisation's channels for columns and refuses the graph.
+        return vertical @ (images @ horizontal.mT)
 
 
 class AntialiasedPreProcessor(PreProcessor):
