@@ -142,6 +142,7 @@ def _rows_of(plan: Plan, categories: list[str]) -> dict[str, Row]:
 def _run_jobs(plan: Plan, categories: list[str]) -> bool:
     """Run the jobs, and tell whether all succeeded. Each job says itself why it failed."""
     logging.getLogger("anomalib.pipelines").setLevel(logging.CRITICAL)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # devices, for each category
     try:
         choose_runner(ProtocolJobGenerator(plan, categories)).run({})
     except (SerialExecutionError, ParallelExecutionError):

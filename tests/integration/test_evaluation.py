@@ -48,6 +48,15 @@ def test_scores_are_those_of_the_model(tmp_path: Path, small_backbone: str, smal
     assert results == pytest.approx(expected, abs=1e-4)
 
 
+@pytest.mark.parametrize("evaluator", [True, Evaluator()])
+def test_order_of_callbacks(small_backbone: str, small_adapters: Path, evaluator: Evaluator | bool) -> None:
+    """Another evaluator may need the decisions that the post-processor makes."""
+    model = FBClip(backbone=small_backbone, weights=small_adapters, evaluator=evaluator)
+    callbacks = model.configure_callbacks()
+    is_first = callbacks.index(model.evaluator) < callbacks.index(model.post_processor)
+    assert is_first == (evaluator is True)
+
+
 def test_data_without_masks(tmp_path: Path, small_backbone: str, small_adapters: Path, mvtec: Path) -> None:
     datamodule = Folder(
         name="bottles",

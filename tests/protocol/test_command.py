@@ -4,6 +4,7 @@
 """The protocol as a command."""
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -200,9 +201,10 @@ def test_one_process_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes(mvtec: Path) -> None:
+def test_two_processes(mvtec: Path, small_backbone: str, small_adapters: Path) -> None:
     data = {"class_path": "anomalib.data.MVTecAD", "init_args": {"root": str(mvtec), "num_workers": 0}}
-    plan = Plan('{"backbone": "fbclip-nano"}', data, "cpu", "settings", Path("results/MVTecAD.csv").absolute())
+    model = json.dumps({"backbone": small_backbone, "weights": str(small_adapters)})
+    plan = Plan(model, data, "cpu", "settings", Path("results/MVTecAD.csv").absolute())
     RecordingParallelRunner(ProtocolJobGenerator(plan, ["bottle", "cable"]), n_jobs=2).run({})
     rows = read_rows(plan.file)
     assert sorted(row.category for row in rows) == ["bottle", "cable"]
