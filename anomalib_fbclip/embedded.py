@@ -37,8 +37,8 @@ EMBEDDED = {
         clip=nano.CLIP_FILE,
         adapters=nano.ADAPTERS_FILE,
         # The paper's five layers and 8 x 64 channels would cost several times what so small an image tower does.
-        feature_layers=(1, 2, 3, 5, 6),
-        attention_size=AttentionSize(heads=8, head_width=64),
+        feature_layers=(2, 4, 6),
+        attention_size=AttentionSize(heads=4, head_width=32),
     ),
 }
 """The embedded backbones by name."""

@@ -32,10 +32,15 @@ from torchvision.transforms.v2 import Transform
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import SyntheticParts
 from anomalib_fbclip.disentanglement import VIEWS
-from anomalib_fbclip.procedural import HELD_OUT_CATEGORIES
+from anomalib_fbclip.procedural import HELD_OUT_CATEGORIES, VALIDATION_CATEGORIES, VALIDATION_DEFECTS
 from anomalib_fbclip.text_fusion import STRATEGY_WEIGHTS
 
 from . import NAME
+from .images import DEFECT, TrainingImage, draw_training_image
+from .photographs import VALIDATION_PHOTOGRAPHS
+
+VALIDATION_SIZE = 192
+"""Side of the drawn images of photographed textures, in pixels."""
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"}
 
@@ -157,6 +162,40 @@ def draw_unseen_categories(root: Path, images: int = 60) -> dict[str, list[Label
     return {category: list_images(root / category) for category in HELD_OUT_CATEGORIES}
 
 
+def draw_validation_sets(root: Path, images: int = 60) -> dict[str, list[LabelledImage]]:
+    """Draw what training decisions are made by: kinds that are neither trained on nor held out.
+
+    Args:
+        root (Path): Folder for them.
+        images (int, optional): Number of normal images, and number of anomalous images, of each procedural category; of
+            each photographed texture there are as many in all as of a category.
+            Defaults to ``60``.
+
+    Returns:
+        dict[str, list[LabelledImage]]: Test images by category and by photograph.
+    """
+    for category in VALIDATION_CATEGORIES:
+        SyntheticParts(root, category, train_images=1, test_images=images).prepare_data()
+    for photograph in VALIDATION_PHOTOGRAPHS:
+        for seed in range(2 * images):
+            sample = draw_training_image(seed, VALIDATION_SIZE, [photograph], VALIDATION_DEFECTS, photographed=1.0)
+            save_labelled(root / photograph.noun, seed, sample)
+    names = [*VALIDATION_CATEGORIES, *(photograph.noun for photograph in VALIDATION_PHOTOGRAPHS)]
+    return {name: list_images(root / name) for name in names}
+
+
+def save_labelled(category: Path, number: int, sample: TrainingImage) -> None:
+    """Write an image and the mask of its defect, if it has one, to a category's folder in MVTec AD's layout."""
+    mask = sample.regions == DEFECT
+    image_path = category / "test" / ("defect" if mask.any() else "good") / f"{number:03}.png"
+    mask_path = category / "ground_truth" / "defect" / f"{number:03}_mask.png"
+    for path in (image_path, mask_path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sample.image).save(image_path)
+    if mask.any():
+        Image.fromarray(mask).save(mask_path)
+
+
 def variants() -> dict[str, dict[str, Any]]:
     """List what is measured beside the model as it is: arguments of FBClip by the name of a row."""
     without_view = {f"without {view} view": {"views": [other for other in VIEWS if other != view]} for view in VIEWS}
@@ -192,6 +231,7 @@ def main(
     pretrained: Path | None = None,
     photographs: Path | None = None,
     ablation: bool = True,
+    validation: bool = False,
 ) -> None:
     """Print the table of fbclip-nano's model card, in Markdown.
 
@@ -201,11 +241,12 @@ def main(
         pretrained: Weights of the CLIP that they belong to. Those of the package if there are none.
         photographs: Folder of categories in MVTec AD's layout.
         ablation: Whether to measure the parts of the first adapters too, by switching each off.
+        validation: Whether to measure on the kinds that training decisions are made by, instead of the unseen ones.
     """
     files: list[str | Path] = list(adapters) if adapters else ["auto"]
     models = [FBClip(NAME, pretrained=pretrained, weights=file) for file in files]
     with tempfile.TemporaryDirectory() as folder:
-        categories = draw_unseen_categories(Path(folder))
+        categories = (draw_validation_sets if validation else draw_unseen_categories)(Path(folder))
         if photographs:
             folders = [path for path in sorted(photographs.iterdir()) if (path / "test").is_dir()]
             categories |= {f"{path.name} (photographs)": list_images(path) for path in folders}
@@ -213,6 +254,8 @@ def main(
         for name, arguments in variants().items() if ablation else ():
             variant = FBClip(**{"backbone": NAME, "pretrained": pretrained, "weights": files[0], **arguments})
             rows[name] = [measure(variant, categories)]
+    if validation:
+        rows = {name: [{**run, "mean": mean_accuracy(run)} for run in runs] for name, runs in rows.items()}
     print(to_markdown(rows))
     for batch_size in (1, 16):
         speed = images_per_second(models[0], batch_size)
@@ -222,6 +265,11 @@ def main(
 def measure(model: FBClip, categories: Mapping[str, Sequence[LabelledImage]]) -> dict[str, Accuracy]:
     """Measure a model on several categories."""
     return {name: evaluate(model, images) for name, images in categories.items()}
+
+
+def mean_accuracy(run: Mapping[str, Accuracy]) -> Accuracy:
+    """Average the accuracy over the categories."""
+    return Accuracy(*(statistics.mean(values) for values in zip(*run.values(), strict=True)))
 
 
 def to_markdown(rows: Mapping[str, Sequence[Mapping[str, Accuracy]]]) -> str:

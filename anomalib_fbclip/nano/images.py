@@ -86,6 +86,7 @@ def draw_training_image(
     size: int,
     photographs: Sequence[Photograph] = TRAINING_PHOTOGRAPHS,
     defect_kinds: Sequence[str] = TRAINING_DEFECTS,
+    photographed: float = PHOTOGRAPHED,
 ) -> TrainingImage:
     """Draw an image of something that is not held out, every second time with a defect.
 
@@ -96,6 +97,8 @@ def draw_training_image(
             Defaults to ``TRAINING_PHOTOGRAPHS``.
         defect_kinds (Sequence[str], optional): Defects, keys of ``procedural.DEFECTS``; there are also mixed textures.
             Defaults to ``TRAINING_DEFECTS``.
+        photographed (float, optional): Share of the scenes with texture from photographs.
+            Defaults to ``PHOTOGRAPHED``.
 
     Returns:
         TrainingImage: The image.
@@ -106,7 +109,7 @@ def draw_training_image(
     kinds = list(mixed) if rng.random() < MIXED else list(defect_kinds)
     defect = str(rng.choice(kinds)) if rng.integers(2) else None
     while True:
-        draw = _draw_photographed if rng.random() < PHOTOGRAPHED else _draw_procedural
+        draw = _draw_photographed if rng.random() < photographed else _draw_procedural
         subject = draw(rng, size, photographs)
         with suppress(InvisibleDefectError):  # another subject shows it
             image, mask = photograph(subject.scene, seed, defect, defects)

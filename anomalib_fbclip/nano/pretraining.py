@@ -230,8 +230,9 @@ class Pretraining(pl.LightningModule):
             torch.optim.Muon(matrices, self.learning_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, self.learning_rate, betas=(0.9, 0.98), weight_decay=0.05),
         ]
+        rise = max(0.1, 2 / self.steps)  # as a share; OneCycleLR divides by the number of steps less one
         schedules: list[LRScheduler] = [
-            OneCycleLR(optimizer, self.learning_rate, self.steps, pct_start=0.1, cycle_momentum=False)
+            OneCycleLR(optimizer, self.learning_rate, self.steps, pct_start=rise, cycle_momentum=False)
             for optimizer in optimizers
         ]
         return optimizers, schedules

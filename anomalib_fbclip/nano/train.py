@@ -81,6 +81,7 @@ def pretrain(output: Path, steps: int, batch_size: int, seed: int, *, compiled: 
         max_epochs=1,
         precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
         logger=CSVLogger(output, name=None, version="log"),
+        log_every_n_steps=1,
         enable_checkpointing=False,
         default_root_dir=output,
     )
@@ -159,9 +160,9 @@ def fit_adapters(clip_file: Path, images: Path, output: Path, epochs: int, learn
 
 def train(
     output: Path,
-    steps: int = 4600,
-    batch_size: int = 16,
-    adapter_images: int = 1200,
+    steps: int = 2600,
+    batch_size: int = 32,
+    adapter_images: int = 2400,
     adapter_epochs: int = 2,
     adapter_learning_rate: float = 2e-3,
     seed: int = 0,

@@ -33,17 +33,17 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_unseen_procedural_categories(model: FBClip, parts: Path) -> None:
     found = torch.tensor([evaluate(model, list_images(parts / category)) for category in HELD_OUT_CATEGORIES])
     image_auroc, pixel_auroc = found.mean(dim=0).tolist()
-    assert image_auroc > 0.72  # 0.752 measured
-    assert pixel_auroc > 0.915  # 0.927 measured
+    assert image_auroc > 0.755  # 0.784 measured
+    assert pixel_auroc > 0.92  # 0.931 measured
 
 
 def test_photographs_of_hazelnuts(model: FBClip, real_data: Path) -> None:
     image_auroc, pixel_auroc = evaluate(model, list_images(real_data / "hazelnut"))
-    assert image_auroc > 0.75  # 0.833 measured
-    assert pixel_auroc > 0.93  # 0.951 measured
+    assert image_auroc > 0.95  # 1.000 measured
+    assert pixel_auroc > 0.92  # 0.934 measured
 
 
 def test_photographs_of_cookies(model: FBClip, real_data: Path) -> None:
-    # The images are not ranked as they should be, as the model card says: there is nothing to hold.
-    _, pixel_auroc = evaluate(model, list_images(real_data / "cookie"))
-    assert pixel_auroc > 0.77  # 0.791 measured
+    image_auroc, pixel_auroc = evaluate(model, list_images(real_data / "cookie"))
+    assert image_auroc > 0.6  # 0.680 measured
+    assert pixel_auroc > 0.81  # 0.830 measured

@@ -6,14 +6,26 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from anomalib.engine import Engine
 from anomalib.metrics import AUROC, Evaluator
+from PIL import Image
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import SyntheticParts
 from anomalib_fbclip.nano import evaluate as evaluate_module
-from anomalib_fbclip.nano.evaluate import Accuracy, evaluate, list_images, main, summarize, to_markdown, variants
+from anomalib_fbclip.nano.evaluate import (
+    Accuracy,
+    draw_validation_sets,
+    evaluate,
+    list_images,
+    main,
+    mean_accuracy,
+    summarize,
+    to_markdown,
+    variants,
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +71,24 @@ def test_missing_mask(tmp_path: Path) -> None:
 def test_no_images(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="has no images in test/good"):
         list_images(tmp_path)
+
+
+def test_validation_sets_are_labelled(tmp_path: Path) -> None:
+    sets = draw_validation_sets(tmp_path, images=4)
+    assert list(sets) == ["foam", "fruit", "spring", "tile", "coffee", "coin", "gravel"]
+    for images in sets.values():
+        assert len(images) == 8
+        for path, mask_path in images:
+            assert (mask_path is None) == (path.parent.name == "good")
+            if mask_path:
+                assert np.asarray(Image.open(mask_path)).any()
+    normal = [mask_path is None for images in sets.values() for _, mask_path in images]
+    assert 0.3 < np.mean(normal) < 0.7
+
+
+def test_mean_accuracy() -> None:
+    mean = mean_accuracy({"gear": Accuracy(0.5, 0.25), "leather": Accuracy(1.0, 0.75)})
+    assert mean == Accuracy(0.75, 0.5)
 
 
 def test_variants_switch_one_part_off_each() -> None:

@@ -21,7 +21,9 @@ from anomalib_fbclip.nano.pretraining import (
     patch_regions,
     region_loss,
     state_loss,
+    whitening,
 )
+from anomalib_fbclip.prompt_learner import STATES
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +94,8 @@ def test_region_and_state_loss():
 def pretraining() -> Pretraining:
     torch.manual_seed(0)
     backbone = resolve_backbone(NAME)
-    return Pretraining(open_clip.create_model(backbone), open_clip.get_tokenizer(backbone), steps=10)
+    sample = torch.randn(8, 3, 128, 128)
+    return Pretraining(open_clip.create_model(backbone), open_clip.get_tokenizer(backbone), sample, steps=10)
 
 
 def test_near_patches_have_like_positions(pretraining):
@@ -103,19 +106,49 @@ def test_near_patches_have_like_positions(pretraining):
     assert far < 0.7
 
 
-def test_a_step_learns(pretraining, monkeypatch):
-    monkeypatch.setattr(pretraining, "log", lambda *args, **kwargs: None)
+def test_whitened_patches_are_uncorrelated():
+    images = torch.randn(64, 3, 16, 24).cumsum(dim=-1)  # neighbours are alike
+    patches = F.unfold(images, (4, 8), stride=(4, 8)).mT.flatten(0, 1)
+    whitened = patches @ whitening(images, (4, 8)).mT
+    torch.testing.assert_close(whitened.mT @ whitened / len(patches), torch.eye(96), atol=0.1, rtol=0)
+
+
+def test_attention_starts_near_the_identity(pretraining):
+    """Tokens attend to what is like them, and the values take them off."""
+    for block in pretraining.clip.visual.transformer.resblocks:
+        query, key, value = block.attn.in_proj_weight.chunk(3)
+        for head in range(block.attn.num_heads):
+            rows = slice(64 * head, 64 * head + 64)
+            assert (query[rows].mT @ key[rows]).diagonal().mean() > 0.2
+        assert (block.attn.out_proj.weight @ value).diagonal().mean().item() == pytest.approx(-0.4, abs=0.03)
+
+
+def test_matrices_of_blocks_go_to_muon(pretraining):
+    (muon, adam), _ = pretraining.configure_optimizers()
+    names = {id(parameter): name for name, parameter in pretraining.named_parameters()}
+    of_muon, of_adam = (
+        {names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]}
+        for optimizer in (muon, adam)
+    )
+    assert "clip.visual.transformer.resblocks.0.attn.in_proj_weight" in of_muon
+    assert {"clip.visual.conv1.weight", "clip.token_embedding.weight", "clip.visual.proj"} <= of_adam
+    assert not of_muon & of_adam
+    trained = {name for name, parameter in pretraining.named_parameters() if parameter.requires_grad}
+    assert of_muon | of_adam == trained
+
+
+def test_steps_learn(pretraining):
     batch = next(iter(TrainingImages(1, 8, 128, seed=0)))
     optimizer = torch.optim.AdamW(pretraining.parameters(), lr=3e-4)
-    losses = []
+    totals = []
     for _ in range(8):
         torch.manual_seed(0)
-        loss = pretraining.training_step(batch)
-        losses.append(loss.item())
+        loss = torch.stack(list(pretraining.losses(batch, STATES).values())).sum()
+        totals.append(loss.item())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert losses[-1] < 0.8 * losses[0]
+    assert totals[-1] < 0.8 * totals[0]
     # Every part of both towers takes part, but for FB-CLIP's fixed temperature.
     without = [name for name, parameter in pretraining.named_parameters() if parameter.grad is None]
     assert without == ["clip.logit_scale"]

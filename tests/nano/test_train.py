@@ -34,6 +34,11 @@ def test_files_can_be_used(trained: Path) -> None:
     assert model.source == "procedural images"
 
 
+def test_losses_are_logged(trained: Path) -> None:
+    log = (trained / "log" / "metrics.csv").read_text(encoding="utf-8")
+    assert {"caption", "region", "state", "image_state", "hidden"} <= set(log.splitlines()[0].split(","))
+
+
 def test_adapters_name_no_path(trained: Path) -> None:
     with safe_open(trained / "adapters.safetensors", framework="pt") as file:
         metadata = file.metadata()
