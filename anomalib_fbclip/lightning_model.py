@@ -88,7 +88,7 @@ DATASET_ALIASES = {"mvtecad": "mvtec", "mvtecanomalydetection": "mvtec", "visa20
 """Other names of the datasets on which published adapters were trained: of datamodules, and of folders."""
 
 
-class FBClip(PredictionTableMixin, RankingMixin, ExactExportMixin, AnomalibModule):
+class FBClip(PredictionTableMixin, RankingMixin, ExactExportMixin, AnomalibModule):  # type: ignore[misc] # to_onnx is anomalib's
     """FB-CLIP Lightning model.
 
     FB-CLIP finds defects in images of objects that it has never seen. Light adapters on a frozen CLIP are trained once,

@@ -27,6 +27,12 @@ is cut at a threshold flips with the rounding."""
 PRECISE_PREFIX = "precise/"
 """Beginning of the names of the nodes of these modules."""
 
+IMAGE_TOWER = "model.backbone."
+"""Beginning of the names of the image tower's modules."""
+
+HEAD_PREFIX = "head/"
+"""Beginning of the names of the nodes that belong neither to these modules nor to the image tower."""
+
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 """Property under which torch's exporter names the modules around a node, outermost first, and last the node itself."""
 
@@ -42,7 +48,7 @@ def finish_onnx(path: Path, description: Mapping[str, str]) -> None:
         description (Mapping[str, str]): What the model is, by name.
     """
     model = ir.load(path)
-    _name_precise_nodes(model.graph)
+    _name_nodes(model.graph)
     # torch's own optimisation takes longer than the export, and makes copies of one constant for each of its uses.
     Sequential(InlinePass(), CommonSubexpressionEliminationPass())(model)
     fold_constants(model, onnx_shape_inference=False)
@@ -60,11 +66,13 @@ def finish_onnx(path: Path, description: Mapping[str, str]) -> None:
     _save(model, path)
 
 
-def _name_precise_nodes(graph: ir.Graph) -> None:
+def _name_nodes(graph: ir.Graph) -> None:
     for node in graph:
         scopes = ast.literal_eval(node.metadata_props.get(SCOPES_KEY, "[]"))
         if any(scope in PRECISE_MODULES for scope in scopes):
             node.name = f"{PRECISE_PREFIX}{node.name}"
+        elif not any(scope.startswith(IMAGE_TOWER) for scope in scopes):
+            node.name = f"{HEAD_PREFIX}{node.name}"
 
 
 def _make_constant_choices(graph: ir.Graph) -> None:

@@ -12,9 +12,10 @@ import torch
 from anomalib.data import ImageBatch
 from anomalib.deploy import CompressionType
 from anomalib.metrics import F1Score
+from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from torchvision.transforms.v2.functional import resize
 
-from .onnx_file import PRECISE_PREFIX
+from .onnx_file import HEAD_PREFIX, PRECISE_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,6 +27,14 @@ if TYPE_CHECKING:
 
 PRECISE_NODES = nncf.IgnoredScope(patterns=[f"{PRECISE_PREFIX}.*"], validate=False)
 """What stays in 32 bits."""
+
+HEAD_NODES = nncf.IgnoredScope(patterns=[f"{PRECISE_PREFIX}.*", f"{HEAD_PREFIX}.*"], validate=False)
+"""What does not compute in 8 bits: all but the image tower, which is most of the work."""
+
+WIDEST_RANGE = nncf.AdvancedQuantizationParameters(
+    activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+)
+"""Ranges of values that hold all calibration images: the images to come may be of other objects."""
 
 
 def compress(
@@ -78,7 +87,8 @@ def quantize(model: openvino.Model, images: Sequence[ImageItem]) -> openvino.Mod
         model,
         calibration,
         model_type=nncf.ModelType.TRANSFORMER,
-        ignored_scope=PRECISE_NODES,
+        ignored_scope=HEAD_NODES,
+        advanced_parameters=WIDEST_RANGE,
     )
 
 
@@ -116,7 +126,8 @@ def quantize_with_accuracy_control(
         validate,
         max_drop=max_drop,
         model_type=nncf.ModelType.TRANSFORMER,
-        ignored_scope=PRECISE_NODES,
+        ignored_scope=HEAD_NODES,
+        advanced_quantization_parameters=WIDEST_RANGE,
     )
 
 

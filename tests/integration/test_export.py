@@ -251,7 +251,7 @@ def test_a_fixed_input_size(light_model: FBClip, tmp_path: Path, photographs) ->
 def parts(tmp_path_factory: pytest.TempPathFactory) -> SyntheticParts:
     """Images to calibrate with; not the ones that are tested on."""
     root = tmp_path_factory.mktemp("calibration")
-    return SyntheticParts(root, "tile", image_size=128, train_images=1, test_images=3, num_workers=0, image_seed=1)
+    return SyntheticParts(root, "tile", image_size=128, train_images=1, test_images=20, num_workers=0, image_seed=1)
 
 
 @pytest.mark.parametrize("compression", [CompressionType.INT8_PTQ, CompressionType.INT8_ACQ])
