@@ -176,7 +176,7 @@ def _unchanged(before: list[torch.Tensor], now: list[nn.Parameter]) -> bool:
     # A compiled or exported graph can't branch on values: there, text parameters are constants.
     if torch.compiler.is_compiling():
         return True
-    return all(
+    return len(before) == len(now) and all(
         old.device == new.device and old.dtype == new.dtype and torch.equal(old, new)
         for old, new in zip(before, now, strict=True)
     )

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from anomalib_fbclip import FBClip
 from anomalib_fbclip.disentanglement import VIEWS
+from anomalib_fbclip.text_fusion import GlobalStrategy, TextFusion
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 
@@ -39,5 +41,14 @@ def test_a_view_and_a_strategy_of_ones_own(names: dict) -> None:
     prediction = model(images)
     assert prediction.anomaly_map.isfinite().all()
     both = model.encode_text()
+    torch.testing.assert_close(model.text_features(), both)
     del model.text_fusion.weights["maximum"]
     assert not torch.allclose(model.encode_text(), both)
+
+
+def test_another_fusion_after_a_prediction() -> None:
+    model = FBClip("fbclip-nano").model
+    before = model.text_features()
+    model.text_fusion = TextFusion({"global": GlobalStrategy()}, {"global": 1.0})
+    assert torch.equal(model.text_features(), model.encode_text())
+    assert not torch.allclose(model.text_features(), before)
