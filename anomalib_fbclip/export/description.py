@@ -13,9 +13,6 @@ from anomalib.post_processing import PostProcessor
 if TYPE_CHECKING:
     import torch
 
-NAMESPACE = "fbclip"
-"""Section of OpenVINO's ``rt_info``, and prefix of ONNX's metadata properties."""
-
 THRESHOLDS = ("image_threshold", "pixel_threshold")
 LIMITS = ("image_min", "image_max", "pixel_min", "pixel_max")
 

@@ -18,7 +18,7 @@ from onnx_ir.passes.common import (
 )
 from onnxscript.optimizer import fold_constants
 
-from .description import NAMESPACE
+from anomalib_fbclip.edge.runtimes import NAMESPACE
 
 PRECISE_MODULES = ("pre_processor", "model.foreground_mask")
 """Modules that are to be computed in 32 bits in every graph: positions of pixels need more than 8 bits, and a mask that

@@ -10,7 +10,8 @@ from typing import Any
 
 import openvino
 
-from .description import NAMESPACE
+from anomalib_fbclip.edge.runtimes import NAMESPACE
+
 from .onnx_file import PRECISE_PREFIX
 
 PRECISE_KEY = "precise_0"

@@ -14,6 +14,7 @@ nano/adapters.safetensors``.
 """
 
 import logging
+import math
 import os
 import shutil
 from pathlib import Path
@@ -47,7 +48,7 @@ SOURCE = "procedural images"
 """What the adapters say that they were trained on."""
 
 SAMPLE = 512
-"""Number of images from whose statistics the CLIP starts; they are trained on, too."""
+"""Least number of images from whose statistics the CLIP starts; they are trained on, too."""
 
 FIRST_ADAPTER_IMAGE = 2**40
 """Seed of the first image that the adapters are trained on: far beyond those of the CLIP."""
@@ -72,7 +73,8 @@ def pretrain(output: Path, steps: int, batch_size: int, seed: int, *, compiled: 
     tokenizer = open_clip.get_tokenizer(backbone)
     clip = open_clip.create_model(backbone)
     image_size, first = clip.visual.image_size[0], seed * steps * batch_size
-    sample = torch.cat([batch.images for batch in TrainingImages(SAMPLE // batch_size, batch_size, image_size, first)])
+    batches = math.ceil(SAMPLE / batch_size)
+    sample = torch.cat([batch.images for batch in TrainingImages(batches, batch_size, image_size, first)])
     pretraining = Pretraining(clip, tokenizer, sample, steps)
     if compiled:
         clip.visual.compile()
