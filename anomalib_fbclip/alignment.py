@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from .precision import full_precision, to_full
+
 TEMPERATURE = 0.07
 """Temperature of all cosine similarities between image and text."""
 
@@ -35,12 +37,13 @@ class TextAlignment(nn.Module):
         Returns:
             torch.Tensor: Abnormal probability of each token, class token first, shape ``[B, 1 + L]``, 0..1.
         """
-        layer_weights = self.scale_weights.softmax(dim=0)
-        logits = torch.stack([
-            layer_weights[index // self.views_per_layer] * similarity(embedding, text_features)
-            for index, embedding in enumerate(embeddings)
-        ]).sum(dim=0)
-        return logits.softmax(dim=-1)[..., 1]
+        with full_precision(text_features.device):
+            layer_weights = to_full(self.scale_weights).softmax(dim=0)
+            logits = torch.stack([
+                layer_weights[index // self.views_per_layer] * similarity(embedding, text_features)
+                for index, embedding in enumerate(embeddings)
+            ]).sum(dim=0)
+            return logits.softmax(dim=-1)[..., 1]
 
 
 class SemanticConsistency(nn.Module):
@@ -66,7 +69,7 @@ class SemanticConsistency(nn.Module):
         Returns:
             torch.Tensor: The loss, a scalar, not yet weighted.
         """
-        similarities = similarity(embedding.mean(dim=1), text_features)
+        similarities = similarity(to_full(embedding).mean(dim=1), text_features)
         probability = similarities.softmax(dim=-1)
         entropy = -(probability * (probability + 1e-8).log()).sum(dim=-1).mean()
         margin = F.relu(1 - similarities.diff(dim=-1).abs()).mean()
@@ -75,4 +78,8 @@ class SemanticConsistency(nn.Module):
 
 def similarity(embedding: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
     """Cosine similarity over temperature between ``[..., D]`` and the ``[2, D]`` text features, ``[..., 2]``."""
-    return F.normalize(embedding, dim=-1) @ text_features.mT / TEMPERATURE
+    with full_precision(embedding.device):
+        embedding, text_features = to_full(embedding), to_full(text_features)
+        # Two products are divided by the length, instead of all of the embedding.
+        length = embedding.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+        return embedding @ text_features.mT / (TEMPERATURE * length)

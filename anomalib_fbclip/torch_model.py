@@ -8,7 +8,7 @@ Paper:
     https://arxiv.org/abs/2603.19608
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from anomalib.data import InferenceBatch
@@ -17,7 +17,16 @@ from torch import nn
 from .alignment import SemanticConsistency, TextAlignment
 from .anomaly_map import AnomalyMapGenerator
 from .backbone import ClipBackbone
-from .disentanglement import ForegroundBackgroundAttention, SoftForegroundMask
+from .disentanglement import (
+    AttentionWeights,
+    ForegroundBackgroundAttention,
+    MixingView,
+    ProjectedView,
+    SoftForegroundMask,
+    project,
+    variance,
+)
+from .precision import full_precision, to_full
 from .prompt_learner import PromptLearner
 from .text_fusion import TextFusion
 
@@ -96,27 +105,46 @@ class FBClipModel(nn.Module):
             list[torch.Tensor]: Maps, layer by layer and in each view by view, each ``[B, 1 + L, D]``.
         """
         layer_tokens = self.backbone.encode_image(images)
-        views = self.disentangle(layer_tokens, self._grid(images))
-        attended = [self.attention(view) for view in views]
+        attended = self.attend(layer_tokens, self._grid(images))
         suppressed = self.suppression(attended)
         return [self.backbone.project_image(tokens) for tokens in suppressed]
 
-    @torch.no_grad()
-    def disentangle(self, layer_tokens: list[torch.Tensor], grid: tuple[int, int]) -> list[torch.Tensor]:
-        """Make the views of every layer with the layer's soft foreground mask. All of it is frozen.
+    def attend(self, layer_tokens: list[torch.Tensor], grid: tuple[int, int]) -> list[torch.Tensor]:
+        """Attend in the views of every layer.
 
         Args:
             layer_tokens (list[torch.Tensor]): Tokens of the chosen layers, each ``[B, 1 + L, C]``.
             grid (tuple[int, int]): Rows and columns of the patches.
 
         Returns:
-            list[torch.Tensor]: Views, layer by layer, each ``[B, 1 + L, C]``.
+            list[torch.Tensor]: Attended tokens, layer by layer and in each view by view, each ``[B, 1 + L, C]``.
         """
-        views = []
+        weights = self.attention.merge()
+        return self.attention.attend(self._project_views(layer_tokens, grid, weights), weights)
+
+    def _project_views(
+        self,
+        layer_tokens: list[torch.Tensor],
+        grid: tuple[int, int],
+        weights: AttentionWeights,
+    ) -> Iterator[ProjectedView]:
+        """Make the views of every layer with the layer's soft foreground mask, as the attention takes them.
+
+        What the views are made of is frozen. The attention's parameters come in by a product with the layer's tokens.
+        """
         for tokens, previous_tokens in zip(layer_tokens, [None, *layer_tokens], strict=False):
             mask = self.foreground_mask(tokens, previous_tokens)
-            views += [view(tokens, mask, grid) for view in self.views.values()]
-        return views
+            projected = project(tokens, weights)
+            for view in self.views.values():
+                if isinstance(view, MixingView):
+                    mixing = view.mixing(tokens, mask, grid)
+                    with full_precision(tokens.device):
+                        view_variance = variance(mixing(to_full(tokens)))
+                    yield ProjectedView(mixing(projected), view_variance)
+                else:
+                    with torch.no_grad():
+                        view_tokens = view(tokens, mask, grid)
+                    yield ProjectedView(project(view_tokens, weights), variance(view_tokens))
 
     def align(
         self,

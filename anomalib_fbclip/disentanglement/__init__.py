@@ -3,21 +3,35 @@
 
 """Multi-view foreground-background disentanglement: mask, views, attention and suppression (paper: MVFBE)."""
 
-from .attention import PAPER_SIZE, AttentionBranch, AttentionSize, ForegroundBackgroundAttention
+from .attention import (
+    PAPER_SIZE,
+    AttentionBranch,
+    AttentionSize,
+    AttentionWeights,
+    ForegroundBackgroundAttention,
+    ProjectedView,
+    project,
+    variance,
+)
 from .foreground_mask import SoftForegroundMask
 from .suppression import BackgroundSuppression
-from .views import VIEWS, IdentityView, SemanticView, SpatialView, create_views
+from .views import VIEWS, IdentityView, MixingView, SemanticView, SpatialView, create_views
 
 __all__ = [
     "PAPER_SIZE",
     "VIEWS",
     "AttentionBranch",
     "AttentionSize",
+    "AttentionWeights",
     "BackgroundSuppression",
     "ForegroundBackgroundAttention",
     "IdentityView",
+    "MixingView",
+    "ProjectedView",
     "SemanticView",
     "SoftForegroundMask",
     "SpatialView",
     "create_views",
+    "project",
+    "variance",
 ]

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from anomalib_fbclip.precision import full_precision, to_full
+
 NEIGHBOURHOOD = 3
 """Patches, along the flattened sequence, whose mean a patch is compared with for its local saliency."""
 
@@ -59,14 +61,17 @@ class SoftForegroundMask(nn.Module):
         Returns:
             torch.Tensor: Foreground mask of values 1 and ½, shape ``[B, L]``. The background mask is 1 minus it.
         """
-        score = self.smooth(self.score(tokens, previous_tokens))
-        return torch.where(score > self.threshold, 1.0, 0.5).to(tokens.dtype)
+        # A rounded score falls on the other side of the threshold now and then.
+        with full_precision(tokens.device):
+            score = self.smooth(self.score(tokens, previous_tokens))
+            return torch.where(score > self.threshold, 1.0, 0.5).to(tokens.dtype)
 
     def score(self, tokens: torch.Tensor, previous_tokens: torch.Tensor | None = None) -> torch.Tensor:
         """Combine the four cues to a score of 0..1 for each patch, shape ``[B, L]``."""
+        tokens = to_full(tokens)
         class_token, patches = tokens[:, :1], tokens[:, 1:]
-        neighbours = F.avg_pool1d(patches.mT, NEIGHBOURHOOD, stride=1, padding=NEIGHBOURHOOD // 2).mT
-        local = (patches - neighbours).norm(dim=-1)
+        padded = F.pad(patches, (0, 0, 1, 1))
+        local = (patches - (padded[:, :-2] + patches + padded[:, 2:]) / NEIGHBOURHOOD).norm(dim=-1)
         center = (patches - patches.mean(dim=1, keepdim=True)).norm(dim=-1)
         disagreement = 1 - F.cosine_similarity(patches, class_token, dim=-1)
         score = (
@@ -76,7 +81,7 @@ class SoftForegroundMask(nn.Module):
         )
         if previous_tokens is None:
             return score
-        change = (patches - previous_tokens[:, 1:]).norm(dim=-1)
+        change = (patches - to_full(previous_tokens)[:, 1:]).norm(dim=-1)
         return score + self.change_weight * min_max_normalize(change)
 
     @staticmethod

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from anomalib_fbclip.precision import full_precision, to_full
+
 
 class BackgroundSuppression(nn.Module):
     """Moves every token away from the image's background prototype.
@@ -28,8 +30,9 @@ class BackgroundSuppression(nn.Module):
         Returns:
             list[torch.Tensor]: The maps without what the background explains, in the same order and shape.
         """
-        prototype = self.prototype(maps).unsqueeze(1)
-        return [self._suppress(tokens, prototype) for tokens in maps]
+        with full_precision(maps[0].device):
+            prototype = self.prototype(maps)
+            return [self._suppress(tokens, prototype) for tokens in maps]
 
     @staticmethod
     def prototype(maps: list[torch.Tensor]) -> torch.Tensor:
@@ -41,11 +44,12 @@ class BackgroundSuppression(nn.Module):
         Returns:
             torch.Tensor: Mean of the tokens' mean and maximum, shape ``[B, C]``.
         """
-        halves = [tokens[:, : tokens.shape[1] // 2] for tokens in maps]
+        halves = [to_full(tokens[:, : tokens.shape[1] // 2]) for tokens in maps]
         mean = torch.stack([half.mean(dim=1) for half in halves]).mean(dim=0)
         maximum = torch.stack([half.amax(dim=1) for half in halves]).amax(dim=0)
         return 0.5 * mean + 0.5 * maximum
 
     def _suppress(self, tokens: torch.Tensor, prototype: torch.Tensor) -> torch.Tensor:
-        novelty = (1 - F.cosine_similarity(tokens, prototype, dim=-1)).unsqueeze(-1)
-        return (1 - self.strength) * tokens + self.strength * novelty * (tokens - prototype)
+        similarity = F.cosine_similarity(to_full(tokens), prototype.unsqueeze(1), dim=-1).unsqueeze(-1)
+        taken = self.strength * (1 - similarity)
+        return torch.addcmul((1 - self.strength + taken) * tokens, taken, prototype.unsqueeze(1), value=-1)

@@ -54,7 +54,7 @@ def layer_tokens(model: FBClip, tiny: Golden) -> list[torch.Tensor]:
 @pytest.fixture(scope="module")
 def attended(model: FBClip, tiny: Golden, layer_tokens: list[torch.Tensor]) -> list[torch.Tensor]:
     with torch.no_grad():
-        return [model.model.attention(view) for view in model.model.disentangle(layer_tokens, tiny.grid)]
+        return model.model.attend(layer_tokens, tiny.grid)
 
 
 def assert_meets(actual: torch.Tensor, expected: torch.Tensor, atol: float = 1e-5) -> None:
@@ -211,6 +211,6 @@ def test_parts_can_be_exchanged(make_model: Callable[[], FBClip], tiny: Golden) 
     views["semantic"] = views["identity"]
     other = create_model(backbone, open_clip.get_tokenizer("ViT-L-14-336"), views, STRATEGY_WEIGHTS)
     with torch.no_grad():
-        changed = other.disentangle(backbone.encode_image(tiny.images), tiny.grid)
+        changed = other.attend(backbone.encode_image(tiny.images), tiny.grid)
     assert torch.equal(changed[0], changed[1])
     assert not torch.equal(changed[0], changed[2])

@@ -106,6 +106,18 @@ def attention_branch(tokens: torch.Tensor, state: dict[str, torch.Tensor], heads
     return torch.cat(outputs, dim=-1) @ state["to_out.weight"].T + state["to_out.bias"]
 
 
+def attention(tokens: torch.Tensor, state: dict[str, torch.Tensor], heads: int) -> torch.Tensor:
+    """Foreground-background attention of one image."""
+    hidden = (tokens @ state["gate.0.weight"].T + state["gate.0.bias"]).clamp(min=0)
+    gate = 1 / (1 + (-(hidden @ state["gate.2.weight"].T + state["gate.2.bias"])).exp())
+    total = torch.zeros_like(tokens)
+    for branch, share in (("foreground", gate), ("background", 1 - gate)):
+        own = {name.removeprefix(f"{branch}."): value for name, value in state.items() if name.startswith(branch)}
+        total += attention_branch(share * tokens, own, heads)
+    mean, variance = total.mean(dim=-1, keepdim=True), total.var(dim=-1, keepdim=True, unbiased=False)
+    return (total - mean) / (variance + 1e-5).sqrt() * state["norm.weight"] + state["norm.bias"]
+
+
 def suppress(maps: list[torch.Tensor]) -> list[torch.Tensor]:
     """Background suppression in the maps of one image."""
     first_halves = torch.cat([tokens[: len(tokens) // 2] for tokens in maps])
