@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from .precision import full_precision, to_full
+
 
 class AnomalyMapGenerator(nn.Module):
     """Upsamples a patch map and smooths it with a Gaussian.
@@ -36,11 +38,12 @@ class AnomalyMapGenerator(nn.Module):
         Returns:
             torch.Tensor: Anomaly map, shape ``[B, H, W]``, 0..1.
         """
-        upsampled = F.interpolate(patch_map, size=image_size, mode="bilinear", align_corners=False)
-        padded = self._mirror(self._mirror(upsampled, -2), -1)
-        kernel = self.kernel.to(padded.dtype)
-        blurred = F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
-        return blurred.squeeze(1)
+        with full_precision(patch_map.device):
+            upsampled = F.interpolate(to_full(patch_map), size=image_size, mode="bilinear", align_corners=False)
+            padded = self._mirror(self._mirror(upsampled, -2), -1)
+            kernel = self.kernel.to(padded.dtype)
+            blurred = F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+            return blurred.squeeze(1)
 
     def _mirror(self, image: torch.Tensor, dim: int) -> torch.Tensor:
         """Extend an image by the radius on both sides, mirrored with its edge repeated, as often as it takes."""

@@ -14,6 +14,7 @@ import json
 import logging
 import math
 import zipfile
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice, pairwise
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: S403 - only to catch it
@@ -27,14 +28,16 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
+from torch.overrides import TorchFunctionMode
 
 from .disentanglement import PAPER_SIZE, AttentionSize
 from .embedded import EMBEDDED
 from .nano.weights import TOKEN_IDS, read_clip
+from .precision import to_full
 from .state_dict import check_state_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from open_clip.transformer import Transformer, VisionTransformer
 
@@ -76,11 +79,19 @@ class ClipBackbone(nn.Module):
     Args:
         clip (open_clip.CLIP): A CLIP, with a ``VisionTransformer`` and open_clip's own text tower.
         feature_layers (Sequence[int]): Blocks of the image tower, counted from 1 and rising, whose output is read.
+        precision (torch.dtype): Type in which the matrices are kept and multiplied. Norms, biases and the residual
+            stream, from which the foreground mask is cut, are float32 in any case.
     """
 
-    def __init__(self, clip: open_clip.CLIP, feature_layers: Sequence[int]) -> None:
+    def __init__(
+        self,
+        clip: open_clip.CLIP,
+        feature_layers: Sequence[int],
+        precision: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         self.feature_layers = tuple(feature_layers)
+        self.precision = precision
         self.visual: VisionTransformer = clip.visual
         text = getattr(clip, "text", clip)
         self.token_embedding: nn.Embedding = text.token_embedding
@@ -90,6 +101,10 @@ class ClipBackbone(nn.Module):
         self.text_projection: nn.Parameter | nn.Linear = text.text_projection
         self.requires_grad_(requires_grad=False)
         self.eval()
+        if precision != torch.float32:
+            for parameter in self.parameters():
+                if parameter.ndim > 1:
+                    parameter.data = parameter.data.to(precision)
 
     def train(self, mode: bool = True) -> ClipBackbone:
         """Stay in evaluation mode, whatever the mode of the model around."""
@@ -148,16 +163,18 @@ class ClipBackbone(nn.Module):
         """
         height, width = images.shape[-2:]
         grid = self.grid((height, width))
-        patches = self.visual.conv1(images).flatten(2).mT
-        class_token = self.visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
-        positions = self._positions(grid).to(patches.dtype)
-        tokens = self.visual.ln_pre(torch.cat([class_token, patches], dim=1) + positions)
-        outputs = islice(_run_blocks(self.visual.transformer, tokens), self.feature_layers[-1])
-        return [output for layer, output in enumerate(outputs, start=1) if layer in self.feature_layers]
+        with self._own_precision(images.device):
+            patches = to_full(self.visual.conv1(images)).flatten(2).mT
+            class_token = self.visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
+            positions = self._positions(grid).to(patches.dtype)
+            tokens = self.visual.ln_pre(torch.cat([class_token, patches], dim=1) + positions)
+            outputs = islice(_run_blocks(self.visual.transformer, tokens), self.feature_layers[-1])
+            return [output for layer, output in enumerate(outputs, start=1) if layer in self.feature_layers]
 
     def project_image(self, tokens: torch.Tensor) -> torch.Tensor:
         """Project image tokens ``[..., C]`` to the joint space, ``[..., D]``."""
-        return tokens @ self.visual.proj.to(tokens.dtype)
+        with self._own_precision(tokens.device):
+            return tokens @ self.visual.proj.to(tokens.dtype)
 
     def encode_prompts(self, prompts: torch.Tensor) -> torch.Tensor:
         """Run the text tower with bidirectional attention, as FB-CLIP's weights were trained.
@@ -168,15 +185,20 @@ class ClipBackbone(nn.Module):
         Returns:
             torch.Tensor: States of all positions after the last layer norm, shape ``[N, P, T]``.
         """
-        states = prompts + self.positional_embedding[: prompts.shape[1]].to(prompts.dtype)
-        *_, states = _run_blocks(self.transformer, states)
-        return self.ln_final(states)
+        with self._own_precision(prompts.device):
+            states = prompts + self.positional_embedding[: prompts.shape[1]].to(prompts.dtype)
+            *_, states = _run_blocks(self.transformer, states)
+            return self.ln_final(states)
 
     def project_text(self, states: torch.Tensor) -> torch.Tensor:
         """Project states of the text tower ``[..., T]`` to the joint space, ``[..., D]``."""
         if isinstance(self.text_projection, nn.Linear):
             return self.text_projection(states)
         return states @ self.text_projection.to(states.dtype)
+
+    def _own_precision(self, device: torch.device) -> AbstractContextManager[object]:
+        """Multiply in the precision in which the matrices are kept, if it is not that of the model around."""
+        return nullcontext() if self.precision == torch.float32 else torch.autocast(device.type, self.precision)
 
     def _positions(self, grid: tuple[int, int]) -> torch.Tensor:
         """Positional embedding of the class token and of a grid of patches, shape ``[1 + L, C]``."""
@@ -423,7 +445,8 @@ def _create_from_tag(backbone: str, tag: str) -> open_clip.CLIP:
     logger.info("Loading CLIP %s with weights %r of open_clip.", backbone, tag)
     quick_gelu = tag == OPENAI or get_pretrained_cfg(backbone, tag).get("quick_gelu", False)
     try:
-        return open_clip.create_model(backbone, pretrained=tag, force_quick_gelu=quick_gelu)
+        with _Uninitialized():
+            return open_clip.create_model(backbone, pretrained=tag, force_quick_gelu=quick_gelu)
     except (OSError, RuntimeError) as error:
         msg = (
             f"CLIP weights {tag!r} of {backbone} could not be fetched or read ({error}). Connect to the network once, "
@@ -438,7 +461,8 @@ def _create_from_file(backbone: str, path: Path) -> open_clip.CLIP:
         raise ValueError(msg)
     logger.info("Loading CLIP %s with weights of %s.", backbone, path)
     # The file stands for the backbone's usual weights, so it has their activation.
-    clip = open_clip.create_model(backbone, force_quick_gelu=usual_pretrained(backbone) == OPENAI)
+    with _Uninitialized():
+        clip = open_clip.create_model(backbone, force_quick_gelu=usual_pretrained(backbone) == OPENAI)
     tensors = read_tensors(path, f"Pretrained weights {path}")
     if TOKEN_IDS in tensors:
         tensors = read_clip(path)
@@ -450,8 +474,26 @@ def _create_from_file(backbone: str, path: Path) -> open_clip.CLIP:
     tensors = {name: tensor for name, tensor in tensors.items() if name not in unused}
     expected = {name: tensor for name, tensor in clip.state_dict().items() if name not in unused}
     check_state_dict(expected, tensors, f"CLIP file {path} for backbone {backbone}")
-    clip.load_state_dict(tensors, strict=False)
+    # They take the places of parameters that were never written to. Safetensors stay in the file until they are used.
+    clip.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False, assign=True)
     return clip
+
+
+class _Uninitialized(TorchFunctionMode):
+    """Builds modules without drawing their parameters' initial values, which are about to be replaced."""
+
+    def __torch_function__(  # noqa: PLW3201
+        self,
+        func: Callable,
+        types: Sequence[type],
+        args: tuple = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        del types
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def read_tensors(path: Path, what: str) -> dict[str, torch.Tensor]:

@@ -81,6 +81,9 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["FBClip"]
 
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Types in which the frozen CLIP can be kept, by name."""
+
 FROZEN_PREFIX = "model.backbone."
 CHECKPOINT_KEY = "fbclip"
 
@@ -142,6 +145,9 @@ class FBClip(PredictionTableMixin, RankingMixin, ExactExportMixin, AnomalibModul
         evaluator (Evaluator | bool, optional): Evaluator, or whether to use the default, a
             :class:`~anomalib_fbclip.evaluator.RankingEvaluator`. Defaults to ``True``.
         visualizer (Visualizer | bool, optional): Visualizer, or whether to use the default. Defaults to ``True``.
+        backbone_precision (str, optional): Type in which the CLIP's matrices are kept and multiplied, whatever the
+            trainer's precision: ``float32``, or ``bfloat16`` or ``float16``, which halve its memory. Defaults to
+            ``"float32"``.
 
     Raises:
         ValueError: If an argument does not fit the backbone, or a file can't be read or belongs to another model.
@@ -175,6 +181,7 @@ class FBClip(PredictionTableMixin, RankingMixin, ExactExportMixin, AnomalibModul
         post_processor: nn.Module | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
+        backbone_precision: str = "float32",
     ) -> None:
         # Hyper-parameters are read from these names. A checkpoint takes plain data only, and a dict-form get_model or
         # the benchmark hand in containers of OmegaConf.
@@ -186,6 +193,9 @@ class FBClip(PredictionTableMixin, RankingMixin, ExactExportMixin, AnomalibModul
         text_strategies = None if text_strategies is None else dict(text_strategies)
         betas = (betas[0], betas[1])
 
+        if backbone_precision not in PRECISIONS:
+            msg = f"Backbone precision {backbone_precision!r} can't be used: choose among {list(PRECISIONS)}."
+            raise ValueError(msg)
         backbone_name = resolve_backbone(backbone)
         input_size = resolve_image_size(backbone_name, image_size)
         layers = resolve_feature_layers(backbone_name, feature_layers, max_layers=LAYER_WEIGHTS)
@@ -217,7 +227,11 @@ class FBClip(PredictionTableMixin, RankingMixin, ExactExportMixin, AnomalibModul
                 self.backbone_name,
             )
         self.model = create_model(
-            backbone=ClipBackbone(create_clip(self.backbone_name, self.pretrained), layers),
+            backbone=ClipBackbone(
+                create_clip(self.backbone_name, self.pretrained),
+                layers,
+                PRECISIONS[backbone_precision],
+            ),
             tokenizer=open_clip.get_tokenizer(self.backbone_name),
             views=view_modules,
             strategy_weights=strategy_weights,

@@ -46,8 +46,8 @@ class PromptLearner(nn.Module):
         Returns:
             torch.Tensor: Embedded prompts, normal state first, shape ``[2, P, T]``.
         """
-        embedded = token_embedding(self.token_ids)
-        context = torch.stack([self.normal_context, self.abnormal_context]).to(embedded.dtype)
+        context = torch.stack([self.normal_context, self.abnormal_context])
+        embedded = token_embedding(self.token_ids).to(context.dtype)
         start, words = embedded[:, :1], embedded[:, 1 + context.shape[1] :]
         return torch.cat([start, context, words], dim=1)
 
