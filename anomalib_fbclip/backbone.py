@@ -24,8 +24,7 @@ import open_clip
 import torch
 from open_clip.model import convert_to_custom_text_state_dict
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
@@ -510,7 +509,7 @@ def read_tensors(path: Path, what: str) -> dict[str, torch.Tensor]:
         ValueError: If the file can't be read or holds no tensors by name.
     """
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else _read_torch_file(path)
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch_file(path)
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError, SafetensorError) as error:
         msg = f"{what} can't be read: {error}"
         raise ValueError(msg) from error
@@ -519,6 +518,18 @@ def read_tensors(path: Path, what: str) -> dict[str, torch.Tensor]:
         msg = f"{what} holds no tensors by name."
         raise ValueError(msg)
     return content
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Map each tensor on its own, so that its memory is free again as soon as it is converted or not needed."""
+
+    def read(name: str) -> torch.Tensor:
+        with safe_open(path, "pt") as file:
+            return file.get_tensor(name)
+
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+    return {name: read(name) for name in names}
 
 
 def _read_torch_file(path: Path) -> Any:  # noqa: ANN401
