@@ -229,9 +229,9 @@ def summarize(answers: Sequence[Answer], folder: Path, heatmaps: str | Path | No
     counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in ("anomalous", "normal") if verdict in verdicts]
     lines += [
         ": ".join([_count(len(answers), "image"), *([", ".join(counts)] if counts else [])]),
-        f"Table: {folder / TABLE_NAME}.csv and .jsonl",
+        f"Table: {_shorten(folder / TABLE_NAME)}.csv and .jsonl",
     ]
-    return "\n".join(lines if heatmaps is None else [*lines, f"Heatmaps: {heatmaps}"])
+    return "\n".join(lines if heatmaps is None else [*lines, f"Heatmaps: {_shorten(heatmaps)}"])
 
 
 def _size_of_file(path: str) -> tuple[int, int]:
@@ -300,7 +300,14 @@ def _describe(answer: Answer) -> str:
         details.append(f"threshold {answer.threshold:.3g}")
     if answer.regions is not None:
         details.append(_count(len(answer.regions), "anomalous region"))
-    return f"{answer.path or 'image'}: {answer.verdict or 'no verdict'} ({', '.join(details)})"
+    name = "image" if answer.path is None else _shorten(answer.path)
+    return f"{name}: {answer.verdict or 'no verdict'} ({', '.join(details)})"
+
+
+def _shorten(path: str | Path) -> str:
+    """Give a path as it is seen from the working folder, if it lies in it."""
+    path, here = Path(path), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _count(number: int, noun: str) -> str:

@@ -122,3 +122,11 @@ class TestConfigs:
         datamodule = parse(*MODEL, "--data", str(CONFIGS / "data/meta_json.yaml"), subcommand="test")
         assert isinstance(datamodule, MetaJson)
         assert (datamodule.name, datamodule.categories) == ("mvtec", None)
+
+    @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+    def test_comments(self, path):
+        """What ``test_readme.py`` runs."""
+        subcommand = {"quickstart": "test", "predict": "predict", "export": "export"}.get(path.stem, "fit")
+        assert f"#   anomalib {subcommand} --config configs/{path.name}\n" in path.read_text(encoding="utf-8")
+        readme = (CONFIGS.parent / "README.md").read_text(encoding="utf-8")
+        assert f"anomalib {subcommand} --config configs/{path.name}" in readme

@@ -11,6 +11,11 @@ from pathlib import Path
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 ANOMALIB = Path(sys.executable).with_name("anomalib")
 
+NOTHING_LISTENS_HERE = "http://127.0.0.1:9"
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+NO_NETWORK = dict.fromkeys([*PROXIES, *map(str.upper, PROXIES)], NOTHING_LISTENS_HERE) | {"HF_HUB_OFFLINE": "1"}
+"""Environment in which nothing can be downloaded."""
+
 
 def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a command in a folder."""

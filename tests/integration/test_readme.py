@@ -1,0 +1,319 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Every command of README.md, in the form in which it is written, from top to bottom in one folder.
+
+There is no network, and caches are empty. The shell makes arguments of the commands; each is then run in a process of
+its own by ``support.command_server``. A comment above a block says what is different there:
+
+- ``<!-- needs a download -->``: ``fbclip-nano`` takes the place of the paper's model.
+- ``<!-- takes an hour -->``: a few steps are made.
+
+Files of ``configs`` that name a GPU, 8 workers, all categories of a dataset, several epochs, or the export of a large
+graph are changed accordingly, and models of others, which download their backbones, are only looked up.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from anomalib import models as anomalib_models
+from anomalib.pipelines import Benchmark
+from PIL import Image
+
+from anomalib_fbclip.procedural import CATEGORIES, draw_sample
+from layouts import write_category
+from support import command_server
+from support.command_line import CONFIGS, NO_NETWORK
+from support.images import write_mvtec_category
+
+README = CONFIGS.parent / "README.md"
+MVTEC_CATEGORIES = ("bottle", "cable")
+VISA_CATEGORIES = ("candle", "pcb1")
+MAGNETIC_TILE_DEFECTS = ("blowhole", "break", "crack", "fray", "uneven")
+
+
+class Block(NamedTuple):
+    """A block of code.
+
+    Attributes:
+        line (int): Where it begins.
+        comment (str): What the comment above it says; empty if there is none.
+        language (str): What it is written in.
+        code (str): The code.
+    """
+
+    line: int
+    comment: str
+    language: str
+    code: str
+
+
+def read_blocks(text: str) -> list[Block]:
+    """Find the blocks that are to be run."""
+    pattern = r"^(?:<!-- (?P<comment>.+?) -->\n)?```(?P<language>bash|python)\n(?P<code>.*?)^```$"
+    return [
+        Block(1 + text.count("\n", 0, match.start("code")), match["comment"] or "", match["language"], match["code"])
+        for match in re.finditer(pattern, text, re.DOTALL | re.MULTILINE)
+    ]
+
+
+TEXT = README.read_text(encoding="utf-8")
+BLOCKS = read_blocks(TEXT)
+
+RECORDED = ("anomalib", "python")
+PASSED_OVER = ("pip", "pytest")
+
+NOTE = f"""
+note() {{ printf '%s\\0' "$@"; printf '\\n'; }}
+{"".join(f'{name}() {{ note {name} "$@"; }}; ' for name in RECORDED)}
+{"".join(f"{name}() {{ :; }}; " for name in PASSED_OVER)}
+set -euo pipefail
+"""
+"""What has the shell write down the arguments of commands instead of running them."""
+
+
+def split_commands(code: str, folder: Path) -> list[list[str]]:
+    """Have the shell make arguments of the commands in a block."""
+    result = subprocess.run(["bash", "-c", NOTE + code], cwd=folder, capture_output=True, text=True, check=False)
+    assert not result.stderr, result.stderr
+    return [line.split("\0")[:-1] for line in result.stdout.splitlines()]
+
+
+PYTHON_NAMES = """
+import numpy as np, torch
+images = torch.zeros(2, 3, 128, 128)
+frames = [np.zeros((48, 64, 3), dtype=np.uint8)] * 3
+"""
+"""What the Python blocks take from the reader's own program."""
+
+
+def with_nano(arguments: list[str]) -> list[str]:
+    """Have a command take fbclip-nano for the paper's model."""
+    if "-c" in arguments:
+        return [*arguments[:-1], re.sub(r"\bFBClip\(", "FBClip(backbone='fbclip-nano', ", arguments[-1])]
+    if arguments[1] == "benchmark" or "anomalib_fbclip.comparison" in arguments:
+        return arguments  # their models are in their files, which are changed
+    name = "--model.init_args.backbone" if "--config" in arguments else "--model.backbone"
+    return [*arguments, name, "fbclip-nano"]
+
+
+def shortened(arguments: list[str]) -> list[str]:
+    """Have a command make a few steps."""
+    if "anomalib_fbclip.nano.train" in arguments:
+        return [*arguments, "--steps", "3", "--batch_size", "4", "--adapter_images", "8", "--adapter_epochs", "1"]
+    return [
+        *arguments,
+        "--help",
+    ]  # to draw and to evaluate hundreds of images takes minutes: tests/nano/test_evaluate.py
+
+
+CHANGES = {"": list, "needs a download": with_nano, "takes an hour": shortened}
+"""What each comment does to a command."""
+
+
+def write_photographs(folder: Path) -> None:
+    """Draw a photograph of the reader's, and folders of them."""
+    leather = CATEGORIES["leather"]
+    for name, seed, defect in (("good", 0, None), ("burn", 4, "burn")):
+        path = folder / "photographs" / f"{name}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(draw_sample(leather.product, seed, defect, size=256).image).save(path)
+    shutil.copy(folder / "photographs" / "burn.jpg", folder / "photograph.jpg")
+    shutil.copy(folder / "photographs" / "burn.jpg", folder / "part.jpg")
+    shutil.copytree(folder / "photographs", folder / "photos")
+
+
+def write_datasets(root: Path) -> None:
+    """Write a few images of each dataset, as it lies below ``datasets``."""
+    for category in MVTEC_CATEGORIES:
+        write_mvtec_category(root / "MVTecAD", category, count=1)
+    for category in VISA_CATEGORIES:
+        write_category(root / "visa" / "visa_pytorch" / category, "bad", "", normal=1, anomalous=1)
+    write_category(root / "parts", "defect", "")
+    for defect in MAGNETIC_TILE_DEFECTS:
+        write_category(root / "magnetic_tile", defect, "", normal=1, anomalous=1)
+    write_category(root / "mpdd" / "tubes", "bad", "_mask", normal=1, anomalous=1)
+    good, bad, mask = "tubes/test/good/000.png", "tubes/test/bad/000.png", "tubes/ground_truth/bad/000_mask.png"
+    entries = [
+        {"img_path": good, "mask_path": "", "cls_name": "tubes", "anomaly": 0},
+        {"img_path": bad, "mask_path": mask, "cls_name": "tubes", "anomaly": 1},
+    ]
+    (root / "mpdd" / "meta.json").write_text(json.dumps({"train": {}, "test": {"tubes": entries}}))
+
+
+def write_configs(folder: Path) -> None:
+    """Copy the configs, for small machines and short tests."""
+    shutil.copytree(CONFIGS, folder / "configs")
+    changes = [
+        (r"num_workers: \d+", "num_workers: 0"),
+        (r"max_epochs: \d+", "max_epochs: 1"),
+        (r"accelerator: cuda", "accelerator: cpu"),
+        (r"(?<=backbone: fbclip-nano)(?=.*\n\nexport_type)", "\n    views: [identity]\n    feature_layers: [6]"),
+        (r"grid: \[fbclip-nano, ViT-L-14-336\]", "grid: [fbclip-nano]"),
+        (r"categories:\n      - bottle\n      - cable\n(      - .*\n)*", f"categories: {list(MVTEC_CATEGORIES)}\n"),
+        (r"categories:\n      - candle\n(      - .*\n)*", f"categories: {list(VISA_CATEGORIES)}\n"),
+    ]
+    for path in (folder / "configs").rglob("*.yaml"):
+        text = path.read_text(encoding="utf-8")
+        for pattern, replacement in changes:
+            text = re.sub(pattern, replacement, text)
+        path.write_text(text, encoding="utf-8")
+
+
+def look_up_models(folder: Path, config: str) -> None:
+    """Make sure that a benchmark of models that are downloaded could begin."""
+    options = Benchmark()._get_args(Benchmark.get_parser().parse_args(["--config", str(folder / config)]))
+    for name in options["benchmark"]["model"]["class_path"]["grid"]:
+        assert hasattr(anomalib_models, name)
+
+
+def is_slow(block: Block) -> bool:
+    """Tell whether a block exports a graph, which takes most of a minute, or needs one."""
+    return "anomalib export" in block.code or "model.xml" in block.code
+
+
+class Reader:
+    """Someone who types what README.md says, block after block.
+
+    Args:
+        folder (Path): The folder that it is done in.
+        server (subprocess.Popen[str]): Runs the commands.
+    """
+
+    def __init__(self, folder: Path, server: "subprocess.Popen[str]") -> None:
+        self.folder = folder
+        self._server = server
+        self._done: dict[int, str] = {}
+        self._said: dict[tuple[str, ...], str] = {}
+
+    def read(self, index: int) -> str:
+        """Run a block, after those before it, and give what it printed.
+
+        Nothing but exports needs exports, so they are passed over where a test of something else is run alone.
+        """
+        for earlier, block in enumerate(BLOCKS[: index + 1]):
+            if earlier not in self._done and (is_slow(BLOCKS[index]) or not is_slow(block)):
+                self._done[earlier] = "failed"
+                self._done[earlier] = "".join(map(self._run_once, self._commands(block)))
+        return self._done[index]
+
+    def _commands(self, block: Block) -> list[list[str]]:
+        commands = [["python", "-c", PYTHON_NAMES + block.code]]
+        if block.language == "bash":
+            commands = split_commands(block.code, self.folder)
+        return [CHANGES[block.comment](arguments) for arguments in commands]
+
+    def _run_once(self, arguments: list[str]) -> str:
+        """Run a command, unless the same one was run before."""
+        key = tuple(arguments)
+        if key not in self._said:
+            self._said[key] = self._run(arguments)
+        return self._said[key]
+
+    def _run(self, arguments: list[str]) -> str:
+        if arguments[-1] == "configs/benchmark/folder_others.yaml":
+            look_up_models(self.folder, arguments[-1])
+            return ""
+        self._provide(arguments)
+        log = self.folder.parent / "log.txt"
+        command = command_server.Command(arguments=arguments, folder=str(self.folder), log=str(log))
+        print(json.dumps(command), file=self._server.stdin, flush=True)
+        code = self._server.stdout.readline().strip()
+        said = log.read_text(encoding="utf-8")
+        assert code == "0", f"{arguments}\n{said}"
+        assert "Traceback" not in said
+        return said
+
+    def _provide(self, arguments: list[str]) -> None:
+        """Have the files of an earlier command where a reader would put them."""
+        for name, source in (
+            ("model.ckpt", "results/FBClip/SyntheticParts/latest/weights/lightning/model.ckpt"),
+            ("model.xml", "results/weights/openvino/model.xml"),
+            ("model.bin", "results/weights/openvino/model.bin"),
+        ):
+            if re.search(rf"(?<!/)\b{name.replace('bin', 'xml')}", " ".join(arguments)):
+                shutil.copy(self.folder / source, self.folder / name)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    folder = tmp_path_factory.mktemp("reader") / "here"
+    folder.mkdir()
+    write_photographs(folder)
+    write_datasets(folder / "datasets")
+    write_configs(folder)
+    home = str(tmp_path_factory.mktemp("home"))
+    homes = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "HF_HOME", "TORCH_HOME"), home)
+    environment = os.environ | NO_NETWORK | homes | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    with subprocess.Popen(
+        [sys.executable, command_server.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=environment,
+        text=True,
+    ) as server:
+        yield Reader(folder, server)
+        server.stdin.close()
+
+
+def index_of(words: str) -> int:
+    """Find the first block with these words."""
+    return next(index for index, block in enumerate(BLOCKS) if words in block.code)
+
+
+def test_no_other_comments_and_languages() -> None:
+    assert len(BLOCKS) == len(re.findall(r"^```(?!text)\w+$", TEXT, re.MULTILINE))
+    assert {block.comment for block in BLOCKS} == CHANGES.keys()
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        pytest.param(index, id=f"line {block.line}", marks=[pytest.mark.slow] if is_slow(block) else [])
+        for index, block in enumerate(BLOCKS)
+    ],
+)
+def test_block(reader: Reader, index: int) -> None:
+    reader.read(index)
+
+
+def test_quickstart(reader: Reader) -> None:
+    said = reader.read(index_of("configs/quickstart.yaml"))
+    for metric in ("image_AUROC", "image_AUPR", "pixel_AUROC", "pixel_AUPRO"):
+        assert metric in said
+    heatmaps = reader.folder / "results/FBClip/SyntheticParts/leather/latest/images"
+    assert f"`{heatmaps.relative_to(reader.folder)}`" in TEXT
+    assert {Image.open(path).mode for path in heatmaps.rglob("*.png")} == {"RGB"}
+    assert len(list(heatmaps.rglob("*.png"))) == 40
+
+
+def test_answer_is_as_it_stands_there(reader: Reader) -> None:
+    said = reader.read(index_of("--data photograph.jpg")).splitlines()
+    (shown,) = re.findall(r"^```text\n(photograph.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+    for line in shown.splitlines():
+        pattern = re.sub(r"\d+(?:\\\.\d+)?", r"[\\d.]+", re.escape(line)).replace("anomalous", "(anomalous|normal)")
+        assert any(re.fullmatch(pattern.replace(r"region", "regions?"), said_line) for said_line in said), line
+    results = reader.folder / "results/FBClip/latest"
+    assert {"predictions.csv", "predictions.jsonl", "images"} <= {path.name for path in results.iterdir()}
+    assert list(results.glob("images/**/photograph.jpg"))
+
+
+def test_protocol_and_comparison(reader: Reader) -> None:
+    assert "2 of 2 categories" in reader.read(index_of("anomalib_fbclip.protocol"))
+    assert (reader.folder / "results/protocol/MVTecAD.md").is_file()
+    assert "FBClip (fbclip-nano)" in reader.read(index_of("anomalib_fbclip.comparison"))
+    assert (reader.folder / "results/comparison.png").is_file()
+
+
+@pytest.mark.slow
+def test_edge(reader: Reader) -> None:
+    reader.read(index_of("anomalib_fbclip.edge model.xml"))
+    assert (reader.folder / "out" / "predictions.jsonl").is_file()
