@@ -7,6 +7,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from environments import REPOSITORY, Environment, Requirement
 
 NANO = {
@@ -50,3 +52,18 @@ def test_uninstalling_leaves_nothing_behind(environment: Environment, requiremen
     assert {"anomalib_fbclip.pth", "anomalib_fbclip.start", "anomalib-fbclip"} <= added
     environment.pip("uninstall", "--yes", "anomalib-fbclip")
     assert environment.files() == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("distribution", ["*.whl", "*.tar.gz"])
+def test_quickstart_where_it_is_installed(environment: Environment, distributions: Path, distribution: str):
+    (path,) = distributions.glob(distribution)
+    environment.install(path)
+    result = environment.run(
+        "anomalib",
+        *("test", "--config", REPOSITORY / "configs" / "quickstart.yaml", "--data.init_args.num_workers", "0"),
+        *("--data.init_args.test_images", "2", "--data.init_args.train_images", "1"),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "pixel_AUPRO" in result.stdout
+    assert list(environment.root.glob("results/FBClip/SyntheticParts/leather/latest/images/**/*.png"))
