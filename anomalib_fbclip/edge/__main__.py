@@ -16,12 +16,13 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO, cast, get_args
 
 from .errors import EdgeError, ImageError
 from .images import ImageSource, find_images
 from .inferencer import EdgeInferencer, Prediction
 from .overlay import draw_overlay
+from .runtimes import Precision
 
 PREDICTIONS_NAME = "predictions.jsonl"
 PROGRESS_SECONDS = 2.0
@@ -44,6 +45,13 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help=f"folder for {PREDICTIONS_NAME}, with a line for each image, and for the pictures: NAME.png for each NAME",
     )
     parser.add_argument("--device", default="AUTO", help="a device of OpenVINO: CPU, GPU, ... (default: AUTO)")
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="f32",
+        help="what OpenVINO computes in: f32, as the model was tested, or its default, which can be 16 bits and faster "
+        "(default: f32)",
+    )
     parser.add_argument(
         "--threshold",
         type=finite_number,
@@ -113,11 +121,12 @@ def predict(options: argparse.Namespace) -> int:
         threshold=options.threshold,
         pixel_threshold=options.pixel_threshold,
         performance_hint="LATENCY" if len(images) == 1 else "THROUGHPUT",
+        precision=options.precision,
     )
     with temporary_folder(options.output) as folder:
         print(inferencer.describe(), flush=True)
         with (folder / PREDICTIONS_NAME).open("w", encoding="utf-8") as lines:
-            results = Results(options, lines, folder, len(images))
+            results = Results(options, lines, folder, len(images), inferencer.decision_thresholds())
             for prediction in inferencer.stream(images, on_failure=results.add_failure):
                 results.add(prediction)
         predictions = (folder / PREDICTIONS_NAME).replace(options.output / PREDICTIONS_NAME)
@@ -150,9 +159,17 @@ class Results:
         lines (TextIO): File for a line of JSON for each image.
         folder (Path): Folder for what is not complete yet, on the same disk as the output.
         total (int): Number of images.
+        thresholds (tuple[float | None, float | None]): Thresholds of scores and anomaly maps, if they are known.
     """
 
-    def __init__(self, options: argparse.Namespace, lines: TextIO, folder: Path, total: int) -> None:
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        lines: TextIO,
+        folder: Path,
+        total: int,
+        thresholds: tuple[float | None, float | None],
+    ) -> None:
         self.normal = 0
         self.anomalous = 0
         self.failed = 0
@@ -160,6 +177,7 @@ class Results:
         self._root: Path = options.images if options.images.is_dir() else options.images.parent
         self._lines = lines
         self._folder = folder
+        self._threshold, self._pixel_threshold = thresholds
         self._progress = Progress(total)
 
     def add(self, prediction: Prediction) -> None:
@@ -174,10 +192,10 @@ class Results:
             "path": path.as_posix(),
             "score": prediction.score,
             "is_anomalous": prediction.is_anomalous,
-            "threshold": self._options.threshold,
+            "threshold": self._threshold,
             "anomaly_map_max": float(prediction.anomaly_map.max()),
             "anomalous_area": float(prediction.mask.mean()),
-            "pixel_threshold": self._options.pixel_threshold,
+            "pixel_threshold": self._pixel_threshold,
             "seconds": prediction.seconds,
             "overlay": overlay.as_posix(),
         })

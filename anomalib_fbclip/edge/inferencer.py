@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 from .errors import EdgeError, ImageError
 from .images import ImageSource, to_batch, to_rgb
-from .runtimes import Answer, PerformanceHint, Request, load
+from .runtimes import Answer, PerformanceHint, Precision, Request, load
+
+THRESHOLD_KEYS = ("score_threshold", "map_threshold")
+"""Names, in what a file says of itself, of the thresholds at which its graph decides."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +79,9 @@ class EdgeInferencer:
         performance_hint (PerformanceHint, optional): What OpenVINO optimises for: ``"LATENCY"`` gives each image the
             whole device, ``"THROUGHPUT"`` computes several images of a stream at the same time, which is faster in
             total and takes more memory. Defaults to ``"LATENCY"``.
+        precision (Precision, optional): What OpenVINO computes in, but for what the file says to compute in 8 bits.
+            ``"f32"`` decides as the tested model did; ``"default"`` is OpenVINO's own choice, which on many devices is
+            16 bits: faster, with scores that are a little off. Defaults to ``"f32"``.
 
     Attributes:
         metadata (dict[str, str]): What the file says of itself: backbone, image size and so on; empty if nothing.
@@ -93,6 +99,7 @@ class EdgeInferencer:
         threshold: float | None = None,
         pixel_threshold: float | None = None,
         performance_hint: PerformanceHint = "LATENCY",
+        precision: Precision = "f32",
     ) -> None:
         for value in (threshold, pixel_threshold):
             if value is not None and not math.isfinite(value):
@@ -101,7 +108,7 @@ class EdgeInferencer:
         self.path = Path(path)
         self.threshold = threshold
         self.pixel_threshold = pixel_threshold
-        self._runtime = load(self.path, device, performance_hint)
+        self._runtime = load(self.path, device, performance_hint, precision)
         self.metadata = self._runtime.metadata
         self.parallel_requests = self._runtime.parallel_requests
         self._check_graph()
@@ -112,6 +119,21 @@ class EdgeInferencer:
         """Say in one line which model this is, and what runs it."""
         known = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in self.metadata.items())
         return f"{self.path}: {known or 'a model that does not say what it is'}; {self._runtime.name}"
+
+    def decision_thresholds(self) -> tuple[float | None, float | None]:
+        """Give the thresholds that decide on images and on places: those given, or those that the file names.
+
+        Returns:
+            tuple[float | None, float | None]: On the scale of the scores and of the anomaly map; ``None`` where the
+                graph decides and the file does not say at what.
+        """
+        given = (self.threshold, self.pixel_threshold)
+        named = (self.metadata.get(name) for name in THRESHOLD_KEYS)
+        image, pixel = (
+            float(text) if value is None and text is not None else value
+            for value, text in zip(given, named, strict=True)
+        )
+        return image, pixel
 
     def predict(self, image: ImageSource) -> Prediction:
         """Predict one image.

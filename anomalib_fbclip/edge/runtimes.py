@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 PerformanceHint = Literal["LATENCY", "THROUGHPUT"]
 
+Precision = Literal["f32", "default"]
+
+EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
+"""OpenVINO's configuration with which a file decides as the tested model did; otherwise it may compute in 16 bits."""
+
 NAMESPACE = "fbclip"
 """Under this name an exported file says what it is: section of OpenVINO's rt_info, prefix of ONNX's properties."""
 
@@ -80,13 +85,14 @@ class Runtime(Protocol):
         """
 
 
-def load(path: Path, device: str, performance_hint: PerformanceHint) -> Runtime:
+def load(path: Path, device: str, performance_hint: PerformanceHint, precision: Precision) -> Runtime:
     """Load a graph: with OpenVINO, or with ONNX Runtime where it is an ONNX file and there is no OpenVINO.
 
     Args:
         path (Path): The file, ``.xml`` (with its ``.bin`` beside it) or ``.onnx``.
         device (str): A device of OpenVINO. ONNX Runtime is used on the CPU.
         performance_hint (PerformanceHint): What OpenVINO optimises for.
+        precision (Precision): What OpenVINO computes in where the file does not say 8 bits: 32 bits, or its choice.
 
     Returns:
         Runtime: The graph.
@@ -103,7 +109,7 @@ def load(path: Path, device: str, performance_hint: PerformanceHint) -> Runtime:
             msg = f"{file} does not exist: an exported model is a .onnx, or a .xml and the .bin beside it."
             raise EdgeError(msg)
     if find_spec("openvino"):
-        return OpenVinoRuntime(path, device, performance_hint)
+        return OpenVinoRuntime(path, device, performance_hint, precision)
     if path.suffix == ".onnx" and find_spec("onnxruntime"):
         return OnnxRuntime(path, device)
     msg = f"{path} needs a library to run it: pip install openvino" + (" or onnxruntime" * (path.suffix == ".onnx"))
@@ -113,7 +119,7 @@ def load(path: Path, device: str, performance_hint: PerformanceHint) -> Runtime:
 class OpenVinoRuntime:
     """A graph in OpenVINO. See :class:`Runtime` and :func:`load`."""
 
-    def __init__(self, path: Path, device: str, performance_hint: PerformanceHint) -> None:
+    def __init__(self, path: Path, device: str, performance_hint: PerformanceHint, precision: Precision) -> None:
         import openvino
 
         check_openvino(openvino.__version__)
@@ -122,8 +128,9 @@ class OpenVinoRuntime:
         model = read_openvino_model(core, path)
         if not model.inputs:  # what is left of an ONNX file of no bytes
             raise unreadable(path, "it holds no model")
+        config = {"PERFORMANCE_HINT": performance_hint} | (EXACT if precision == "f32" else {})
         try:
-            compiled = core.compile_model(model, device, {"PERFORMANCE_HINT": performance_hint})
+            compiled = core.compile_model(model, device, config)
         except RuntimeError as error:
             msg = f"{path} can't be run on device {device}: {last_line(error)}"
             raise EdgeError(msg) from error

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from anomalib.post_processing import PostProcessor
 
+from anomalib_fbclip.edge.inferencer import THRESHOLD_KEYS
+
 if TYPE_CHECKING:
     import torch
 
@@ -22,8 +24,8 @@ def describe(metadata: Mapping[str, Any], post_processor: object) -> dict[str, s
 
     Args:
         metadata (Mapping[str, Any]): ``backbone``, ``pretrained``, ``source``, ``image_size`` and ``version``.
-        post_processor (object): The model's post-processor. One of anomalib's has thresholds and limits of the
-            normalisation, of the scores before it, if they were fitted.
+        post_processor (object): The model's post-processor. One of anomalib's has thresholds at which the graph decides
+            and, if they were fitted, thresholds and limits of the normalisation, of the scores before it.
 
     Returns:
         dict[str, str]: What is known, by name. Lists are JSON.
@@ -42,4 +44,7 @@ def _thresholds_and_limits(post_processor: object) -> dict[str, str]:
         return {}
     names = (*THRESHOLDS, *LIMITS) if post_processor.enable_normalization else THRESHOLDS
     values: dict[str, torch.Tensor] = {name: getattr(post_processor, name) for name in names}
+    if post_processor.enable_thresholding:
+        decision = (post_processor.normalized_image_threshold, post_processor.normalized_pixel_threshold)
+        values |= dict(zip(THRESHOLD_KEYS, decision, strict=True))
     return {name: repr(value.item()) for name, value in values.items() if value.isfinite()}

@@ -110,6 +110,12 @@ def test_thresholds(run: Run, output: Path) -> None:
         assert line["anomalous_area"] == 0
 
 
+def test_thresholds_that_the_file_names(run: Run, tmp_path: Path, output: Path) -> None:
+    metadata = {"score_threshold": "0.5", "map_threshold": "0.25"}
+    assert run("--threshold", "0.125", model=write_graph(tmp_path / "named.xml", metadata=metadata)) == 0
+    assert {(line["threshold"], line["pixel_threshold"]) for line in read_lines(output)} == {(0.125, 0.25)}
+
+
 def test_images_of_one_name_do_not_overwrite_each_other(run: Run, photographs: Path, output: Path) -> None:
     Image.new("RGB", (30, 20)).save(photographs / "1.png")
     assert run() == 0

@@ -281,6 +281,13 @@ class TestModelFile:
             EdgeInferencer(write_graph(tmp_path / model_name), device=device)
         check_one_line(error.value)
 
+    @pytest.mark.parametrize("device", ["AUTO", "CPU", "HETERO:CPU"])
+    def test_precision(self, tmp_path: Path, device: str) -> None:
+        path = write_graph(tmp_path / "model.xml")
+        for precision, tolerance in (("f32", 1e-6), ("default", 0.01)):
+            inferencer = EdgeInferencer(path, device=device, precision=precision)
+            assert inferencer.predict(image()).score == pytest.approx(0.8, abs=tolerance)
+
     def test_a_device_that_openvino_refuses(self, tmp_path: Path) -> None:
         with pytest.raises(EdgeError, match="can't be run on device HETERO:TOASTER") as error:
             EdgeInferencer(write_graph(tmp_path / "model.xml"), device="HETERO:TOASTER")
@@ -316,8 +323,8 @@ def test_an_xml_needs_openvino(tmp_path: Path) -> None:
 @pytest.mark.slow
 class TestNano:
     def check_parity(self, nano: Path, images: list[Path]) -> None:
-        reference = OpenVINOInferencer(nano, device="CPU")
-        inferencer = EdgeInferencer(nano, device="CPU")
+        reference = OpenVINOInferencer(nano, device="CPU", config={"INFERENCE_PRECISION_HINT": "f32"})
+        inferencer = EdgeInferencer(nano)  # f32 on device AUTO too
         for path in images:
             expected, prediction = reference.predict(path), inferencer.predict(path)
             assert prediction.score == pytest.approx(float(expected.pred_score.item()), abs=1e-6)

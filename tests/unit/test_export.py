@@ -58,7 +58,14 @@ class TestDescription:
             "source": "procedural images",
             "image_size": "[128, 96]",
             "version": "0.1.0",
+            "score_threshold": "0.5",
+            "map_threshold": "0.5",
         }
+
+    def test_thresholds_at_which_the_graph_decides(self) -> None:
+        described = describe(METADATA, PostProcessor(image_sensitivity=0.25))
+        assert (described["score_threshold"], described["map_threshold"]) == ("0.75", "0.5")
+        assert "score_threshold" not in describe(METADATA, PostProcessor(enable_thresholding=False))
 
     def test_fitted_thresholds_and_limits(self) -> None:
         post_processor = PostProcessor()
