@@ -138,6 +138,7 @@ def test_only_adapters_are_trained(model: FBClip, images: torch.Tensor) -> None:
         ({"image_size": 57}, "multiples of its patch"),
         ({"weights": "nowhere.pth"}, "'nowhere.pth' do not exist"),
         ({"text_strategies": {}}, "No text strategy has a weight"),
+        ({"backbone_precision": "bf16"}, "'bf16' can't be used: choose among .*'bfloat16'"),
     ],
 )
 def test_unusable_arguments(
@@ -338,6 +339,61 @@ def test_compiled_graph_has_no_breaks(model: FBClip, images: torch.Tensor, fullg
         expected = model.model(images)
         compiled = torch.compile(model.model, backend="eager", fullgraph=fullgraph)(images)
     torch.testing.assert_close(compiled.anomaly_map, expected.anomaly_map)
+
+
+def test_channels_last(model: FBClip, images: torch.Tensor) -> None:
+    expected = model.model(images).anomaly_map
+    actual = model.model(images.contiguous(memory_format=torch.channels_last)).anomaly_map
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+class TestHalfPrecision:
+    """What decides stays in single precision."""
+
+    def test_autocast(self, model: FBClip, images: torch.Tensor, precision: str) -> None:
+        expected = model.model(images)
+        with torch.autocast("cpu", getattr(torch, precision)):
+            actual = model.model(images)
+            layer_tokens = model.model.backbone.encode_image(images)
+        assert {tokens.dtype for tokens in layer_tokens} == {torch.float32}
+        assert actual.pred_score.dtype == actual.anomaly_map.dtype == torch.float32
+        torch.testing.assert_close(actual.anomaly_map, expected.anomaly_map, atol=0.1, rtol=0)
+
+    def test_the_mask_of_the_same_tokens_is_the_same(self, model: FBClip, precision: str) -> None:
+        tokens = torch.randn(2, 17, 64, generator=torch.Generator().manual_seed(0))
+        with torch.autocast("cpu", getattr(torch, precision)):
+            mask = model.model.foreground_mask(tokens, tokens + 1)
+        assert torch.equal(mask, model.model.foreground_mask(tokens, tokens + 1))
+
+    def test_a_backbone_that_is_kept_in_it(
+        self,
+        small_backbone: str,
+        small_adapters: Path,
+        model: FBClip,
+        images: torch.Tensor,
+        precision: str,
+    ) -> None:
+        half = FBClip(small_backbone, weights=small_adapters, backbone_precision=precision)
+        parameters = list(half.model.backbone.parameters())
+        assert {parameter.dtype for parameter in parameters if parameter.ndim > 1} == {getattr(torch, precision)}
+        assert {parameter.dtype for parameter in half.model.attention.parameters()} == {torch.float32}
+        actual = half.model(images)
+        assert actual.anomaly_map.dtype == torch.float32
+        torch.testing.assert_close(actual.anomaly_map, model.model(images).anomaly_map, atol=0.1, rtol=0)
+        half.model.encode_text().sum().backward()
+        assert half.model.prompt_learner.normal_context.grad.dtype == torch.float32
+
+    def test_training_step(self, small_backbone: str, images: torch.Tensor, precision: str) -> None:
+        model = FBClip(small_backbone, weights=None, backbone_precision=precision).train()
+        mask = torch.zeros(2, 56, 56)
+        mask[0, 10:20, 10:20] = 1
+        batch = ImageBatch(image=images, gt_label=torch.tensor([1, 0]), gt_mask=mask)
+        with pytest.warns(UserWarning, match="trainer"), torch.autocast("cpu", getattr(torch, precision)):
+            loss = model.training_step(batch)
+        loss.backward()
+        for name, parameter in model.named_parameters():
+            assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
 @pytest.mark.parametrize(
