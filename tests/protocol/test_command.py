@@ -200,6 +200,27 @@ def test_one_process_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
     assert parallel.n_jobs == 4
 
 
+@pytest.mark.parametrize(
+    ("accelerator", "task_id", "devices"),
+    [("cuda", 3, [3]), ("auto", 0, [0]), ("cuda", None, 1), ("cpu", 3, 1)],
+)
+def test_each_job_has_a_device_of_its_own(
+    accelerator: str,
+    task_id: int | None,
+    devices: object,
+    mvtec: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def begin(**arguments: object) -> None:
+        assert (arguments["accelerator"], arguments["devices"]) == (accelerator, devices)
+        raise InterruptedError
+
+    monkeypatch.setattr(job, "Trainer", begin)
+    data = {"class_path": "anomalib.data.MVTecAD", "init_args": {"root": str(mvtec)}}
+    with pytest.raises(InterruptedError):
+        ProtocolJob(Plan("{}", data, accelerator, "settings", Path("x.csv")), "bottle", "").run(task_id)
+
+
 @pytest.mark.slow
 def test_two_processes(mvtec: Path, small_backbone: str, small_adapters: Path) -> None:
     data = {"class_path": "anomalib.data.MVTecAD", "init_args": {"root": str(mvtec), "num_workers": 0}}
