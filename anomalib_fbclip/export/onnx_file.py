@@ -4,7 +4,8 @@
 """An exported ONNX file, made small and complete."""
 
 import ast
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
@@ -20,15 +21,21 @@ from onnxscript.optimizer import fold_constants
 
 from anomalib_fbclip.edge.runtimes import NAMESPACE
 
-PRECISE_MODULES = ("pre_processor", "model.foreground_mask")
-"""Modules that are to be computed in 32 bits in every graph: positions of pixels need more than 8 bits, and a mask that
-is cut at a threshold flips with the rounding."""
+PRECISE_MODULES = ("pre_processor", "model.foreground_mask", "model.attention.gate")
+"""Modules that are to be computed in 32 bits in every graph: positions of pixels need more than 8 bits, a mask that is
+cut at a threshold flips with the rounding, and the gate scales all tokens by what its last layer gives."""
 
 PRECISE_PREFIX = "precise/"
 """Beginning of the names of the nodes of these modules."""
 
 IMAGE_TOWER = "model.backbone."
 """Beginning of the names of the image tower's modules."""
+
+BLOCK = re.compile(re.escape(f"{IMAGE_TOWER}visual.transformer.resblocks.") + r"(\d+)")
+"""Name of a block of the image tower, with its number, counted from 0."""
+
+BLOCK_PREFIX = "block"
+"""Beginning of the names of the nodes of the image tower's blocks; then come the block's number and a slash."""
 
 HEAD_PREFIX = "head/"
 """Beginning of the names of the nodes that belong neither to these modules nor to the image tower."""
@@ -69,10 +76,17 @@ def finish_onnx(path: Path, description: Mapping[str, str]) -> None:
 def _name_nodes(graph: ir.Graph) -> None:
     for node in graph:
         scopes = ast.literal_eval(node.metadata_props.get(SCOPES_KEY, "[]"))
-        if any(scope in PRECISE_MODULES for scope in scopes):
-            node.name = f"{PRECISE_PREFIX}{node.name}"
-        elif not any(scope.startswith(IMAGE_TOWER) for scope in scopes):
-            node.name = f"{HEAD_PREFIX}{node.name}"
+        node.name = f"{_prefix(scopes)}{node.name}"
+
+
+def _prefix(scopes: Sequence[str]) -> str:
+    """Begin the name of a node by where it belongs; of the image tower, the blocks alone are told apart."""
+    if any(scope in PRECISE_MODULES for scope in scopes):
+        return PRECISE_PREFIX
+    for scope in scopes:
+        if block := BLOCK.fullmatch(scope):
+            return f"{BLOCK_PREFIX}{block[1]}/"
+    return "" if any(scope.startswith(IMAGE_TOWER) for scope in scopes) else HEAD_PREFIX
 
 
 def _make_constant_choices(graph: ir.Graph) -> None:

@@ -6,7 +6,7 @@
 fbclip-nano, and the paper's architecture with random weights, which are as fast as trained ones::
 
     python tests/benchmark/export.py
-    python tests/benchmark/export.py --backbone ViT-L-14-336 --repetitions 5 --calibration_images 4
+    python tests/benchmark/export.py --backbones "[fbclip-nano]" --seconds 20
 
 Each row is measured in a process of its own, one after the other, on one photograph at a time.
 """
@@ -22,7 +22,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import openvino
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 PHOTOGRAPH = (1, 3, 576, 768)
 """Shape of the image that is measured with, in values 0..1."""
+
+LEAST_REPETITIONS = 3
+"""Number of times that each is timed, where one takes long."""
 
 
 class Measurement(NamedTuple):
@@ -72,7 +75,7 @@ def export(backbone: str, folder: Path, calibration_images: int) -> dict[str, Pa
     files = {"torch": model.to_torch(folder), "openvino": model.to_openvino(folder)}
     parts = SyntheticParts(folder, "tile", train_images=1, test_images=(calibration_images + 1) // 2)
     parts.prepare_data()
-    parts.setup()
+    parts.setup("test")
     quantized = quantize(openvino.Core().read_model(files["openvino"]), parts.test_data)
     return files | {"int8": save_openvino(quantized, folder / "int8" / "model.xml", is_half=True)}
 
@@ -88,7 +91,7 @@ def random_model(architecture: str, folder: Path) -> FBClip:
     return FBClip(str(config), weights=None, image_size=518)
 
 
-def measure_torch(path: Path, repetitions: int, threads: int) -> Measurement:
+def measure_torch(path: Path, seconds: float, threads: int) -> Measurement:
     """Measure a file of ``to_torch``, which this program has written itself."""
     import torch
 
@@ -96,34 +99,34 @@ def measure_torch(path: Path, repetitions: int, threads: int) -> Measurement:
     model = torch.load(path, weights_only=False)["model"].eval()  # nosemgrep
     image = torch.rand(PHOTOGRAPH, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        latency = median_seconds(lambda: model(image), repetitions)
+        latency = median_seconds(lambda: model(image), seconds)
     return Measurement(latency, 1 / latency, peak_memory())
 
 
-def measure_openvino(path: Path, repetitions: int, threads: int, config: dict[str, str]) -> Measurement:
+def measure_openvino(path: Path, seconds: float, threads: int, config: dict[str, str]) -> Measurement:
     """Measure a file of ``to_openvino``, first one image after the other, and then through the asynchronous queue."""
     image = np.random.default_rng(0).random(PHOTOGRAPH, dtype=np.float32)
     config |= {"INFERENCE_NUM_THREADS": str(threads)}
     compiled = openvino.Core().compile_model(path, "CPU", config | {"PERFORMANCE_HINT": "LATENCY"})
-    latency = median_seconds(lambda: compiled(image), repetitions)
+    latency = median_seconds(lambda: compiled(image), seconds)
     del compiled
     compiled = openvino.Core().compile_model(path, "CPU", config | {"PERFORMANCE_HINT": "THROUGHPUT"})
     queue = openvino.AsyncInferQueue(compiled)
 
     def run_many() -> None:
-        for _ in range(4 * len(queue)):
+        for _ in range(2 * len(queue)):
             queue.start_async(image)
         queue.wait_all()
 
-    throughput = 4 * len(queue) / median_seconds(run_many, max(repetitions // 4, 3))
+    throughput = 2 * len(queue) / median_seconds(run_many, seconds)
     return Measurement(latency, throughput, peak_memory())
 
 
-def median_seconds(function: Callable[[], object], repetitions: int) -> float:
-    """Time a function: the median, after one call that does not count."""
+def median_seconds(function: Callable[[], object], seconds: float) -> float:
+    """Time a function for some seconds, but three times at least: the median, after one call that does not count."""
     function()
-    durations = []
-    for _ in range(repetitions):
+    durations: list[float] = []
+    while len(durations) < LEAST_REPETITIONS or sum(durations) < seconds:
         start = time.perf_counter()
         function()
         durations.append(time.perf_counter() - start)
@@ -141,54 +144,61 @@ def file_size(path: Path) -> int:
 
 
 def main(
-    backbone: str = "fbclip-nano",
-    repetitions: int = 40,
-    calibration_images: int = 40,
+    backbones: tuple[str, ...] = ("fbclip-nano", "ViT-L-14-336"),
+    seconds: float = 8.0,
+    calibration_images: int = 4,
     threads: int | None = None,
 ) -> None:
     """Print the table, in Markdown.
 
     Args:
-        backbone: fbclip-nano, or an architecture of open_clip, which gets random weights.
-        repetitions: Number of times that each is timed.
-        calibration_images: Number of images that INT8_PTQ takes the ranges of values from.
+        backbones: fbclip-nano, or architectures of open_clip, which get random weights.
+        seconds: How long each is timed.
+        calibration_images: Number of images that INT8_PTQ takes the ranges of values from; they don't change the speed.
         threads: Number of threads. As many as there are cores if there is none.
     """
     threads = threads or os.cpu_count() or 1
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes,
-    ):
-        files = processes.submit(export, backbone, Path(folder), calibration_images).result()
-        rows: dict[str, tuple[Path, Measurement]] = {}
-        path = files["torch"]
-        rows["torch, f32"] = path, processes.submit(measure_torch, path, repetitions, threads).result()
-        for name, file, config in (
-            ("OpenVINO, f32", "openvino", {"INFERENCE_PRECISION_HINT": "f32"}),
-            ("OpenVINO, default precision", "openvino", {}),
-            ("OpenVINO, INT8_PTQ", "int8", {}),
-        ):
-            path = files[file]
-            rows[name] = path, processes.submit(measure_openvino, path, repetitions, threads, config).result()
-        print_table(backbone, threads, rows)
-
-
-def print_table(backbone: str, threads: int, rows: dict[str, tuple[Path, Measurement]]) -> None:
-    """Print the table, with the machine that it was measured on."""
     device = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
-    print(f"{backbone}, batch 1, {threads} threads of {device}, OpenVINO {openvino.__version__}\n")
-    print("| | latency | faster than torch | throughput | peak memory | file |")
-    print("|---|---|---|---|---|---|")
+    print(f"Batch 1, {threads} threads of {device}, OpenVINO {openvino.__version__.partition('-')[0]}\n")
+    print("| backbone | | latency | faster than torch | throughput | peak memory | file |")
+    print("|---|---|---|---|---|---|---|")
+    for backbone in backbones:
+        with tempfile.TemporaryDirectory() as folder:
+            print_rows(backbone, measure(backbone, Path(folder), seconds, calibration_images, threads))
+
+
+def measure(
+    backbone: str, folder: Path, seconds: float, calibration_images: int, threads: int
+) -> dict[str, tuple[Path, Measurement]]:
+    """Export a backbone, and measure each of its files in a process of its own."""
+
+    def run(function: Callable, *arguments: object) -> Any:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+            return process.submit(function, *arguments).result()
+
+    files = run(export, backbone, folder, calibration_images)
+    rows = {"torch, f32": (files["torch"], run(measure_torch, files["torch"], seconds, threads))}
+    for name, file, config in (
+        ("OpenVINO, f32", "openvino", {"INFERENCE_PRECISION_HINT": "f32"}),
+        ("OpenVINO, default precision", "openvino", {}),
+        ("OpenVINO, INT8_PTQ", "int8", {}),
+    ):
+        rows[name] = files[file], run(measure_openvino, files[file], seconds, threads, config)
+    return rows
+
+
+def print_rows(backbone: str, rows: dict[str, tuple[Path, Measurement]]) -> None:
+    """Print the rows of a backbone."""
     _, torch_measurement = next(iter(rows.values()))
     for name, (path, found) in rows.items():
         cells = (
             f"{1000 * found.latency:.1f} ms",
             f"{torch_measurement.latency / found.latency:.1f} x",
-            f"{found.throughput:.1f} images/s",
+            f"{found.throughput:.2f} images/s",
             f"{found.memory / 2**20:.0f} MiB",
             f"{file_size(path) / 1e6:.1f} MB",
         )
-        print(f"| {name} | {' | '.join(cells)} |")
+        print(f"| {backbone} | {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

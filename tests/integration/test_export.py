@@ -24,12 +24,16 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import SyntheticParts
+from anomalib_fbclip.export.onnx_file import PRECISE_PREFIX
 from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
 from anomalib_fbclip.pre_processing import AntialiasedPreProcessor
 from support.command_line import anomalib, run
 
 SIZES = {"larger": (576, 768), "long": (1260, 500), "smaller": (90, 70)}
 """Height and width in pixels of images that are shrunk, shrunk unevenly, and enlarged."""
+
+FEATURE_LAYERS = (2, 4, 6)
+"""Layers of fbclip-nano that are read, and have a mask each."""
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 """OpenVINO computes in bfloat16 where the processor can, unless it is told."""
@@ -172,6 +176,32 @@ def test_default_precision_decides_nearly_the_same(photographs, tested, openvino
         result = compiled(read(path))
         np.testing.assert_allclose(result["pred_score"], tested[name].pred_score, atol=0.05)
         assert np.abs(result["anomaly_map"] - tested[name].anomaly_map).mean() < 0.02
+
+
+def with_masks(path: Path) -> openvino.Model:
+    """Read a file, and let its graph give the foreground masks of the layers too, in its last outputs."""
+    exported_model = openvino.Core().read_model(path)
+    exported_model.add_outputs([
+        node.output(0)
+        for node in exported_model.get_ordered_ops()
+        if node.get_type_name() == "Select"
+        and node.get_friendly_name().startswith(PRECISE_PREFIX)
+        and str(node.get_output_partial_shape(0)) == "[?,256]"
+    ])
+    return exported_model
+
+
+def test_foreground_masks_of_a_half_precision_file_rarely_flip(model: FBClip, photographs, openvino_files) -> None:
+    compiled = openvino.Core().compile_model(with_masks(openvino_files[CompressionType.FP16]), "CPU", EXACT)
+    flips = 0
+    for path in photographs.values():
+        expected: list[np.ndarray] = []
+        with model.model.foreground_mask.register_forward_hook(lambda *call, masks=expected: masks.append(call[-1])):
+            model(torch.from_numpy(read(path)))
+        found = list(compiled(read(path)).values())[-len(FEATURE_LAYERS) :]
+        flips += int((np.stack(found) != np.stack(expected)).sum())
+    patches = len(SIZES) * len(FEATURE_LAYERS) * 256
+    assert flips <= 0.005 * patches
 
 
 def test_files_hold_the_image_tower_and_the_attention_alone(model: FBClip, onnx_file: Path, openvino_files) -> None:
