@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 PRECISE_NODES = nncf.IgnoredScope(patterns=[f"{PRECISE_PREFIX}.*"], validate=False)
 """What stays in 32 bits."""
+
+nncf.set_log_level(logging.ERROR)  # it prints a line for each node that is left out, and there are thousands
 
 QUANTIZATION = nncf.AdvancedQuantizationParameters(
     activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
