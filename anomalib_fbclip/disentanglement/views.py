@@ -195,9 +195,9 @@ class SpatialView(MixingView):
         # Both branches together, [B, 2, ...]. All entries beyond the border share one logit.
         agreement = neighbours.agreement.unsqueeze(1).expand_as(distance)
         inside_logits = torch.stack([neighbours.disagreement.unsqueeze(1) * distance, agreement], dim=1)
-        outside_logits = torch.stack([mean_length, torch.zeros_like(mean_length)], dim=1)
-        # Not to the outside's alone: OpenVINO 2026.4 adds a vector wrongly to a norm where there are several images.
-        logits = torch.cat([inside_logits, outside_logits], dim=-1) + torch.cat([near, outside], dim=-1).log()
+        # After they are stacked: OpenVINO 2026.4 adds a vector wrongly to a norm where there are several images.
+        outside_logits = torch.stack([mean_length, torch.zeros_like(mean_length)], dim=1) + outside.log()
+        logits = torch.cat([inside_logits.masked_fill(near == 0, -torch.inf), outside_logits], dim=-1)
         foreground_total = (neighbours.mask.unsqueeze(1) * near).sum(dim=-1, keepdim=True)
         totals = torch.stack([foreground_total, size - foreground_total], dim=1).clamp(min=1e-8)
         masks = torch.stack([neighbours.mask, 1 - neighbours.mask], dim=1).unsqueeze(2)

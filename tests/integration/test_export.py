@@ -213,7 +213,7 @@ def test_files_hold_the_image_tower_and_the_attention_alone(model: FBClip, onnx_
     }
     # The rest are the graph itself and the matrices of neighbourhoods, which weigh something beside so small a tower.
     for bytes_per_weight, found in sizes.items():
-        assert max(found) <= 1.04 * bytes_per_weight * weights
+        assert max(found) <= 1.03 * bytes_per_weight * weights
     # In 8 bits, embeddings, biases and scales weigh more beside the small matrices of fbclip-nano.
     assert openvino_files[CompressionType.INT8].with_suffix(".bin").stat().st_size <= 1.15 * weights
 
