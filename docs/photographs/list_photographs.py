@@ -8,7 +8,7 @@
     python docs/photographs/list_photographs.py datasets/photographs
 
 ``<category>/{train/good, test/good, test/<defect>}`` hold images, ``<category>/ground_truth/<defect>/<stem>_mask.png``
-the masks.
+the masks. A category without ``train`` gives every fourth of its normal images to those that models are trained on.
 """
 
 import json
@@ -16,26 +16,33 @@ import sys
 from pathlib import Path
 
 
-def list_images(root: Path, category: str, split: str) -> list[dict[str, str | int]]:
-    """List the images of a category, in the form of AnomalyCLIP's meta.json."""
-    entries: list[dict[str, str | int]] = []
-    for path in sorted((root / category / split).glob("*/*")):
-        defect = path.parent.name
-        mask = f"{category}/ground_truth/{defect}/{path.stem}_mask.png" if defect != "good" else ""
-        entries.append({
-            "img_path": path.relative_to(root).as_posix(),
-            "mask_path": mask,
-            "cls_name": category,
-            "specie_name": defect,
-            "anomaly": int(defect != "good"),
-        })
-    return entries
+def list_images(root: Path, category: str) -> dict[str, list[dict[str, str | int]]]:
+    """List the images of a category by split, in the form of AnomalyCLIP's meta.json."""
+    splits = {split: sorted((root / category / split).glob("*/*")) for split in ("train", "test")}
+    if not splits["train"]:
+        splits["train"] = [path for path in splits["test"] if path.parent.name == "good"][::4]
+        splits["test"] = sorted({*splits["test"]} - {*splits["train"]})
+    return {split: [describe(root, category, path) for path in paths] for split, paths in splits.items()}
+
+
+def describe(root: Path, category: str, image: Path) -> dict[str, str | int]:
+    """Say what an image shows, and where its mask is."""
+    defect = image.parent.name
+    mask = f"{category}/ground_truth/{defect}/{image.stem}_mask.png" if defect != "good" else ""
+    return {
+        "img_path": image.relative_to(root).as_posix(),
+        "mask_path": mask,
+        "cls_name": category,
+        "specie_name": defect,
+        "anomaly": int(defect != "good"),
+    }
 
 
 def main(root: Path) -> None:
     """Write the file."""
     categories = sorted(path.name for path in root.iterdir() if (path / "test").is_dir())
-    meta = {split: {name: list_images(root, name, split) for name in categories} for split in ("train", "test")}
+    listed = {name: list_images(root, name) for name in categories}
+    meta = {split: {name: images[split] for name, images in listed.items()} for split in ("train", "test")}
     (root / "meta.json").write_text(json.dumps(meta, indent=1), encoding="utf-8")
 
 

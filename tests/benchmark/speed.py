@@ -272,6 +272,14 @@ def measure(row: Row, folder: Path, threads: int, seconds: float) -> Measurement
     return Measurement(found.median, found.iqr / 2, peak)
 
 
+def measure_libraries() -> int:
+    """Measure what this process, which does nothing but import the model's libraries, takes: bytes."""
+    from anomalib_fbclip import FBClip
+
+    del FBClip
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def profile_stages(folder: Path, threads: int, repetitions: int) -> list[tuple[str, float, int]]:
     """Measure the stages of the model in float32, one after the other: median seconds, and operations of products."""
     torch.set_num_threads(threads)
@@ -359,6 +367,7 @@ def main(seconds: float = 12.0, threads: int | None = None, compiled: bool = Fal
     ):
         folder = Path(name)
         processes.submit(write_weights, folder).result()
+        libraries = processes.submit(measure_libraries).result()
         found: dict[Row, Measurement | None] = {}
         for row in rows:
             future = processes.submit(measure, row, folder, threads, seconds)
@@ -373,6 +382,7 @@ def main(seconds: float = 12.0, threads: int | None = None, compiled: bool = Fal
             print(f"{torch.cuda.get_device_name() if device == 'cuda' else 'CPU'}:\n")
             print_rows(of_device)
             print()
+    print(f"Of a process's memory, the libraries take {libraries / 1e9:.2f} GB.\n")
     print_stages(stages)
 
 

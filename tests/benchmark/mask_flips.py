@@ -1,0 +1,66 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How many foreground decisions half precision changes, on photographs, with fbclip-nano on a CPU::
+
+    python tests/benchmark/mask_flips.py path/to/folder
+
+The folder holds a folder for each category, in MVTec AD's layout.
+"""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from jsonargparse import auto_cli
+
+from anomalib_fbclip import FBClip
+from anomalib_fbclip.nano import NAME
+from anomalib_fbclip.nano.evaluate import list_images, read_input
+
+BATCH = 32
+
+ROWS = (
+    ("bf16-mixed", "float32", torch.bfloat16),
+    ("bf16-mixed, kept in bfloat16", "bfloat16", torch.bfloat16),
+    ("16-mixed", "float32", torch.float16),
+    ("16-mixed, kept in float16", "float16", torch.float16),
+)
+"""Name, ``backbone_precision``, and type under autocast."""
+
+
+def foreground_masks(backbone_precision: str, autocast: torch.dtype | None, images: torch.Tensor) -> torch.Tensor:
+    """Compute the soft foreground masks of images, shape ``[B, layers, L]``."""
+    model = FBClip(NAME, backbone_precision=backbone_precision).eval().model
+    batches = []
+    with torch.inference_mode(), torch.autocast("cpu", autocast) if autocast else nullcontext():
+        for batch in images.split(BATCH):
+            layers = model.backbone.encode_image(batch)
+            masks = [model.foreground_mask(*each) for each in zip(layers, [None, *layers], strict=False)]
+            batches.append(torch.stack(masks, dim=1).float())
+    return torch.cat(batches)
+
+
+def main(photographs: Path) -> None:
+    """Print the table, in Markdown.
+
+    Args:
+        photographs: Folder of categories in MVTec AD's layout.
+    """
+    warnings.filterwarnings("ignore")
+    categories = [path for path in sorted(photographs.iterdir()) if (path / "test").is_dir()]
+    transform = FBClip.configure_pre_processor((128, 128)).transform
+    images = torch.stack([read_input(transform, image)[0] for path in categories for image in list_images(path)])
+    exact = foreground_masks("float32", None, images)
+    print(f"{len(images)} photographs, {exact.numel()} decisions\n")
+    print("| | decisions that differ from float32 |\n|---|---:|")
+    for name, backbone_precision, dtype in ROWS:
+        share = (foreground_masks(backbone_precision, dtype, images) != exact).float().mean()
+        print(f"| {name} | {100 * share:.3f} % |")
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=True)
