@@ -8,10 +8,9 @@
 The folder holds a folder for each category, in MVTec AD's layout.
 """
 
-from __future__ import annotations
-
 import warnings
 from contextlib import nullcontext
+from itertools import starmap
 from pathlib import Path
 
 import torch
@@ -39,8 +38,8 @@ def foreground_masks(backbone_precision: str, autocast: torch.dtype | None, imag
     with torch.inference_mode(), torch.autocast("cpu", autocast) if autocast else nullcontext():
         for batch in images.split(BATCH):
             layers = model.backbone.encode_image(batch)
-            masks = [model.foreground_mask(*each) for each in zip(layers, [None, *layers], strict=False)]
-            batches.append(torch.stack(masks, dim=1).float())
+            masks = starmap(model.foreground_mask, zip(layers, [None, *layers], strict=False))
+            batches.append(torch.stack(list(masks), dim=1).float())
     return torch.cat(batches)
 
 

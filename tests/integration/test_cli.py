@@ -50,7 +50,7 @@ def test_test_by_bare_name(tmp_path: Path, checkpoint: Path, small_backbone: str
     assert "is not zero-shot" in result.stdout + result.stderr
 
 
-def test_test_in_half_precision_on_images_that_are_drawn(tmp_path: Path, small_backbone: str, small_adapters: Path) -> None:
+def test_test_drawn_images_in_half_precision(tmp_path: Path, small_backbone: str, small_adapters: Path) -> None:
     result = anomalib(
         tmp_path,
         "test",
