@@ -19,7 +19,7 @@ from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import SyntheticParts
 
 IMAGES = 1000
-BATCH = 20
+BATCH = 10
 SHOWN = 100
 
 
@@ -49,6 +49,7 @@ def main() -> None:
             "leather",
             train_images=1,
             test_images=IMAGES // 2,
+            image_size=160,
             eval_batch_size=BATCH,
             num_workers=0,
         )
