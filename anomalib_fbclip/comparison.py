@@ -21,6 +21,7 @@ from pathlib import Path
 import pandas as pd
 from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from anomalib_fbclip.files import replace_file
 
@@ -160,10 +161,16 @@ def draw(summary: pd.DataFrame, metric: str) -> bytes:
         raise ComparisonError(msg)
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
-    for model, row in summary.dropna(subset=metric).iterrows():
-        axes.scatter(row["test_duration"], 100 * row[metric])
-        axes.annotate(str(model), (row["test_duration"], 100 * row[metric]), xytext=(6, 4), textcoords="offset points")
+    rows = summary.dropna(subset=metric)
+    middle = (rows["test_duration"].min() * rows["test_duration"].max()) ** 0.5
+    for model, row in rows.iterrows():
+        point = (row["test_duration"], 100 * row[metric])
+        axes.scatter(*point)
+        side = "left" if point[0] <= middle else "right"
+        axes.annotate(str(model), point, xytext=(0, 6), textcoords="offset points", horizontalalignment=side)
     axes.set_xscale("log")
+    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        formatter(LogFormatter(minor_thresholds=(2, 0.5)))
     axes.set_xlabel("duration of a test in seconds")
     axes.set_ylabel(f"{metric.replace('_', ' ')} in percent")
     axes.margins(0.2)
