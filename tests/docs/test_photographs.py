@@ -4,6 +4,7 @@
 """What ``docs/results.md`` was measured with."""
 
 import runpy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,23 @@ def test_every_mask_belongs_to_its_image(tmp_path: Path) -> None:
         assert Path(item.image_path).stem in Path(item.mask_path or item.image_path).stem
 
 
+def test_a_category_without_images_to_train_on(tmp_path: Path) -> None:
+    write_category(tmp_path / "magnetic_tile", "cracked", "_mask")
+    shutil.rmtree(tmp_path / "magnetic_tile" / "train")
+    runpy.run_path(str(FOLDER / "list_photographs.py"))["main"](tmp_path)
+    datamodule = MetaJson(root=tmp_path, categories="magnetic_tile", num_workers=0)
+    datamodule.setup()
+    train, test = ({item.image_path for item in data} for data in (datamodule.train_data, datamodule.test_data))
+    assert len(train) == 1
+    assert not train & test
+    assert train | test == {str(path) for path in (tmp_path / "magnetic_tile" / "test").rglob("*") if path.is_file()}
+
+
 @pytest.mark.parametrize("name", ["benchmark_fbclip", "benchmark_others"])
 def test_benchmarks(name: str) -> None:
     arguments = Benchmark.get_parser().parse_args(["--config", str(FOLDER / f"{name}.yaml")])
     jobs = list(get_iterator_from_grid_dict(Benchmark()._get_args(arguments)["benchmark"]))
-    assert {job["data"]["init_args"]["categories"] for job in jobs} == {"hazelnut", "cookie"}
+    assert {job["data"]["init_args"]["categories"] for job in jobs} == {"hazelnut", "cookie", "magnetic_tile"}
     assert {job["model"]["class_path"] for job in jobs} in ({"FBClip"}, {"Patchcore", "Padim"})
 
 
