@@ -3,6 +3,9 @@
 
 """Images to train fbclip-nano on: procedural scenes, half of them with texture from photographs.
 
+Sizes, places, shapes and markings vary far more than in the categories that are tested on: what is normal has to be
+learned, not what is drawn.
+
 The image tower has to tell regions apart by words, so each image comes with the words of its regions.
 """
 
@@ -17,21 +20,23 @@ from numpy.typing import NDArray
 from anomalib_fbclip.procedural import (
     DEFECTS,
     MATERIALS,
+    OBJECTS,
     TRAINING_DEFECTS,
     TRAINING_MATERIALS,
     TRAINING_OBJECTS,
     InvisibleDefectError,
-    draw_training_product,
     photograph,
 )
 from anomalib_fbclip.procedural.captions import describe, with_article
 from anomalib_fbclip.procedural.defects import Defect, irregular
-from anomalib_fbclip.procedural.fields import blend, soften, stream
+from anomalib_fbclip.procedural.fields import blend, color, soften, stream
 from anomalib_fbclip.procedural.materials import Surface
-from anomalib_fbclip.procedural.sample import make_scene
-from anomalib_fbclip.procedural.scene import Scene, make_object, plain_background
+from anomalib_fbclip.procedural.objects import Object, Part
+from anomalib_fbclip.procedural.outlines import Pose
+from anomalib_fbclip.procedural.scene import Scene, lay, plain_background
 
 from .photographs import TRAINING_PHOTOGRAPHS, Photograph, photographed_surface
+from .shapes import draw_markings, draw_shape
 
 BACKGROUND, OBJECT, DEFECT = range(3)
 """Regions of an image, as values of ``TrainingImage.regions``."""
@@ -39,8 +44,23 @@ BACKGROUND, OBJECT, DEFECT = range(3)
 PHOTOGRAPHED = 0.5
 """Share of the scenes with texture from photographs."""
 
-SURFACES = 0.5
-"""Share of surfaces among those."""
+SURFACES = 0.4
+"""Share of surfaces among the scenes."""
+
+NAMED = 0.5
+"""Share of the kinds that have a name among the objects; the others are shapes at random."""
+
+MARKED = 0.3
+"""Share of surfaces with markings at random."""
+
+NEIGHBOURED = 0.15
+"""Share of objects beside which another one lies."""
+
+SCALES = 0.18, 0.42
+"""Smallest and largest scale of an object: half its size, as a fraction of the side."""
+
+SURFACE_REACH = 0.75
+"""Extent of defects on surfaces, in extents of defects on the largest objects: a defect is smaller than an object."""
 
 MIXED = 0.4
 """Share of mixed textures among the defects."""
@@ -74,11 +94,13 @@ class Subject(NamedTuple):
         scene (Scene): It, without defect.
         noun (str): What it is called.
         background (str): What it lies on.
+        reach (float): Factor of the extent of its defects, which are small beside an object.
     """
 
     scene: Scene
     noun: str
     background: str
+    reach: float
 
 
 def draw_training_image(
@@ -105,12 +127,11 @@ def draw_training_image(
     """
     rng = stream(seed, "training image")
     mixed = mixtures(photographs)
-    defects = {kind: repeat(defect) for kind, defect in {**DEFECTS, **mixed}.items()}
     kinds = list(mixed) if rng.random() < MIXED else list(defect_kinds)
     defect = str(rng.choice(kinds)) if rng.integers(2) else None
     while True:
-        draw = _draw_photographed if rng.random() < photographed else _draw_procedural
-        subject = draw(rng, size, photographs)
+        subject = _draw_subject(rng, size, photographs, photographed)
+        defects = {kind: repeat(draw, subject.reach) for kind, draw in {**DEFECTS, **mixed}.items()}
         with suppress(InvisibleDefectError):  # another subject shows it
             image, mask = photograph(subject.scene, seed, defect, defects)
             break
@@ -128,46 +149,87 @@ def draw_training_image(
     )
 
 
-def _draw_procedural(rng: Generator, size: int, photographs: Sequence[Photograph]) -> Subject:
-    del photographs
-    product = draw_training_product(rng)
-    scene = make_scene(product, int(rng.integers(2**31)), size)
-    return Subject(scene, f"{product.material} {product.object or 'surface'}", product.background or "plain")
-
-
-def _draw_photographed(rng: Generator, size: int, photographs: Sequence[Photograph]) -> Subject:
-    origin = photographs[int(rng.integers(len(photographs)))]
-    surface = photographed_surface(origin, rng, size)
+def _draw_subject(rng: Generator, size: int, photographs: Sequence[Photograph], photographed: float) -> Subject:
+    if rng.random() < photographed:
+        surface, material = _draw_photographed(rng, size, photographs)
+    else:
+        surface, material = _draw_material(rng, size)
     if rng.random() < SURFACES:
-        scene = Scene(surface, None, np.ones((size, size), dtype=np.float32), 0.0)
-        return Subject(scene, f"{origin.noun} surface", "plain")
+        return _draw_surface(rng, surface, material)
     background, ground = _draw_background(rng, size, photographs)
-    shape = str(rng.choice(TRAINING_OBJECTS))
-    return Subject(make_object(shape, surface, background, rng, rng), f"{origin.noun} {shape}", ground)
+    name = str(rng.choice(TRAINING_OBJECTS)) if rng.random() < NAMED else None
+    scale = float(np.exp(rng.uniform(*np.log(SCALES))))
+    part = _draw_part(rng, OBJECTS[name] if name else draw_shape, size, scale)
+    scene = lay(part, surface, background, rng.uniform(0, 0.8))
+    return Subject(scene, f"{material} {name or 'object'}", ground, scale / SCALES[1])
+
+
+def _draw_surface(rng: Generator, surface: Surface, material: str) -> Subject:
+    size = len(surface.height)
+    if rng.random() < MARKED:
+        pose = Pose(size, (0.5, 0.5), rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 0.8))
+        for layer in draw_markings(rng, pose):
+            surface = surface._replace(albedo=blend(surface.albedo, layer.color, layer.coverage))
+    scene = Scene(surface, None, np.ones((size, size), dtype=np.float32), 0.0)
+    return Subject(scene, f"{material} surface", "plain", SURFACE_REACH)
+
+
+def _draw_part(rng: Generator, draw: Object, size: int, scale: float) -> Part:
+    """Draw an object anywhere in the image and, sometimes, another one of its kind, which the image's edge may cut."""
+    room = max(0.0, 0.48 - scale)
+    x, y = 0.5 + rng.uniform(-room, room, 2)
+    angle = rng.uniform(0, 2 * np.pi)
+    part = draw(rng, rng, Pose(size, (x, y), angle, scale))
+    if rng.random() >= NEIGHBOURED:
+        return part
+    direction, distance = rng.uniform(0, 2 * np.pi), 2.2 * scale
+    center = x + distance * np.cos(direction), y + distance * np.sin(direction)
+    neighbour = draw(rng, rng, Pose(size, center, rng.uniform(0, 2 * np.pi), scale))
+    return Part(
+        np.maximum(part.coverage, neighbour.coverage),
+        np.maximum(part.height, neighbour.height),
+        part.layers + neighbour.layers,
+    )
 
 
 def _draw_background(rng: Generator, size: int, photographs: Sequence[Photograph]) -> tuple[Surface, str]:
     """Draw a background, and what it is called."""
     if rng.integers(2):
-        return plain_background(rng, rng, size), "plain"
+        even = plain_background(rng, rng, size)
+        tint = color(rng, saturation=(0.0, 0.9), value=(0.6, 1.0))
+        return even._replace(albedo=even.albedo * tint), "plain"
     return _draw_texture(rng, size, photographs)
 
 
 def _draw_texture(rng: Generator, size: int, photographs: Sequence[Photograph]) -> tuple[Surface, str]:
     """Draw a material or a photographed texture, and what it is called."""
-    if rng.integers(2):
-        origin = photographs[int(rng.integers(len(photographs)))]
-        return photographed_surface(origin, rng, size), origin.noun
+    return _draw_photographed(rng, size, photographs) if rng.integers(2) else _draw_material(rng, size)
+
+
+def _draw_photographed(rng: Generator, size: int, photographs: Sequence[Photograph]) -> tuple[Surface, str]:
+    origin = photographs[int(rng.integers(len(photographs)))]
+    return photographed_surface(origin, rng, size), origin.noun
+
+
+def _draw_material(rng: Generator, size: int) -> tuple[Surface, str]:
     material = str(rng.choice(TRAINING_MATERIALS))
     return MATERIALS[material](rng, rng, size), material
 
 
-def repeat(defect: Defect) -> Defect:
-    """Give a defect that comes one to ``MOST_DEFECTS`` times."""
+def repeat(defect: Defect, reach: float) -> Defect:
+    """Give a defect that comes one to ``MOST_DEFECTS`` times.
+
+    Args:
+        defect (Defect): The defect.
+        reach (float): Factor of its extent.
+
+    Returns:
+        Defect: The defects, as one.
+    """
 
     def repeated(scene: Scene, rng: Generator, extent: float) -> Scene:
         for _ in range(int(rng.integers(1, MOST_DEFECTS + 1))):
-            scene = defect(scene, rng, extent)
+            scene = defect(scene, rng, reach * extent)
         return scene
 
     return repeated

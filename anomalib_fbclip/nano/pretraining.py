@@ -136,8 +136,6 @@ class Pretraining(pl.LightningModule):
     Args:
         clip (open_clip.CLIP): The CLIP, trained in place.
         tokenizer (open_clip.SimpleTokenizer): Its tokenizer.
-        sample (torch.Tensor): Some of the images, normalised, shape ``[N, 3, H, W]``: the CLIP starts from their
-            statistics.
         steps (int): Number of steps.
         learning_rate (float): Highest learning rate.
     """
@@ -146,7 +144,6 @@ class Pretraining(pl.LightningModule):
         self,
         clip: open_clip.CLIP,
         tokenizer: open_clip.SimpleTokenizer,
-        sample: torch.Tensor,
         steps: int,
         learning_rate: float = 2e-3,
     ) -> None:
@@ -165,7 +162,6 @@ class Pretraining(pl.LightningModule):
         )
         patch_height, patch_width = self.backbone.patch_size
         self.decoder = nn.Linear(self.backbone.width, 3 * patch_height * patch_width)
-        initialize(clip, sample)
         self.steps = steps
         self.learning_rate = learning_rate
         self.used_tokens: set[int] = set()
@@ -230,7 +226,7 @@ class Pretraining(pl.LightningModule):
             torch.optim.Muon(matrices, self.learning_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
             torch.optim.AdamW(others, self.learning_rate, betas=(0.9, 0.98), weight_decay=0.05),
         ]
-        rise = max(0.1, 2 / self.steps)  # as a share; OneCycleLR divides by the number of steps less one
+        rise = max(0.1, 2 / (self.steps + 1))  # as a share; OneCycleLR divides by the number of steps less one
         schedules: list[LRScheduler] = [
             OneCycleLR(optimizer, self.learning_rate, self.steps, pct_start=rise, cycle_momentum=False)
             for optimizer in optimizers

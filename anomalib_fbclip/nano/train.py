@@ -7,7 +7,7 @@ On a CPU or a GPU::
 
     python -m anomalib_fbclip.nano.train --output nano
 
-It writes ``clip.safetensors``, ``log/`` (its losses), ``images/`` (what the adapters are trained on) and
+It writes ``clip.safetensors``, ``log/`` (its losses in each cycle), ``images/`` (what the adapters are trained on) and
 ``adapters.safetensors`` to a folder.
 To use them: ``--model.backbone fbclip-nano --model.pretrained nano/clip.safetensors --model.weights
 nano/adapters.safetensors``.
@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -39,8 +40,8 @@ from anomalib_fbclip.prompt_learner import tokenize_states
 
 from . import NAME, TAG
 from .images import DEFECT, draw_training_image
-from .pretraining import Pretraining, TrainingImages
-from .weights import save_clip
+from .pretraining import Pretraining, TrainingImages, initialize
+from .weights import VOCABULARY, read_clip, save_clip
 
 logger = logging.getLogger(__name__)
 
@@ -54,45 +55,80 @@ FIRST_ADAPTER_IMAGE = 2**40
 """Seed of the first image that the adapters are trained on: far beyond those of the CLIP."""
 
 
-def pretrain(output: Path, steps: int, batch_size: int, seed: int, *, compiled: bool = False) -> Path:
-    """Train the CLIP.
+def pretrain_in_cycles(output: Path, cycles: Sequence[int], batch_size: int, seed: int, *, compiled: bool) -> Path:
+    """Train the CLIP in cycles of the learning rate, each from where the one before ended.
 
     Args:
         output (Path): Folder for the weights.
-        steps (int): Number of steps.
+        cycles (Sequence[int]): Number of steps of each cycle.
         batch_size (int): Images in a step.
-        seed (int): Seed of the initial weights and of the images.
-        compiled (bool, optional): Whether the image tower is compiled.
-            Defaults to ``False``.
+        seed (int): Seed of the initial weights and of the images, each of which is drawn once.
+        compiled (bool): Whether the image tower is compiled.
 
     Returns:
         Path: The weights.
     """
-    pl.seed_everything(seed, workers=True)
-    backbone = resolve_backbone(NAME)
-    tokenizer = open_clip.get_tokenizer(backbone)
-    clip = open_clip.create_model(backbone)
-    image_size, first = clip.visual.image_size[0], seed * steps * batch_size
+    path = output / "clip.safetensors"
+    first = seed * sum(cycles) * batch_size
+    for number, steps in enumerate(cycles):
+        pl.seed_everything(seed + number, workers=True)
+        clip = open_clip.create_model(resolve_backbone(NAME))
+        initialize(clip, draw_sample_images(clip.visual.image_size[0], batch_size, first))
+        if number:
+            continue_from(clip, path)
+        images = TrainingImages(steps, batch_size, clip.visual.image_size[0], first)
+        pretrain(clip, images, path, f"log/cycle_{number}", compiled=compiled)
+        first += steps * batch_size
+    return path
+
+
+def draw_sample_images(image_size: int, batch_size: int, first: int) -> torch.Tensor:
+    """Draw the images from whose statistics a CLIP starts, at least ``SAMPLE``, shape ``[N, 3, H, W]``."""
     batches = math.ceil(SAMPLE / batch_size)
-    sample = torch.cat([batch.images for batch in TrainingImages(batches, batch_size, image_size, first)])
-    pretraining = Pretraining(clip, tokenizer, sample, steps)
+    return torch.cat([batch.images for batch in TrainingImages(batches, batch_size, image_size, first)])
+
+
+@torch.no_grad()
+def continue_from(clip: open_clip.CLIP, path: Path) -> None:
+    """Take over the parameters of an earlier cycle; a token that it did not read stays as it is.
+
+    Args:
+        clip (open_clip.CLIP): The CLIP, changed in place.
+        path (Path): File of the earlier cycle.
+    """
+    parameters = read_clip(path)
+    rows = parameters.pop(VOCABULARY)
+    clip.load_state_dict(parameters, strict=False)
+    embeddings = clip.token_embedding.weight
+    embeddings.copy_(torch.where(rows.any(dim=1, keepdim=True), rows, embeddings))
+
+
+def pretrain(clip: open_clip.CLIP, images: TrainingImages, path: Path, log: str, *, compiled: bool) -> None:
+    """Train the CLIP for one cycle of the learning rate.
+
+    Args:
+        clip (open_clip.CLIP): The CLIP, trained in place.
+        images (TrainingImages): The images, a batch for each step.
+        path (Path): File for the weights.
+        log (str): Folder for the losses, in the folder of the weights.
+        compiled (bool): Whether the image tower is compiled.
+    """
+    tokenizer = open_clip.get_tokenizer(resolve_backbone(NAME))
+    pretraining = Pretraining(clip, tokenizer, len(images))
     if compiled:
         clip.visual.compile()
-    images = TrainingImages(steps, batch_size, image_size, first)
     trainer = pl.Trainer(
         max_epochs=1,
         precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
-        logger=CSVLogger(output, name=None, version="log"),
+        logger=CSVLogger(path.parent, name=None, version=log),
         log_every_n_steps=1,
         enable_checkpointing=False,
-        default_root_dir=output,
+        default_root_dir=path.parent,
     )
     loader = DataLoader(images, batch_size=None, num_workers=os.cpu_count() or 1, prefetch_factor=2)
     trainer.fit(pretraining, loader)
-    path = output / "clip.safetensors"
     prompt_tokens = tokenize_states(tokenizer).unique().tolist()
     save_clip(clip.cpu(), {*pretraining.used_tokens, *prompt_tokens}, path)
-    return path
 
 
 def draw_adapter_images(folder: Path, count: int, size: int, seed: int) -> None:
@@ -162,7 +198,7 @@ def fit_adapters(clip_file: Path, images: Path, output: Path, epochs: int, learn
 
 def train(
     output: Path,
-    steps: int = 2600,
+    cycles: Sequence[int] = (2600, 2400),
     batch_size: int = 32,
     adapter_images: int = 2400,
     adapter_epochs: int = 2,
@@ -174,15 +210,15 @@ def train(
 
     Args:
         output: Folder for the weights.
-        steps: Steps of the CLIP's pre-training.
-        batch_size: Images in each of them.
+        cycles: Steps of the CLIP's pre-training, for each cycle of its learning rate.
+        batch_size: Images in each step.
         adapter_images: Number of images that the adapters are trained on.
         adapter_epochs: How often each of them is seen.
         adapter_learning_rate: Learning rate of the adapters.
         seed: Seed of everything that is random.
         compiled: Whether the CLIP's image tower is compiled: it is then trained faster, but this needs a C++ compiler.
     """
-    clip_file = pretrain(output, steps, batch_size, seed, compiled=compiled)
+    clip_file = pretrain_in_cycles(output, cycles, batch_size, seed, compiled=compiled)
     draw_adapter_images(output / "images", adapter_images, size=160, seed=seed)
     fit_adapters(clip_file, output / "images", output, adapter_epochs, adapter_learning_rate, seed)
 

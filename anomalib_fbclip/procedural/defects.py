@@ -103,6 +103,24 @@ def chip(scene: Scene, rng: Generator, extent: float) -> Scene:
     )
 
 
+def fracture(scene: Scene, rng: Generator, extent: float) -> Scene:
+    """Gap of a break that runs from an edge into the object, or across a surface, wide at one end and ragged."""
+    start = _place(scene, rng, edge=scene.background is not None)
+    middle = _center(scene.coverage) if scene.background is not None else _place(scene, rng)
+    heading = np.arctan2(*(middle - start)[::-1]) + rng.normal(0, 0.5)
+    length = extent * rng.uniform(1.5, 3.5)
+    line = _jagged(rng, start - np.float32(0.3 * extent) * _direction(heading), heading, length)
+    sides = np.linspace(extent * rng.uniform(0.15, 0.6), 0.004, len(line)) * rng.uniform(0.6, 1.4, len(line))
+    gap = fill(scene.size, [ribbon(line, sides.astype(np.float32))])
+    if scene.background is not None:
+        return scene._replace(coverage=scene.coverage * (1 - gap))
+    surface = scene.surface
+    inside = _mean_color(scene, gap) * np.float32(rng.uniform(0.1, 0.4))
+    return scene._replace(
+        surface=Surface(blend(surface.albedo, inside, gap), surface.height - 0.01 * gap, surface.gloss * (1 - gap))
+    )
+
+
 def foreign_object(scene: Scene, rng: Generator, extent: float) -> Scene:
     """Something that does not belong there: a crumb, a pellet, a splinter, a scrap."""
     center = tuple(_place(scene, rng))
@@ -277,6 +295,7 @@ DEFECTS: dict[str, Defect] = {
     "stain": stain,
     "hole": hole,
     "chip": chip,
+    "fracture": fracture,
     "foreign object": foreign_object,
     "misprint": misprint,
     "colour fault": colour_fault,
@@ -302,6 +321,12 @@ def _place(scene: Scene, rng: Generator, *, edge: bool = False) -> Field:
     candidates = np.flatnonzero(inside)
     row, column = divmod(int(candidates[rng.integers(len(candidates))]), scene.size - 2 * margin)
     return np.array([column + margin + 0.5, row + margin + 0.5], dtype=np.float32) / np.float32(scene.size)
+
+
+def _center(coverage: Field) -> Field:
+    """Give the middle of the covered pixels, as fractions of the side."""
+    x, y = coordinates(len(coverage))
+    return np.array([(x * coverage).sum(), (y * coverage).sum()], dtype=np.float32) / coverage.sum()
 
 
 def _direction(angle: float) -> Field:

@@ -20,7 +20,7 @@ from .objects import OBJECTS
 from .scene import Scene, make_object, make_surface, plain_background
 from .split import TRAINING_DEFECTS, TRAINING_MATERIALS, TRAINING_OBJECTS
 
-VERSION = 2
+VERSION = 3
 """Version of the generator. Another version may draw other images from the same seeds."""
 
 VISIBLE_DIFFERENCE = 12

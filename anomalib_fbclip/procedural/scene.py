@@ -10,7 +10,7 @@ from numpy.random import Generator
 
 from .fields import Field, blend, color, noise
 from .materials import MATERIALS, Surface
-from .objects import OBJECTS
+from .objects import OBJECTS, Part
 from .outlines import Pose
 
 
@@ -82,9 +82,23 @@ def make_object(
     scale = design.uniform(0.30, 0.40) * variation.uniform(0.95, 1.05)
     pose = Pose(size, (float(x), float(y)), variation.uniform(0, 2 * np.pi), scale)
     part = OBJECTS[name](design, variation, pose)
+    return lay(part, surface, background, variation.uniform(0.2, 0.7))
 
+
+def lay(part: Part, surface: Surface, background: Surface, shadow: float) -> Scene:
+    """Lay a part on a background.
+
+    Args:
+        part (Part): The part.
+        surface (Surface): What it is made of.
+        background (Surface): What it lies on.
+        shadow (float): Strength of its shadow, from 0 to 1.
+
+    Returns:
+        Scene: The scene.
+    """
     albedo, height = surface.albedo, surface.height + part.height
     for layer in part.layers:
         albedo = blend(albedo, layer.color, layer.coverage)
         height += np.float32(layer.height) * layer.coverage
-    return Scene(Surface(albedo, height, surface.gloss), background, part.coverage, variation.uniform(0.2, 0.7))
+    return Scene(Surface(albedo, height, surface.gloss), background, part.coverage, shadow)
