@@ -28,6 +28,7 @@ from anomalib_fbclip.prompt_learner import STATES
 from anomalib_fbclip.text_fusion import EndOfTextStrategy, GlobalStrategy, TextFusion
 
 from .images import DEFECT, TrainingImage, draw_training_image
+from .muon import Muon
 
 STATE_WORDS = (STATES, ("flawless object.", "damaged object."), ("intact surface.", "defective surface."))
 """Words of the normal and of the abnormal state."""
@@ -223,7 +224,7 @@ class Pretraining(pl.LightningModule):
                 is_matrix = ".resblocks." in name and parameter.dim() == 2  # noqa: PLR2004
                 (matrices if is_matrix else others).append(parameter)
         optimizers = [
-            torch.optim.Muon(matrices, self.learning_rate, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+            Muon(matrices, self.learning_rate, weight_decay=0.05),
             torch.optim.AdamW(others, self.learning_rate, betas=(0.9, 0.98), weight_decay=0.05),
         ]
         rise = max(0.1, 2 / (self.steps + 1))  # as a share; OneCycleLR divides by the number of steps less one

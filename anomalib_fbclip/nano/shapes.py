@@ -10,6 +10,9 @@ from anomalib_fbclip.procedural.fields import color, smoothstep, soften
 from anomalib_fbclip.procedural.objects import Part
 from anomalib_fbclip.procedural.outlines import Layer, Outline, Pose, blob, disc, rectangle, regular, ribbon
 
+COMPOUND, PIERCED = 0.3, 0.25
+"""Share of objects of several outlines, and of objects with holes."""
+
 MOST_LAYERS = 3
 """Most layers of markings on an object."""
 
@@ -21,11 +24,11 @@ def draw_shape(design: Generator, variation: Generator, pose: Pose) -> Part:
     """Draw an object of no kind: one to three outlines that overlap, with or without holes, arched or flat."""
     del variation  # no piece is drawn twice
     outlines = [_outline(design, 1.0, (0.0, 0.0))]
-    if design.random() < 0.3:
+    if design.random() < COMPOUND:
         around = design.uniform(-0.6, 0.6, (int(design.integers(1, 3)), 2))
         outlines += [_outline(design, design.uniform(0.3, 0.6), (float(x), float(y))) for x, y in around]
     coverage = pose.draw(*outlines)
-    if design.random() < 0.25:
+    if design.random() < PIERCED:
         coverage *= 1 - pose.draw(*_spots(design, int(design.integers(1, 6)), 0.06, 0.2))
     radius = design.uniform(0.03, 0.6) * pose.scale
     height = np.float32(1.2 * radius) * smoothstep(soften(coverage, radius), 0.3, 1.0) * coverage

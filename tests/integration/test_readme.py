@@ -7,7 +7,7 @@ There is no network, and caches are empty. The shell makes arguments of the comm
 its own by ``support.command_server``. A comment above a block says what is different there:
 
 - ``<!-- needs a download -->``: ``fbclip-nano`` takes the place of the paper's model.
-- ``<!-- takes an hour -->``: a few steps are made.
+- ``<!-- takes hours -->``: a few steps are made.
 
 Files of ``configs`` that name a GPU, 8 workers, all categories of a dataset, several epochs, or the export of a large
 graph are changed accordingly, and models of others, which download their backbones, are only looked up.
@@ -108,14 +108,14 @@ def with_nano(arguments: list[str]) -> list[str]:
 def shortened(arguments: list[str]) -> list[str]:
     """Have a command make a few steps."""
     if "anomalib_fbclip.nano.train" in arguments:
-        return [*arguments, "--steps", "3", "--batch_size", "4", "--adapter_images", "8", "--adapter_epochs", "1"]
+        return [*arguments, "--cycles", "[2]", "--batch_size", "4", "--adapter_images", "8", "--adapter_epochs", "1"]
     return [
         *arguments,
         "--help",
     ]  # to draw and to evaluate hundreds of images takes minutes: tests/nano/test_evaluate.py
 
 
-CHANGES = {"": list, "needs a download": with_nano, "takes an hour": shortened}
+CHANGES = {"": list, "needs a download": with_nano, "takes hours": shortened}
 """What each comment does to a command."""
 
 

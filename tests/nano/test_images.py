@@ -6,10 +6,12 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from anomalib_fbclip.nano import images as images_module
-from anomalib_fbclip.nano.images import BACKGROUND, DEFECT, OBJECT, draw_training_image
+from anomalib_fbclip.nano.images import BACKGROUND, DEFECT, OBJECT, SCALES, draw_training_image
 from anomalib_fbclip.nano.photographs import (
     TRAINING_PHOTOGRAPHS,
     VALIDATION_PHOTOGRAPHS,
@@ -19,6 +21,7 @@ from anomalib_fbclip.nano.photographs import (
     read_photograph,
 )
 from anomalib_fbclip.nano.pretraining import TrainingImages
+from anomalib_fbclip.nano.shapes import MOST_LAYERS, draw_shape
 from anomalib_fbclip.procedural import (
     HELD_OUT_DEFECTS,
     HELD_OUT_MATERIALS,
@@ -27,6 +30,7 @@ from anomalib_fbclip.procedural import (
     VALIDATION_MATERIALS,
     VALIDATION_OBJECTS,
 )
+from anomalib_fbclip.procedural.outlines import Pose
 
 SIZE = 64
 
@@ -70,6 +74,25 @@ class TestTrainingImage:
         photographed = [sample.texts[1].split()[0] in nouns for sample in drawn]
         assert 0.4 < np.mean(photographed) < 0.6
 
+    def test_objects_are_of_many_sizes(self, drawn):
+        areas = [(sample.regions != BACKGROUND).mean() for sample in drawn if (sample.regions == BACKGROUND).any()]
+        assert np.quantile(areas, 0.1) < 0.08
+        assert np.quantile(areas, 0.9) > 0.3
+
+    def test_defects_are_small_beside_their_object(self, drawn):
+        shares = [
+            (sample.regions == DEFECT).sum() / (sample.regions != BACKGROUND).sum()
+            for sample in drawn
+            if (sample.regions == BACKGROUND).any() and (sample.regions == DEFECT).any()
+        ]
+        assert len(shares) > 50
+        assert np.median(shares) < 0.15
+
+    def test_half_of_the_objects_are_of_no_kind(self, drawn):
+        nouns = [sample.texts[1].split(" without")[0] for sample in drawn]
+        objects = [noun for noun in nouns if not noun.endswith("surface")]
+        assert 0.35 < np.mean([noun.endswith(" object") for noun in objects]) < 0.65
+
     def test_is_drawn_again_where_a_defect_can_not_be_seen(self, monkeypatch):
         tried = []
 
@@ -82,6 +105,25 @@ class TestTrainingImage:
         monkeypatch.setattr(images_module, "photograph", refuse_once)
         assert (draw_training_image(0, SIZE).regions == DEFECT).all()
         assert len(tried) == 2
+
+
+class TestShapes:
+    @settings(max_examples=60, deadline=None)
+    @given(seed=st.integers(0, 2**63 - 1), scale=st.floats(*SCALES))
+    def test_are_objects(self, seed, scale):
+        part = draw_shape(rng := np.random.default_rng(seed), rng, Pose(SIZE, (0.5, 0.5), 0.3, scale))
+        assert part.coverage.min() >= 0
+        assert part.coverage.max() == 1
+        # None reaches further than a square's corner, and its outlines can be narrow.
+        assert 0.1 * scale**2 < part.coverage.mean() < 8 * scale**2
+        assert np.isfinite(part.height).all()
+        assert not part.height[part.coverage == 0].any()
+        assert len(part.layers) <= MOST_LAYERS
+
+    def test_differ(self):
+        pose = Pose(SIZE, (0.5, 0.5), 0.3, 0.4)
+        drawn = [draw_shape(rng := np.random.default_rng(seed), rng, pose).coverage for seed in range(6)]
+        assert all(not np.array_equal(one, other) for i, one in enumerate(drawn) for other in drawn[:i])
 
 
 class TestPhotographs:

@@ -11,6 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 from anomalib_fbclip.backbone import resolve_backbone
 from anomalib_fbclip.nano import NAME
 from anomalib_fbclip.nano.images import BACKGROUND, DEFECT, OBJECT
+from anomalib_fbclip.nano.muon import Muon, orthogonalize
 from anomalib_fbclip.nano.pretraining import (
     AMBIGUOUS,
     Pretraining,
@@ -18,6 +19,7 @@ from anomalib_fbclip.nano.pretraining import (
     balanced_mean,
     caption_loss,
     hide_patches,
+    initialize,
     patch_regions,
     region_loss,
     state_loss,
@@ -94,8 +96,9 @@ def test_region_and_state_loss():
 def pretraining() -> Pretraining:
     torch.manual_seed(0)
     backbone = resolve_backbone(NAME)
-    sample = torch.randn(8, 3, 128, 128)
-    return Pretraining(open_clip.create_model(backbone), open_clip.get_tokenizer(backbone), sample, steps=10)
+    clip = open_clip.create_model(backbone)
+    initialize(clip, torch.randn(8, 3, 128, 128))
+    return Pretraining(clip, open_clip.get_tokenizer(backbone), steps=10)
 
 
 def test_near_patches_have_like_positions(pretraining):
@@ -121,6 +124,42 @@ def test_attention_starts_near_the_identity(pretraining):
             rows = slice(64 * head, 64 * head + 64)
             assert (query[rows].mT @ key[rows]).diagonal().mean() > 0.2
         assert (block.attn.out_proj.weight @ value).diagonal().mean().item() == pytest.approx(-0.4, abs=0.03)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (48, 16), (16, 48)])
+def test_muon_steps_as_that_of_torch_does_in_half_precision(shape):
+    start, gradients = torch.randn(shape), torch.randn(3, *shape)
+    ours, theirs = (torch.nn.Parameter(start.clone()) for _ in range(2))
+    optimizers = (
+        Muon([ours], lr=0.01, weight_decay=0.05),
+        torch.optim.Muon([theirs], lr=0.01, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
+    )
+    for gradient in gradients:
+        for parameter, optimizer in zip((ours, theirs), optimizers, strict=True):
+            parameter.grad = gradient.clone()
+            optimizer.step()
+            assert torch.equal(parameter.grad, gradient)
+    moved, expected = ours - start, theirs - start
+    assert (moved - expected).norm() < 0.02 * expected.norm()
+
+
+def test_muon_passes_over_what_has_no_gradient():
+    parameter = torch.nn.Parameter(torch.ones(2, 3))
+    Muon([parameter], lr=0.01, weight_decay=0.05).step()
+    assert torch.equal(parameter, torch.ones(2, 3))
+
+
+def test_orthogonalized_matrices_have_singular_values_near_one():
+    matrix = torch.randn(40, 30)
+    values = torch.linalg.svdvals(orthogonalize(matrix))
+    assert values.min() > 0.6
+    assert values.max() < 1.3
+
+
+@pytest.mark.parametrize("steps", [2, 3, 30])
+def test_learning_rate_rises_and_falls(pretraining, steps):
+    schedules = Pretraining(pretraining.clip, pretraining.tokenizer, steps).configure_optimizers()[1]
+    assert all(schedule.total_steps == steps for schedule in schedules)
 
 
 def test_matrices_of_blocks_go_to_muon(pretraining):

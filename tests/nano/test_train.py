@@ -3,15 +3,20 @@
 
 """The command that trains fbclip-nano again, from images to files that can be used."""
 
+import csv
 import json
 import sys
 from pathlib import Path
 
+import open_clip
 import pytest
 import torch
 from safetensors import safe_open
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.backbone import resolve_backbone
+from anomalib_fbclip.nano.train import continue_from
+from anomalib_fbclip.nano.weights import TEMPERATURE, VOCABULARY, read_clip
 from support.command_line import run
 
 
@@ -20,8 +25,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("train")
     result = run(
         folder,
-        *(sys.executable, "-m", "anomalib_fbclip.nano.train", "--output", "nano", "--steps", "3", "--batch_size", "4"),
-        *("--adapter_images", "12", "--adapter_epochs", "1"),
+        *(sys.executable, "-m", "anomalib_fbclip.nano.train", "--output", "nano", "--batch_size", "4"),
+        *("--cycles", "[3, 2]", "--adapter_images", "12", "--adapter_epochs", "1"),
     )
     assert result.returncode == 0, result.stderr
     return folder / "nano"
@@ -35,8 +40,26 @@ def test_files_can_be_used(trained: Path) -> None:
 
 
 def test_losses_are_logged(trained: Path) -> None:
-    log = (trained / "log" / "metrics.csv").read_text(encoding="utf-8")
-    assert {"caption", "region", "state", "image_state", "hidden"} <= set(log.splitlines()[0].split(","))
+    for cycle, steps in enumerate((3, 2)):
+        with (trained / "log" / f"cycle_{cycle}" / "metrics.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == steps
+        for term in ("caption", "region", "state", "image_state", "hidden"):
+            assert all(float(row[term]) > 0 for row in rows), term
+
+
+def test_a_cycle_starts_where_the_one_before_ended(trained: Path) -> None:
+    clip = open_clip.create_model(resolve_backbone("fbclip-nano"))
+    fresh = clip.token_embedding.weight.detach().clone()
+    continue_from(clip, trained / "clip.safetensors")
+    saved = read_clip(trained / "clip.safetensors")
+    for name, parameter in clip.named_parameters():
+        if name not in {VOCABULARY, *TEMPERATURE}:
+            assert torch.equal(parameter, saved[name]), name
+    read = saved[VOCABULARY].any(dim=1)
+    assert 0 < read.sum() < len(read)
+    assert torch.equal(clip.token_embedding.weight[read], saved[VOCABULARY][read])
+    assert torch.equal(clip.token_embedding.weight[~read], fresh[~read])
 
 
 def test_adapters_name_no_path(trained: Path) -> None:
@@ -57,5 +80,5 @@ def test_every_mask_has_its_image(trained: Path) -> None:
 def test_help_explains_every_argument(tmp_path: Path) -> None:
     result = run(tmp_path, sys.executable, "-m", "anomalib_fbclip.nano.train", "--help")
     assert result.returncode == 0, result.stderr
-    for words in ("Folder for the weights", "Steps of the CLIP's pre-training", "Seed of everything"):
+    for words in ("Folder for the weights", "Steps of the CLIP's pre-training, for each cycle", "Seed of everything"):
         assert words in " ".join(result.stdout.split())
