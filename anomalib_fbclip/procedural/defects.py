@@ -155,7 +155,7 @@ def colour_fault(scene: Scene, rng: Generator, extent: float) -> Scene:
     """Region of a wrong colour, whose texture is as it should be."""
     center = _place(scene, rng)
     outline = blob(rng, 0.8 * extent, 0.12, tuple(center))
-    softness = rng.uniform(0.004, 0.2 * extent)
+    softness = rng.uniform(0.004, max(0.004, 0.2 * extent))
     region = soften(fill(scene.size, [outline]), softness)
     surface = scene.surface
     mean = _mean_color(scene, region)

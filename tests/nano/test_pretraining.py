@@ -180,7 +180,7 @@ def test_steps_learn(pretraining):
     batch = next(iter(TrainingImages(1, 8, 128, seed=0)))
     optimizer = torch.optim.AdamW(pretraining.parameters(), lr=3e-4)
     totals = []
-    for _ in range(8):
+    for _ in range(16):
         torch.manual_seed(0)
         loss = torch.stack(list(pretraining.losses(batch, STATES).values())).sum()
         totals.append(loss.item())
