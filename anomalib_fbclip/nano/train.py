@@ -198,7 +198,7 @@ def fit_adapters(clip_file: Path, images: Path, output: Path, epochs: int, learn
 
 def train(
     output: Path,
-    cycles: Sequence[int] = (2600, 2400),
+    cycles: Sequence[int] = (2600, 950),
     batch_size: int = 32,
     adapter_images: int = 2400,
     adapter_epochs: int = 2,
