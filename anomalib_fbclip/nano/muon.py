@@ -3,7 +3,7 @@
 
 """Muon in the parameters' own precision."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import nn
@@ -32,14 +32,20 @@ class Muon(Optimizer):
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """Step.
 
         Args:
-            closure (None, optional): Not used: the gradients have to be there.
-                Defaults to ``None``.
+            closure (Callable[[], float] | None, optional): Computes the loss and the gradients.
+                Defaults to ``None``: they are there.
+
+        Returns:
+            float | None: What the closure returned.
         """
-        del closure
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -49,6 +55,7 @@ class Muon(Optimizer):
                 direction = orthogonalize(parameter.grad.lerp(average, group["momentum"]))
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.sub_(direction, alpha=0.2 * group["lr"] * max(parameter.shape) ** 0.5)
+        return loss
 
 
 def orthogonalize(matrix: torch.Tensor) -> torch.Tensor:

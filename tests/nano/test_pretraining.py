@@ -149,6 +149,18 @@ def test_muon_passes_over_what_has_no_gradient():
     assert torch.equal(parameter, torch.ones(2, 3))
 
 
+def test_muon_calls_its_closure_first():
+    parameter = torch.nn.Parameter(torch.eye(3))
+
+    def closure() -> float:
+        loss = parameter.square().sum()
+        loss.backward()
+        return loss.item()
+
+    assert Muon([parameter], lr=0.01, weight_decay=0.0).step(closure) == 3
+    assert parameter.diagonal().max() < 1
+
+
 def test_orthogonalized_matrices_have_singular_values_near_one():
     matrix = torch.randn(40, 30)
     values = torch.linalg.svdvals(orthogonalize(matrix))
