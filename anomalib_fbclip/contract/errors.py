@@ -1,0 +1,14 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What goes wrong outside the program."""
+
+
+class ImageError(Exception):
+    """An image can't be used; others can. The message is one line: what is wrong, and what to do."""
+
+
+def last_line(error: BaseException) -> str:
+    """Give what an error says, without the places in a library's source that come before it."""
+    lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
+    return lines[-1] if lines else type(error).__name__

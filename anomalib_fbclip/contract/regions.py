@@ -1,0 +1,135 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Anomalous regions of an image."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+STRONGEST_PLACE = 32
+"""The strongest place of an anomaly map is a square; so many of them fit along the map's shorter side."""
+
+
+class Region(NamedTuple):
+    """A connected part of an image that is anomalous.
+
+    Attributes:
+        box (tuple[int, int, int, int]): Left, top, right and bottom in pixels of the image; the region ends before
+            right and bottom.
+        area (int): Its size in pixels of the image.
+    """
+
+    box: tuple[int, int, int, int]
+    area: int
+
+
+def strongest_place_radius(height: int, width: int) -> int:
+    """Give how far the strongest place of a map reaches from its center, in pixels of the map."""
+    return min(height, width) // STRONGEST_PLACE // 2
+
+
+def match_verdict(
+    mask: NDArray[np.bool_],
+    anomaly_map: NDArray[np.floating],
+    is_anomalous: bool,
+) -> NDArray[np.bool_]:
+    """Make a mask agree with the verdict.
+
+    Args:
+        mask (NDArray[np.bool_]): Where the anomaly map is above its threshold, shape ``[h, w]``.
+        anomaly_map (NDArray[np.floating]): The anomaly map, shape ``[h, w]``.
+        is_anomalous (bool): The verdict.
+
+    Returns:
+        NDArray[np.bool_]: Nothing for a normal image. For an anomalous one the mask or, if that is empty, the strongest
+            place of the map.
+    """
+    if not is_anomalous:
+        return np.zeros_like(mask)
+    if mask.any():
+        return mask
+    row, column = np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)
+    radius = strongest_place_radius(*anomaly_map.shape)
+    place = np.zeros_like(mask)
+    place[max(row - radius, 0) : row + radius + 1, max(column - radius, 0) : column + radius + 1] = True
+    return place
+
+
+def find_regions(mask: NDArray[np.bool_], image_size: tuple[int, int]) -> list[Region]:
+    """Find the connected regions of a mask; corners connect.
+
+    Args:
+        mask (NDArray[np.bool_]): The mask, shape ``[h, w]``. The whole image lies behind it.
+        image_size (tuple[int, int]): Height and width of the image in pixels.
+
+    Returns:
+        list[Region]: The regions in pixels of the image, rounded up, the largest first.
+    """
+    rows, starts, ends = _find_runs(mask)
+    labels = _connect_runs(rows, starts, ends, mask.shape[1])
+    order = np.argsort(labels, kind="stable")
+    first = np.flatnonzero(np.diff(labels[order], prepend=-1))
+    if not len(first):
+        return []
+    boxes = zip(
+        np.minimum.reduceat(starts[order], first).tolist(),
+        rows[order][first].tolist(),  # the runs come from the top
+        np.maximum.reduceat(ends[order], first).tolist(),
+        (np.maximum.reduceat(rows[order], first) + 1).tolist(),
+        strict=True,
+    )
+    areas = np.add.reduceat((ends - starts)[order], first).tolist()
+    regions = [_scale(Region(box, area), mask.shape, image_size) for box, area in zip(boxes, areas, strict=True)]
+    return sorted(regions, key=lambda region: region.area, reverse=True)
+
+
+def _scale(region: Region, mask_size: tuple[int, ...], image_size: tuple[int, int]) -> Region:
+    """Bring a region from pixels of the mask to those of the image."""
+    (mask_height, mask_width), (height, width) = mask_size, image_size
+    left, top, right, bottom = region.box
+    box = (
+        left * width // mask_width,
+        top * height // mask_height,
+        _divide_up(right * width, mask_width),
+        _divide_up(bottom * height, mask_height),
+    )
+    return Region(box, _divide_up(region.area * height * width, mask_height * mask_width))
+
+
+def _find_runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Find the runs of each row, from the top left: their rows, where they start, and where they have ended."""
+    edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
+    rows, starts = np.nonzero(edges == 1)
+    _, ends = np.nonzero(edges == -1)
+    return rows, starts, ends
+
+
+def _connect_runs(
+    rows: NDArray[np.int64],
+    starts: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    width: int,
+) -> NDArray[np.int64]:
+    """Give each run the number of the first run that it is connected with."""
+    stride = width + 2  # so that a position in one row never passes for one in the next
+    first = np.searchsorted(rows * stride + ends, (rows + 1) * stride + starts, side="left")
+    last = np.searchsorted(rows * stride + starts, (rows + 1) * stride + ends, side="right")
+    parents = list(range(len(rows)))
+
+    def root(run: int) -> int:
+        while parents[run] != run:
+            parents[run] = parents[parents[run]]
+            run = parents[run]
+        return run
+
+    for run, (begin, end) in enumerate(zip(first.tolist(), last.tolist(), strict=True)):
+        for below in range(begin, end):
+            low, high = sorted((root(run), root(below)))
+            parents[high] = low
+    return np.array([root(run) for run in range(len(rows))], dtype=np.int64)
+
+
+def _divide_up(numerator: int, denominator: int) -> int:
+    return -(-numerator // denominator)
