@@ -1,0 +1,353 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Photographs, from a file to RGB values of 8 bits. This is the one way in which this package reads them itself."""
+
+import os
+import struct
+import sys
+import warnings
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile, ImageOps
+
+from .errors import ImageError, last_line
+from .records import printable
+
+IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+"""Those of anomalib."""
+
+RAW_SUFFIXES = (
+    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl "
+    ".sr2 .srf .srw .x3f"
+)
+
+UNREAD_FORMATS = {
+    "GIF": ".gif",
+    "HEIF": ".heic .heics .heif .heifs .hif",
+    "AVIF": ".avif .avifs",
+    "camera raw": RAW_SUFFIXES,
+    "JPEG 2000": ".j2c .j2k .jp2 .jpc .jpf .jpx",
+    "JPEG XL": ".jxl",
+    "JPEG XR": ".jxr .wdp",
+    "JFIF": ".jfi .jfif .jif .jpe",
+    "MPO": ".mpo",
+    "DIB": ".dib",
+    "PNM": ".pbm .pfm .pnm",
+    "Photoshop": ".psb .psd",
+    "SVG": ".svg .svgz",
+    "PostScript": ".eps .ps",
+    "OpenEXR": ".exr",
+    "Radiance HDR": ".hdr",
+    "DICOM": ".dcm .dicom",
+    "FITS": ".fit .fits",
+    "icon": ".icns .ico",
+    "Targa": ".tga",
+    "PCX": ".pcx",
+    "GIMP": ".xcf",
+    "APNG": ".apng",
+}
+"""Images that are not read, and their suffixes."""
+
+KIND_OF_SUFFIX = {suffix: kind for kind, suffixes in UNREAD_FORMATS.items() for suffix in suffixes.split()}
+
+# What Pillow raises for files that are damaged, or no images.
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
+"""Byte order in which Pillow takes the lower byte of a 16-bit value for the upper one."""
+
+COLORS = {f"{layout};16{order}" for layout in ("RGB", "RGBA", "RGBX") for order in OTHER_BYTE}
+"""Pillow's names of 16-bit values of which it keeps the upper byte."""
+
+GREY_AND_ALPHA = "LA;16B"
+
+EIGHT_BITS = 255
+SIXTEEN_BITS = 65535
+
+CAMERA_LIMIT = 1 << 14
+"""Values below may be those of a camera with 10, 12 or 14 bits."""
+
+BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE_VALUE, PLANAR_CONFIGURATION = 258, 262, 281, 284
+"""Tags of TIFF."""
+
+WHITE_IS_ZERO, SEPARATE_PLANES = 0, 2
+
+TileT = TypeVar("TileT", bound=tuple[Any, ...])
+
+
+def find_photographs(path: Path, exclude: Path | None = None) -> list[Path]:
+    """Find the photographs of a folder and the folders in it.
+
+    Args:
+        path (Path): The folder, or one photograph, whatever its suffix.
+        exclude (Path | None, optional): A folder that is passed over. Defaults to ``None``.
+
+    Returns:
+        list[Path]: The photographs, sorted.
+    """
+    if path.is_file():
+        return [path]
+    return [file for file in _files(path, exclude) if file.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def describe_skipped(path: Path, exclude: Path | None = None) -> list[str]:
+    """Tell which images :func:`find_photographs` passes over, because they are of a kind that is not read.
+
+    Args:
+        path (Path): The folder, or one photograph.
+        exclude (Path | None, optional): A folder that is passed over. Defaults to ``None``.
+
+    Returns:
+        list[str]: A line for each image. Files that are no images have none.
+    """
+    return [
+        f"{printable(file)} was skipped: {kind} files are not read. Save it as PNG or JPEG."
+        for file in _files(path, exclude)
+        if (kind := KIND_OF_SUFFIX.get(file.suffix.lower()))
+    ]
+
+
+def describe_pages(paths: Iterable[str | Path]) -> list[str]:
+    """Tell which photographs have more pages than the first, which is the only one that is looked at.
+
+    Args:
+        paths (Iterable[str | Path]): The photographs.
+
+    Returns:
+        list[str]: A line for each photograph of several pages. Files that can't be read have none.
+    """
+    lines = []
+    for path in paths:
+        try:
+            with _open(path) as image:
+                pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a phone's JPEG and its preview
+                kind = "pages" if image.format == "TIFF" else "frames"
+        except ImageError:
+            continue  # whoever reads it is told
+        if pages > 1:
+            lines.append(f"{printable(path)} has {pages} {kind}: only the first is looked at.")
+    return lines
+
+
+def needs_own_reading(path: str | Path) -> bool:
+    """Tell from a file's header whether it is deeper than 8 bits, so that Pillow alone does not make it RGB.
+
+    Args:
+        path (str | Path): The photograph.
+
+    Returns:
+        bool: Whether :func:`read_photograph` gives another picture than ``Image.open(path).convert("RGB")``.
+
+    Raises:
+        ImageError: If the header can't be read.
+    """
+    with _open(path) as image:
+        return _is_deep(image)
+
+
+def read_photograph(source: str | Path | Image.Image, *, upright: bool, minimum_side: int = 1) -> NDArray[np.uint8]:
+    """Read a photograph as RGB values.
+
+    A photograph of more than 8 bits gives the same picture as with 8 bits. It is refused if its range is not known.
+
+    Args:
+        source (str | Path | Image.Image): The file, or an image of Pillow.
+        upright (bool): Whether it is turned as its EXIF data say. Otherwise it is as Pillow loads it: as it is stored
+            or, if it is a TIFF, upright.
+        minimum_side (int, optional): Pixels that each side must have. Defaults to ``1``.
+
+    Returns:
+        NDArray[np.uint8]: RGB values of shape ``[H, W, 3]``.
+
+    Raises:
+        ImageError: If it can't be read, its range is not known, or it is too small.
+    """
+    if isinstance(source, Image.Image):
+        name = os.fsdecode(getattr(source, "filename", "")) or "The image"
+        with _naming(name):
+            return _read(source, name, upright, minimum_side)
+    with _open(source) as image:
+        return _read(image, os.fspath(source), upright, minimum_side)
+
+
+def check_size(name: str, height: int, width: int, minimum_side: int) -> None:
+    """Check that a photograph is large enough.
+
+    Args:
+        name (str): What the photograph is called.
+        height (int): Its height in pixels.
+        width (int): Its width in pixels.
+        minimum_side (int): Pixels that each side must have.
+
+    Raises:
+        ImageError: If it is too small.
+    """
+    if min(height, width) < minimum_side:
+        msg = (
+            f"{printable(name)} has {width} x {height} pixels, and each side needs {minimum_side} or more: "
+            "give a larger image."
+        )
+        raise ImageError(msg)
+
+
+def _files(folder: Path, exclude: Path | None) -> list[Path]:
+    excluded = exclude and exclude.resolve()
+    return [file for file in sorted(folder.rglob("*")) if file.is_file() and excluded not in file.resolve().parents]
+
+
+@contextmanager
+def _naming(name: str) -> Generator[None]:
+    """Name the photograph, if Pillow can't read it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of what it can read
+            yield
+    except DECODING_ERRORS as error:
+        msg = f"{printable(name)} can't be read as an image: {last_line(error)}. Save it as PNG or JPEG."
+        raise ImageError(msg) from error
+
+
+@contextmanager
+def _open(path: str | Path) -> Generator[ImageFile.ImageFile]:
+    with _naming(os.fspath(path)), Image.open(path) as image:
+        yield image
+
+
+def _read(image: Image.Image, name: str, upright: bool, minimum_side: int) -> NDArray[np.uint8]:
+    photograph = _to_rgb(image, name)
+    if upright:
+        photograph = _turn_upright(photograph, _orientation(image, name))
+    check_size(name, photograph.height, photograph.width, minimum_side)
+    return np.array(photograph)
+
+
+def _orientation(image: Image.Image, name: str) -> int:
+    """Read which side of a loaded image is up; a PNG may say so after its pixels."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
+    except DECODING_ERRORS as error:
+        msg = f"{printable(name)} has damaged EXIF data, so that its orientation is not known: save it without them."
+        raise ImageError(msg) from error
+
+
+def _turn_upright(photograph: Image.Image, orientation: int) -> Image.Image:
+    bare = Image.fromarray(np.asarray(photograph))  # Pillow can't write all EXIF data back
+    bare.getexif()[ExifTags.Base.Orientation] = orientation
+    return ImageOps.exif_transpose(bare)
+
+
+def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+    if not _is_deep(image):
+        return image.convert("RGB")
+    tags = _tags(image)
+    pixels = _from_fractions(image, name) if image.mode == "F" else _from_whole_numbers(image, name)
+    inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO  # Pillow sees to it in images of 8 bits
+    return Image.fromarray(EIGHT_BITS - pixels if inverted else pixels).convert("RGB")
+
+
+def _tags(image: Image.Image) -> Mapping[int, Any]:
+    """Give the tags of a TIFF; other images have none."""
+    return getattr(image, "tag_v2", {})
+
+
+def _storage(image: Image.Image) -> str:
+    """Give Pillow's name of how the values lie in the file; nothing for an image in memory."""
+    tiles = getattr(image, "tile", [])
+    if not tiles:
+        return ""
+    arguments = tiles[0][3]
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _is_deep(image: Image.Image) -> bool:
+    storage = _storage(image)
+    return (
+        image.mode in {"I", "F"}
+        or image.mode.startswith("I;16")
+        or storage in COLORS
+        or storage == GREY_AND_ALPHA
+        or max(_tags(image).get(BITS_PER_SAMPLE, (1,))) > 8  # noqa: PLR2004
+    )
+
+
+def _from_fractions(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    values = np.asarray(image)
+    if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+        msg = (
+            f"{printable(name)} has floating-point values of {values.min():g} to {values.max():g}, so that their range "
+            "is not known: save it with 8 bits, or with values of 0 to 1."
+        )
+        raise ImageError(msg)
+    return (EIGHT_BITS * values).round().astype(np.uint8)
+
+
+def _from_whole_numbers(image: Image.Image, name: str) -> NDArray[np.uint8]:
+    maximum = _known_maximum(image)
+    values = _load_whole_numbers(image, name)
+    largest = int(values.max())
+    if maximum is None:
+        if not (values & 0xFF).any():
+            return (values >> 8).astype(np.uint8)
+        if largest < CAMERA_LIMIT and (values % 257).any():
+            msg = (
+                f"{printable(name)} has 16 bits, but no value above {largest}: whether it is dark, or 10, 12 or 14 "
+                "bits of a camera, is not known. Save it with 8 bits, or with values that fill 0 to 65535."
+            )
+            raise ImageError(msg)
+    elif largest > maximum:
+        msg = f"{printable(name)} has values up to {largest}, and says that they end at {maximum}: save it with 8 bits."
+        raise ImageError(msg)
+    full = maximum or SIXTEEN_BITS
+    return ((values.astype(np.uint32) * EIGHT_BITS + full // 2) // full).astype(np.uint8)
+
+
+def _known_maximum(image: Image.Image) -> int | None:
+    """Give the value of white, if the file says it."""
+    tags = _tags(image)
+    bits = max(tags.get(BITS_PER_SAMPLE, (16,)))
+    if MAX_SAMPLE_VALUE in tags:
+        bits = max(tags[MAX_SAMPLE_VALUE]).bit_length()  # it may be the largest value that occurs
+    elif bits >= 16:  # noqa: PLR2004
+        # Pillow spreads the values of a PGM over 16 bits, if it says that they end before.
+        return SIXTEEN_BITS if image.format == "PPM" and _storage(image) == "L" else None
+    return (1 << bits) - 1
+
+
+def _load_whole_numbers(image: Image.Image, name: str) -> NDArray[Any]:
+    """Load 16-bit values: grey ``[H, W]`` or RGB ``[H, W, 3]``."""
+    storage = _storage(image)
+    planes = _tags(image).get(PLANAR_CONFIGURATION)
+    if storage in COLORS and planes != SEPARATE_PLANES:
+        lower = _load_as(image, storage[:-1] + OTHER_BYTE[storage[-1]])
+        return (np.asarray(image).astype(np.uint16) << 8 | lower)[..., :3]
+    if storage == GREY_AND_ALPHA:
+        upper, lower, *_ = _load_as(image, "RGBA").transpose(2, 0, 1)  # four bytes a pixel, too
+        return upper.astype(np.uint16) << 8 | lower
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
+        return np.asarray(image)
+    what = "whole numbers whose range is not known" if image.mode == "I" else "more than 8 bits in a form not read here"
+    msg = f"{printable(name)} has {what} ({storage or image.mode}): save it with 8 bits."
+    raise ImageError(msg)
+
+
+def _load_as(image: Image.Image, storage: str) -> NDArray[np.uint8]:
+    """Load an image's file once more, as if its values lay there in another way."""
+    file = cast("Any", image).fp
+    file.seek(0)
+    again = Image.open(file)
+    again.seek(image.tell())
+    again.tile = [_with_storage(tile, storage) for tile in again.tile]
+    return np.asarray(again)
+
+
+def _with_storage(tile: TileT, storage: str) -> TileT:
+    """Change how the values of a piece of an image lie in its file."""
+    *place, arguments = tile
+    changed = (storage, *arguments[1:]) if isinstance(arguments, tuple) else storage
+    return getattr(type(tile), "_make", tuple)((*place, changed))  # a named tuple since Pillow 11
