@@ -17,18 +17,19 @@ import zipfile
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice, pairwise
 from pathlib import Path
-from pickle import UnpicklingError  # noqa: S403 - only to catch it
+from pickle import UnpicklingError  # noqa: S403 - only to catch and raise it
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import open_clip
 import torch
 from open_clip.model import convert_to_custom_text_state_dict
 from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.overrides import TorchFunctionMode
 
+from .checkpoint import reading, reason_of
 from .disentanglement import PAPER_SIZE, AttentionSize
 from .embedded import EMBEDDED
 from .nano.weights import TOKEN_IDS, read_clip
@@ -446,12 +447,13 @@ def _create_from_tag(backbone: str, tag: str) -> open_clip.CLIP:
     try:
         with _Uninitialized():
             return open_clip.create_model(backbone, pretrained=tag, force_quick_gelu=quick_gelu)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         msg = (
-            f"CLIP weights {tag!r} of {backbone} could not be fetched or read ({error}). Connect to the network once, "
-            "so that open_clip keeps them in its cache, or fetch them by hand and give the file as 'pretrained'."
+            f"CLIP weights {tag!r} of {backbone} could not be fetched or read ({reason_of(error)}). Connect to the "
+            "network once, so that open_clip keeps them in its cache, or fetch them by hand and give the file as "
+            "'pretrained'."
         )
-        raise RuntimeError(msg) from error
+        raise RuntimeError(msg) from None
 
 
 def _create_from_file(backbone: str, path: Path) -> open_clip.CLIP:
@@ -508,11 +510,8 @@ def read_tensors(path: Path, what: str) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: If the file can't be read or holds no tensors by name.
     """
-    try:
+    with reading(what):
         content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch_file(path)
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, UnpicklingError, SafetensorError) as error:
-        msg = f"{what} can't be read: {error}"
-        raise ValueError(msg) from error
     content = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(content, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
         msg = f"{what} holds no tensors by name."
@@ -537,5 +536,16 @@ def _read_torch_file(path: Path) -> Any:  # noqa: ANN401
         with zipfile.ZipFile(path) as archive:
             is_torchscript = any(name.endswith("constants.pkl") for name in archive.namelist())
         if is_torchscript:
+            _refuse_code_at_load(path)
             return torch.jit.load(path, map_location="cpu").state_dict()
     return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _refuse_code_at_load(path: Path) -> None:
+    """Refuse a TorchScript archive with methods that ``torch.jit.load`` itself runs; they can write files."""
+    # The reader of torch.jit.load, so that both see the same archive. The name has one spelling in TorchScript.
+    reader = torch._C.PyTorchFileReader(str(path))  # noqa: SLF001 - torch has no public one
+    sources = [name for name in reader.get_all_records() if name.lower().endswith(".py")]
+    if any(b"__setstate__" in reader.get_record(name) for name in sources):
+        msg = "Code of the archive would run as it is loaded."
+        raise UnpicklingError(msg)

@@ -10,15 +10,14 @@ import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from pickle import UnpicklingError  # noqa: S403 - only to catch it
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from .backbone import PAPER_IMAGE_SIZE, Widths
+from .checkpoint import reading
 from .embedded import EMBEDDED
 from .files import read_safetensors, write_safetensors
 from .state_dict import load_state_dict
@@ -140,16 +139,12 @@ def read_adapters(path: Path) -> Adapters:
     if not path.is_file():
         msg = f"Adapter weights '{path}' do not exist. Give a file, 'auto', {' or '.join(map(repr, PUBLISHED))}."
         raise ValueError(msg)
-    try:
-        return _read_own(path) if path.suffix == ".safetensors" else _read_reference(path)
-    except (OSError, RuntimeError, EOFError, KeyError, UnpicklingError, SafetensorError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        msg = f"Adapter weights '{path}' can't be read: {reason}"
-        raise ValueError(msg) from error
+    return _read_own(path) if path.suffix == ".safetensors" else _read_reference(path)
 
 
 def _read_own(path: Path) -> Adapters:
-    tensors, metadata = read_safetensors(path)
+    with reading(f"Adapter weights '{path}'"):
+        tensors, metadata = read_safetensors(path)
     if metadata.pop("format", None) != FORMAT:
         msg = f"Adapter weights '{path}' were not saved by FBClip.save_adapters."
         raise ValueError(msg)
@@ -160,7 +155,7 @@ def _read_reference(path: Path) -> Adapters:
     # The reference stores its loss as a scalar of numpy 1.x: exactly that is allowed, and nothing else is unpickled.
     scalar = np.float64(0).__reduce__()[0]
     allowed = [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, type(np.dtype(np.float64))]
-    with torch.serialization.safe_globals(allowed):
+    with reading(f"Adapter weights '{path}'"), torch.serialization.safe_globals(allowed):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     groups = ("prompt_learner", "model_trainable_params")
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(group), dict) for group in groups):

@@ -43,7 +43,7 @@ def test_only_the_numpy_scalar_is_allowed(tmp_path: Path) -> None:
     checkpoint = Golden("tiny").reference_checkpoint()
     checkpoint["epoch"] = Path("code that a pickle could run")
     torch.save(checkpoint, tmp_path / "bad.pth")
-    with pytest.raises(ValueError, match=r"bad.pth' can't be read: .*Weights only load failed"):
+    with pytest.raises(ValueError, match=r"bad.pth' can't be read: .*could run code"):
         read_adapters(tmp_path / "bad.pth")
 
 
