@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -16,6 +15,7 @@ from torch import nn
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
 from .alignment import similarity
+from .contract.photographs import read_photograph
 from .torch_model import FBClipModel
 
 ImageSource = str | Path | Image.Image | NDArray | torch.Tensor
@@ -118,23 +118,25 @@ def _record(module: nn.Module) -> Generator[list[tuple[tuple[Any, ...], Any]]]:
         yield calls
 
 
-def load_image(source: ImageSource) -> torch.Tensor:
-    """Get an image from where it is, as anomalib reads it.
+def load_image(source: ImageSource, minimum_side: int = 1) -> torch.Tensor:
+    """Get an image from where it is.
 
     Args:
-        source (ImageSource): The image. Floating-point values lie in 0..1, and whole numbers fill their type's range.
+        source (ImageSource): The image. A file or an image of Pillow is turned upright as its EXIF data say. In an
+            array or a tensor, floating-point values lie in 0..1, and whole numbers fill their type's range.
+        minimum_side (int, optional): Pixels that each side of a file or an image of Pillow must have. Defaults to
+            ``1``.
 
     Returns:
         torch.Tensor: RGB values 0..1, shape ``[3, H, W]``.
 
     Raises:
-        OSError: If a file can't be read.
+        ImageError: If a file or an image of Pillow can't be read, the range of its values is not known, or it is too
+            small.
         ValueError: If the values are none of an RGB image.
     """
-    if isinstance(source, str | Path):
-        source = Image.open(source)
-    if isinstance(source, Image.Image):
-        source = np.array(source.convert("RGB"))
+    if isinstance(source, str | Path | Image.Image):
+        source = read_photograph(source, upright=True, minimum_side=minimum_side)
     if source.ndim == DIMENSIONS:
         image = to_dtype(to_image(source), torch.float32, scale=True)
         if len(image) == CHANNELS and image.numel() and image.min() >= 0 and image.max() <= 1:

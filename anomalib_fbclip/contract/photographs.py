@@ -350,4 +350,5 @@ def _with_storage(tile: TileT, storage: str) -> TileT:
     """Change how the values of a piece of an image lie in its file."""
     *place, arguments = tile
     changed = (storage, *arguments[1:]) if isinstance(arguments, tuple) else storage
-    return getattr(type(tile), "_make", tuple)((*place, changed))  # a named tuple since Pillow 11
+    make: Any = getattr(type(tile), "_make", tuple)  # a named tuple since Pillow 11
+    return make((*place, changed))

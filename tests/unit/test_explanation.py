@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.explanation import Explanation, load_image
 
 
@@ -139,5 +140,47 @@ def test_what_is_no_image(model: FBClip, source: np.ndarray | torch.Tensor, what
 
 
 def test_a_missing_file(model: FBClip, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ImageError, match=r"none\.png can't be read as an image: .*No such file"):
         model.explain(tmp_path / "none.png")
+
+
+def test_a_damaged_file(model: FBClip, pixels: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(pixels).save(path)
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ImageError, match=r"image\.png can't be read as an image: image file is truncated"):
+        model.explain(path)
+
+
+@pytest.mark.parametrize("kind", ["path", "Pillow"])
+def test_photographs_stand_upright(model: FBClip, pixels: np.ndarray, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "image.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the phone was held upright: the image is stored lying on its left side
+    Image.fromarray(np.rot90(pixels).copy()).save(path, exif=exif)
+    source = path if kind == "path" else Image.open(path)
+    assert torch.equal(load_image(source), load_image(pixels))
+
+
+def test_16_bits_are_the_same_picture(model: FBClip, pixels: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    grey = pixels[..., 0]
+    Image.fromarray(grey.astype(np.uint16) * 257).save(path)
+    expected = model.explain(Image.fromarray(grey))
+    assert torch.equal(model.explain(path).anomaly_map, expected.anomaly_map)
+    assert torch.equal(model.explain(Image.open(path)).anomaly_map, expected.anomaly_map)
+
+
+def test_12_bits_without_a_tag_are_refused(model: FBClip, pixels: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 16 + 15).save(path)
+    with pytest.raises(ImageError, match=r"image\.png has 16 bits, but no value above 4095"):
+        model.explain(path)
+
+
+def test_photographs_that_are_too_small(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.new("RGB", (30, 13)).save(path)
+    assert load_image(path).shape == (3, 13, 30)
+    with pytest.raises(ImageError, match=r"image\.png has 30 x 13 pixels, and each side needs 14 or more"):
+        load_image(path, minimum_side=14)
