@@ -1,0 +1,43 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Masks that are not what they seem to be.
+
+anomalib takes every value of a mask above 0 for anomalous: the artefacts of a compression, too, soft edges, and a
+background that is not quite black.
+"""
+
+from pathlib import Path
+
+from PIL import Image
+
+from anomalib_fbclip.contract.photographs import DECODING_ERRORS
+from anomalib_fbclip.contract.records import printable
+
+SHOWN_VALUES = 5
+"""How many of a mask's values its error names."""
+
+
+def check_mask(path: Path) -> None:
+    """Make sure that a mask has no values but 0 and one other.
+
+    Args:
+        path (Path): The mask. The values are those that anomalib reads: grey, of 8 bits.
+
+    Raises:
+        ValueError: If it has several values above 0, or can't be read.
+    """
+    try:
+        with Image.open(path) as mask:
+            histogram = mask.convert("L").histogram()
+    except DECODING_ERRORS as error:
+        msg = f"Mask {printable(path)} can't be read: {error}"
+        raise ValueError(msg) from error
+    values = [value for value, pixels in enumerate(histogram) if pixels]
+    if sum(value > 0 for value in values) > 1:
+        more = f" and {len(values) - SHOWN_VALUES} more" if len(values) > SHOWN_VALUES else ""
+        msg = (
+            f"Mask {printable(path)} has the values {', '.join(map(str, values[:SHOWN_VALUES]))}{more}, and every one "
+            "above 0 would count as anomalous: save it as PNG with 0 and 255."
+        )
+        raise ValueError(msg)
