@@ -8,15 +8,17 @@ Exit codes: 0, all images were predicted; 1, some can't be read; 2, it could not
 
 import argparse
 import io
-import json
-import math
 import sys
 import tempfile
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO, cast, get_args
+from typing import TextIO, cast, get_args
+
+from anomalib_fbclip.contract.photographs import describe_pages, describe_skipped
+from anomalib_fbclip.contract.records import Record, RecordWriter, Verdict, printable
+from anomalib_fbclip.contract.thresholds import check_threshold
 
 from .errors import EdgeError, ImageError
 from .images import ImageSource, find_images
@@ -24,7 +26,6 @@ from .inferencer import EdgeInferencer, Prediction
 from .overlay import draw_overlay
 from .runtimes import Precision
 
-PREDICTIONS_NAME = "predictions.jsonl"
 PROGRESS_SECONDS = 2.0
 """Time that passes before progress is shown, and until it is shown again."""
 
@@ -42,7 +43,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--output",
         type=Path,
         required=True,
-        help=f"folder for {PREDICTIONS_NAME}, with a line for each image, and for the pictures: NAME.png for each NAME",
+        help="new folder for predictions.jsonl and predictions.csv, with a row for each image, and for the pictures: "
+        "NAME.png for each NAME",
     )
     parser.add_argument("--device", default="AUTO", help="a device of OpenVINO: CPU, GPU, ... (default: AUTO)")
     parser.add_argument(
@@ -54,22 +56,24 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--threshold",
-        type=finite_number,
+        type=threshold,
         help="an image with a higher score is anomalous (default: as the model was exported)",
     )
     parser.add_argument(
         "--pixel_threshold",
-        type=finite_number,
+        type=threshold,
         help="where the anomaly map is higher is the anomalous region (default: as the model was exported)",
     )
     return parser.parse_args(arguments)
 
 
-def finite_number(text: str) -> float:
-    """Parse a number, but neither ``nan`` nor ``inf``."""
+def threshold(text: str) -> float:
+    """Parse a number of 0..1."""
     value = float(text)
-    if not math.isfinite(value):
-        raise ValueError
+    try:
+        check_threshold("a threshold", value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return value
 
 
@@ -114,7 +118,9 @@ def predict(options: argparse.Namespace) -> int:
     if options.images.is_dir() and options.output.resolve() == options.images.resolve():
         msg = f"{options.output} holds the images: give another folder as --output."
         raise EdgeError(msg)
+    tell(describe_skipped(options.images, exclude=options.output))
     images = find_images(options.images, exclude=options.output)
+    tell(describe_pages(images))
     inferencer = EdgeInferencer(
         options.model,
         device=options.device,
@@ -123,15 +129,21 @@ def predict(options: argparse.Namespace) -> int:
         performance_hint="LATENCY" if len(images) == 1 else "THROUGHPUT",
         precision=options.precision,
     )
-    with temporary_folder(options.output) as folder:
+    pictures = Pictures(options)
+    pictures.check_that_none_exists(images)
+    with temporary_folder(options.output) as folder, open_table(options.output) as table:
         print(inferencer.describe(), flush=True)
-        with (folder / PREDICTIONS_NAME).open("w", encoding="utf-8") as lines:
-            results = Results(options, lines, folder, len(images), inferencer.decision_thresholds())
-            for prediction in inferencer.stream(images, on_failure=results.add_failure):
-                results.add(prediction)
-        predictions = (folder / PREDICTIONS_NAME).replace(options.output / PREDICTIONS_NAME)
-    print(f"{results.summarize()}: {predictions}")
+        results = Results(inferencer, table, pictures, folder, len(images))
+        for prediction in inferencer.stream(images, on_failure=results.add_failure):
+            results.add(prediction)
+        print(f"{results.summarize()}: {table.paths[0]}")
     return 1 if results.failed else 0
+
+
+def tell(lines: Iterable[str]) -> None:
+    """Print what the user should know, beside the results."""
+    for line in lines:
+        print(line, file=sys.stderr)
 
 
 @contextmanager
@@ -151,33 +163,75 @@ def temporary_folder(output: Path) -> Generator[Path]:
         yield Path(path)
 
 
+def open_table(output: Path) -> RecordWriter:
+    """Begin the table.
+
+    Raises:
+        EdgeError: If there is one already.
+        OSError: If it can't be written.
+    """
+    try:
+        return RecordWriter(output)
+    except FileExistsError as error:
+        msg = f"{output} holds predictions already: give another folder as --output."
+        raise EdgeError(msg) from error
+
+
+class Pictures:
+    """Knows where the picture of an image goes.
+
+    Args:
+        options (argparse.Namespace): The command line.
+    """
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._output: Path = options.output
+        self._root: Path = options.images if options.images.is_dir() else options.images.parent
+
+    def path_of(self, image: Path) -> Path:
+        """Give the path of an image's picture."""
+        # The whole name is kept: a folder may hold part.jpg and part.png.
+        return self._output / image.relative_to(self._root).with_name(f"{image.name}.png")
+
+    def check_that_none_exists(self, images: Iterable[Path]) -> None:
+        """Check that no picture takes the place of another file.
+
+        Raises:
+            EdgeError: If one would.
+        """
+        for picture in map(self.path_of, images):
+            if picture.exists():
+                msg = f"{printable(picture)} exists already: give another folder as --output."
+                raise EdgeError(msg)
+
+
 class Results:
     """Writes and shows what comes out, one image after the other.
 
     Args:
-        options (argparse.Namespace): The command line.
-        lines (TextIO): File for a line of JSON for each image.
+        inferencer (EdgeInferencer): The model.
+        table (RecordWriter): The table.
+        pictures (Pictures): Where the pictures go.
         folder (Path): Folder for what is not complete yet, on the same disk as the output.
         total (int): Number of images.
-        thresholds (tuple[float | None, float | None]): Thresholds of scores and anomaly maps, if they are known.
     """
 
     def __init__(
         self,
-        options: argparse.Namespace,
-        lines: TextIO,
+        inferencer: EdgeInferencer,
+        table: RecordWriter,
+        pictures: Pictures,
         folder: Path,
         total: int,
-        thresholds: tuple[float | None, float | None],
     ) -> None:
         self.normal = 0
         self.anomalous = 0
         self.failed = 0
-        self._options = options
-        self._root: Path = options.images if options.images.is_dir() else options.images.parent
-        self._lines = lines
+        self._table = table
+        self._pictures = pictures
         self._folder = folder
-        self._threshold, self._pixel_threshold = thresholds
+        self._threshold, self._pixel_threshold = inferencer.decision_thresholds()
+        self._threshold_source, self._pixel_threshold_source = inferencer.threshold_sources()
         self._progress = Progress(total)
 
     def add(self, prediction: Prediction) -> None:
@@ -187,31 +241,41 @@ class Results:
             OSError: If it can't be written.
         """
         path = cast("Path", prediction.path)
-        overlay = self._write_overlay(path, prediction)
-        self._write_line({
-            "path": path.as_posix(),
-            "score": prediction.score,
-            "is_anomalous": prediction.is_anomalous,
-            "threshold": self._threshold,
-            "anomaly_map_max": float(prediction.anomaly_map.max()),
-            "anomalous_area": float(prediction.mask.mean()),
-            "pixel_threshold": self._pixel_threshold,
-            "seconds": prediction.seconds,
-            "overlay": overlay.as_posix(),
-        })
+        picture = self._pictures.path_of(path)
+        verdict: Verdict = "anomalous" if prediction.is_anomalous else "normal"
+        height, width = prediction.image.shape[:2]
+        record = Record(
+            path.as_posix(),
+            score=prediction.score,
+            verdict=verdict,
+            threshold=self._threshold,
+            threshold_source=self._threshold_source,
+            anomaly_map_max=float(prediction.anomaly_map.max()),
+            pixel_threshold=self._pixel_threshold,
+            pixel_threshold_source=self._pixel_threshold_source,
+            width=width,
+            height=height,
+            regions=prediction.regions,
+            seconds=prediction.seconds,
+            picture=picture.as_posix(),
+        )
+        try:
+            self._write_picture(prediction, picture)
+            self._table.write(record)
+        except BaseException:  # an interrupt, too
+            picture.unlink(missing_ok=True)
+            raise
         self.anomalous += prediction.is_anomalous
         self.normal += not prediction.is_anomalous
-        verdict = "anomalous" if prediction.is_anomalous else "normal"
-        self._progress.show(f"{path}  {prediction.score:.3f}  {verdict}", sys.stdout)
+        self._progress.show(f"{printable(path)}  {prediction.score:.3f}  {verdict}", sys.stdout)
 
     def add_failure(self, source: ImageSource, error: ImageError) -> None:
-        """Take an image that can't be read.
+        """Take an image that can't be used.
 
         Raises:
             OSError: If that can't be written.
         """
-        path = cast("Path", source)
-        self._write_line({"path": path.as_posix(), "error": str(error)})
+        self._table.write(Record(cast("Path", source).as_posix(), error=str(error)))
         self.failed += 1
         self._progress.show(f"error: {error}", sys.stderr)
 
@@ -222,16 +286,11 @@ class Results:
         failed = f", {self.failed} failed" if self.failed else ""
         return f"{images}, {self.anomalous} anomalous, {self.normal} normal{failed}"
 
-    def _write_overlay(self, path: Path, prediction: Prediction) -> Path:
-        # The whole name is kept: a folder may hold part.jpg and part.png.
-        overlay = self._options.output / path.relative_to(self._root).with_name(f"{path.name}.png")
-        overlay.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder / "overlay.png"
+    def _write_picture(self, prediction: Prediction, picture: Path) -> None:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._folder / "picture.png"
         draw_overlay(prediction).save(temporary, compress_level=1)  # four times as fast, and little larger
-        return temporary.replace(overlay)
-
-    def _write_line(self, content: dict[str, Any]) -> None:
-        self._lines.write(json.dumps(content) + "\n")
+        temporary.replace(picture)
 
 
 class Progress:

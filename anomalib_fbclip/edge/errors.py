@@ -3,16 +3,12 @@
 
 """What goes wrong outside the program."""
 
+from anomalib_fbclip.contract import errors
+
 
 class EdgeError(Exception):
     """A model, a device or a folder can't be used. The message is one line: what is wrong, and what to do."""
 
 
-class ImageError(EdgeError):
+class ImageError(EdgeError, errors.ImageError):
     """An image can't be used; others can."""
-
-
-def last_line(error: Exception) -> str:
-    """Give what an error says, without the places in a library's source that come before it."""
-    lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
-    return lines[-1] if lines else type(error).__name__

@@ -1,25 +1,22 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Images as anomalib reads them and as an exported graph takes them."""
+"""Images as an exported graph takes them."""
 
-import struct
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .errors import EdgeError, ImageError, last_line
+from anomalib_fbclip.contract import errors
+from anomalib_fbclip.contract.photographs import IMAGE_SUFFIXES, check_size, find_photographs, read_photograph
+from anomalib_fbclip.contract.records import printable
 
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-"""Those of anomalib."""
+from .errors import EdgeError, ImageError
 
 ImageSource = str | Path | Image.Image | NDArray[np.uint8]
 """A file, an image of Pillow, or RGB values 0..255 of shape ``[H, W, 3]``."""
-
-# What Pillow raises for files that are damaged, or no images.
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 def find_images(path: Path, exclude: Path | None = None) -> list[Path]:
@@ -35,67 +32,68 @@ def find_images(path: Path, exclude: Path | None = None) -> list[Path]:
     Raises:
         EdgeError: If there is no such file or folder, or no image in it.
     """
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        msg = f"{path} does not exist: give an image, or a folder of images."
+    if not path.exists():
+        msg = f"{printable(path)} does not exist: give an image, or a folder of images."
         raise EdgeError(msg)
-    excluded = exclude and exclude.resolve()
-    images = [
-        file
-        for file in sorted(path.rglob("*"))
-        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() and excluded not in file.resolve().parents
-    ]
+    images = find_photographs(path, exclude)
     if not images:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
-        msg = f"{path} has no images, nor have the folders in it: give a folder with {suffixes} files."
+        msg = f"{printable(path)} has no images, nor have the folders in it: give a folder with {suffixes} files."
         raise EdgeError(msg)
     return images
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read an image as anomalib reads it: as RGB, and as it is stored, whatever orientation its EXIF data names.
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """Read an image upright, as its EXIF data say; one of more than 8 bits gives the same values as with 8 bits.
 
     Args:
-        path (Path): The image.
+        path (str | Path): The image.
 
     Returns:
         NDArray[np.uint8]: RGB values of shape ``[H, W, 3]``.
 
     Raises:
-        ImageError: If it can't be read.
+        ImageError: If it can't be read, or the range of its values is not known.
     """
-    try:
-        with Image.open(path) as file:
-            return np.array(file.convert("RGB"))
-    except DECODING_ERRORS as error:
-        msg = f"{path} can't be read as an image: {last_line(error)}"
-        raise ImageError(msg) from error
+    return to_rgb(path)
 
 
-def to_rgb(source: ImageSource) -> NDArray[np.uint8]:
-    """Get the values of an image from where it is.
+def to_rgb(source: ImageSource, minimum_side: int = 1) -> NDArray[np.uint8]:
+    """Get the values of an image from where it is; files and images of Pillow upright.
 
     Args:
         source (ImageSource): The image.
+        minimum_side (int, optional): Pixels that each side must have. Defaults to ``1``.
 
     Returns:
         NDArray[np.uint8]: RGB values of shape ``[H, W, 3]``.
 
     Raises:
-        ImageError: If a file can't be read.
+        ImageError: If it can't be read, the range of its values is not known, or it is too small.
         ValueError: If it is none of what is expected.
     """
-    if isinstance(source, str | Path):
-        return read_image(Path(source))
-    if isinstance(source, Image.Image):
-        return np.array(source.convert("RGB"))
-    array = np.asarray(source)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:  # noqa: PLR2004
-        what = f"{type(source).__name__}, {array.dtype} {list(array.shape)}"
+    try:
+        if isinstance(source, str | Path | Image.Image):
+            return read_photograph(source, upright=True, minimum_side=minimum_side)
+        pixels = to_pixels(source)
+        check_size("The image", pixels.shape[0], pixels.shape[1], minimum_side)
+    except errors.ImageError as error:
+        raise ImageError(str(error)) from error
+    return pixels
+
+
+def to_pixels(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Check that an array holds RGB values.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    pixels = np.asarray(array)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:  # noqa: PLR2004
+        what = f"{type(array).__name__}, {pixels.dtype} {list(pixels.shape)}"
         msg = f"An image is a path, an image of Pillow, or an array of RGB values, uint8 [H, W, 3], and not {what}."
         raise ValueError(msg)
-    return array
+    return pixels
 
 
 def to_batch(image: NDArray[np.uint8], size: tuple[int | None, int | None]) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 
 """Predictions of an exported model, for one image or a stream of them."""
 
+import json
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_fbclip.contract.records import printable
+from anomalib_fbclip.contract.regions import Region, find_regions, match_verdict
+from anomalib_fbclip.contract.thresholds import check_threshold
+
 from .errors import EdgeError, ImageError
 from .images import ImageSource, to_batch, to_rgb
 from .runtimes import Answer, PerformanceHint, Precision, Request, load
@@ -20,19 +25,23 @@ from .runtimes import Answer, PerformanceHint, Precision, Request, load
 THRESHOLD_KEYS = ("score_threshold", "map_threshold")
 """Names, in what a file says of itself, of the thresholds at which its graph decides."""
 
+SOURCE_KEYS = ("image_threshold_source", "pixel_threshold_source")
+"""Names, in what a file says of itself, of where these thresholds come from."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """What an exported model says of an image.
 
     Attributes:
-        image (NDArray[np.uint8]): The image: RGB values of shape ``[H, W, 3]``.
+        image (NDArray[np.uint8]): The image: RGB values of shape ``[H, W, 3]``, upright.
         path (Path | None): Its file, if it came from one.
         score (float): How anomalous the image is, as the graph's ``pred_score`` says: 0..1.
         is_anomalous (bool): The verdict.
         anomaly_map (NDArray[np.float32]): How anomalous each place is, 0..1, of shape ``[h, w]``, which is the model's
             input size: the whole image lies behind it.
-        mask (NDArray[bool]): The anomalous region, of shape ``[h, w]``.
+        mask (NDArray[bool]): Where it is anomalous, of shape ``[h, w]``: nowhere if the verdict is normal; otherwise
+            where the anomaly map is above its threshold or, if it is nowhere, at its strongest place.
         seconds (float): How long the graph took, with others computed beside it; reading the image comes on top.
     """
 
@@ -43,6 +52,12 @@ class Prediction:
     anomaly_map: NDArray[np.float32]
     mask: NDArray[np.bool_]
     seconds: float
+
+    @property
+    def regions(self) -> list[Region]:
+        """Connected regions of the mask in pixels of the image, the largest first."""
+        height, width = self.image.shape[:2]
+        return find_regions(self.mask, (height, width))
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +87,10 @@ class EdgeInferencer:
         path (str | Path): The exported model. A ``.xml``, with the ``.bin`` beside it, is run by OpenVINO, an ``.onnx``
             by OpenVINO too, or by ONNX Runtime where OpenVINO is not installed.
         device (str, optional): A device of OpenVINO, such as ``"CPU"`` or ``"GPU"``. Defaults to ``"AUTO"``.
-        threshold (float | None, optional): An image with a higher score is anomalous. ``None``: as the model was
+        threshold (float | None, optional): An image with a higher score is anomalous, 0..1. ``None``: as the model was
             exported. Defaults to ``None``.
         pixel_threshold (float | None, optional): A place with a higher value in the anomaly map belongs to the
-            anomalous region. ``None``: as the model was exported. Defaults to ``None``.
+            anomalous region, 0..1. ``None``: as the model was exported. Defaults to ``None``.
         performance_hint (PerformanceHint, optional): What OpenVINO optimises for: ``"LATENCY"`` gives each image the
             whole device, ``"THROUGHPUT"`` computes several images of a stream at the same time, which is faster in
             total and takes more memory. Defaults to ``"LATENCY"``.
@@ -89,7 +104,7 @@ class EdgeInferencer:
 
     Raises:
         EdgeError: If the model or the device can't be used.
-        ValueError: If a threshold is not a finite number.
+        ValueError: If a threshold is not in 0..1.
     """
 
     def __init__(
@@ -101,10 +116,8 @@ class EdgeInferencer:
         performance_hint: PerformanceHint = "LATENCY",
         precision: Precision = "f32",
     ) -> None:
-        for value in (threshold, pixel_threshold):
-            if value is not None and not math.isfinite(value):
-                msg = f"A threshold is a finite number, not {value}."
-                raise ValueError(msg)
+        check_threshold("threshold", threshold)
+        check_threshold("pixel_threshold", pixel_threshold)
         self.path = Path(path)
         self.threshold = threshold
         self.pixel_threshold = pixel_threshold
@@ -114,6 +127,7 @@ class EdgeInferencer:
         self._check_graph()
         height, width = self._runtime.input_shape[2:]
         self._input_size = (height, width)
+        self._minimum_side = int(np.max(json.loads(self.metadata.get("patch_size", "1"))))
 
     def describe(self) -> str:
         """Say in one line which model this is, and what runs it."""
@@ -135,18 +149,33 @@ class EdgeInferencer:
         )
         return image, pixel
 
+    def threshold_sources(self) -> tuple[str | None, str | None]:
+        """Tell where the thresholds of :meth:`decision_thresholds` come from, in the words of the table.
+
+        Returns:
+            tuple[str | None, str | None]: Of the scores and of the anomaly map; ``None`` where there is no threshold.
+        """
+        given = (self.threshold, self.pixel_threshold)
+        image, pixel = (
+            "given" if value is not None else None if known is None else self.metadata.get(key, "exported file")
+            for value, known, key in zip(given, self.decision_thresholds(), SOURCE_KEYS, strict=True)
+        )
+        return image, pixel
+
     def predict(self, image: ImageSource) -> Prediction:
         """Predict one image.
 
         Args:
-            image (ImageSource): A file, an image of Pillow, or RGB values 0..255 of shape ``[H, W, 3]``. OpenCV's
-                arrays are BGR: give ``array[..., ::-1]``.
+            image (ImageSource): A file, an image of Pillow, or RGB values 0..255 of shape ``[H, W, 3]``. Files and
+                images of Pillow are turned upright as their EXIF data say. OpenCV's arrays are BGR: give
+                ``array[..., ::-1]``.
 
         Returns:
             Prediction: The prediction.
 
         Raises:
-            ImageError: If the image can't be read.
+            ImageError: If the image can't be read, the range of its values is not known, or it is smaller than a patch
+                of the model.
             EdgeError: If the model fails.
         """
         (prediction,) = self.stream([image])
@@ -209,7 +238,7 @@ class EdgeInferencer:
 
     def _start(self, source: ImageSource) -> _Started | _Failed:
         try:
-            image = to_rgb(source)
+            image = to_rgb(source, self._minimum_side)
         except ImageError as error:
             return _Failed(source, error)
         return _Started(source, image, self._runtime.start(to_batch(image, self._input_size)))
@@ -236,19 +265,25 @@ class EdgeInferencer:
         score = single_value(answer.outputs, "pred_score")
         anomaly_map = single_map(answer.outputs, "anomaly_map")
         if not (math.isfinite(score) and np.isfinite(anomaly_map).all()):
-            msg = f"{path or 'An image'} can't be judged: the answer is not a number. Export in a higher precision."
+            name = printable(path) if path else "An image"
+            msg = f"{name} can't be judged: the answer is not a number. Export in a higher precision."
             raise ImageError(msg)
+        is_anomalous = (
+            bool(single_value(answer.outputs, "pred_label")) if self.threshold is None else score > self.threshold
+        )
+        _, pixel_threshold = self.decision_thresholds()
+        mask = (
+            single_map(answer.outputs, "pred_mask").astype(bool)
+            if pixel_threshold is None
+            else anomaly_map > pixel_threshold
+        )
         return Prediction(
             image=item.image,
             path=path,
             score=score,
-            is_anomalous=bool(single_value(answer.outputs, "pred_label"))
-            if self.threshold is None
-            else score > self.threshold,
+            is_anomalous=is_anomalous,
             anomaly_map=anomaly_map.astype(np.float32),
-            mask=single_map(answer.outputs, "pred_mask").astype(bool)
-            if self.pixel_threshold is None
-            else anomaly_map > self.pixel_threshold,
+            mask=match_verdict(mask, anomaly_map, is_anomalous),
             seconds=answer.seconds,
         )
 

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import EdgeError, last_line
+from anomalib_fbclip.contract.errors import last_line
+
+from .errors import EdgeError
 
 if TYPE_CHECKING:
     import openvino

@@ -104,7 +104,7 @@ def check_predictions(machine: Machine, model: Path, photographs: Path, runtime:
     assert runtime in result.stdout.splitlines()[0]
     lines = [json.loads(line) for line in (machine.root / "out" / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == 4
-    assert all((machine.root / line["overlay"]).is_file() for line in lines)
+    assert all((machine.root / line["picture"]).is_file() for line in lines)
     imported = set(result.stderr.split())
     assert {"anomalib_fbclip", "PIL", "numpy"} <= imported
     assert not imported & {"anomalib", "cv2", "lightning", "onnx", "torch", "torchvision"}

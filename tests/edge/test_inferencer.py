@@ -13,9 +13,11 @@ import pytest
 from anomalib.deploy import OpenVINOInferencer
 from PIL import Image
 
+from anomalib_fbclip.contract import errors
+from anomalib_fbclip.contract.errors import last_line
 from anomalib_fbclip.edge import EdgeError, EdgeInferencer, ImageError, Prediction
-from anomalib_fbclip.edge.errors import last_line
 from support.graphs import only_of_width, write_graph
+from support.photographs import store
 
 METADATA = {"backbone": "fbclip-nano", "image_size": "[128, 128]", "version": "0.1.0"}
 
@@ -81,13 +83,70 @@ class TestPrediction:
     def test_threshold(self, tmp_path: Path, threshold: float, is_anomalous: bool) -> None:
         prediction = EdgeInferencer(write_graph(tmp_path / "model.xml"), threshold=threshold).predict(image())
         assert prediction.is_anomalous is is_anomalous
-        assert prediction.mask.sum() == 1
+        assert prediction.mask.sum() == is_anomalous
 
     def test_pixel_threshold(self, tmp_path: Path) -> None:
         prediction = EdgeInferencer(write_graph(tmp_path / "model.xml"), pixel_threshold=0.1).predict(image())
         assert prediction.mask.all()
         assert prediction.is_anomalous is True
-        assert not EdgeInferencer(write_graph(tmp_path / "model.xml"), pixel_threshold=0.9).predict(image()).mask.any()
+        assert prediction.regions == [((0, 0, 8, 6), 48)]
+
+    @pytest.mark.parametrize("pixel_threshold", [None, 0.0, 0.3, 0.9, 1.0])
+    @pytest.mark.parametrize("threshold", [None, 0.0, 0.3, 0.9, 1.0])
+    @pytest.mark.parametrize("named", [None, "0.9", "0.1"])
+    def test_verdict_and_mask_agree(
+        self, tmp_path: Path, named: str | None, threshold: float | None, pixel_threshold: float | None
+    ) -> None:
+        metadata = {} if named is None else {"map_threshold": named}
+        model = write_graph(tmp_path / "model.xml", metadata=metadata)
+        inferencer = EdgeInferencer(model, threshold=threshold, pixel_threshold=pixel_threshold)
+        for pixels in (image(), image(spot=51), image(value=204)):
+            prediction = inferencer.predict(pixels)
+            assert bool(prediction.regions) is bool(prediction.mask.any()) is prediction.is_anomalous
+            used = pixel_threshold if pixel_threshold is not None else float(named or 0.5)
+            above = prediction.anomaly_map > used
+            if prediction.is_anomalous and above.any():
+                assert np.array_equal(prediction.mask, above)
+            elif prediction.is_anomalous:
+                assert prediction.mask[np.unravel_index(prediction.anomaly_map.argmax(), above.shape)]
+
+    def test_the_mask_is_at_the_threshold_that_the_file_names(self, tmp_path: Path) -> None:
+        """The graph's own mask, at 0.5, has one place."""
+        model = write_graph(tmp_path / "model.xml", metadata={"map_threshold": "0.1"})
+        assert EdgeInferencer(model).predict(image()).mask.all()
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_boxes_are_in_the_upright_photograph(self, tmp_path: Path, orientation: int) -> None:
+        upright = image(height=12, width=20)
+        upright[2:4, 3:9] = 204
+        stored, exif = store(upright, orientation)
+        path = tmp_path / "image.png"
+        stored.save(path, exif=exif)
+        inferencer = EdgeInferencer(write_graph(tmp_path / "model.xml"))
+        for source in (path, Image.open(path)):
+            prediction = inferencer.predict(source)
+            assert prediction.regions == [((3, 2, 9, 4), 12)]
+            assert np.array_equal(prediction.image, upright)
+
+    def test_16_bits(self, tmp_path: Path) -> None:
+        path = tmp_path / "image.png"
+        Image.fromarray(image()[..., 0].astype(np.uint16) * 257).save(path)
+        prediction = EdgeInferencer(write_graph(tmp_path / "model.xml")).predict(path)
+        assert prediction.score == pytest.approx(0.8)
+        assert np.array_equal(prediction.image, image())
+
+    @pytest.mark.parametrize("patch", ["6", "[6, 5]"])
+    def test_images_smaller_than_a_patch_are_refused(self, tmp_path: Path, model_name: str, patch: str) -> None:
+        inferencer = EdgeInferencer(write_graph(tmp_path / model_name, metadata={"patch_size": patch}))
+        path = tmp_path / "image.png"
+        Image.fromarray(image(height=5)).save(path)
+        assert inferencer.predict(image()).score == pytest.approx(0.8)
+        for source, name in ((path, str(path)), (Image.open(path), str(path)), (image(height=5), "The image")):
+            with pytest.raises(ImageError, match="each side needs 6 or more") as error:
+                inferencer.predict(source)
+            assert str(error.value).startswith(f"{name} has 8 x 5 pixels")
+            assert isinstance(error.value, EdgeError)
+            assert isinstance(error.value, errors.ImageError)
 
     def test_a_score_at_the_threshold_is_normal_as_in_anomalib(self, tmp_path: Path) -> None:
         score = EdgeInferencer(write_graph(tmp_path / "model.xml")).predict(image()).score
@@ -95,12 +154,23 @@ class TestPrediction:
             EdgeInferencer(write_graph(tmp_path / "model.xml"), threshold=score).predict(image()).is_anomalous is False
         )
 
-    @pytest.mark.parametrize("threshold", [math.nan, math.inf])
-    def test_a_threshold_is_a_number(self, tmp_path: Path, threshold: float) -> None:
-        with pytest.raises(ValueError, match="finite"):
-            EdgeInferencer(write_graph(tmp_path / "model.xml"), threshold=threshold)
-        with pytest.raises(ValueError, match="finite"):
-            EdgeInferencer(write_graph(tmp_path / "model.xml"), pixel_threshold=threshold)
+    @pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf, 1.5, -0.1])
+    @pytest.mark.parametrize("name", ["threshold", "pixel_threshold"])
+    def test_a_threshold_is_in_the_range_of_the_scores(self, tmp_path: Path, name: str, threshold: float) -> None:
+        with pytest.raises(ValueError, match=rf"^{name} must be in 0\.\.1.*{threshold}"):
+            EdgeInferencer(write_graph(tmp_path / "model.xml"), **{name: threshold})
+
+    def test_sources_of_the_thresholds(self, tmp_path: Path) -> None:
+        thresholds = {"score_threshold": "0.5", "map_threshold": "0.25"}
+        sources = {"image_threshold_source": "labels", "pixel_threshold_source": "normal images"}
+        silent = write_graph(tmp_path / "silent.xml")
+        named = write_graph(tmp_path / "named.xml", metadata=thresholds)
+        explained = write_graph(tmp_path / "explained.xml", metadata=thresholds | sources)
+        assert EdgeInferencer(silent).threshold_sources() == (None, None)
+        assert EdgeInferencer(silent, threshold=0.0).threshold_sources() == ("given", None)
+        assert EdgeInferencer(named).threshold_sources() == ("exported file", "exported file")
+        assert EdgeInferencer(explained).threshold_sources() == ("labels", "normal images")
+        assert EdgeInferencer(explained, pixel_threshold=0.5).threshold_sources() == ("labels", "given")
 
     def test_outputs_with_a_channel(self, tmp_path: Path, model_name: str) -> None:
         path = write_graph(
