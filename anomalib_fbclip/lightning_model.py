@@ -53,6 +53,7 @@ from .backbone import (
 )
 from .data import AuxiliaryDataModule
 from .disentanglement import VIEWS, create_views
+from .evaluation_run import EvaluationRunMixin
 from .evaluator import RankingMixin
 from .explanation import Explanation, ImageSource, explain, load_image
 from .export import ExactExportMixin, describe
@@ -60,7 +61,6 @@ from .factory import LAYER_WEIGHTS, create_model
 from .loss import FBClipLoss
 from .post_processing import ThresholdPostProcessor
 from .pre_processing import AntialiasedPreProcessor
-from .prediction_table import PredictionTableMixin
 from .text_fusion import STRATEGY_WEIGHTS, resolve_strategy_weights
 from .torch_model import FBClipModel
 from .weights import (
@@ -91,7 +91,7 @@ DATASET_ALIASES = {"mvtecad": "mvtec", "mvtecanomalydetection": "mvtec", "visa20
 """Other names of the datasets on which published adapters were trained: of datamodules, and of folders."""
 
 
-class FBClip(PredictionTableMixin, RankingMixin, ExactExportMixin, AnomalibModule):  # type: ignore[misc] # to_onnx is anomalib's
+class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule):  # type: ignore[misc] # to_onnx is anomalib's
     """FB-CLIP Lightning model.
 
     FB-CLIP finds defects in images of objects that it has never seen. Light adapters on a frozen CLIP are trained once,
@@ -469,7 +469,7 @@ class FBClip(PredictionTableMixin, RankingMixin, ExactExportMixin, AnomalibModul
         Returns:
             PostProcessor: The post-processor.
         """
-        return PostProcessor()
+        return ThresholdPostProcessor()
 
     @property
     def _datamodule(self) -> AnomalibDataModule | None:
@@ -558,12 +558,12 @@ def _resolve_post_processor(
     image_threshold: float | None,
     pixel_threshold: float | None,
 ) -> nn.Module | bool:
+    if post_processor is True:
+        return ThresholdPostProcessor(image_threshold, pixel_threshold)
     if image_threshold is None and pixel_threshold is None:
         return post_processor
-    if post_processor is not True:
-        msg = "image_threshold and pixel_threshold are set in the default post-processor: don't give another one too."
-        raise ValueError(msg)
-    return ThresholdPostProcessor(image_threshold, pixel_threshold)
+    msg = "image_threshold and pixel_threshold are set in the default post-processor: don't give another one too."
+    raise ValueError(msg)
 
 
 def _halve(optimizer_state: dict[str, Any]) -> dict[str, Any]:

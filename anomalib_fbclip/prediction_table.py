@@ -1,69 +1,45 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Answers of a prediction: a table beside the heatmaps, and a summary on the screen."""
+"""The table of a prediction, written as the predictions come, and a summary on the screen."""
 
-import csv
-import json
-import tempfile
+import sys
+from collections import Counter, deque
 from collections.abc import Sequence
 from itertools import repeat
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from anomalib.data import ImageBatch
 from anomalib.post_processing import MEBinPostProcessor, PostProcessor
-from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import Callback, LightningModule, Trainer
-from numpy.typing import NDArray
 from PIL import Image
-from skimage import measure
 
-TABLE_NAME = "predictions"
+from .contract.records import TABLE_NAME, Record, RecordWriter, Verdict, printable, write_records
+from .contract.regions import find_regions, match_verdict
+from .data.loading import CheckedData
+from .pictures import Pictures
+from .results import is_command_line
 
 MAX_SHOWN = 10
-"""Images up to which the screen shows the answer to each."""
+"""Images up to which the screen shows the verdict on each."""
 
-Verdict = Literal["normal", "anomalous"]
-CallbackT = TypeVar("CallbackT", bound=Callback)
-
-
-class Region(NamedTuple):
-    """A connected part of an image that is anomalous.
-
-    Attributes:
-        box (tuple[int, int, int, int]): Left, top, right and bottom in pixels of the image; the region ends before
-            right and bottom.
-        area (int): Its size in pixels of the image.
-    """
-
-    box: tuple[int, int, int, int]
-    area: int
+FAILED = 1
+"""Exit code of a command that could not predict some images."""
 
 
-class Answer(NamedTuple):
-    """What is said of an image: a row of the table.
+class Place(NamedTuple):
+    """Where an image stands in the data.
 
     Attributes:
-        path (str | None): The image's file; ``None`` for an image that comes from none.
-        score (float): How anomalous it is, 0..1, after the normalisation if there was one.
-        verdict (Verdict | None): Whether the score is above the threshold; ``None`` where the
-            post-processor applies none.
-        threshold (float | None): The threshold of the score.
-        pixel_threshold (float | None): The threshold of the anomaly map; ``None`` where there is none for all images.
-        regions (list[Region] | None): Where the anomaly map is above it, the largest region first; ``None`` where the
-            post-processor makes no mask.
+        dataloader (int): Its dataloader.
+        image (int): Its place in that one's dataset.
     """
 
-    path: str | None
-    score: float
-    verdict: Verdict | None
-    threshold: float | None
-    pixel_threshold: float | None
-    regions: list[Region] | None
+    dataloader: int
+    image: int
 
 
 class ImageSizes(Callback):
@@ -95,27 +71,48 @@ class ImageSizes(Callback):
 
 
 class PredictionTable(Callback):
-    """Writes ``predictions.csv`` and ``predictions.jsonl`` beside the heatmaps, and a summary to the screen.
+    """Writes ``predictions.csv`` and ``predictions.jsonl`` beside the pictures, and a summary to the screen.
 
-    Both files hold the same table, an :class:`Answer` for each image in the order of the data. They appear when the
-    prediction has ended, and replace those of an earlier one. Where several devices predict, each a share of the
-    images, the first of them writes the answers of all.
+    Both files hold the same table, a :class:`Record` for each image in the order of the data, and grow as the
+    predictions come. Where several devices predict, each a share of the images, each writes a table of its own, and in
+    the end the first of them puts all together.
 
     It must be called after the post-processor and the visualizer. Boxes and areas are right where the pre-processor
     resizes the whole image, as that of FBClip does.
 
     Args:
+        data (CheckedData): Knows which images can't be predicted.
         image_sizes (ImageSizes): Sizes of the images before the pre-processing.
+        pictures (Pictures | None): The pictures, if there are any.
     """
 
-    def __init__(self, image_sizes: ImageSizes) -> None:
+    def __init__(self, data: CheckedData, image_sizes: ImageSizes, pictures: Pictures | None) -> None:
+        self._data = data
         self._image_sizes = image_sizes
-        self._answers: list[tuple[tuple[int, int, int], Answer]] = []
+        self._pictures = pictures
+        self._writer: RecordWriter | None = None
+        self._rows: list[tuple[Place, Record]] = []
+        self._failures: deque[tuple[Place, Record]] = deque()
+        self._predicted: Counter[int] = Counter()
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin a table."""
-        del trainer, pl_module
-        self._answers = []
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin a table.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        del pl_module
+        if stage != "predict":
+            return
+        name = TABLE_NAME if trainer.world_size == 1 else f"{TABLE_NAME}.process{trainer.global_rank}"
+        self._writer = RecordWriter(Path(trainer.default_root_dir), name)
+        self._rows = []
+        self._failures = deque(
+            (Place(dataloader, index), Record(path, error=reason))
+            for dataloader, failures in enumerate(self._data.failures)
+            for index, (path, reason) in sorted(failures.items())
+        )
+        self._predicted = Counter()
 
     def on_predict_batch_end(
         self,
@@ -126,112 +123,164 @@ class PredictionTable(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take the answers of a batch."""
-        del pl_module, batch
-        thresholds = _thresholds(_find(PostProcessor, trainer))
-        columns = (outputs.image_path, outputs.pred_score, outputs.pred_label, outputs.pred_mask)
-        rows = zip(*(column if column is not None else repeat(None) for column in columns), strict=False)
-        for index, (row, size) in enumerate(zip(rows, self._image_sizes.sizes, strict=True)):
-            path, score, label, mask = row
-            regions = None if mask is None else find_regions(mask.cpu().numpy(), size)
-            answer = Answer(path, float(score), _verdict(label), *thresholds, regions)
-            self._answers.append(((dataloader_idx, batch_idx, index), answer))
+        """Write the rows of a batch.
+
+        Raises:
+            OSError: If they can't be written.
+        """
+        del pl_module, batch, batch_idx
+        post_processor = next((part for part in _callbacks(trainer) if isinstance(part, PostProcessor)), None)
+        thresholds = _thresholds(post_processor)
+        columns = (outputs.image_path, outputs.pred_score, outputs.pred_label, outputs.anomaly_map, outputs.pred_mask)
+        values = zip(*(column if column is not None else repeat(None) for column in columns), strict=False)
+        paths = self._pictures.paths if self._pictures else repeat(None)
+        for row, size, picture in zip(values, self._image_sizes.sizes, paths, strict=False):
+            record = _to_record(row, size, thresholds, picture)
+            place = self._next_place(trainer, dataloader_idx)
+            while trainer.world_size == 1 and self._failures and self._failures[0][0] < place:
+                self._write(*self._failures.popleft())
+            self._write(place, record)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the table and the summary.
+        """Complete the table, and show the summary.
 
         Raises:
             OSError: If the table can't be written.
+            SystemExit: If images can't be predicted, and this is anomalib's command line.
         """
         del pl_module
-        answers = _gather(self._answers, trainer.world_size)
-        if not trainer.is_global_zero:
+        self._finish(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Complete the table of a prediction that had nothing to predict."""
+        del pl_module, stage
+        self._finish(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Keep what was predicted, and say where it is."""
+        del pl_module, exception
+        if self._writer is None:
             return
+        self._writer.close()
+        self._writer = None
+        print(f"Stopped. {self._summarize([record for _, record in self._rows], trainer)}", file=sys.stderr)
+
+    def _next_place(self, trainer: Trainer, dataloader: int) -> Place:
+        """Find where the next image of a dataloader stands; each process gets every ``world_size``-th."""
+        position = self._predicted[dataloader] * trainer.world_size + trainer.global_rank
+        self._predicted[dataloader] += 1
+        return Place(dataloader, self._data.selections[dataloader][position])
+
+    def _write(self, place: Place, record: Record) -> None:
+        if self._writer:
+            self._writer.write(record)
+        self._rows.append((place, record))
+
+    def _finish(self, trainer: Trainer) -> None:
+        if self._writer is None:
+            return
+        if trainer.world_size == 1:
+            while self._failures:
+                self._write(*self._failures.popleft())
+        self._writer.close()
         folder = Path(trainer.default_root_dir)
-        write_table(answers, folder)
-        visualizer = _find(ImageVisualizer, trainer)
-        print(summarize(answers, folder, heatmaps=visualizer.output_dir if visualizer else None))
+        if trainer.world_size > 1:
+            self._rows = sorted([*_gather(self._rows), *self._failures], key=itemgetter(0))
+            if trainer.is_global_zero:
+                write_records([record for _, record in self._rows], folder)
+            for path in self._writer.paths:
+                path.unlink()
+        self._writer = None
+        records = [record for _, record in self._rows]
+        if trainer.is_global_zero:
+            print(self._summarize(records, trainer))
+        if any(record.error for record in records) and is_command_line(trainer):
+            raise SystemExit(FAILED)
+
+    def _summarize(self, records: Sequence[Record], trainer: Trainer) -> str:
+        folder = Path(trainer.default_root_dir)
+        return summarize(records, folder, self._pictures.folder if self._pictures else None)
 
 
-class PredictionTableMixin(LightningModule):
-    """What makes one of anomalib's models write a :class:`PredictionTable`."""
-
-    def configure_callbacks(self) -> Sequence[Callback]:
-        """Have every prediction end with a table.
-
-        Returns:
-            Sequence[Callback]: The model's components that are callbacks, and those that make the table.
-        """
-        image_sizes = ImageSizes()
-        components = super().configure_callbacks()
-        return [image_sizes, *components, PredictionTable(image_sizes)]  # type: ignore[misc]
-
-
-def find_regions(mask: NDArray[np.bool_], image_size: tuple[int, int]) -> list[Region]:
-    """Find the connected regions of a mask; corners connect.
-
-    Args:
-        mask (NDArray[np.bool_]): The mask, shape ``[h, w]``. The whole image lies behind it.
-        image_size (tuple[int, int]): Height and width of the image in pixels.
-
-    Returns:
-        list[Region]: The regions in pixels of the image, rounded up, the largest first.
-    """
-    (height, width), (mask_height, mask_width) = image_size, mask.shape
-    regions = []
-    for part in measure.regionprops(measure.label(mask)):
-        top, left, bottom, right = part.bbox
-        box = (
-            left * width // mask_width,
-            top * height // mask_height,
-            _divide_up(right * width, mask_width),
-            _divide_up(bottom * height, mask_height),
-        )
-        regions.append(Region(box, _divide_up(int(part.area) * height * width, mask_height * mask_width)))
-    return sorted(regions, key=lambda region: region.area, reverse=True)
-
-
-def write_table(answers: Sequence[Answer], folder: Path) -> None:
-    """Write the table as CSV and as JSON lines. Files of that name are replaced when both are complete.
+def summarize(records: Sequence[Record], folder: Path, pictures: Path | None) -> str:
+    """Summarize a prediction for the screen.
 
     Args:
-        answers (Sequence[Answer]): The rows. In the CSV file, the regions of an image are JSON too.
-        folder (Path): The folder, which is made if it does not exist.
-
-    Raises:
-        OSError: If they can't be written.
-    """
-    rows = [answer._asdict() | {"regions": _plain(answer.regions)} for answer in answers]
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=f".{TABLE_NAME}.") as temporary:
-        files = [
-            _write_csv(rows, Path(temporary) / f"{TABLE_NAME}.csv"),
-            _write_json_lines(rows, Path(temporary) / f"{TABLE_NAME}.jsonl"),
-        ]
-        for file in files:
-            file.replace(folder / file.name)
-
-
-def summarize(answers: Sequence[Answer], folder: Path, heatmaps: str | Path | None) -> str:
-    """Summarise a prediction for the screen.
-
-    Args:
-        answers (Sequence[Answer]): The answers.
+        records (Sequence[Record]): The rows of the table.
         folder (Path): The folder of the table.
-        heatmaps (str | Path | None): The folder of the heatmaps, if there are any.
+        pictures (Path | None): The folder of the pictures, if there are any.
 
     Returns:
-        str: The answer to each image, unless there are more than ten; how many images are normal and how many
-            anomalous; and where the table and the heatmaps are.
+        str: The verdict on each image, unless there are more than ten; how many images are normal, anomalous and can't
+            be predicted; and where the table and the pictures are.
     """
-    lines = [_describe(answer) for answer in answers] if len(answers) <= MAX_SHOWN else []
-    verdicts = [answer.verdict for answer in answers]
-    counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in ("anomalous", "normal") if verdict in verdicts]
+    lines = [_describe(record) for record in records] if len(records) <= MAX_SHOWN else []
+    states = ["failed" if record.error else record.verdict for record in records]
+    counts = [f"{states.count(state)} {state}" for state in ("anomalous", "normal", "failed") if state in states]
     lines += [
-        ": ".join([_count(len(answers), "image"), *([", ".join(counts)] if counts else [])]),
+        ": ".join([_count(len(records), "image"), *([", ".join(counts)] if counts else [])]),
         f"Table: {_shorten(folder / TABLE_NAME)}.csv and .jsonl",
     ]
-    return "\n".join(lines if heatmaps is None else [*lines, f"Heatmaps: {_shorten(heatmaps)}"])
+    return "\n".join(lines if pictures is None else [*lines, f"Heatmaps: {_shorten(pictures)}"])
+
+
+def _to_record(
+    values: tuple[Any, ...],
+    size: tuple[int, int],
+    thresholds: dict[str, Any],
+    picture: Path | None,
+) -> Record:
+    """Make a row of what was predicted for an image of a height and a width."""
+    path, score, label, anomaly_map, mask = values
+    verdict: Verdict | None = None if label is None else "anomalous" if label else "normal"
+    regions = None
+    if mask is not None:
+        mask = mask.cpu().numpy()
+        if label is not None and anomaly_map is not None:
+            mask = match_verdict(mask, anomaly_map.cpu().numpy(), bool(label))
+        regions = find_regions(mask, size)
+    return Record(
+        path,
+        score=float(score),
+        verdict=verdict,
+        anomaly_map_max=None if anomaly_map is None else float(anomaly_map.max()),
+        width=size[1],
+        height=size[0],
+        regions=regions,
+        picture=None if picture is None else str(picture),
+        **thresholds,
+    )
+
+
+def _thresholds(post_processor: PostProcessor | None) -> dict[str, Any]:
+    """Get the thresholds and their sources, as far as they hold for all images."""
+    if post_processor is None or not post_processor.enable_thresholding:
+        return {}
+    threshold, pixel_threshold = (
+        # What was given as 0.3 is 0.30000001 in single precision.
+        round(value.item(), 6)
+        for value in (post_processor.normalized_image_threshold, post_processor.normalized_pixel_threshold)
+    )
+    if isinstance(post_processor, MEBinPostProcessor):  # it chooses a threshold for each map
+        return {"threshold": threshold}
+    return {
+        "threshold": threshold,
+        "threshold_source": getattr(post_processor, "image_threshold_source", None),
+        "pixel_threshold": pixel_threshold,
+        "pixel_threshold_source": getattr(post_processor, "pixel_threshold_source", None),
+    }
+
+
+def _gather(rows: list[tuple[Place, Record]]) -> list[tuple[Place, Record]]:
+    """Bring the rows of all processes together."""
+    shares: list[list[tuple[Place, Record]]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(shares, rows)
+    return [row for share in shares for row in share]
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return callbacks
 
 
 def _size_of_file(path: str) -> tuple[int, int]:
@@ -239,80 +288,23 @@ def _size_of_file(path: str) -> tuple[int, int]:
         return image.height, image.width
 
 
-def _find(kind: type[CallbackT], trainer: Trainer) -> CallbackT | None:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback for callback in callbacks if isinstance(callback, kind)), None)
-
-
-def _thresholds(post_processor: PostProcessor | None) -> tuple[float | None, float | None]:
-    """Get the thresholds of the scores and of the anomaly maps, as far as there is one for all images."""
-    if post_processor is None or not post_processor.enable_thresholding:
-        return None, None
-    threshold, pixel_threshold = (
-        # What was given as 0.3 is 0.30000001 in single precision.
-        round(value.item(), 6)
-        for value in (post_processor.normalized_image_threshold, post_processor.normalized_pixel_threshold)
-    )
-    chooses_for_each_image = isinstance(post_processor, MEBinPostProcessor)
-    return threshold, None if chooses_for_each_image else pixel_threshold
-
-
-def _verdict(label: torch.Tensor | None) -> Verdict | None:
-    if label is None:
-        return None
-    return "anomalous" if label else "normal"
-
-
-def _gather(answers: list[tuple[tuple[int, int, int], Answer]], world_size: int) -> list[Answer]:
-    """Bring the answers of all processes together, in the order of the data.
-
-    Each process gets every ``world_size``-th image, so those at one place of a batch follow each other by rank.
-    """
-    shares = [answers]
-    if world_size > 1:
-        shares = [[] for _ in range(world_size)]
-        torch.distributed.all_gather_object(shares, answers)
-    merged = sorted((answer for share in shares for answer in share), key=itemgetter(0))
-    return [answer for _, answer in merged]
-
-
-def _write_csv(rows: list[dict[str, Any]], path: Path) -> Path:
-    with path.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
-        writer = csv.DictWriter(file, Answer._fields)
-        writer.writeheader()
-        for row in rows:
-            writer.writerow(row | {"regions": row["regions"] and json.dumps(row["regions"])})
-    return path
-
-
-def _write_json_lines(rows: list[dict[str, Any]], path: Path) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return path
-
-
-def _plain(regions: list[Region] | None) -> list[dict[str, Any]] | None:
-    return None if regions is None else [region._asdict() for region in regions]
-
-
-def _describe(answer: Answer) -> str:
-    details = [f"score {answer.score:.3f}"]
-    if answer.threshold is not None:
-        details.append(f"threshold {answer.threshold:.3g}")
-    if answer.regions is not None:
-        details.append(_count(len(answer.regions), "anomalous region"))
-    name = "image" if answer.path is None else _shorten(answer.path)
-    return f"{name}: {answer.verdict or 'no verdict'} ({', '.join(details)})"
+def _describe(record: Record) -> str:
+    name = "image" if record.path is None else _shorten(record.path)
+    if record.error:
+        return f"{name}: failed"
+    details = [f"score {record.score:.3f}"]
+    if record.threshold is not None:
+        details.append(f"threshold {record.threshold:.3g}")
+    if record.regions is not None:
+        details.append(_count(len(record.regions), "anomalous region"))
+    return f"{name}: {record.verdict or 'no verdict'} ({', '.join(details)})"
 
 
 def _shorten(path: str | Path) -> str:
-    """Give a path as it is seen from the working folder, if it lies in it."""
+    """Give a path in one line, as it is seen from the working folder if it lies in it."""
     path, here = Path(path), Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    return printable(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-def _divide_up(numerator: int, denominator: int) -> int:
-    return -(-numerator // denominator)

@@ -1,0 +1,197 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+r"""Thresholds that are fitted to validation images, and lie where no verdict hangs on rounding.
+
+A value is anomalous if it is above its threshold. With
+
+.. math:: F_1(t) = \frac{2 TP(t)}{2 TP(t) + FP(t) + FN(t)},
+
+the best thresholds are not one number but a gap between two values, or several such gaps. The middle of the widest of
+them is taken, so that another runtime, which rounds otherwise, decides the same.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+
+from .evaluator import BINS, to_bins
+
+RESOLUTION = 1e-5
+"""Scores that are closer than this count as equal: runtimes differ by less than a tenth of it."""
+
+NORMAL_QUANTILE = 0.999
+"""Share of the pixels of normal images that lie below the threshold of the map, where there are no masks."""
+
+
+class Fit(NamedTuple):
+    """What was fitted to validation images. Numbers are scalars, and NaN where the images don't tell.
+
+    Attributes:
+        threshold (torch.Tensor): The threshold.
+        source (str): What it was fitted to: ``labels``, ``masks`` or ``normal images``.
+        minimum (torch.Tensor): The smallest value.
+        maximum (torch.Tensor): The largest value.
+    """
+
+    threshold: torch.Tensor
+    source: str
+    minimum: torch.Tensor
+    maximum: torch.Tensor
+
+
+def best_threshold(
+    lowest: torch.Tensor,
+    highest: torch.Tensor,
+    normal: torch.Tensor,
+    anomalous: torch.Tensor,
+) -> torch.Tensor:
+    """Find the middle of the widest gap that gives the best F1 score.
+
+    Args:
+        lowest (torch.Tensor): Lowest value of each group of values, rising, shape ``[N]``.
+        highest (torch.Tensor): Highest value of each group, shape ``[N]``.
+        normal (torch.Tensor): Number of normal values in each group, shape ``[N]``.
+        anomalous (torch.Tensor): Number of anomalous values in each group, shape ``[N]``; not all 0.
+
+    Returns:
+        torch.Tensor: A threshold between two groups, or between 0 and the first, a scalar.
+    """
+    found, called = (counts.flip(0).cumsum(0).flip(0).double() for counts in (anomalous, normal + anomalous))
+    f1_score = 2 * found / (called + found[0])
+    below = torch.cat([highest.new_zeros(1), highest[:-1]])
+    gap = torch.where(f1_score == f1_score.max(), lowest - below, -1.0)
+    place = gap.argmax()
+    return (below[place] + lowest[place]) / 2
+
+
+class ImageThreshold(Metric):
+    """Threshold of image scores, from labels.
+
+    With normal and anomalous images it is the middle of the widest gap between two scores that gives the best F1 score.
+    With normal images alone it lies just above all scores.
+
+    Example:
+        >>> metric = ImageThreshold()
+        >>> metric.update(torch.tensor([0.1, 0.2, 0.8]), torch.tensor([False, False, True]))
+        >>> metric.compute().threshold
+        tensor(0.5000)
+    """
+
+    scores: list[torch.Tensor]
+    labels: list[torch.Tensor]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("scores", default=[], dist_reduce_fx="cat")
+        self.add_state("labels", default=[], dist_reduce_fx="cat")
+
+    def update(self, scores: torch.Tensor, labels: torch.Tensor) -> None:
+        """Take the images of a batch.
+
+        Args:
+            scores (torch.Tensor): Their scores, shape ``[B]``.
+            labels (torch.Tensor): Whether they are anomalous, shape ``[B]``.
+        """
+        self.scores.append(scores.flatten().float())
+        self.labels.append(labels.flatten().float())
+
+    def compute(self) -> Fit | None:
+        """Fit the threshold.
+
+        Returns:
+            Fit | None: The threshold; ``None`` without images.
+        """
+        scores, order = dim_zero_cat(self.scores or [torch.empty(0)]).sort()
+        if not len(scores):
+            return None
+        labels = dim_zero_cat(self.labels)[order] > 0
+        if labels.any():
+            threshold = best_threshold(*_group(scores, labels))
+            source = "labels"
+        else:
+            threshold = scores[-1] + RESOLUTION
+            source = "normal images"
+        return Fit(threshold, source, scores[0], scores[-1])
+
+
+def _group(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Group sorted scores that count as equal: lowest and highest score, and number of normal and anomalous images."""
+    starts = torch.cat([labels.new_ones(1), scores.diff() > RESOLUTION])
+    group = starts.cumsum(0) - 1
+    ends = torch.cat([starts[1:], labels.new_ones(1)])
+    counts = [torch.bincount(group[chosen], minlength=int(group[-1]) + 1) for chosen in (~labels, labels)]
+    return scores[starts], scores[ends], *counts
+
+
+class PixelThreshold(Metric):
+    """Threshold of anomaly maps, from masks or, where there are none, from the maps of normal images.
+
+    With masks it is the threshold that gives the best F1 score of the pixels. Without, the given share of the pixels of
+    normal images lies below it. Values are counted in fine bins, so memory does not grow.
+
+    Args:
+        normal_quantile (float): Share of the pixels of normal images below the threshold where there are no masks.
+
+    Example:
+        >>> metric = PixelThreshold()
+        >>> maps = torch.tensor([[[0.1, 0.2], [0.1, 0.8]]])
+        >>> metric.update(maps, maps > 0.5, torch.tensor([True]))
+        >>> metric.compute().threshold
+        tensor(0.5000)
+    """
+
+    normal: torch.Tensor
+    anomalous: torch.Tensor
+    lowest: torch.Tensor
+    highest: torch.Tensor
+
+    def __init__(self, normal_quantile: float = NORMAL_QUANTILE) -> None:
+        super().__init__()
+        self.normal_quantile = normal_quantile
+        for state in ("normal", "anomalous"):
+            self.add_state(state, default=torch.zeros(BINS, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("lowest", default=torch.full((BINS,), torch.inf), dist_reduce_fx="min")
+        self.add_state("highest", default=torch.full((BINS,), -torch.inf), dist_reduce_fx="max")
+
+    def update(self, anomaly_map: torch.Tensor, mask: torch.Tensor | None, labels: torch.Tensor) -> None:
+        """Take the maps of a batch.
+
+        Args:
+            anomaly_map (torch.Tensor): Anomaly maps, shape ``[B, H, W]``.
+            mask (torch.Tensor | None): Whether a pixel is anomalous, bool ``[B, H, W]``, if that is known.
+            labels (torch.Tensor): Whether an image is anomalous, shape ``[B]``.
+        """
+        values = anomaly_map.flatten(1).float()
+        bins = to_bins(values).long()
+        self.lowest.scatter_reduce_(0, bins.flatten(), values.flatten(), "amin")
+        self.highest.scatter_reduce_(0, bins.flatten(), values.flatten(), "amax")
+        if mask is None:  # of an anomalous image no pixel is known
+            is_normal = ~labels.bool().unsqueeze(1).expand_as(bins)
+            self.normal.index_add_(0, bins.flatten(), is_normal.long().flatten())
+        else:
+            mask = mask.flatten(1).bool()
+            self.normal.index_add_(0, bins.flatten(), (~mask).long().flatten())
+            self.anomalous.index_add_(0, bins.flatten(), mask.long().flatten())
+
+    def compute(self) -> Fit | None:
+        """Fit the threshold.
+
+        Returns:
+            Fit | None: The threshold, NaN without masks and normal images; ``None`` without maps.
+        """
+        occupied = self.lowest.isfinite()
+        if not occupied.any():
+            return None
+        lowest, highest = self.lowest[occupied], self.highest[occupied]
+        normal, anomalous = self.normal[occupied], self.anomalous[occupied]
+        if anomalous.any():
+            threshold = best_threshold(lowest, highest, normal, anomalous)
+        elif normal.any():
+            place = torch.searchsorted(normal.cumsum(0), self.normal_quantile * normal.sum())
+            threshold = highest[place]
+        else:
+            threshold = torch.full_like(lowest[0], torch.nan)
+        return Fit(threshold, "masks" if anomalous.any() else "normal images", lowest[0], highest[-1])

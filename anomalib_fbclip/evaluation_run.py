@@ -1,0 +1,92 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What takes part in a validation, a test or a prediction, and in which order."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from anomalib.data import AnomalibDataModule
+from anomalib.models.components import AnomalibModule
+from anomalib.visualization import ImageVisualizer
+from lightning.pytorch import Callback
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+
+from .data.loading import CheckedData
+from .evaluator import RankingEvaluator
+from .interruption import Interruption
+from .pictures import Pictures
+from .post_processing import ThresholdPostProcessor
+from .prediction_table import ImageSizes, PredictionTable
+from .results import ResultsFolder
+from .torch_model import FBClipModel
+
+
+class EvaluationRunMixin(AnomalibModule):
+    """Makes the runs of :class:`FBClip` end with results that hold."""
+
+    model: FBClipModel
+    prepare_data_per_node = False
+
+    @cached_property
+    def _results(self) -> ResultsFolder:
+        return ResultsFolder()
+
+    @cached_property
+    def _data(self) -> CheckedData:
+        return CheckedData(minimum_side=max(self.model.backbone.patch_size))
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """List what takes part in a run of the trainer, in the order in which it is called.
+
+        Returns:
+            Sequence[Callback]: The model's components that are callbacks, and what makes results that hold.
+        """
+        sizes = ImageSizes()
+        visualizer: object = self.visualizer
+        pictures = Pictures(visualizer) if isinstance(visualizer, ImageVisualizer) else None
+        # A RankingEvaluator takes the scores before the post-processor normalizes them, another one after it.
+        is_ranking = isinstance(self.evaluator, RankingEvaluator)
+        callbacks = [
+            self._results,
+            self._data,
+            sizes,
+            self.pre_processor,
+            self.evaluator if is_ranking else None,
+            self.post_processor,
+            None if is_ranking else self.evaluator,
+            pictures or visualizer,
+            PredictionTable(self._data, sizes, pictures),
+            Interruption(),
+        ]
+        return [callback for callback in callbacks if isinstance(callback, Callback)]
+
+    def prepare_data(self) -> None:
+        """Give the results a folder of their own."""
+        self._results.prepare(self.trainer)
+
+    def on_test_model_eval(self) -> None:
+        """Fit thresholds, and switch to evaluation."""
+        self._fit_thresholds()
+        super().on_test_model_eval()
+
+    def on_predict_model_eval(self) -> None:
+        """Fit thresholds, and switch to evaluation."""
+        self._fit_thresholds()
+        super().on_predict_model_eval()
+
+    def _fit_thresholds(self) -> None:
+        """Fit thresholds to the data at hand where they are a checkpoint's: anomalib's engine leaves that out."""
+        post_processor = self.post_processor
+        if not isinstance(post_processor, ThresholdPostProcessor) or not post_processor.is_of_checkpoint:
+            return
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if not isinstance(datamodule, AnomalibDataModule) or getattr(datamodule, "val_data", None) is None:
+            return
+        loop, state = self.trainer.validate_loop, self.trainer.state
+        fn, stage = state.fn, state.stage
+        self._data.prepare_evaluation(self.trainer, loop)
+        state.fn, state.stage = TrainerFn.VALIDATING, RunningStage.VALIDATING
+        loop.verbose = False
+        loop.run()
+        state.fn, state.stage = fn, stage
