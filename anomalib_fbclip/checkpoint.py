@@ -48,7 +48,7 @@ def check_checkpoint(path: str | Path) -> None:
         ValueError: If it can't be read.
     """
     with reading(f"Checkpoint '{path}'"), anomalib_safe_globals():
-        TorchCheckpointIO().load_checkpoint(path, map_location="cpu", weights_only=True)
+        TorchCheckpointIO().load_checkpoint(path, weights_only=True)
 
 
 def reason_of(error: Exception) -> str:

@@ -3,16 +3,30 @@
 
 """The metrics that a test of FBClip reports."""
 
+import json
+import sys
+import warnings
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.data import AnomalibDataModule, Folder, MVTecAD
 from anomalib.engine import Engine
 from anomalib.metrics import AUPR, AUPRO, AUROC, Evaluator, F1Score
+from lightning.pytorch import Trainer
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.data import MetaJson
+from support.command_line import run
+from support.metrics import area_under_pro, area_under_roc
+
+IMAGE_METRICS = {"image_AUROC", "image_AUPR"}
+PIXEL_METRICS = {"pixel_AUROC", "pixel_AUPRO"}
 
 
 def make_mvtec(root: Path) -> MVTecAD:
@@ -68,6 +82,158 @@ def test_data_without_masks(tmp_path: Path, small_backbone: str, small_adapters:
     )
     results = evaluate(tmp_path, FBClip(backbone=small_backbone, weights=small_adapters), datamodule)
     assert results.keys() == {"image_AUROC", "image_AUPR"}
+
+
+def make_folder(root: Path, **folders: object) -> Folder:
+    arguments = {"name": "bottles", "root": root, "normal_dir": "train/good", "num_workers": 0, **folders}
+    return Folder(**arguments)
+
+
+NORMAL = {"normal_test_dir": "test/good"}
+
+
+@pytest.fixture
+def empty_masks(tmp_path: Path, mvtec: Path) -> Path:
+    """Masks of the anomalous images that show no defect."""
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    for path in (mvtec / "bottle/ground_truth/hole").iterdir():
+        Image.new("L", Image.open(path).size).save(folder / path.name)
+    return folder
+
+
+class TestUndefined:
+    """What the data does not define is left out, and one line says so."""
+
+    @pytest.fixture
+    def model(self, small_backbone: str, small_adapters: Path) -> FBClip:
+        return FBClip(backbone=small_backbone, weights=small_adapters, visualizer=False)
+
+    @staticmethod
+    def measure(model: FBClip, datamodule: AnomalibDataModule, *, barebones: bool = False) -> dict[str, float]:
+        trainer = Trainer(accelerator="cpu", devices=1, logger=False, barebones=barebones)
+        trainer.test(model, datamodule=datamodule, verbose=False)
+        return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    @staticmethod
+    def only_line(caplog: pytest.LogCaptureFixture) -> str:
+        (line,) = [record.getMessage() for record in caplog.records if "left out" in record.getMessage()]
+        return line
+
+    @pytest.mark.parametrize("barebones", [False, True])
+    def test_only_normal_images(
+        self,
+        mvtec: Path,
+        model: FBClip,
+        caplog: pytest.LogCaptureFixture,
+        barebones: bool,
+    ) -> None:
+        datamodule = make_folder(mvtec / "bottle", **NORMAL, val_split_mode="none")
+        with warnings.catch_warnings(record=True) as shown:
+            warnings.simplefilter("always")
+            assert self.measure(model, datamodule, barebones=barebones) == {}
+        assert self.only_line(caplog) == (
+            "The test images are all normal and have no masks: image_AUROC, image_AUPR, pixel_AUROC and pixel_AUPRO "
+            "are left out."
+        )
+        assert not [warning for warning in shown if "samples in targets" in str(warning.message)]
+        assert not [warning for warning in shown if "compute" in str(warning.message)]
+
+    @pytest.mark.parametrize("barebones", [False, True])
+    def test_only_anomalous_images(
+        self,
+        tmp_path: Path,
+        mvtec: Path,
+        model: FBClip,
+        caplog: pytest.LogCaptureFixture,
+        barebones: bool,
+    ) -> None:
+        bottle = mvtec / "bottle"
+        images = sorted((bottle / "test/hole").iterdir())
+        masks = sorted((bottle / "ground_truth/hole").iterdir())
+        entries = [
+            {"img_path": str(image), "mask_path": str(mask), "anomaly": 1}
+            for image, mask in zip(images, masks, strict=True)
+        ]
+        (tmp_path / "meta.json").write_text(json.dumps({"test": {"bottle": entries}}))
+        datamodule = MetaJson(tmp_path, num_workers=0)
+        assert self.measure(model, datamodule, barebones=barebones).keys() == PIXEL_METRICS
+        assert self.only_line(caplog) == ("The test images are all anomalous: image_AUROC and image_AUPR are left out.")
+
+    def test_without_masks(self, mvtec: Path, model: FBClip, caplog: pytest.LogCaptureFixture) -> None:
+        datamodule = make_folder(mvtec / "bottle", **NORMAL, abnormal_dir="test/hole")
+        with warnings.catch_warnings(record=True) as shown:
+            warnings.simplefilter("always")
+            assert self.measure(model, datamodule).keys() == IMAGE_METRICS
+        assert self.only_line(caplog) == ("The test images have no masks: pixel_AUROC and pixel_AUPRO are left out.")
+        assert not [warning for warning in shown if "compute" in str(warning.message)]
+
+    def test_empty_masks(
+        self,
+        mvtec: Path,
+        model: FBClip,
+        empty_masks: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        datamodule = make_folder(mvtec / "bottle", **NORMAL, abnormal_dir="test/hole", mask_dir=empty_masks)
+        assert self.measure(model, datamodule).keys() == IMAGE_METRICS
+        assert self.only_line(caplog) == (
+            "The test images have no anomalous pixel: pixel_AUROC and pixel_AUPRO are left out."
+        )
+
+    def test_a_run_does_not_count_in_the_next(self, mvtec: Path, model: FBClip) -> None:
+        """What was left out in one run is not logged, and Lightning forgets only what is."""
+        expected = self.measure(model, make_mvtec(mvtec))
+        assert expected.keys() == IMAGE_METRICS | PIXEL_METRICS
+        self.measure(model, make_folder(mvtec / "bottle", **NORMAL, val_split_mode="none"))
+        assert self.measure(model, make_mvtec(mvtec)) == expected
+
+    def test_validation(self, tmp_path: Path, mvtec: Path, model: FBClip) -> None:
+        datamodule = make_folder(mvtec / "bottle", **NORMAL, val_split_mode="same_as_test")
+        engine = Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1)
+        assert engine.validate(model, datamodule=datamodule) == [{}]
+
+
+Batch = list[tuple[float, int]]
+
+CASES: dict[str, list[list[Batch]]] = {
+    "one label each": [[[(0.1, 0), (0.2, 0)]], [[(0.9, 1)], [(0.15, 1)], [(0.8, 1)]]],
+    "different numbers": [[[(0.6, 0), (0.7, 1)], [(0.3, 1)]], [[(0.5, 1)]]],
+    "one process has none": [[[(0.1, 0), (0.7, 1)], [(0.3, 1)], [(0.35, 0)]], []],
+    "one image": [[[(0.1, 0)]], []],
+    "all normal": [[[(0.1, 0)]], [[(0.4, 0)], [(0.7, 0)]]],
+    "all anomalous": [[[(0.1, 1)]], [[(0.4, 1)], [(0.7, 1)]]],
+}
+"""Images on two processes: for each a list of batches of scores and labels."""
+
+
+def measure_in_one(batches: list[Batch]) -> dict[str, float]:
+    """Compute the metrics of all images of a case from their definitions."""
+    scores, labels = (np.array(column) for column in zip(*chain.from_iterable(batches), strict=True))
+    maps, masks = np.repeat(scores, 16).reshape(-1, 4, 4), np.zeros((len(scores), 4, 4), dtype=bool)
+    masks[:, :, 0] = labels[:, None] == 1
+    metrics = {}
+    if 0 < labels.sum() < len(labels):
+        metrics["image_AUROC"] = roc_auc_score(labels, scores)
+        metrics["image_AUPR"] = average_precision_score(labels, scores)
+    if labels.any():
+        metrics["pixel_AUROC"] = area_under_roc(maps, masks)
+        metrics["pixel_AUPRO"] = area_under_pro(maps, masks, limit=0.3)
+    return metrics
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    """Each knows the metrics of all images, whichever of them it has seen, and none waits for ever."""
+    (tmp_path / "cases.json").write_text(json.dumps(list(CASES.values())))
+    script = Path(__file__).with_name("evaluate_in_two_processes.py")
+    result = run(tmp_path, sys.executable, script, tmp_path / "cases.json", tmp_path)
+    assert result.returncode == 0, result.stderr
+    expected = [measure_in_one(list(chain.from_iterable(case))) for case in CASES.values()]
+    assert [len(metrics) for metrics in expected] == [4, 4, 4, 0, 0, 2]
+    for rank in (0, 1):
+        measured = json.loads((tmp_path / f"{rank}.json").read_text())
+        assert measured == [pytest.approx(metrics, abs=1e-6) for metrics in expected]
+    assert result.stdout.count("left out") == 3
 
 
 def test_another_evaluator(tmp_path: Path, small_backbone: str, small_adapters: Path, mvtec: Path) -> None:

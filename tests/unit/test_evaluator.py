@@ -10,11 +10,22 @@ import pytest
 import torch
 from anomalib.data import ImageBatch
 from anomalib.metrics import AUPRO, AUROC
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from anomalib_fbclip.evaluator import BINS, PixelAUPRO, PixelAUROC, RankingEvaluator, to_bins
+from anomalib_fbclip.evaluator import (
+    BINS,
+    ImageAUPR,
+    ImageAUROC,
+    PixelAUPRO,
+    PixelAUROC,
+    RankingEvaluator,
+    describe_labels,
+    to_bins,
+)
 from support.metrics import area_under_pro, area_under_roc
 
 SIDE = 64
@@ -108,6 +119,66 @@ def test_two_processes_add_up(drawn: ImageBatch) -> None:
         metric.update(part_of(drawn, part))
     assert torch.equal(whole.anomalous, parts[0].anomalous + parts[1].anomalous)
     assert torch.equal(whole.normal, parts[0].normal + parts[1].normal)
+
+
+def test_a_region_that_fills_its_image(drawn: ImageBatch) -> None:
+    """anomalib finds no region in a mask without background."""
+    drawn.gt_mask[-1] = True
+    expected = area_under_pro(drawn.anomaly_map.numpy(), drawn.gt_mask.numpy(), limit=0.3)
+    assert evaluate(drawn)["pixel_AUPRO"] == pytest.approx(expected, abs=1e-6)
+
+
+SCORES = st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), min_size=1, max_size=12)
+
+
+class TestImages:
+    @staticmethod
+    def measure(metric: type, scores: list[tuple[float, bool]], size: int = 3) -> torch.Tensor | None:
+        curve = metric()
+        for start in range(0, len(scores), size):
+            pred_score, gt_label = zip(*scores[start : start + size], strict=True)
+            image = torch.zeros(len(gt_label), 3, 1, 1)
+            batch = ImageBatch(image=image, pred_score=torch.tensor(pred_score), gt_label=torch.tensor(gt_label))
+            curve.update(batch)
+        return curve.compute()
+
+    @given(scores=SCORES)
+    def test_same_as_scikit_learn(self, scores: list[tuple[float, bool]]) -> None:
+        pred_score, gt_label = zip(*scores, strict=True)
+        for metric, expected in ((ImageAUROC, roc_auc_score), (ImageAUPR, average_precision_score)):
+            measured = self.measure(metric, scores)
+            if len(set(gt_label)) == 1:
+                assert measured.isnan()
+            else:
+                assert measured == pytest.approx(expected(gt_label, pred_score), abs=1e-6)
+
+    @pytest.mark.parametrize("metric", [ImageAUROC, ImageAUPR])
+    def test_rounding_beyond_one(self, metric: type) -> None:
+        """Scores that are beyond 1 by rounding do not change how those near 0 lie."""
+        assert self.measure(metric, [(1e-9, False), (2e-9, True), (1.0000001, True)]) == 1
+
+    @pytest.mark.parametrize("metric", [ImageAUROC, ImageAUPR])
+    @pytest.mark.filterwarnings("ignore:The ``compute`` method")
+    def test_without_labels(self, metric: type) -> None:
+        curve = metric()
+        curve.update(ImageBatch(image=torch.zeros(2, 3, 1, 1), pred_score=torch.rand(2)))
+        assert curve.compute() is None
+
+
+@pytest.mark.parametrize(
+    ("images", "pixels", "sentence"),
+    [
+        ([4, 0], [64, 0], "The test images are all normal"),
+        ([4, 0], [0, 0], "The test images are all normal and have no masks"),
+        ([0, 4], [60, 4], "The test images are all anomalous"),
+        ([2, 2], [0, 0], "The test images have no masks"),
+        ([2, 2], [64, 0], "The test images have no anomalous pixel"),
+        ([0, 4], [0, 64], "The test images are all anomalous and have no normal pixel"),
+        ([0, 0], [0, 0], "The test images have no labels and have no masks"),
+    ],
+)
+def test_what_images_lack(images: list[int], pixels: list[int], sentence: str) -> None:
+    assert describe_labels(images, pixels) == sentence
 
 
 @pytest.mark.parametrize("metric", [PixelAUROC, PixelAUPRO])
