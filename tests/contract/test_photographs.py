@@ -4,6 +4,7 @@
 """The reader of photographs: the same picture at any depth, upright, or one line that names the file."""
 
 import io
+import itertools
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -231,15 +232,16 @@ class TestUnknownRange:
         assert f"{path} has more than 8 bits in a form not read here" in refused(path)
 
 
-@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "ppm", "tif", "webp"])
-@pytest.mark.parametrize("mode", ["RGB", "L", "1", "P", "LA", "RGBA"])
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [
+        *itertools.product(("png", "tif", "webp"), ("RGB", "L", "1", "P", "LA", "RGBA")),
+        *itertools.product(("bmp", "jpg", "ppm"), ("RGB", "L", "1")),
+    ],
+)
 def test_images_of_8_bits_are_read_as_by_pillow(tmp_path: Path, suffix: str, mode: str) -> None:
     path = tmp_path / f"image.{suffix}"
-    image = Image.fromarray(COLORS).convert(mode)
-    try:
-        image.save(path)
-    except OSError:
-        pytest.skip("this format has no such images")
+    Image.fromarray(COLORS).convert(mode).save(path)
     assert not needs_own_reading(path)
     with Image.open(path) as opened:
         assert np.array_equal(read(path), np.array(opened.convert("RGB")))

@@ -451,9 +451,7 @@ def test_what_is_skipped(run: Run, photographs: Path, output: Path, capsys: pyte
     lines = read_lines(output)
     assert len(lines) == 5
     assert [line["verdict"] for line in lines if line["path"].endswith("6.tif")] == ["anomalous"]
-    assert max(line["score"] for line in lines) == pytest.approx(
-        200 / 255
-    )  # and not of the second page, which is white
+    assert max(line["score"] for line in lines) == pytest.approx(200 / 255)  # the second page is white
 
 
 def test_photographs_that_can_not_be_judged(tmp_path: Path, photographs: Path, output: Path) -> None:

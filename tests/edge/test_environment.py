@@ -14,6 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from anomalib_fbclip.contract.records import Record
 from environments import REPOSITORY
 from support.graphs import write_graph
 
@@ -99,10 +100,11 @@ def onnx_runtime_machine(tmp_path_factory: pytest.TempPathFactory, wheel: Path) 
 
 
 def check_predictions(machine: Machine, model: Path, photographs: Path, runtime: str) -> None:
-    result = machine.run("-c", IMPORTED, model, photographs, "--output", "out")
+    output = machine.root / f"out of {model.name}"
+    result = machine.run("-c", IMPORTED, model, photographs, "--output", output)
     assert result.returncode == 0, result.stderr
     assert runtime in result.stdout.splitlines()[0]
-    lines = [json.loads(line) for line in (machine.root / "out" / "predictions.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (output / "predictions.jsonl").read_text().splitlines()]
     assert len(lines) == 4
     assert all((machine.root / line["picture"]).is_file() for line in lines)
     imported = set(result.stderr.split())
@@ -115,6 +117,13 @@ def test_openvino(openvino_machine: Machine, tmp_path: Path, photographs: Path) 
         assert not openvino_machine.knows(module)
     check_predictions(openvino_machine, write_graph(tmp_path / "model.xml"), photographs, "OpenVINO")
     check_predictions(openvino_machine, write_graph(tmp_path / "model.onnx"), photographs, "OpenVINO")
+
+
+def test_the_schema_of_the_table_is_there(openvino_machine: Machine) -> None:
+    code = "from anomalib_fbclip.contract.records import read_schema; print(*read_schema()['required'])"
+    result = openvino_machine.run("-c", code)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.split() == list(Record._fields)
 
 
 def test_onnx_runtime(onnx_runtime_machine: Machine, tmp_path: Path, photographs: Path) -> None:
