@@ -9,7 +9,7 @@ from functools import cached_property
 from anomalib.data import AnomalibDataModule
 from anomalib.models.components import AnomalibModule
 from anomalib.visualization import ImageVisualizer
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
 from .data.loading import CheckedData
@@ -67,15 +67,29 @@ class EvaluationRunMixin(AnomalibModule):
 
     def on_test_model_eval(self) -> None:
         """Fit thresholds, and switch to evaluation."""
-        self._fit_thresholds()
+        self._fit_thresholds_of_checkpoint()
         super().on_test_model_eval()
 
     def on_predict_model_eval(self) -> None:
         """Fit thresholds, and switch to evaluation."""
-        self._fit_thresholds()
+        self._fit_thresholds_of_checkpoint()
         super().on_predict_model_eval()
 
-    def _fit_thresholds(self) -> None:
+    def fit_thresholds(self, datamodule: AnomalibDataModule | None) -> None:
+        """Fit thresholds to labelled images before an export, as before a test.
+
+        Args:
+            datamodule (AnomalibDataModule | None): The images. Without validation images nothing changes, nor does it
+                if thresholds were fitted before.
+        """
+        post_processor = self.post_processor
+        if datamodule is None or not isinstance(post_processor, ThresholdPostProcessor) or post_processor.is_fitted:
+            return
+        Trainer(devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False).validate(
+            self, datamodule=datamodule, verbose=False
+        )
+
+    def _fit_thresholds_of_checkpoint(self) -> None:
         """Fit thresholds to the data at hand where they are a checkpoint's: anomalib's engine leaves that out."""
         post_processor = self.post_processor
         if not isinstance(post_processor, ThresholdPostProcessor) or not post_processor.is_of_checkpoint:

@@ -75,8 +75,13 @@ class ThresholdPostProcessor(PostProcessor):
         self._sources = dict.fromkeys(LEVELS, CHECKPOINT)
 
     @property
+    def is_fitted(self) -> bool:
+        """Whether thresholds and normalization were fitted to images, and do not come from a checkpoint."""
+        return bool(self._sources) and not self.is_of_checkpoint
+
+    @property
     def is_of_checkpoint(self) -> bool:
-        """Whether thresholds or normalization are still those of a checkpoint."""
+        """Whether thresholds and normalization come from a checkpoint."""
         return CHECKPOINT in self._sources.values()
 
     @property

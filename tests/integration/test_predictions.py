@@ -8,6 +8,7 @@ import logging
 import sys
 from pathlib import Path
 
+import jsonschema
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.contract.records import read_schema
 from support.command_line import anomalib, run
 
 SIZES = {"a.png": (80, 60), "b.jpg": (40, 90), "c.png": (56, 56)}
@@ -47,8 +49,12 @@ def make_dataloader(dataset: object, batch_size: int) -> DataLoader:
 
 
 def read_table(root: Path) -> list[dict]:
-    (path,) = root.rglob("predictions.jsonl")
-    return [json.loads(line) for line in path.open()]
+    """Read the latest table below a folder."""
+    path = max(root.rglob("predictions.jsonl"), key=lambda path: path.parent.name)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows:
+        jsonschema.validate(row, read_schema())
+    return rows
 
 
 def test_table(
@@ -94,11 +100,12 @@ def test_regions_are_in_pixels_of_each_image(
 
 
 def test_thresholds(tmp_path: Path, arguments: dict[str, object], photographs: Path) -> None:
-    model = FBClip(**arguments, image_threshold=1.0, pixel_threshold=0.0)
+    model = FBClip(**arguments, image_threshold=0.0, pixel_threshold=0.0)
     make_engine(tmp_path).predict(model, data_path=photographs)
     for row in read_table(tmp_path):
         width, height = SIZES[Path(row["path"]).name]
-        assert (row["threshold"], row["pixel_threshold"], row["verdict"]) == (1.0, 0.0, "normal")
+        assert (row["threshold"], row["pixel_threshold"], row["verdict"]) == (0.0, 0.0, "anomalous")
+        assert row["threshold_source"] == row["pixel_threshold_source"] == "given"
         assert row["regions"] == [{"box": [0, 0, width, height], "area": width * height}]
 
 
@@ -161,7 +168,7 @@ def test_other_post_processors(tmp_path: Path, arguments: dict[str, object], pho
 
 def test_images_in_memory(tmp_path: Path, arguments: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
     images = [ImageItem(image=torch.rand(3, 30, 70)) for _ in range(3)]
-    model = FBClip(**arguments, pixel_threshold=0.0, visualizer=False)
+    model = FBClip(**arguments, image_threshold=0.0, pixel_threshold=0.0, visualizer=False)
     make_engine(tmp_path).predict(model, make_dataloader(images, batch_size=2))
     rows = read_table(tmp_path)
     assert [row["path"] for row in rows] == [None] * 3
@@ -170,20 +177,22 @@ def test_images_in_memory(tmp_path: Path, arguments: dict[str, object], capsys: 
 
 
 def test_several_dataloaders_and_runs(tmp_path: Path, arguments: dict[str, object], photographs: Path) -> None:
-    """The table is that of the last prediction, in the order of the data."""
+    """Each prediction has a table of its own, in the order of the data."""
     engine, model = make_engine(tmp_path), FBClip(**arguments)
     engine.predict(model, data_path=photographs)
+    assert [Path(row["path"]).name for row in read_table(tmp_path)] == sorted(SIZES)
     names = ["c.png", "a.png"]
     datasets = [PredictDataset(photographs / name) for name in names]
     engine.trainer.predict(model, [make_dataloader(dataset, batch_size=1) for dataset in datasets])
     assert [Path(row["path"]).name for row in read_table(tmp_path)] == names
 
 
-def test_nothing_is_written_when_a_prediction_fails(
+def test_what_was_predicted_stays_when_a_prediction_fails(
     tmp_path: Path,
     arguments: dict[str, object],
     photographs: Path,
     monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     model = FBClip(**arguments)
     predict = model.predict_step
@@ -197,7 +206,10 @@ def test_nothing_is_written_when_a_prediction_fails(
     monkeypatch.setattr(model, "predict_step", fail_at_the_second)
     with pytest.raises(RuntimeError, match="broken"):
         make_engine(tmp_path).predict(model, data_path=photographs)
-    assert not list(tmp_path.rglob("predictions*"))
+    (row,) = read_table(tmp_path)
+    assert Path(row["path"]).name == "a.png"
+    assert Path(row["picture"]).is_file()
+    assert "Stopped." in capsys.readouterr().err
 
 
 def test_what_is_in_use_is_logged_once(
