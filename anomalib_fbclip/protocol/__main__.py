@@ -27,7 +27,7 @@ from anomalib_fbclip.backbone import resolve_backbone
 from anomalib_fbclip.files import replace_file
 from anomalib_fbclip.weights import resolve_adapters_file
 
-from .categories import find_categories
+from .categories import find_categories, name_dataset
 from .errors import ProtocolError
 from .job import Plan, ProtocolJobGenerator, choose_runner
 from .results import Row, read_rows, to_markdown, to_table
@@ -114,7 +114,9 @@ def run(options: Namespace) -> int:
     except (TypeError, ValueError) as error:
         raise ProtocolError(str(error)) from error
     categories = find_categories(datamodule, options.categories)
-    file = options.output / f"{datamodule.name}.csv"
+    name = name_dataset(datamodule)
+    file = options.output / f"{name}.csv"
+    _check_dataset(file, Path(getattr(datamodule, "root", None) or "."))
     plan = Plan(json.dumps(model, default=str), data, options.accelerator, settings, file)
 
     done = _rows_of(plan, categories)
@@ -125,12 +127,20 @@ def run(options: Namespace) -> int:
 
     rows = list(_rows_of(plan, categories).values())
     if rows:
-        title = f"FB-CLIP on {datamodule.name}, {len(rows)} of {len(categories)} categories, in percent"
+        title = f"FB-CLIP on {name}, {len(rows)} of {len(categories)} categories, in percent"
         Console().print(to_table(title, rows))
         markdown = file.with_suffix(".md")
-        replace_file(markdown, to_markdown(datamodule.name, rows).encode())
+        replace_file(markdown, to_markdown(name, rows).encode())
         print(f"Written: {file} and {markdown}", file=sys.stderr)
     return int(failed)
+
+
+def _check_dataset(file: Path, root: Path) -> None:
+    """Refuse a file with results of another dataset, whose folder has the same name."""
+    roots = [json.loads(row.settings)["data"].get("root", root) for row in read_rows(file)]
+    if others := [other for other in roots if Path(other).resolve() != root.resolve()]:
+        msg = f"{file} holds results of another dataset, in {others[0]}. Give another --output"
+        raise ProtocolError(msg)
 
 
 def _rows_of(plan: Plan, categories: list[str]) -> dict[str, Row]:

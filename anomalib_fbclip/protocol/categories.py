@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which categories a dataset has, and the datamodule of one of them."""
+"""How a dataset is called, and which categories it has."""
 
 import inspect
 import sys
@@ -21,6 +21,21 @@ def argument_of_category(datamodule: type[AnomalibDataModule]) -> str | None:
     """Name the argument by which a datamodule chooses a category; ``None`` if it has no categories."""
     parameters = inspect.signature(datamodule).parameters
     return next((name for name in ("category", "categories") if name in parameters), None)
+
+
+def name_dataset(datamodule: AnomalibDataModule) -> str:
+    """Name the dataset that a datamodule reads, and not the layout in which it lies.
+
+    Args:
+        datamodule (AnomalibDataModule): Datamodule of any category of the dataset.
+
+    Returns:
+        str: The name that the datamodule was given, or else that of the dataset's folder.
+    """
+    root = getattr(datamodule, "root", None)
+    if root is None or "name" in inspect.signature(type(datamodule)).parameters:
+        return datamodule.name
+    return Path(root).resolve().name
 
 
 def find_categories(datamodule: AnomalibDataModule, chosen: Sequence[str] | None = None) -> list[str]:

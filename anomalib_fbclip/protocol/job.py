@@ -4,7 +4,6 @@
 """The test of one category as a job of anomalib's pipelines, whose runners run one after the other, or one a device."""
 
 import json
-import math
 import sys
 from collections.abc import Generator, Sequence
 from functools import lru_cache
@@ -75,8 +74,8 @@ class ProtocolJob(Job):
             raise
         if task_id is None:
             add_rows(self.plan.file, [row])
-        values = ", ".join(f"{METRICS[name]} {100 * value:.1f}" for name, value in row.metrics.items())
-        print(f"{self.position} {self.category}: {values}", file=sys.stderr, flush=True)
+        values = [f"{METRICS[name]} {100 * value:.1f}" for name, value in row.metrics.items()]
+        print(f"{self.position} {self.category}: {', '.join(values) or 'no metric'}", file=sys.stderr, flush=True)
         return row
 
     def _evaluate(self, task_id: int | None) -> Row:
@@ -93,13 +92,7 @@ class ProtocolJob(Job):
         (metrics,) = trainer.test(load_model(self.plan.model), datamodule=datamodule, verbose=False)
         labels = datamodule.test_data.samples["label_index"]
         anomalous = int(labels.sum())
-        normal = len(labels) - anomalous
-        defined = {
-            name: metrics[name]
-            for name in METRICS
-            if name in metrics and not math.isnan(metrics[name]) and (name.startswith("pixel") or normal * anomalous)
-        }
-        return Row(self.category, defined, normal, anomalous, self.plan.settings)
+        return Row(self.category, dict(metrics), len(labels) - anomalous, anomalous, self.plan.settings)
 
     def _create_datamodule(self) -> AnomalibDataModule:
         datamodule = get_datamodule(self.plan.data)

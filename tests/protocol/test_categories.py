@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from anomalib.data import MPDD, AnomalibDataModule, BTech, Folder, Kolektor, MVTecAD, RealIAD, Visa
 
-from anomalib_fbclip.data import MetaJson
-from anomalib_fbclip.protocol.categories import find_categories
+from anomalib_fbclip.data import AuxiliaryDataModule, MetaJson
+from anomalib_fbclip.protocol.categories import find_categories, name_dataset
 from anomalib_fbclip.protocol.errors import ProtocolError
 from datasets import WRITERS
 
@@ -41,6 +41,23 @@ def test_visa_after_anomalib_sorted_it(tmp_path: Path) -> None:
 def test_folder(tmp_path: Path) -> None:
     datamodule = Folder(name="nuts", root=tmp_path, normal_dir="good")
     assert find_categories(datamodule) == ["nuts"]
+
+
+@pytest.mark.parametrize(
+    ("datamodule", "expected"),
+    [
+        (MVTecAD(root="datasets/my parts"), "my parts"),
+        (MVTecAD(), "MVTecAD"),
+        (Kolektor(root="datasets/cracks"), "cracks"),
+        (MetaJson(root="datasets/screws"), "screws"),
+        (MetaJson(root="datasets/screws", name="bolts"), "bolts"),
+        (Folder(name="nuts", root="datasets/x", normal_dir="good"), "nuts"),
+        (Folder(name="nuts", normal_dir="good"), "nuts"),
+        (AuxiliaryDataModule(MVTecAD(root="datasets/my parts")), "MVTecAD"),
+    ],
+)
+def test_name(datamodule: AnomalibDataModule, expected: str) -> None:
+    assert name_dataset(datamodule) == expected
 
 
 def test_categories_of_the_file(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,9 +22,16 @@ from anomalib_fbclip.protocol.__main__ import main
 from anomalib_fbclip.protocol.job import Plan, ProtocolJob, ProtocolJobGenerator, RecordingParallelRunner, choose_runner
 from anomalib_fbclip.protocol.results import METRICS, read_rows
 from datasets import WRITERS
-from support.command_line import run
+from layouts import write_category
+from support.command_line import CONFIGS, run
 
 NANO = ("--model.backbone", "fbclip-nano", "--accelerator", "cpu")
+
+
+@pytest.fixture(scope="session")
+def mvtec(tmp_path_factory: pytest.TempPathFactory, mvtec: Path) -> Path:
+    """Two categories in MVTec AD's layout, in a folder of the usual name."""
+    return shutil.copytree(mvtec, tmp_path_factory.mktemp("datasets") / "MVTecAD")
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +146,62 @@ def test_a_category_that_fails(
     assert "[2/2] cable failed: Found 0 images in" in screen.err
     assert "Traceback" not in screen.err
     assert "1 of 2 categories" in screen.out
-    assert [row.category for row in read_rows(Path("results/MVTecAD.csv"))] == ["bottle"]
+    assert [row.category for row in read_rows(Path("results/datasets.csv"))] == ["bottle"]
+
+
+def test_the_table_is_named_after_the_dataset(
+    mvtec: Path,
+    small: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """And not after the layout, in which other datasets lie, too."""
+    parts = tmp_path / "my parts"
+    shutil.copytree(mvtec / "cable", parts / "cable")
+    assert main([*small, *of_mvtec(mvtec)]) == 0
+    assert main([*small, *of_mvtec(parts)]) == 0
+    assert "FB-CLIP on my parts, 1 of 1 categories" in capsys.readouterr().out
+    assert sorted(path.name for path in Path("results").iterdir()) == [
+        *("MVTecAD.csv", "MVTecAD.md", "my parts.csv", "my parts.md"),
+    ]
+    assert [row.category for row in read_rows(Path("results/MVTecAD.csv"))] == ["bottle", "cable"]
+    assert Path("results/my parts.md").read_text(encoding="utf-8").startswith("| my parts | image AUROC |")
+
+
+def test_two_datasets_of_one_name(
+    mvtec: Path,
+    small: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    other = shutil.copytree(mvtec, tmp_path / "MVTecAD")
+    assert main([*small, *of_mvtec(mvtec)]) == 0
+    before = {path.name: path.read_bytes() for path in Path("results").iterdir()}
+    assert main([*small, *of_mvtec(other)]) == 2
+    assert f"MVTecAD.csv holds results of another dataset, in {mvtec}. Give another --output" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in Path("results").iterdir()} == before
+    assert main([*small, *of_mvtec(other), "--output", "other"]) == 0
+
+
+def test_the_layout_of_meta_json(small: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Its config names no dataset: whatever root is given is not MVTec AD."""
+    root = tmp_path / "screws"
+    root.mkdir()
+    WRITERS["head_ct"](root)
+    config = str(CONFIGS / "data/meta_json.yaml")
+    arguments = ("--data", config, "--data.root", str(root), "--data.num_workers", "0", "--output", "results")
+    assert main([*small, *arguments]) == 0
+    assert "FB-CLIP on screws, 1 of 1 categories" in capsys.readouterr().out
+    assert sorted(path.name for path in Path("results").iterdir()) == ["screws.csv", "screws.md"]
+
+
+def test_a_category_without_any_metric(small: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_category(tmp_path / "parts/nut", "broken", "_mask", anomalous=0)
+    (tmp_path / "parts/nut/test/broken").mkdir()
+    assert main([*small, *of_mvtec(tmp_path / "parts")]) == 0
+    assert "[1/1] nut: no metric" in capsys.readouterr().err
+    (row,) = read_rows(Path("results/parts.csv"))
+    assert (row.metrics, row.normal, row.anomalous) == ({}, 3, 0)
 
 
 @pytest.mark.parametrize(
