@@ -57,7 +57,7 @@ UNREAD_FORMATS = {
 KIND_OF_SUFFIX = {suffix: kind for kind, suffixes in UNREAD_FORMATS.items() for suffix in suffixes.split()}
 
 # What Pillow raises for files that are damaged, or no images.
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+DECODING_ERRORS = (OSError, SyntaxError, TypeError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 """Byte order in which Pillow takes the lower byte of a 16-bit value for the upper one."""

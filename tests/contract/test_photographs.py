@@ -360,6 +360,7 @@ class TestWhatCanNotBeRead:
         content = content[: data.draw(st.one_of(st.just(len(content)), st.integers(1, len(content))))]
         path = tmp_path_factory.getbasetemp() / "damaged.png"
         path.write_bytes(bytes(content))
+        assert describe_pages([path]) == []
         try:
             read(path)
         except ImageError as error:
@@ -434,6 +435,17 @@ class TestFolders:
             f"{tmp_path}/5.gif has 3 frames: only the first is looked at.",
         ]
         assert np.array_equal(read(tmp_path / "2.tif"), COLORS)
+
+    def test_a_damaged_second_page(self, tmp_path: Path) -> None:
+        path = tmp_path / "image.tif"
+        Image.fromarray(COLORS).save(path)
+        content = bytearray(path.read_bytes())
+        start = int.from_bytes(content[4:8], "little")  # of the first page's tags, and then comes where the next one is
+        end = start + 2 + 12 * int.from_bytes(content[start : start + 2], "little")
+        content[end : end + 4] = (len(content) - 6).to_bytes(4, "little")
+        path.write_bytes(bytes(content) + bytes(6))
+        assert describe_pages([path]) == []
+        assert np.array_equal(read(path), COLORS)
 
     def test_the_preview_in_the_jpeg_of_a_phone_is_no_page(self, tmp_path: Path) -> None:
         path = tmp_path / "phone.jpg"
