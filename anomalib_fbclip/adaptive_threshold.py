@@ -104,9 +104,9 @@ class ImageThreshold(Metric):
         Returns:
             Fit | None: The threshold; ``None`` without images.
         """
-        scores, order = dim_zero_cat(self.scores or [torch.empty(0)]).sort()
-        if not len(scores):
+        if not len(self.scores):
             return None
+        scores, order = dim_zero_cat(self.scores).sort()
         labels = dim_zero_cat(self.labels)[order] > 0
         if labels.any():
             threshold = best_threshold(*_group(scores, labels))

@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from .checkpoint import check_checkpoint
 from .contract.errors import ImageError
+from .data.masks import MaskError
 from .results import is_command_line
 
 STOPPED, INTERRUPTED = 2, 130
@@ -39,7 +40,7 @@ class Interruption(Callback):
             raise SystemExit(INTERRUPTED) from None
         checkpoint_error = _check_checkpoint(trainer, exception)
         error = checkpoint_error or exception
-        if (isinstance(error, OSError | ImageError) or checkpoint_error) and is_command_line(trainer):
+        if (isinstance(error, OSError | ImageError | MaskError) or checkpoint_error) and is_command_line(trainer):
             print(f"error: {_one_line(error)}", file=sys.stderr)
             raise SystemExit(STOPPED) from None
         if checkpoint_error:

@@ -70,7 +70,7 @@ class CheckedDataset(Dataset[ImageItem]):
 
         Raises:
             ImageError: If the image can't be read, or is smaller than a patch.
-            ValueError: If its mask has more values than 0 and one other.
+            MaskError: If its mask has more values than 0 and one other.
         """
         index = self.indices[position]
         path = self.paths[index]

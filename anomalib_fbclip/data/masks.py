@@ -18,6 +18,10 @@ SHOWN_VALUES = 5
 """How many of a mask's values its error names."""
 
 
+class MaskError(ValueError):
+    """A mask can't be used. The message is one line: which mask, what is wrong, and what to do."""
+
+
 def check_mask(path: Path) -> None:
     """Make sure that a mask has no values but 0 and one other.
 
@@ -25,14 +29,14 @@ def check_mask(path: Path) -> None:
         path (Path): The mask. The values are those that anomalib reads: grey, of 8 bits.
 
     Raises:
-        ValueError: If it has several values above 0, or can't be read.
+        MaskError: If it has several values above 0, or can't be read.
     """
     try:
         with Image.open(path) as mask:
             histogram = mask.convert("L").histogram()
     except DECODING_ERRORS as error:
         msg = f"Mask {printable(path)} can't be read: {error}"
-        raise ValueError(msg) from error
+        raise MaskError(msg) from error
     values = [value for value, pixels in enumerate(histogram) if pixels]
     if sum(value > 0 for value in values) > 1:
         more = f" and {len(values) - SHOWN_VALUES} more" if len(values) > SHOWN_VALUES else ""
@@ -40,4 +44,4 @@ def check_mask(path: Path) -> None:
             f"Mask {printable(path)} has the values {', '.join(map(str, values[:SHOWN_VALUES]))}{more}, and every one "
             "above 0 would count as anomalous: save it as PNG with 0 and 255."
         )
-        raise ValueError(msg)
+        raise MaskError(msg)
