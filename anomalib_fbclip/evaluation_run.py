@@ -5,6 +5,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 
 from anomalib.data import AnomalibDataModule
 from anomalib.models.components import AnomalibModule
@@ -12,9 +13,10 @@ from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
+from .checkpoint import check_checkpoint
 from .data.loading import CheckedData
 from .evaluator import RankingEvaluator
-from .interruption import Interruption
+from .interruption import UNREADABLE, Interruption
 from .pictures import Pictures
 from .post_processing import ThresholdPostProcessor
 from .prediction_table import ImageSizes, PredictionTable
@@ -35,6 +37,29 @@ class EvaluationRunMixin(AnomalibModule):
     @cached_property
     def _data(self) -> CheckedData:
         return CheckedData(minimum_side=max(self.model.backbone.patch_size))
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override] # what is passed on may be anything
+        cls, checkpoint_path: str | Path, *args, **kwargs
+    ) -> AnomalibModule:
+        """Load a model from a checkpoint. See :meth:`anomalib.models.components.AnomalibModule.load_from_checkpoint`.
+
+        Args:
+            checkpoint_path (str | Path): The checkpoint.
+            *args: Passed on.
+            **kwargs: Passed on.
+
+        Returns:
+            AnomalibModule: The model.
+
+        Raises:
+            ValueError: If the checkpoint can't be read, or does not fit.
+        """
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        except UNREADABLE:
+            check_checkpoint(checkpoint_path)
+            raise
 
     def configure_callbacks(self) -> Sequence[Callback]:
         """List what takes part in a run of the trainer, in the order in which it is called.

@@ -177,6 +177,55 @@ def test_deeper_images_score_as_with_8_bits(tmp_path: Path, model: FBClip, stage
     assert results[0] == pytest.approx(results[1], abs=1e-6)
 
 
+class Malicious:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.trace,)
+
+
+class TestBadCheckpoints:
+    """They are named, and torch's advice to trust them is not repeated."""
+
+    @pytest.fixture(params=["malicious", "cut", "empty"])
+    def checkpoint(self, request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+        path = tmp_path / "model.ckpt"
+        torch.save({"state_dict": {}, "code": Malicious(tmp_path / "trace")}, path)
+        if request.param != "malicious":
+            path.write_bytes(path.read_bytes()[: 200 if request.param == "cut" else 0])
+        return path
+
+    @pytest.mark.parametrize("run", ["predict", "test", "load_from_checkpoint"])
+    def test_in_python(self, tmp_path: Path, model: FBClip, checkpoint: Path, run: str) -> None:
+        root = write_folder(tmp_path / "parts", good=[40], spots=[200])
+        engine = make_engine(tmp_path / "results")
+        runs = {
+            "predict": lambda: engine.predict(model, datamodule=make_folder(root), ckpt_path=checkpoint),
+            "test": lambda: engine.test(model, datamodule=make_folder(root), ckpt_path=checkpoint),
+            "load_from_checkpoint": lambda: FBClip.load_from_checkpoint(checkpoint),
+        }
+        with pytest.raises(ValueError, match=r"Checkpoint '.*model\.ckpt' can't be read: ") as raised:
+            runs[run]()
+        assert "weights_only" not in str(raised.value)
+        assert raised.value.__cause__ is None
+        assert not (tmp_path / "trace").exists()
+
+    def test_on_the_command_line(self, tmp_path: Path, command: list[str]) -> None:
+        write_image(tmp_path / "photographs" / "part.png", 10)
+        torch.save({"code": Malicious(tmp_path / "trace")}, tmp_path / "model.ckpt")
+        arguments = ("--data", tmp_path / "photographs", "--ckpt_path", tmp_path / "model.ckpt")
+        result = anomalib(tmp_path, "predict", *command, *arguments)
+        assert result.returncode == 2
+        (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert f"Checkpoint '{tmp_path / 'model.ckpt'}' can't be read" in error
+        assert "weights_only" not in result.stdout + result.stderr
+        assert "Traceback" not in result.stderr
+        assert not (tmp_path / "trace").exists()
+
+
 class TestFolders:
     """Each run has a folder of its own."""
 
