@@ -19,12 +19,14 @@ from typing import Any
 import pandas as pd
 import torch
 from anomalib import TaskType
-from anomalib.data import AnomalibDataModule, AnomalibDataset
+from anomalib.data import AnomalibDataModule, AnomalibDataset, DatasetItem
 from anomalib.data.errors import MisMatchError
 from anomalib.data.utils import LabelName, TestSplitMode, ValSplitMode, random_split
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADERS
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import Transform
+
+from .masks import check_mask
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +48,38 @@ class AuxiliaryDataset(AnomalibDataset):
         table = pd.concat(samples, ignore_index=True).drop_duplicates("image_path", ignore_index=True)
         table.attrs["task"] = "classification" if table["mask_path"].eq("").all() else "segmentation"
         self.samples = table
+
+
+class TrainingImages(Dataset[DatasetItem]):
+    """The labelled images of a dataset, whose masks are checked as they are read.
+
+    Args:
+        dataset (AnomalibDataset): The dataset. Every anomalous image has a mask.
+    """
+
+    def __init__(self, dataset: AnomalibDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> DatasetItem:
+        """Read an image.
+
+        Args:
+            index (int): Its place in the dataset.
+
+        Returns:
+            DatasetItem: The image, with label and mask.
+
+        Raises:
+            ValueError: If its mask has more values than 0 and one other.
+        """
+        sample = self.dataset.samples.iloc[index]
+        if sample.label_index == LabelName.ABNORMAL:
+            check_mask(Path(sample.mask_path))
+        return self.dataset[index]
 
 
 class AuxiliaryDataModule(AnomalibDataModule):
@@ -90,7 +124,8 @@ class AuxiliaryDataModule(AnomalibDataModule):
     Raises:
         TypeError: If a source or target is not an anomalib datamodule, or, at setup, if it cannot be combined.
         ValueError: If there is nothing to train on, if ``categories`` do not apply, if ``targets`` and
-            ``val_split_ratio`` are both given, or, at setup, if labels, masks or anomalous images are missing.
+            ``val_split_ratio`` are both given, at setup, if labels, masks or anomalous images are missing, or, when a
+            mask is read, if it has more values than 0 and one other.
 
     Example:
         Train on categories of a dataset, and validate on a tenth of the images::
@@ -226,7 +261,7 @@ class AuxiliaryDataModule(AnomalibDataModule):
             DataLoader: Training dataloader.
         """
         return DataLoader(
-            dataset=self.train_data,
+            dataset=TrainingImages(self.train_data),
             shuffle=True,
             batch_size=self.train_batch_size,
             num_workers=self.num_workers,

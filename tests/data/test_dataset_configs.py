@@ -3,12 +3,18 @@
 
 """``configs/data``: each is read by anomalib's command line, and reads the layout in which its dataset is published."""
 
+import json
+import shutil
+from itertools import takewhile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.data import AnomalibDataModule
+from PIL import Image
 
+from anomalib_fbclip.data.masks import check_mask
 from datasets import WRITERS
 from layouts import HEIGHT, MASKED, WIDTH
 from support.command_line import CONFIGS, anomalib
@@ -89,6 +95,22 @@ def test_comments(name: str) -> None:
     assert f"--data configs/data/{name}.yaml" in text
     assert "Licence: " in text
     assert "\n# root/" in text
+
+
+@pytest.mark.parametrize("name", ["endotect", "kvasir", "tn3k"])
+def test_conversion_of_masks(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lines that a config gives make masks that are not refused."""
+    monkeypatch.chdir(tmp_path)
+    WRITERS[name](tmp_path)
+    comment = (CONFIGS / f"data/{name}.yaml").read_text().partition("In Python, in the root:\n#\n")[2]
+    script = [line.removeprefix("#   ") for line in takewhile(lambda line: line != "#", comment.splitlines())]
+    (entry,) = json.loads((tmp_path / "meta.json").read_text())["test"].popitem()[1]
+    mask = tmp_path / entry["mask_path"]
+    expected = np.asarray(Image.open(mask))
+    shutil.rmtree(mask.parent)
+    exec("\n".join(script), {})
+    check_mask(mask)
+    assert (np.asarray(Image.open(mask)) == expected).all()
 
 
 def test_whole_run(tmp_path: Path, small_backbone: str, small_adapters: Path) -> None:
