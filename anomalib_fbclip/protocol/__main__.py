@@ -168,7 +168,8 @@ def describe_settings(model: dict[str, Any], data: dict[str, Any]) -> str:
         data (dict[str, Any]): ``class_path`` and ``init_args`` of the datamodule.
 
     Returns:
-        str: As JSON: the arguments that are not the usual ones, digests of the files of weights, and the version.
+        str: As JSON: the arguments that are not the usual ones, the datamodule, digests of the files of weights, and
+            the version.
     """
     usual = {name: parameter.default for name, parameter in inspect.signature(FBClip).parameters.items()}
     backbone = resolve_backbone(model["backbone"])
@@ -176,6 +177,7 @@ def describe_settings(model: dict[str, Any], data: dict[str, Any]) -> str:
     files = [Path(path) for path in (adapters, model["pretrained"]) if path]
     settings = {
         "model": {name: value for name, value in model.items() if value != _plain(usual[name])},
+        "layout": data["class_path"].rpartition(".")[-1],
         "data": {name: value for name, value in data["init_args"].items() if name not in WITHOUT_EFFECT},
         "files": [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files if path.is_file()],
         "version": version("anomalib-fbclip"),

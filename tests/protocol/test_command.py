@@ -195,6 +195,22 @@ def test_the_layout_of_meta_json(small: tuple[str, ...], tmp_path: Path, capsys:
     assert sorted(path.name for path in Path("results").iterdir()) == ["screws.csv", "screws.md"]
 
 
+def test_two_layouts_of_one_folder(
+    mvtec: Path,
+    small: tuple[str, ...],
+    tmp_path: Path,
+    tested: list[str],
+) -> None:
+    root = tmp_path / "parts"
+    shutil.copytree(mvtec / "cable", root / "cable")
+    entry = {"img_path": next((root / "cable/test/good").iterdir()).relative_to(root).as_posix(), "anomaly": 0}
+    (root / "meta.json").write_text(json.dumps({"test": {"cable": [entry]}}), encoding="utf-8")
+    for layout in ("MVTecAD", "MetaJson"):
+        assert main([*small, *of_mvtec(root), "--data", layout, "--data.root", str(root)]) == 0
+    assert tested == ["cable", "cable"]
+    assert [row.anomalous > 0 for row in read_rows(Path("results/parts.csv"))] == [True, False]
+
+
 def test_a_category_without_any_metric(small: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_category(tmp_path / "parts/nut", "broken", "_mask", anomalous=0)
     (tmp_path / "parts/nut/test/broken").mkdir()
