@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from .errors import ImageError, last_line
 from .records import printable
@@ -209,19 +209,22 @@ def _naming(name: str) -> Generator[None]:
             warnings.simplefilter("ignore")  # Pillow's, of what it can read
             yield
     except DECODING_ERRORS as error:
-        msg = f"{printable(name)} can't be read as an image: {last_line(error)}. Save it as PNG or JPEG."
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "it is damaged, or of a kind that is not known" if unknown else last_line(error)
+        msg = f"{printable(name)} can't be read as an image: {reason}. Save it as PNG or JPEG."
         raise ImageError(msg) from error
 
 
 @contextmanager
 def _open(path: str | Path) -> Generator[ImageFile.ImageFile]:
-    with _naming(os.fspath(path)), Image.open(path) as image:
+    # Pillow maps some files into memory, if it knows their names, and then mixes up the pixels of turned ones.
+    with _naming(os.fspath(path)), Path(path).open("rb") as file, Image.open(file) as image:
         yield image
 
 
 def _read(image: Image.Image, name: str, upright: bool, minimum_side: int) -> NDArray[np.uint8]:
     photograph = _to_rgb(image, name)
-    if upright:
+    if upright and image.format != "TIFF":  # which Pillow turns when it loads it
         photograph = _turn_upright(photograph, _orientation(image, name))
     check_size(name, photograph.height, photograph.width, minimum_side)
     return np.array(photograph)

@@ -267,9 +267,22 @@ class TestOrientation:
         path = tmp_path / "image.png"
         Image.fromarray(np.array(stored)[..., 0].astype(np.uint16) * 257).save(path, exif=exif)
         assert np.array_equal(read(path), rgb(GREY))
-        colors = np.array(store(COLORS, orientation)[0]).astype(np.uint16) * 257
-        path = write_tiff(tmp_path / "image.tif", colors, extratags=[(274, "H", 1, orientation, True)])
-        assert np.array_equal(read(path), COLORS)
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("compression", [None, "lzw"])
+    @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+    @pytest.mark.parametrize("pixels", [GREY, COLORS], ids=["grey", "colors"])
+    def test_tiff(
+        self, tmp_path: Path, orientation: int, compression: str | None, depth: type, pixels: np.ndarray
+    ) -> None:
+        """Pillow turns them when it loads them, whoever asks, and mixes up grey ones that it maps into memory."""
+        stored = np.array(store(rgb(pixels), orientation)[0])
+        values = (stored if pixels.ndim == 3 else stored[..., 0]).astype(depth)
+        path = tmp_path / "image.tif"
+        tags = [(274, "H", 1, orientation, True)]
+        write_tiff(path, values if depth is np.uint8 else values * 257, compression=compression, extratags=tags)
+        assert np.array_equal(read(path), rgb(pixels))
+        assert np.array_equal(read_photograph(path, upright=False), rgb(pixels))
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     def test_an_image_in_memory(self, orientation: int) -> None:
