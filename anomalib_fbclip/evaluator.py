@@ -18,7 +18,7 @@ import torch
 from anomalib.data import Batch
 from anomalib.metrics import AnomalibMetric, Evaluator
 from anomalib.utils.cv import connected_components_cpu
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch.nn import functional as F  # noqa: N812
 from torchmetrics import Metric
@@ -306,7 +306,7 @@ class RankingEvaluator(Evaluator):
     where all are normal or all anomalous, and those of pixels where the masks are empty, or there are none.
 
     Normalisation, which moves the threshold to 0.5 and cuts off what is then beyond 0 and 1, makes ties of the highest
-    or lowest scores. :class:`RankingMixin` therefore has this evaluator called before the post-processor.
+    or lowest scores. FBClip therefore calls this evaluator before the post-processor.
     """
 
     def __init__(self) -> None:
@@ -388,12 +388,3 @@ class RankingMixin:
             Evaluator: The evaluator.
         """
         return RankingEvaluator()
-
-    def configure_callbacks(self) -> Sequence[Callback]:
-        """Have the default evaluator called before the post-processor, which changes the scores.
-
-        Returns:
-            Sequence[Callback]: Those of the pre-processor, post-processor, evaluator and visualizer that are callbacks.
-        """
-        callbacks = super().configure_callbacks()  # type: ignore[misc]
-        return sorted(callbacks, key=lambda callback: not isinstance(callback, RankingEvaluator))
