@@ -16,7 +16,7 @@ from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from .checkpoint import check_checkpoint
 from .data.loading import CheckedData
 from .evaluator import RankingEvaluator
-from .interruption import UNREADABLE, Interruption
+from .interruption import Interruption
 from .pictures import Pictures
 from .post_processing import ThresholdPostProcessor
 from .prediction_table import ImageSizes, PredictionTable
@@ -57,8 +57,8 @@ class EvaluationRunMixin(AnomalibModule):
         """
         try:
             return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
-        except UNREADABLE:
-            check_checkpoint(checkpoint_path)
+        except Exception:
+            check_checkpoint(checkpoint_path)  # says so if that is the reason
             raise
 
     def configure_callbacks(self) -> Sequence[Callback]:

@@ -4,7 +4,6 @@
 """What a user sees when a run of the trainer stops: one line, and an exit code that means something."""
 
 import sys
-from pickle import UnpicklingError  # noqa: S403 - only to recognize it
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -16,9 +15,6 @@ from .results import is_command_line
 
 STOPPED, INTERRUPTED = 2, 130
 """Exit codes of a command that had to stop, and of one that was interrupted."""
-
-UNREADABLE = (UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError)
-"""What a checkpoint that can't be read may raise."""
 
 
 class Interruption(Callback):
@@ -49,7 +45,7 @@ class Interruption(Callback):
 
 def _check_checkpoint(trainer: Trainer, exception: BaseException) -> ValueError | None:
     """Find out whether a run has failed because its checkpoint can't be read."""
-    if not trainer.ckpt_path or not isinstance(exception, UNREADABLE):
+    if not trainer.ckpt_path or not isinstance(exception, Exception):
         return None
     try:
         check_checkpoint(trainer.ckpt_path)

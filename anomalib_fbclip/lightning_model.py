@@ -419,7 +419,8 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
                 post-processor.
 
         Raises:
-            OSError: If the file can't be read.
+            ImageError: If a file or an image of Pillow can't be read, the range of its values is not known, or it is
+                smaller than a patch.
             ValueError: If it is no RGB image.
 
         Example:
@@ -429,7 +430,7 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
             >>> explanation.similarities.shape  # of each layer and view  # doctest: +SKIP
             torch.Size([5, 3, 37, 37])
         """
-        pixels = load_image(image).unsqueeze(0).to(self.device)
+        pixels = load_image(image, max(self.model.backbone.patch_size)).unsqueeze(0).to(self.device)
         return explain(self.model, self.pre_processor(pixels) if self.pre_processor else pixels)
 
     def save_adapters(self, path: str | Path) -> None:

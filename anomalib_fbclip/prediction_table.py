@@ -162,8 +162,12 @@ class PredictionTable(Callback):
         if self._writer is None:
             return
         self._writer.close()
+        if self._rows:
+            print(f"Stopped. {self._summarize([record for _, record in self._rows], trainer)}", file=sys.stderr)
+        else:
+            for path in self._writer.paths:
+                path.unlink()
         self._writer = None
-        print(f"Stopped. {self._summarize([record for _, record in self._rows], trainer)}", file=sys.stderr)
 
     def _next_place(self, trainer: Trainer, dataloader: int) -> Place:
         """Find where the next image of a dataloader stands; each process gets every ``world_size``-th."""

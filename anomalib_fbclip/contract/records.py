@@ -4,6 +4,7 @@
 """The table of predictions: one schema, whoever writes it."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -100,6 +101,9 @@ class RecordWriter:
     def __init__(self, folder: Path, name: str = TABLE_NAME) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.paths = [folder / f"{name}.jsonl", folder / f"{name}.csv"]
+        for path in self.paths:
+            if path.exists():  # before the other file is made
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         with ExitStack() as stack:
             self._files = [stack.enter_context(path.open("xb", buffering=0)) for path in self.paths]
             self._append(["", _to_row(dict(zip(COLUMNS, COLUMNS, strict=True)))])

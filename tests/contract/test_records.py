@@ -142,6 +142,14 @@ def test_an_earlier_table_stays(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+@pytest.mark.parametrize("name", ["predictions.csv", "predictions.jsonl"])
+def test_half_a_table_stays_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(FileExistsError, match=name):
+        RecordWriter(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 def test_a_path_on_the_screen_is_one_line() -> None:
     assert printable("two\nlines\r\x1b[31m, é\udcff.png") == "two\\nlines\\r\\x1b[31m, é\\udcff.png"
 

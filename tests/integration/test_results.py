@@ -223,6 +223,8 @@ class TestBadCheckpoints:
         assert f"Checkpoint '{tmp_path / 'model.ckpt'}' can't be read" in error
         assert "weights_only" not in result.stdout + result.stderr
         assert "Traceback" not in result.stderr
+        assert "Table" not in result.stdout + result.stderr
+        assert not tables(tmp_path)
         assert not (tmp_path / "trace").exists()
 
 
