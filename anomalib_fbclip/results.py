@@ -63,10 +63,15 @@ def _writes_results(trainer: Trainer) -> bool:
     return True
 
 
+def command_line(trainer: Trainer) -> SaveConfigCallback | None:
+    """Find what anomalib's command line adds to its trainer; ``None`` in a program."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback for callback in callbacks if isinstance(callback, SaveConfigCallback)), None)
+
+
 def is_command_line(trainer: Trainer) -> bool:
     """Tell whether a trainer is that of anomalib's command line, which ends with an exit code."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return any(isinstance(callback, SaveConfigCallback) for callback in callbacks)
+    return command_line(trainer) is not None
 
 
 def claim_folder(current: Path) -> Path:

@@ -36,6 +36,7 @@ from anomalib_fbclip.contract.photographs import (
     read_photograph,
 )
 from anomalib_fbclip.contract.records import printable
+from anomalib_fbclip.results import command_line
 
 from .masks import check_mask
 
@@ -160,7 +161,7 @@ class CheckedData(Callback):
             paths = image_paths(dataset)
             failures = dict(find_failures(paths, self.minimum_side, trainer))
             if trainer.is_global_zero:
-                _report(dataset, paths, failures)
+                _report(dataset, paths, failures, trainer)
             selection = [index for index in range(len(paths)) if index not in failures]
             self.selections.append(selection)
             self.failures.append({index: (paths[index], reason) for index, reason in failures.items()})
@@ -205,15 +206,22 @@ def find_failures(paths: Sequence[str], minimum_side: int, trainer: Trainer) -> 
                 yield index, reason
 
 
-def _report(dataset: object, paths: Sequence[str], failures: dict[int, str]) -> None:
+def _report(dataset: object, paths: Sequence[str], failures: dict[int, str], trainer: Trainer) -> None:
     """Say on the screen what is not predicted, a line each."""
-    skipped = (
-        describe_skipped(Path(commonpath(paths))) if isinstance(dataset, PredictDataset) and len(paths) > 1 else []
-    )
-    for line in (*skipped, *describe_pages(paths)):
+    folder = _folder_of(paths, trainer) if isinstance(dataset, PredictDataset) else None
+    for line in (*(describe_skipped(folder) if folder else ()), *describe_pages(paths)):
         print(line, file=sys.stderr)
     for reason in failures.values():
         print(f"error: {reason}", file=sys.stderr)
+
+
+def _folder_of(paths: Sequence[str], trainer: Trainer) -> Path | None:
+    """Find the folder that is predicted, if it is one; of a single image in a program that can't be known."""
+    interface = command_line(trainer)
+    if interface:
+        data = interface.config.get("data")
+        return Path(data) if isinstance(data, str | Path) and Path(data).is_dir() else None
+    return Path(commonpath(paths)) if len(paths) > 1 else None
 
 
 def _is_known(dataset: object) -> TypeGuard[AnomalibDataset | PredictDataset]:

@@ -141,6 +141,15 @@ class TestBadFiles:
         ]
         assert len(list(table.parent.rglob("images/**/*.*"))) == 3
 
+    @pytest.mark.parametrize("data", ["photographs", "photographs/part.png"])
+    def test_a_folder_of_one_image(self, tmp_path: Path, command: list[str], data: str) -> None:
+        """What is skipped is named if the folder was asked for."""
+        write_image(tmp_path / "photographs" / "part.png", 10, 200)
+        Image.new("RGB", (60, 60)).save(tmp_path / "photographs" / "moving.gif")
+        result = anomalib(tmp_path, "predict", *command, "--data", data)
+        assert result.returncode == 0
+        assert ("moving.gif was skipped" in result.stderr) == (data == "photographs")
+
     def test_in_a_test(self, tmp_path: Path, model: FBClip) -> None:
         root = write_folder(tmp_path / "parts", good=[40, 50], spots=[200])
         (root / "good" / "1.png").write_bytes(b"")
