@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from anomalib.data import InferenceBatch
 from torch import nn
+from torchvision.tv_tensors import TVTensor
 
 from .alignment import SemanticConsistency, TextAlignment
 from .anomaly_map import AnomalyMapGenerator
@@ -74,7 +75,7 @@ class FBClipModel(nn.Module):
         self.alignment = alignment
         self.consistency = consistency
         self.anomaly_map_generator = anomaly_map_generator
-        self._text_cache: tuple[list[torch.Tensor], torch.Tensor] | None = None
+        self._text_features: torch.Tensor | None = None
 
     def forward(self, images: torch.Tensor) -> InferenceBatch:
         """Detect anomalies.
@@ -88,6 +89,8 @@ class FBClipModel(nn.Module):
         Raises:
             ValueError: If the size of the images does not fit the backbone, or they give a score that is not finite.
         """
+        if isinstance(images, TVTensor):  # as anomalib's batches are; the compiler does not take them
+            images = images.as_subclass(torch.Tensor)
         text_features = self.text_features()
         embeddings = self.embed_image(images)
         pred_score, patch_map = self.align(embeddings, text_features, self._grid(images))
@@ -169,45 +172,62 @@ class FBClipModel(nn.Module):
     def encode_text(self) -> torch.Tensor:
         """Compute the text features from the prompts, with a graph to the text parameters.
 
+        The features for inference are forgotten, for who computes these is about to change the parameters.
+
         Returns:
             torch.Tensor: Normalised text features, normal state first, shape ``[2, D]``.
         """
+        self.forget_text_features()
         prompts = self.prompt_learner(self.backbone.token_embedding)
         states = self.backbone.encode_prompts(prompts)
         return self.text_fusion(states, self.backbone.project_text(states), self.prompt_learner.end_positions)
 
     def text_features(self) -> torch.Tensor:
-        """Give the text features for inference; they are computed anew only when a text parameter has changed.
+        """Give the text features for inference, which are computed once and kept.
+
+        They are forgotten where parameters are loaded, moved or converted, where a part of the model is replaced, and
+        in every step of a training. After any other change of parameters, call :meth:`forget_text_features`.
 
         Returns:
             torch.Tensor: Normalised text features without a graph, normal state first, shape ``[2, D]``.
         """
-        parameters = [*self.prompt_learner.parameters(), *self.text_fusion.parameters()]
-        if self._text_cache is None or not _unchanged(self._text_cache[0], parameters):
-            device_type = parameters[0].device.type
-            # The features outlive this call, so they must be of use to autograd and to callers in full precision.
-            with torch.inference_mode(mode=False), torch.no_grad(), torch.autocast(device_type, enabled=False):
-                self._text_cache = [parameter.clone() for parameter in parameters], self.encode_text()
-        return self._text_cache[1]
+        if self._text_features is None:
+            self._text_features = self._compute_text_features()
+        return self._text_features
+
+    @torch.compiler.disable
+    def _compute_text_features(self) -> torch.Tensor:
+        """Compute what outlives the call, and must be of use to autograd and to callers in full precision.
+
+        The compiler leaves this out, and has the graph begin after it.
+        """
+        device = self.prompt_learner.token_ids.device
+        with torch.inference_mode(mode=False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+            return self.encode_text()
+
+    def forget_text_features(self) -> None:
+        """Have the text features for inference computed anew: to be called after a change of parameters in place."""
+        self._text_features = None
 
     def _grid(self, images: torch.Tensor) -> tuple[int, int]:
         height, width = images.shape[-2:]
         return self.backbone.grid((height, width))
 
+    def __setattr__(self, name: str, value: torch.Tensor | nn.Module) -> None:
+        """Set an attribute. Another part of the model gives other text features."""
+        super().__setattr__(name, value)
+        if isinstance(value, nn.Module):
+            self.forget_text_features()
+
+    def _apply(self, *args, **kwargs) -> "FBClipModel":
+        """Forget the text features where parameters are moved to another device or converted to another type."""
+        self.forget_text_features()
+        return super()._apply(*args, **kwargs)
+
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         """Forget the text features, which may come from other text parameters than are being loaded."""
-        self._text_cache = None
+        self.forget_text_features()
         super()._load_from_state_dict(*args, **kwargs)
-
-
-def _unchanged(before: list[torch.Tensor], now: list[nn.Parameter]) -> bool:
-    # A compiled or exported graph can't branch on values: there, text parameters are constants.
-    if torch.compiler.is_compiling():
-        return True
-    return len(before) == len(now) and all(
-        old.device == new.device and old.dtype == new.dtype and torch.equal(old, new)
-        for old, new in zip(before, now, strict=True)
-    )
 
 
 def _require_finite(pred_score: torch.Tensor) -> None:

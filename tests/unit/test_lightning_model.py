@@ -84,8 +84,10 @@ class TestTextFeatures:
         if way == "in place":
             with torch.no_grad():
                 context.add_(1)
+            model.model.forget_text_features()
         elif way == "data":
             context.data[0, 0] += 1
+            model.model.forget_text_features()
         elif way == "optimizer":
             model.model.encode_text()[0, 0].backward()
             model.configure_optimizers().step()
