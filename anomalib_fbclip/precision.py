@@ -7,6 +7,30 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+ALTERNATIVES = {
+    "16-true": "16-mixed, or --model.backbone_precision float16 to save memory",
+    "bf16-true": "bf16-mixed, or --model.backbone_precision bfloat16 to save memory",
+    "64-true": "32-true",
+}
+"""Precisions of the trainer in which the whole module is converted, thresholds included, and what to take instead."""
+
+
+def check_precision(precision: str) -> None:
+    """Check that a precision of the trainer leaves thresholds, masks and scores as they are.
+
+    Args:
+        precision (str): Precision of the trainer, as lightning names it.
+
+    Raises:
+        ValueError: If the trainer would convert the whole module to it.
+    """
+    if precision in ALTERNATIVES:
+        msg = (
+            f"Trainer precision {precision!r} converts FBClip's thresholds and masks, too, and with them the verdicts: "
+            f"take {ALTERNATIVES[precision]}."
+        )
+        raise ValueError(msg)
+
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
     """Switch autocast off, if it is on: only then is there something to switch in an exported graph, too.
