@@ -19,6 +19,7 @@ from .evaluator import RankingEvaluator
 from .interruption import Interruption
 from .pictures import Pictures
 from .post_processing import ThresholdPostProcessor
+from .precision import check_precision
 from .prediction_table import ImageSizes, PredictionTable
 from .results import ResultsFolder
 from .torch_model import FBClipModel
@@ -89,6 +90,15 @@ class EvaluationRunMixin(AnomalibModule):
     def prepare_data(self) -> None:
         """Give the results a folder of their own."""
         self._results.prepare(self.trainer)
+
+    def setup(self, stage: str) -> None:
+        """Refuse what would change the verdicts.
+
+        Raises:
+            PrecisionError: If the trainer converts the whole model to another precision.
+        """
+        super().setup(stage)
+        check_precision(self.trainer.precision)
 
     def on_test_model_eval(self) -> None:
         """Fit thresholds, and switch to evaluation."""

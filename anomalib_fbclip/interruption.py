@@ -11,10 +11,15 @@ from lightning.pytorch.trainer.states import TrainerFn
 from .checkpoint import check_checkpoint
 from .contract.errors import ImageError
 from .data.masks import MaskError
+from .precision import PrecisionError
 from .results import is_command_line
 
 STOPPED, INTERRUPTED = 2, 130
 """Exit codes of a command that had to stop, and of one that was interrupted."""
+
+
+EXPECTED = (OSError, ImageError, MaskError, PrecisionError)
+"""Errors whose message says all that a user needs."""
 
 
 class Interruption(Callback):
@@ -36,7 +41,7 @@ class Interruption(Callback):
             raise SystemExit(INTERRUPTED) from None
         checkpoint_error = _check_checkpoint(trainer, exception)
         error = checkpoint_error or exception
-        if (isinstance(error, OSError | ImageError | MaskError) or checkpoint_error) and is_command_line(trainer):
+        if (isinstance(error, EXPECTED) or checkpoint_error) and is_command_line(trainer):
             print(f"error: {_one_line(error)}", file=sys.stderr)
             raise SystemExit(STOPPED) from None
         if checkpoint_error:

@@ -405,7 +405,8 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
                 normalisation and version of the package, as far as they are known. Lists are JSON.
         """
         self._load_published()
-        return describe(self._metadata() | {"source": self.source}, self.post_processor)
+        patch_size = list(self.model.backbone.patch_size)
+        return describe(self._metadata() | {"source": self.source, "patch_size": patch_size}, self.post_processor)
 
     def explain(self, image: ImageSource) -> Explanation:
         """Show how the model comes to its answer for one image.

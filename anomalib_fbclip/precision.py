@@ -15,6 +15,10 @@ ALTERNATIVES = {
 """Precisions of the trainer in which the whole module is converted, thresholds included, and what to take instead."""
 
 
+class PrecisionError(ValueError):
+    """A precision of the trainer can't be used. The message is one line: which one, why, and what to take instead."""
+
+
 def check_precision(precision: str) -> None:
     """Check that a precision of the trainer leaves thresholds, masks and scores as they are.
 
@@ -22,14 +26,14 @@ def check_precision(precision: str) -> None:
         precision (str): Precision of the trainer, as lightning names it.
 
     Raises:
-        ValueError: If the trainer would convert the whole module to it.
+        PrecisionError: If the trainer would convert the whole module to it.
     """
     if precision in ALTERNATIVES:
         msg = (
             f"Trainer precision {precision!r} converts FBClip's thresholds and masks, too, and with them the verdicts: "
             f"take {ALTERNATIVES[precision]}."
         )
-        raise ValueError(msg)
+        raise PrecisionError(msg)
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:

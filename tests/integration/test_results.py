@@ -432,3 +432,13 @@ def test_two_processes_count_each_image_once(tmp_path: Path, small_backbone: str
             root = tmp_path / "datasets" / name
             expected = measure(root, tmp_path / "single", str(small_backbone), str(small_adapters), devices=1)
             assert measured[name] == pytest.approx(expected, abs=1e-6, nan_ok=True)
+
+
+def test_a_precision_that_would_change_verdicts(tmp_path: Path, command: list[str]) -> None:
+    write_image(tmp_path / "photographs" / "part.png", 10)
+    result = anomalib(tmp_path, "predict", *command, "--data", "photographs", "--trainer.precision", "bf16-true")
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+    (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert "bf16-true" in error
+    assert "bf16-mixed" in error
