@@ -127,7 +127,7 @@ def test_predict_without_any_labels(
 
 @pytest.mark.parametrize(
     ("mode", "size"),
-    [("L", (40, 30)), ("RGBA", (40, 30)), ("I;16", (40, 30)), ("RGB", (50, 1)), ("RGB", (900, 20))],
+    [("L", (40, 30)), ("RGBA", (40, 30)), ("I;16", (40, 30)), ("RGB", (50, 14)), ("RGB", (900, 20))],
 )
 def test_predict_unusual_images(
     tmp_path: Path,
@@ -136,7 +136,8 @@ def test_predict_unusual_images(
     mode: str,
     size: tuple[int, int],
 ) -> None:
-    Image.new(mode, size, color=200 if mode in {"L", "I;16"} else (200,) * len(mode)).save(tmp_path / "image.png")
+    color = {"L": 200, "I;16": 200 * 257}.get(mode, (200,) * len(mode))
+    Image.new(mode, size, color).save(tmp_path / "image.png")
     model = FBClip(backbone=small_backbone, weights=small_adapters)
     (prediction,) = make_engine(tmp_path / "results").predict(model, data_path=tmp_path / "image.png")
     assert prediction.pred_score.isfinite().all()
