@@ -10,7 +10,7 @@ from pathlib import Path
 from anomalib.data import AnomalibDataModule
 from anomalib.models.components import AnomalibModule
 from anomalib.visualization import ImageVisualizer
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
 from .checkpoint import check_checkpoint
@@ -23,6 +23,20 @@ from .precision import check_precision
 from .prediction_table import ImageSizes, PredictionTable
 from .results import ResultsFolder
 from .torch_model import FBClipModel
+
+
+class PrecisionCheck(Callback):
+    """Refuses a precision of the trainer that would change the verdicts."""
+
+    @staticmethod
+    def setup(trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look at the trainer's precision.
+
+        Raises:
+            PrecisionError: If the trainer converts the whole model to it.
+        """
+        del pl_module, stage
+        check_precision(trainer.precision)
 
 
 class EvaluationRunMixin(AnomalibModule):
@@ -74,6 +88,7 @@ class EvaluationRunMixin(AnomalibModule):
         # A RankingEvaluator takes the scores before the post-processor normalizes them, another one after it.
         is_ranking = isinstance(self.evaluator, RankingEvaluator)
         callbacks = [
+            PrecisionCheck(),
             self._results,
             self._data,
             sizes,
@@ -90,15 +105,6 @@ class EvaluationRunMixin(AnomalibModule):
     def prepare_data(self) -> None:
         """Give the results a folder of their own."""
         self._results.prepare(self.trainer)
-
-    def setup(self, stage: str) -> None:
-        """Refuse what would change the verdicts.
-
-        Raises:
-            PrecisionError: If the trainer converts the whole model to another precision.
-        """
-        super().setup(stage)
-        check_precision(self.trainer.precision)
 
     def on_test_model_eval(self) -> None:
         """Fit thresholds, and switch to evaluation."""
