@@ -43,9 +43,10 @@ class AntialiasedResize(nn.Module):
             resize_matrix(side, resized_side, kernel, images.device).to(images.dtype)
             for side, resized_side in zip(images.shape[-2:], self.size, strict=True)
         )
-        # In this order: a fixed size makes the matrices constant, and after one from the right OpenVINO 2026.4 takes
-        # the normalisation's channels for columns and refuses the graph.
-        return vertical @ (images @ horizontal.mT)
+        # Flat, because a fixed size makes the matrices constant, and OpenVINO 2026.4 then takes the channels of a
+        # normalisation that follows the product for its rows or columns, and refuses the graph.
+        resized = vertical @ (images @ horizontal.mT).flatten(0, -3)
+        return resized.unflatten(0, images.shape[:-2])
 
 
 class AntialiasedPreProcessor(PreProcessor):

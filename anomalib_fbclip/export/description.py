@@ -15,22 +15,26 @@ from anomalib_fbclip.edge.inferencer import THRESHOLD_KEYS
 if TYPE_CHECKING:
     import torch
 
+NAMES = ("backbone", "pretrained", "source", "image_size", "patch_size", "version")
 THRESHOLDS = ("image_threshold", "pixel_threshold")
 LIMITS = ("image_min", "image_max", "pixel_min", "pixel_max")
+SOURCES = ("image_threshold_source", "pixel_threshold_source")
 
 
 def describe(metadata: Mapping[str, Any], post_processor: object) -> dict[str, str]:
     """Describe a model in strings.
 
     Args:
-        metadata (Mapping[str, Any]): ``backbone``, ``pretrained``, ``source``, ``image_size`` and ``version``.
+        metadata (Mapping[str, Any]): ``backbone``, ``pretrained``, ``source``, ``image_size``, ``patch_size`` and
+            ``version``, as far as they are known.
         post_processor (object): The model's post-processor. One of anomalib's has thresholds at which the graph decides
-            and, if they were fitted, thresholds and limits of the normalisation, of the scores before it.
+            and, if they were fitted, thresholds and limits of the normalisation, of the scores before it. FBClip's says
+            where the thresholds come from, too.
 
     Returns:
         dict[str, str]: What is known, by name. Lists are JSON.
     """
-    known = {name: metadata[name] for name in ("backbone", "pretrained", "source", "image_size", "version")}
+    known = {name: metadata.get(name) for name in NAMES}
     if known["pretrained"]:
         known["pretrained"] = Path(known["pretrained"]).name  # of a file, not where it lies
     description = {
@@ -47,4 +51,7 @@ def _thresholds_and_limits(post_processor: object) -> dict[str, str]:
     if post_processor.enable_thresholding:
         decision = (post_processor.normalized_image_threshold, post_processor.normalized_pixel_threshold)
         values |= dict(zip(THRESHOLD_KEYS, decision, strict=True))
-    return {name: repr(value.item()) for name, value in values.items() if value.isfinite()}
+    sources = {name: getattr(post_processor, name, None) for name in SOURCES}
+    return {name: repr(value.item()) for name, value in values.items() if value.isfinite()} | {
+        name: source for name, source in sources.items() if source
+    }

@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from anomalib.deploy import CompressionType
 from anomalib.models.components.base.export_mixin import ExportMixin
+from torch import nn
 
 from .staging import write_staged
 
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 
     from anomalib import TaskType
     from anomalib.data import AnomalibDataModule
+    from anomalib.models.components import AnomalibModule
     from torchmetrics import Metric
+    from typing_extensions import Self
 
 
 class ExactExportMixin(ExportMixin):
@@ -32,7 +36,7 @@ class ExactExportMixin(ExportMixin):
         """Make the model ready for the export, and describe it in strings, by name."""
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Export to PyTorch with trained adapters.
+        """Export to PyTorch with trained adapters, for inference alone: without gradients, metrics and visualizer.
 
         Args:
             export_root (Path | str): Folder below which the file is written.
@@ -42,7 +46,7 @@ class ExactExportMixin(ExportMixin):
             Path: The file.
         """
         self.description()
-        export = super().to_torch
+        export = super(ExactExportMixin, self._for_inference()).to_torch
         return write_staged(Path(export_root), lambda folder: export(folder, model_file_name))
 
     def to_onnx(
@@ -119,24 +123,34 @@ class ExactExportMixin(ExportMixin):
             Path: The ``.xml`` file; the weights are in a ``.bin`` file beside it.
 
         Raises:
-            ValueError: If the input size is no size, or images or a limit that the compression needs are missing.
+            ValueError: If the input size is no size, images that the compression needs are missing, or the files would
+                take the place of some of another compression.
         """
         del task
-        from .openvino_model import convert_to_openvino, save_openvino
+        from .openvino_model import COMPRESSION_KEY, UNCOMPRESSED, check_compression, convert_to_openvino, save_openvino
         from .quantization import compress
 
         if compression_type in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ} and datamodule is None:
             msg = f"{compression_type.name} needs images: give a datamodule (--data on the command line)."
             raise ValueError(msg)
+        compression = compression_type.name if compression_type else UNCOMPRESSED
+        path = Path("weights", "openvino", f"{model_file_name}.xml")
+        check_compression(Path(export_root) / path, compression)
+        description = self.description() | {COMPRESSION_KEY: compression}
         with TemporaryDirectory() as folder:
             onnx_path = self.to_onnx(folder, model_file_name, input_size, **(onnx_kwargs or {}))
-            model = convert_to_openvino(onnx_path, self.description(), **(ov_kwargs or {}))
+            model = convert_to_openvino(onnx_path, description, **(ov_kwargs or {}))
         model = compress(model, compression_type, datamodule, metric, max_drop)
         is_half = compression_type is not None  # what is not in 8 bits
-        return write_staged(
-            Path(export_root),
-            lambda folder: save_openvino(model, folder / "weights/openvino" / f"{model_file_name}.xml", is_half),
-        )
+        return write_staged(Path(export_root), lambda folder: save_openvino(model, folder / path, is_half))
+
+    def _for_inference(self) -> Self:
+        """Copy the model without what inference does not need; tensors are shared, and this one stays as it is."""
+        module = cast("AnomalibModule", self)
+        frozen = {id(value): nn.Parameter(value.detach(), requires_grad=False) for value in module.parameters()}
+        shared = {id(value): value for value in module.buffers()}
+        left_out = {id(part): None for part in (module.evaluator, module.visualizer)}
+        return copy.deepcopy(self, frozen | shared | left_out)
 
 
 def _check_input_size(input_size: Sequence[int] | None) -> None:

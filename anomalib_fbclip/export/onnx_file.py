@@ -13,6 +13,7 @@ from onnx_ir.passes import Sequential
 from onnx_ir.passes.common import (
     ClearMetadataAndDocStringPass,
     CommonSubexpressionEliminationPass,
+    IdentityEliminationPass,
     InlinePass,
     LiftConstantsToInitializersPass,
     RemoveUnusedNodesPass,
@@ -61,6 +62,7 @@ def finish_onnx(path: Path, description: Mapping[str, str]) -> None:
     fold_constants(model, onnx_shape_inference=False)
     _make_constant_choices(model.graph)
     Sequential(
+        IdentityEliminationPass(),  # OpenVINO does so, too, but then gives an output the names on both sides
         RemoveUnusedNodesPass(),
         LiftConstantsToInitializersPass(),
         CommonSubexpressionEliminationPass(),

@@ -4,9 +4,11 @@
 """Exported files give the answer of the tested model, on the same image files."""
 
 import json
+import pickletools
 import shutil
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import ZipFile
 
 import numpy as np
 import onnx_ir as ir
@@ -233,6 +235,9 @@ def test_files_say_what_they_are(model: FBClip, onnx_file: Path, openvino_files)
     for path in openvino_files.values():
         read_model = openvino.Core().read_model(path)
         assert {name: read_model.get_rt_info(["fbclip", name]).astype(str) for name in expected} == expected
+    for compression, path in openvino_files.items():
+        told = openvino.Core().read_model(path).get_rt_info(["fbclip", "compression"]).astype(str)
+        assert told == (compression.name if compression else "FP32")
 
 
 def test_nothing_else_is_left_beside_the_files(exported: Path, onnx_file: Path, openvino_files) -> None:
@@ -276,6 +281,55 @@ def test_a_fixed_input_size(light_model: FBClip, tmp_path: Path, photographs) ->
     np.testing.assert_allclose(compiled(image)["anomaly_map"], expected.anomaly_map, atol=1e-3)
     with pytest.raises(RuntimeError):
         compiled(read(photographs["long"]))
+
+
+def test_files_of_another_compression_are_not_replaced(model: FBClip, openvino_files, tmp_path: Path) -> None:
+    folder = tmp_path / "weights" / "openvino"
+    folder.mkdir(parents=True)
+    for suffix in (".xml", ".bin"):
+        source = openvino_files[CompressionType.FP16].with_suffix(suffix)
+        shutil.copy(source, folder / f"model{suffix}")
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.onnx.export", lambda *_, **__: pytest.fail("the long work has started"))
+        for compression in (None, CompressionType.INT8):
+            with pytest.raises(ValueError, match=r"model\.xml is a model of FP16 .*: give another export_root or"):
+                model.to_openvino(tmp_path, compression_type=compression)
+    assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_files_of_the_same_compression_are_replaced(
+    model: FBClip, onnx_file: Path, openvino_files, tmp_path: Path
+) -> None:
+    folder = tmp_path / "weights" / "openvino"
+    folder.mkdir(parents=True)
+    for suffix in (".xml", ".bin"):
+        shutil.copy(openvino_files[CompressionType.FP16].with_suffix(suffix), folder / f"model{suffix}")
+    before = (folder / "model.bin").stat().st_ino
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "to_onnx", lambda *_: onnx_file)
+        model.to_openvino(tmp_path, compression_type=CompressionType.FP16)
+    assert (folder / "model.bin").stat().st_ino != before
+
+
+def test_a_file_for_torch_holds_what_inference_needs(small_backbone: str, tmp_path: Path) -> None:
+    model = FBClip(small_backbone, weights=None).train()
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    path = model.to_torch(tmp_path)
+    assert {name for name, parameter in model.named_parameters() if parameter.requires_grad} == trained
+    assert model.evaluator is not None
+    assert model.visualizer is not None
+    exported_model = torch.load(path, weights_only=False)["model"]
+    assert not any(parameter.requires_grad for parameter in exported_model.parameters())
+    assert exported_model.state_dict().keys() == model.state_dict().keys()
+    assert exported_model.evaluator is exported_model.visualizer is None
+    weights = sum(tensor.nbytes for tensor in {**model.state_dict(), **dict(model.named_buffers())}.values())
+    assert path.stat().st_size < 1.05 * weights
+    with ZipFile(path) as archive:
+        (pickled,) = (archive.read(name) for name in archive.namelist() if name.endswith("data.pkl"))
+    globals_ = {argument for _, argument, _ in pickletools.genops(pickled) if isinstance(argument, str)}
+    refused = ("pathlib", "lightning.pytorch.trainer", "torch.optim", "anomalib.data.datamodules", str(tmp_path))
+    assert not [name for name in globals_ if name.startswith(refused)]
 
 
 @pytest.fixture(scope="module")

@@ -5,15 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime
 import openvino
 import pytest
 import torch
+from anomalib.data import InferenceBatch
 from anomalib.post_processing import PostProcessor
+from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
 
 from anomalib_fbclip.export import describe
 from anomalib_fbclip.export.onnx_file import SCOPES_KEY, finish_onnx
-from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
+from anomalib_fbclip.export.openvino_model import COMPRESSION_KEY, check_compression, convert_to_openvino, save_openvino
 from anomalib_fbclip.export.staging import write_staged
+from anomalib_fbclip.pre_processing import AntialiasedPreProcessor
 
 METADATA = {
     "backbone": "fbclip-nano",
@@ -86,6 +90,17 @@ class TestDescription:
             describe(METADATA | {"pretrained": "some/where/clip.safetensors"}, None)["pretrained"] == "clip.safetensors"
         )
 
+    def test_the_patch(self) -> None:
+        assert describe(METADATA | {"patch_size": [14, 16]}, None)["patch_size"] == "[14, 16]"
+
+    def test_where_thresholds_come_from(self) -> None:
+        post_processor = PostProcessor()
+        post_processor.image_threshold_source = "validation images"
+        post_processor.pixel_threshold_source = None
+        described = describe(METADATA, post_processor)
+        assert described["image_threshold_source"] == "validation images"
+        assert "pixel_threshold_source" not in described
+
     def test_what_is_unknown_is_left_out(self) -> None:
         described = describe(METADATA | {"pretrained": None, "source": None}, None)
         assert described.keys() == {"backbone", "image_size", "version"}
@@ -151,3 +166,129 @@ def test_precise_modules_stay_precise_in_a_half_precision_file(scores_file: Path
     values = np.ones((2, 64), dtype=np.float32)
     scores = openvino.Core().compile_model(saved, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(values)["scores"]
     np.testing.assert_allclose(scores, Scores()(torch.from_numpy(values)).numpy(), rtol=1e-3)
+
+
+class TestCompression:
+    """Files of another compression are not replaced."""
+
+    @pytest.fixture
+    def path(self, scores_file: Path, tmp_path: Path) -> Path:
+        model = convert_to_openvino(scores_file, {COMPRESSION_KEY: "FP16"})
+        return save_openvino(model, tmp_path / "model.xml", is_half=True)
+
+    def test_the_same(self, path: Path, tmp_path: Path) -> None:
+        check_compression(path, "FP16")
+        check_compression(tmp_path / "other.xml", "INT8")
+
+    def test_another(self, path: Path) -> None:
+        with pytest.raises(ValueError, match="is a model of FP16 compression") as caught:
+            check_compression(path, "INT8")
+        assert str(caught.value) == (
+            f"{path} is a model of FP16 compression, which one of INT8 would replace: give another export_root or "
+            "model_file_name."
+        )
+
+    def test_a_file_that_does_not_tell(self, scores_file: Path, tmp_path: Path) -> None:
+        path = save_openvino(convert_to_openvino(scores_file, {}), tmp_path / "model.xml", is_half=True)
+        with pytest.raises(ValueError, match=r"model\.xml is a model of unknown compression"):
+            check_compression(path, "FP16")
+
+    @pytest.mark.parametrize("name", ["model.xml", "model.bin"])
+    def test_a_file_that_is_no_model(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / name).write_text("something else")
+        with pytest.raises(ValueError, match=rf"{name} is a model of unknown compression"):
+            check_compression(tmp_path / "model.xml", "FP16")
+
+    def test_weights_that_are_missing(self, path: Path) -> None:
+        path.with_suffix(".bin").unlink()
+        with pytest.raises(ValueError, match=r"model\.xml is a model of unknown compression"):
+            check_compression(path, "FP16")
+
+
+OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
+
+STATES = {
+    "not fitted": {},
+    "fitted": {"_image_threshold": 0.4, "_pixel_threshold": 0.3, "image_min": 0.1, "image_max": 0.9}
+    | {"pixel_min": 0.2, "pixel_max": 0.8},
+    "fitted without masks": {
+        "_image_threshold": 0.4,
+        "image_min": 0.1,
+        "image_max": 0.9,
+        "pixel_min": 0.2,
+        "pixel_max": 1,
+    },
+    "thresholds alone": {"_image_threshold": 0.4, "_pixel_threshold": 0.3},
+    "limits alone": {"image_min": 0.1, "image_max": 0.9, "pixel_min": 0.2, "pixel_max": 0.8},
+    "one score": {"_image_threshold": 0.4, "image_min": 0.4, "image_max": 0.4, "pixel_min": 0.4, "pixel_max": 0.4},
+}
+"""What a post-processor has learned."""
+
+
+class Pipeline(torch.nn.Module):
+    """What is around FB-CLIP in an exported graph, with a convolution in its place."""
+
+    def __init__(self, post_processor: PostProcessor, interpolation: InterpolationMode) -> None:
+        super().__init__()
+        resize = Resize((24, 32), interpolation=interpolation, antialias=True)
+        normalize = Normalize(mean=(0.48, 0.45, 0.4), std=(0.26, 0.26, 0.27))
+        self.pre_processor = AntialiasedPreProcessor(Compose([resize, normalize]))
+        self.model = torch.nn.Conv2d(3, 1, 8, padding="same")
+        self.post_processor = post_processor
+
+    def forward(self, images: torch.Tensor) -> InferenceBatch:
+        anomaly_map = self.model(self.pre_processor(images)).sigmoid().squeeze(1)
+        return self.post_processor(InferenceBatch(pred_score=anomaly_map.amax(dim=(-2, -1)), anomaly_map=anomaly_map))
+
+
+def assert_runtimes_agree(pipeline: Pipeline, input_size: tuple[int, int] | None, folder: Path) -> None:
+    """Export a pipeline, and run the file in both runtimes."""
+    path = folder / "model.onnx"
+    images = torch.rand(2, 3, *(input_size or (50, 41)), generator=torch.Generator().manual_seed(0))
+    sides = {} if input_size else {2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    with torch.no_grad():
+        expected = pipeline(images)
+        torch.onnx.export(
+            pipeline,
+            (images,),
+            path,
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            opset_version=18,
+            input_names=["input"],
+            output_names=OUTPUTS,
+            dynamic_shapes=({0: torch.export.Dim("batch")} | sides,),
+        )
+    finish_onnx(path, {})
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    answers = [dict(zip(OUTPUTS, session.run(OUTPUTS, {"input": images.numpy()}), strict=True))]
+    core = openvino.Core()
+    for model in (core.read_model(path), convert_to_openvino(path, {})):
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        assert [output.names for output in compiled.outputs] == [{name} for name in OUTPUTS]
+        result = compiled(images.numpy())
+        answers.append({name: result[name] for name in OUTPUTS})
+    for answer in answers:
+        np.testing.assert_allclose(answer["pred_score"], expected.pred_score, atol=1e-5)
+        np.testing.assert_allclose(answer["anomaly_map"], expected.anomaly_map, atol=1e-5)
+        assert np.array_equal(answer["pred_label"], expected.pred_label)
+        assert (answer["pred_mask"] != expected.pred_mask.numpy()).mean() < 0.01
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_each_output_has_its_own_name_alone(tmp_path: Path, state: str) -> None:
+    torch.manual_seed(0)
+    post_processor = PostProcessor()
+    for name, value in STATES[state].items():
+        getattr(post_processor, name).fill_(value)
+    assert_runtimes_agree(Pipeline(post_processor, InterpolationMode.BICUBIC).eval(), None, tmp_path)
+
+
+@pytest.mark.parametrize("interpolation", [InterpolationMode.BILINEAR, InterpolationMode.BICUBIC])
+@pytest.mark.parametrize("input_size", [(12, 40), (24, 32), (60, 60)])
+def test_both_runtimes_take_a_fixed_size(
+    tmp_path: Path, interpolation: InterpolationMode, input_size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    assert_runtimes_agree(Pipeline(PostProcessor(), interpolation).eval(), input_size, tmp_path)
