@@ -1,8 +1,10 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files that lie beside the repository and are not part of it."""
+"""Files that lie beside the repository and are not part of it, small models, and what tests leave to each other."""
 
+import ctypes
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,36 @@ from support.images import write_mvtec_category
 from support.small import write_adapters, write_backbone
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+SS_DISABLE = 2
+"""Flag of sigaltstack(2): signals are handled on the stack of whoever gets them."""
+
+
+class SignalStack(ctypes.Structure):
+    """Linux's ``stack_t``."""
+
+    _fields_ = (("pointer", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Have signals handled on the usual stack: OpenVINO 2026.4 leaves one that is gone, and the next signal is fatal.
+
+    Each Core that loads the CPU plugin sets a signal stack of its own, and at its end frees it and puts back the one
+    that it had found. When two Cores end in the order in which they began, the second puts back the freed one of the
+    first. The next signal with a handler of Python then ends the process by a segmentation fault. torch's dataloaders
+    set such a handler for SIGCHLD, and so it was where the next child ended. The smallest case::
+
+        first, second = openvino.Core(), openvino.Core()
+        for core in (first, second):
+            core.get_property("CPU", "FULL_DEVICE_NAME")
+        del core, first
+        del second
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        subprocess.run(["true"])
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).sigaltstack(ctypes.byref(SignalStack(flags=SS_DISABLE)), None)
 
 
 @pytest.fixture(scope="session")
