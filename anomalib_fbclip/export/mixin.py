@@ -35,6 +35,10 @@ class ExactExportMixin(ExportMixin):
     def description(self) -> dict[str, str]:
         """Make the model ready for the export, and describe it in strings, by name."""
 
+    @abstractmethod
+    def fit_thresholds(self, datamodule: AnomalibDataModule | None) -> None:
+        """Fit thresholds to the labelled images of a datamodule, unless they were fitted to images before."""
+
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to PyTorch with trained adapters, for inference alone: without gradients, metrics and visualizer.
 
@@ -111,7 +115,8 @@ class ExactExportMixin(ExportMixin):
             compression_type (CompressionType | None, optional): ``FP16`` or ``INT8`` for smaller weights, ``INT8_PTQ``
                 or ``INT8_ACQ`` for computing in 8 bits. Defaults to ``None``.
             datamodule (AnomalibDataModule | None, optional): Images for ``INT8_PTQ`` (its validation images) and
-                ``INT8_ACQ`` (its test images too). Defaults to ``None``.
+                ``INT8_ACQ`` (its test images too). Thresholds are fitted to its labelled validation images if they were
+                not fitted to images before; those of a checkpoint are replaced. Defaults to ``None``.
             metric (Metric | None, optional): What may not drop with ``INT8_ACQ``. ``None``: the F1 score of the images.
                 Defaults to ``None``.
             task (TaskType | None, optional): Not used. Defaults to ``None``.
@@ -136,6 +141,7 @@ class ExactExportMixin(ExportMixin):
         compression = compression_type.name if compression_type else UNCOMPRESSED
         path = Path("weights", "openvino", f"{model_file_name}.xml")
         check_compression(Path(export_root) / path, compression)
+        self.fit_thresholds(datamodule)
         description = self.description() | {COMPRESSION_KEY: compression}
         with TemporaryDirectory() as folder:
             onnx_path = self.to_onnx(folder, model_file_name, input_size, **(onnx_kwargs or {}))

@@ -234,12 +234,41 @@ def test_every_runtime_decides_alike(tmp_path: Path) -> None:
     assert decided == {True, False}
 
 
-def test_an_export_to_openvino_fits_thresholds_to_its_data(tmp_path: Path, model: FBClip) -> None:
+def test_an_export_to_openvino_fits_thresholds_to_its_data(
+    tmp_path: Path, small_backbone: str, small_adapters: Path
+) -> None:
+    """Whether the adapters come from a file or from a checkpoint with thresholds of other images."""
+    write_folder(tmp_path / "other", good=[200, 210], spots=[240])
+    write_folder(tmp_path / "parts", good=[40, 50], spots=[200])
+    engine = make_engine(tmp_path / "before")
+    engine.fit(FBClip(small_backbone, weights=small_adapters), datamodule=make_folder(tmp_path / "other"))
+    checkpoint = next((tmp_path / "before").rglob("*.ckpt"))
+    arguments = {"feature_layers": [4], "views": ["identity"]}
+    told = {}
+    for name, weights in {"file": small_adapters, "checkpoint": None}.items():
+        model = FBClip(small_backbone, weights=weights, **arguments)
+        if weights is None:
+            model.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"], strict=False)
+            model.post_processor.load_checkpoint_config({})
+        path = make_engine(tmp_path / name).export(
+            model, ExportType.OPENVINO, export_root=tmp_path / name, datamodule=make_folder(tmp_path / "parts")
+        )
+        metadata = EdgeInferencer(path).metadata
+        told[name] = {
+            key: value for key, value in metadata.items() if "threshold" in key or key.endswith(("min", "max"))
+        }
+    assert told["checkpoint"] == told["file"]
+    assert told["file"]["image_threshold_source"] == "labels"
+    assert "image_threshold" in told["file"]
+
+
+def test_thresholds_that_were_fitted_stay_in_an_export(tmp_path: Path, model: FBClip) -> None:
+    """Images for quantisation do not change what was tested."""
     write_folder(tmp_path / "parts", good=[40, 50], spots=[200])
     model.fit_thresholds(make_folder(tmp_path / "parts"))
     fitted = model.post_processor.image_threshold.item()
     assert fitted == pytest.approx((50 + 200) / 2 / 255, abs=1e-3)
     write_folder(tmp_path / "calibration", good=[100, 110], spots=[200])
     model.fit_thresholds(make_folder(tmp_path / "calibration"))
-    assert model.post_processor.image_threshold.item() == fitted  # as tested
+    assert model.post_processor.image_threshold.item() == fitted
     assert model.description()["image_threshold"] == repr(fitted)
