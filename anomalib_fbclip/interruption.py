@@ -3,6 +3,7 @@
 
 """What a user sees when a run of the trainer stops: one line, and an exit code that means something."""
 
+import signal
 import sys
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -16,7 +17,6 @@ from .results import is_command_line
 
 STOPPED, INTERRUPTED = 2, 130
 """Exit codes of a command that had to stop, and of one that was interrupted."""
-
 
 EXPECTED = (OSError, ImageError, MaskError, PrecisionError)
 """Errors whose message says all that a user needs."""
@@ -38,6 +38,8 @@ class Interruption(Callback):
         """
         del pl_module
         if isinstance(exception, KeyboardInterrupt) and trainer.state.fn != TrainerFn.FITTING:
+            if trainer.strategy.launcher:
+                trainer.strategy.launcher.kill(signal.SIGTERM)  # the other processes
             raise SystemExit(INTERRUPTED) from None
         checkpoint_error = _check_checkpoint(trainer, exception)
         error = checkpoint_error or exception

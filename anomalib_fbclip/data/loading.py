@@ -41,6 +41,10 @@ from anomalib_fbclip.results import command_line
 from .masks import check_mask
 
 
+READERS = 2
+"""Images that are read at the same time before a prediction: each takes its own memory."""
+
+
 class CheckedDataset(Dataset[ImageItem]):
     """The images of one of anomalib's datasets, read rightly or refused by name.
 
@@ -197,7 +201,7 @@ def find_failures(paths: Sequence[str], minimum_side: int, trainer: Trainer) -> 
         return None
 
     is_quiet = trainer.progress_bar_callback is None or not trainer.is_global_zero
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         reasons = pool.map(find_reason, paths)
         for index, reason in enumerate(
             tqdm(reasons, "Reading photographs", len(paths), leave=False, delay=2, disable=is_quiet)
