@@ -40,7 +40,6 @@ from anomalib_fbclip.results import command_line
 
 from .masks import check_mask
 
-
 READERS = 2
 """Images that are read at the same time before a prediction: each takes its own memory."""
 
