@@ -519,6 +519,7 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
         path = fetch_published(name, get_pretrained_weights_dir() / "fbclip")
         self._load(read_adapters(path), f"Adapter weights '{path}'")
 
+    @torch.compiler.disable
     def _load_published_before_use(self, *args) -> None:
         """Load the published adapters when the model is used outside a trainer."""
         del args
@@ -532,6 +533,7 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
 
     def _prepare_evaluation(self) -> None:
         self._load_published()
+        self.model.forget_text_features()  # a callback may have changed parameters in place
         if not self.source:
             logger.warning("The adapters are untrained (weights=None): scores mean nothing until they are trained.")
 

@@ -6,6 +6,7 @@
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
@@ -125,7 +126,7 @@ class OpenVinoRuntime:
         import openvino
 
         check_openvino(openvino.__version__)
-        core = openvino.Core()
+        core = openvino_core()
         check_device(device, core.available_devices)
         model = read_openvino_model(core, path)
         if not model.inputs:  # what is left of an ONNX file of no bytes
@@ -229,6 +230,14 @@ class OnnxRuntime:
         except Exception as error:  # its errors have nothing else in common
             raise rejected(batch, error) from error
         return Answer(dict(zip(self._output_names, outputs, strict=True)), time.perf_counter() - start)
+
+
+@cache
+def openvino_core() -> "openvino.Core":
+    """Give the process's only Core: several leave a freed signal stack (OpenVINO 2026.4), where a signal is fatal."""
+    import openvino
+
+    return openvino.Core()
 
 
 def check_openvino(version: str) -> None:

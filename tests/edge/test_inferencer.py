@@ -4,6 +4,8 @@
 """Predictions of small graphs, whose results are known, and of the exported fbclip-nano."""
 
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -413,3 +415,22 @@ class TestNano:
     def test_it_answers_as_in_anomalib_on_real_photographs(self, nano: Path, real_data: Path) -> None:
         folders = ("hazelnut/test/colour", "cookie/test/cracked", "magnetic_tile/test/break")
         self.check_parity(nano, [next((real_data / folder).iterdir()) for folder in folders])
+
+
+SIGNAL_AFTER_TWO = """
+import signal, subprocess, sys
+from anomalib_fbclip.edge import EdgeInferencer
+first, second = EdgeInferencer(sys.argv[1]), EdgeInferencer(sys.argv[1])
+del first
+del second
+signal.signal(signal.SIGCHLD, lambda *_: None)
+subprocess.run(["true"], check=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a fault of OpenVINO on Linux")
+def test_a_signal_after_two_inferencers(tmp_path: Path) -> None:
+    """OpenVINO would leave a freed stack for it."""
+    path = write_graph(tmp_path / "model.xml")
+    result = subprocess.run([sys.executable, "-c", SIGNAL_AFTER_TWO, path], check=False)
+    assert result.returncode == 0

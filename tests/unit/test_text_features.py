@@ -200,3 +200,16 @@ def test_in_a_program_of_torch_export_they_are_constants(
         program = torch.export.export(model.model, (images,), strict=is_strict)
     assert len(encoded) == 1
     torch.testing.assert_close(program.module()(images).anomaly_map, expected.anomaly_map, atol=1e-5, rtol=0)
+
+
+@pytest.mark.usefixtures("published_adapters_fit")
+def test_compiled_before_the_published_adapters_are_loaded(
+    small_backbone: str, small_adapters: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anomalib_fbclip.lightning_model.fetch_published", lambda *_: small_adapters)
+    arguments = {"feature_layers": [4], "views": ["identity"]}
+    published = FBClip(small_backbone, weights="mvtec", **arguments).eval()
+    expected = FBClip(small_backbone, weights=small_adapters, **arguments).eval()
+    with torch.no_grad():
+        prediction = torch.compile(published.model, backend="eager")(images)
+        torch.testing.assert_close(prediction.pred_score, expected.model(images).pred_score, atol=1e-5, rtol=0)
