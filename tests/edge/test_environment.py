@@ -100,7 +100,7 @@ def onnx_runtime_machine(tmp_path_factory: pytest.TempPathFactory, wheel: Path) 
 
 
 def check_predictions(machine: Machine, model: Path, photographs: Path, runtime: str) -> None:
-    output = machine.root / f"out of {model.name}"
+    output = machine.root / f"out of {model.parent.name} {model.name}"
     result = machine.run("-c", IMPORTED, model, photographs, "--output", output)
     assert result.returncode == 0, result.stderr
     assert runtime in result.stdout.splitlines()[0]
