@@ -115,8 +115,8 @@ class ExactExportMixin(ExportMixin):
             compression_type (CompressionType | None, optional): ``FP16`` or ``INT8`` for smaller weights, ``INT8_PTQ``
                 or ``INT8_ACQ`` for computing in 8 bits. Defaults to ``None``.
             datamodule (AnomalibDataModule | None, optional): Images for ``INT8_PTQ`` (its validation images) and
-                ``INT8_ACQ`` (its test images too). Thresholds are fitted to its labelled validation images if they were
-                not fitted to images before; those of a checkpoint are replaced. Defaults to ``None``.
+                ``INT8_ACQ`` (its test images too), which may be of other objects. Otherwise thresholds are fitted to
+                its labelled validation images if they were not fitted to images before. Defaults to ``None``.
             metric (Metric | None, optional): What may not drop with ``INT8_ACQ``. ``None``: the F1 score of the images.
                 Defaults to ``None``.
             task (TaskType | None, optional): Not used. Defaults to ``None``.
@@ -135,13 +135,15 @@ class ExactExportMixin(ExportMixin):
         from .openvino_model import COMPRESSION_KEY, UNCOMPRESSED, check_compression, convert_to_openvino, save_openvino
         from .quantization import compress
 
-        if compression_type in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ} and datamodule is None:
+        is_calibrated = compression_type in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}
+        if compression_type and is_calibrated and datamodule is None:
             msg = f"{compression_type.name} needs images: give a datamodule (--data on the command line)."
             raise ValueError(msg)
         compression = compression_type.name if compression_type else UNCOMPRESSED
         path = Path("weights", "openvino", f"{model_file_name}.xml")
         check_compression(Path(export_root) / path, compression)
-        self.fit_thresholds(datamodule)
+        if not is_calibrated:  # images for calibration may be of other objects
+            self.fit_thresholds(datamodule)
         description = self.description() | {COMPRESSION_KEY: compression}
         with TemporaryDirectory() as folder:
             onnx_path = self.to_onnx(folder, model_file_name, input_size, **(onnx_kwargs or {}))

@@ -37,7 +37,12 @@ def compiled(
     parts.prepare_data()
     return {
         compression: openvino.Core().compile_model(
-            model.to_openvino(root, f"model_{index}", compression_type=compression, datamodule=parts),
+            model.to_openvino(
+                root,
+                f"model_{index}",
+                compression_type=compression,
+                datamodule=parts if compression == CompressionType.INT8_PTQ else None,  # others would fit thresholds
+            ),
             "CPU",
             {"INFERENCE_PRECISION_HINT": "f32"},
         )

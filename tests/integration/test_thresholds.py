@@ -263,7 +263,7 @@ def test_an_export_to_openvino_fits_thresholds_to_its_data(
 
 
 def test_thresholds_that_were_fitted_stay_in_an_export(tmp_path: Path, model: FBClip) -> None:
-    """Images for quantisation do not change what was tested."""
+    """Other images do not change what was tested."""
     write_folder(tmp_path / "parts", good=[40, 50], spots=[200])
     model.fit_thresholds(make_folder(tmp_path / "parts"))
     fitted = model.post_processor.image_threshold.item()
