@@ -87,7 +87,8 @@ class TestForgotten:
             optimizer.step()
             after = model.model(images)
             assert not torch.allclose(before.pred_score, after.pred_score, rtol=0, atol=1e-6)
-            assert torch.equal(model.model.text_features(), model.model.encode_text())
+            with torch.no_grad():  # open_clip 3 takes another path with a graph
+                assert torch.equal(model.model.text_features(), model.model.encode_text())
             before = after
 
     def test_when_other_parameters_are_loaded(self, model: FBClip, small_backbone: str, images: torch.Tensor) -> None:
