@@ -19,13 +19,13 @@ This package is imported whenever Python starts, so everything in it is loaded o
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .lightning_model import FBClip
-    from .torch_model import FBClipModel
+    from .modeling.fbclip import FBClipModel
 
     __version__: str
 
 __all__ = ["FBClip", "FBClipModel", "__version__"]
 
-_MODULES = {"FBClip": "lightning_model", "FBClipModel": "torch_model"}
+_MODULES = {"FBClip": "lightning_model", "FBClipModel": "modeling.fbclip"}
 
 
 def __getattr__(name: str) -> object:

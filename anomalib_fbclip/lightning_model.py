@@ -41,29 +41,8 @@ from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import nn
 from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
 
-from .backbone import (
-    ClipBackbone,
-    create_clip,
-    resolve_attention_size,
-    resolve_backbone,
-    resolve_feature_layers,
-    resolve_image_size,
-    resolve_widths,
-    usual_pretrained,
-)
-from .data import AuxiliaryDataModule
-from .disentanglement import VIEWS, create_views
-from .evaluation_run import EvaluationRunMixin
-from .evaluator import RankingMixin
-from .explanation import Explanation, ImageSource, explain, load_image
-from .export import ExactExportMixin, describe
-from .factory import LAYER_WEIGHTS, create_model
-from .loss import FBClipLoss
-from .post_processing import ThresholdPostProcessor
-from .pre_processing import AntialiasedPreProcessor
-from .text_fusion import STRATEGY_WEIGHTS, resolve_strategy_weights
-from .torch_model import FBClipModel
-from .weights import (
+from .callbacks.evaluation_run import EvaluationRunMixin
+from .checkpoints.adapters import (
     Adapters,
     adapter_tensors,
     check_backbone,
@@ -76,6 +55,27 @@ from .weights import (
     resolve_adapters_file,
     save_adapters,
 )
+from .checkpoints.clip_files import create_clip
+from .checkpoints.registry import (
+    default_pretrained,
+    resolve_attention_size,
+    resolve_backbone,
+    resolve_feature_layers,
+    resolve_image_size,
+    resolve_widths,
+)
+from .data import AuxiliaryDataModule
+from .evaluation.evaluator import RankingMixin
+from .export import ExactExportMixin, describe
+from .modeling.build import LAYER_WEIGHTS, create_model
+from .modeling.clip import ClipBackbone
+from .modeling.explanation import Explanation, ImageSource, explain, load_image
+from .modeling.fbclip import FBClipModel
+from .modeling.loss import FBClipLoss
+from .modeling.mvfbe import VIEWS, create_views
+from .modeling.text_fusion import STRATEGY_WEIGHTS, resolve_strategy_weights
+from .processing.post_processing import ThresholdPostProcessor
+from .processing.pre_processing import AntialiasedPreProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +143,7 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
         post_processor (PostProcessor | bool, optional): Post-processor, or whether to use the default. Defaults to
             ``True``.
         evaluator (Evaluator | bool, optional): Evaluator, or whether to use the default, a
-            :class:`~anomalib_fbclip.evaluator.RankingEvaluator`. Defaults to ``True``.
+            :class:`~anomalib_fbclip.evaluation.evaluator.RankingEvaluator`. Defaults to ``True``.
         visualizer (Visualizer | bool, optional): Visualizer, or whether to use the default. Defaults to ``True``.
         backbone_precision (str, optional): Type in which the CLIP's matrices are kept and multiplied, whatever the
             trainer's precision: ``float32``, or ``bfloat16`` or ``float16``, which halve its memory. Defaults to
@@ -220,7 +220,7 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
         self.image_size = input_size
         self.learning_rate = learning_rate
         self.betas = betas
-        self.pretrained = pretrained or usual_pretrained(self.backbone_name)
+        self.pretrained = pretrained or default_pretrained(self.backbone_name)
         if self.pretrained is None:
             logger.warning(
                 "open_clip has no weights for backbone %s: its CLIP is random. Give a file of weights as 'pretrained'.",

@@ -17,7 +17,7 @@ from anomalib.models import FBClip
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from anomalib_fbclip.procedural import CATEGORIES, draw_sample
+from anomalib_fbclip.data.procedural import CATEGORIES, draw_sample
 
 PICTURE = Path(__file__).parent / "images" / "heatmaps.jpg"
 SHOWN = (("leather", "cut"), ("leather", "burn"), ("knitted_fabric", "thread"), ("gear", "burn"))

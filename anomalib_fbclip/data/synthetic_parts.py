@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 from torchvision.transforms.v2 import Transform
 
-from anomalib_fbclip.procedural import (
+from .procedural import (
     CATEGORIES,
     HELD_OUT_CATEGORIES,
     TRAINING_CATEGORIES,
@@ -27,7 +27,7 @@ from anomalib_fbclip.procedural import (
     VERSION,
     draw_sample,
 )
-from anomalib_fbclip.procedural.fields import stream
+from .procedural.fields import stream
 
 SETTINGS_FILE = "dataset.json"
 """File in a category's folder that says how its images were drawn."""
@@ -44,7 +44,7 @@ class SyntheticParts(MVTecAD):
     Args:
         root (Path | str | None, optional): Folder of the dataset.
             Defaults to ``None``: ``SyntheticParts`` in anomalib's folder of datasets.
-        category (str, optional): Category, a key of ``anomalib_fbclip.procedural.CATEGORIES``.
+        category (str, optional): Category, a key of ``anomalib_fbclip.data.procedural.CATEGORIES``.
             Defaults to ``"gear"``.
         train_batch_size (int, optional): Batch size of the training data.
             Defaults to ``32``.

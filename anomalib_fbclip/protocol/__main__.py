@@ -23,9 +23,9 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from rich.console import Console
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.backbone import resolve_backbone
-from anomalib_fbclip.files import replace_file
-from anomalib_fbclip.weights import resolve_adapters_file
+from anomalib_fbclip.checkpoints.adapters import resolve_adapters_file
+from anomalib_fbclip.checkpoints.registry import resolve_backbone
+from anomalib_fbclip.checkpoints.safetensors_files import replace_file
 
 from .categories import find_categories, name_dataset
 from .errors import ProtocolError

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from anomalib_fbclip.files import replace_file
+from anomalib_fbclip.checkpoints.safetensors_files import replace_file
 
 from .errors import ProtocolError
 

@@ -16,7 +16,7 @@ from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import SyntheticParts
-from anomalib_fbclip.nano.evaluate import Accuracy, LabelledImage, draw_unseen_categories, list_images, read_input
+from anomalib_fbclip.training.evaluate import Accuracy, LabelledImage, draw_unseen_categories, list_images, read_input
 
 COMPRESSIONS = (None, CompressionType.INT8, CompressionType.INT8_PTQ)
 

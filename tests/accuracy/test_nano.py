@@ -3,7 +3,8 @@
 
 """fbclip-nano finds defects that it has never seen: a change that makes it worse fails here.
 
-The limits lie below what ``anomalib_fbclip/nano/MODEL_CARD.md`` reports, by what the choice of images alone makes out.
+The limits lie below what ``anomalib_fbclip/bundled/MODEL_CARD.md`` reports, by what the choice of images alone makes
+out.
 """
 
 from pathlib import Path
@@ -13,8 +14,8 @@ import torch
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import SyntheticParts
-from anomalib_fbclip.nano.evaluate import evaluate, list_images
-from anomalib_fbclip.procedural import HELD_OUT_CATEGORIES
+from anomalib_fbclip.data.procedural import HELD_OUT_CATEGORIES
+from anomalib_fbclip.training.evaluate import evaluate, list_images
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ import torch
 from jsonargparse import auto_cli
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.nano import NAME
-from anomalib_fbclip.nano.evaluate import list_images, read_input
+from anomalib_fbclip.bundled import NAME
+from anomalib_fbclip.training.evaluate import list_images, read_input
 
 BATCH = 32
 

@@ -14,7 +14,7 @@ from anomalib.pipelines.benchmark.job import BenchmarkJob
 from anomalib.pipelines.components.utils import get_iterator_from_grid_dict
 from PIL import Image
 
-from anomalib_fbclip.comparison import find_tables, main, read_tables, summarize
+from anomalib_fbclip.protocol.comparison import find_tables, main, read_tables, summarize
 from support.command_line import CONFIGS
 
 FBCLIP = """\

@@ -16,8 +16,8 @@ from anomalib.data import MVTecAD
 from PIL import Image
 
 from anomalib_fbclip.data import AuxiliaryDataModule, synthetic_parts
+from anomalib_fbclip.data.procedural import CATEGORIES, HELD_OUT_CATEGORIES, VERSION, draw_sample
 from anomalib_fbclip.data.synthetic_parts import SyntheticParts
-from anomalib_fbclip.procedural import CATEGORIES, HELD_OUT_CATEGORIES, VERSION, draw_sample
 
 SMALL = {"image_size": 48, "train_images": 3, "test_images": 6, "num_workers": 0}
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.disentanglement import VIEWS
-from anomalib_fbclip.text_fusion import GlobalStrategy, TextFusion
+from anomalib_fbclip.modeling.mvfbe import VIEWS
+from anomalib_fbclip.modeling.text_fusion import GlobalStrategy, TextFusion
 
 PAGE = Path(__file__).parents[2] / "docs" / "extending.md"
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.disentanglement import create_views
-from anomalib_fbclip.factory import create_model
+from anomalib_fbclip.checkpoints.adapters import adapter_tensors, load_adapters, read_adapters
 from anomalib_fbclip.lightning_model import FBClip as LightningFBClip
-from anomalib_fbclip.text_fusion import STRATEGY_WEIGHTS
-from anomalib_fbclip.weights import adapter_tensors, load_adapters, read_adapters
+from anomalib_fbclip.modeling.build import create_model
+from anomalib_fbclip.modeling.mvfbe import create_views
+from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS
 from support.golden import Golden, save_as_numpy_1
 
 LAYERS = range(5)

@@ -28,7 +28,7 @@ from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import SyntheticParts
 from anomalib_fbclip.export.onnx_file import PRECISE_PREFIX
 from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
-from anomalib_fbclip.pre_processing import AntialiasedPreProcessor
+from anomalib_fbclip.processing.pre_processing import AntialiasedPreProcessor
 from support.command_line import anomalib, run
 
 SIZES = {"larger": (576, 768), "long": (1260, 500), "smaller": (90, 70)}

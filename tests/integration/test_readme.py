@@ -28,7 +28,7 @@ from anomalib import models as anomalib_models
 from anomalib.pipelines import Benchmark
 from PIL import Image
 
-from anomalib_fbclip.procedural import CATEGORIES, draw_sample
+from anomalib_fbclip.data.procedural import CATEGORIES, draw_sample
 from layouts import write_category
 from support import command_server
 from support.command_line import CONFIGS, NO_NETWORK
@@ -99,7 +99,7 @@ def with_nano(arguments: list[str]) -> list[str]:
     """Have a command take fbclip-nano for the paper's model."""
     if "-c" in arguments:
         return [*arguments[:-1], re.sub(r"\bFBClip\(", "FBClip(backbone='fbclip-nano', ", arguments[-1])]
-    if arguments[1] == "benchmark" or "anomalib_fbclip.comparison" in arguments:
+    if arguments[1] == "benchmark" or "anomalib_fbclip.protocol.comparison" in arguments:
         return arguments  # their models are in their files, which are changed
     name = "--model.init_args.backbone" if "--config" in arguments else "--model.backbone"
     return [*arguments, name, "fbclip-nano"]
@@ -107,7 +107,7 @@ def with_nano(arguments: list[str]) -> list[str]:
 
 def shortened(arguments: list[str]) -> list[str]:
     """Have a command make a few steps."""
-    if "anomalib_fbclip.nano.train" in arguments:
+    if "anomalib_fbclip.training.bundled" in arguments:
         return [*arguments, "--cycles", "[2]", "--batch_size", "4", "--adapter_images", "8", "--adapter_epochs", "1"]
     return [
         *arguments,
@@ -308,7 +308,7 @@ def test_answer_is_as_it_stands_there(reader: Reader) -> None:
 def test_protocol_and_comparison(reader: Reader) -> None:
     assert "2 of 2 categories" in reader.read(index_of("anomalib_fbclip.protocol"))
     assert (reader.folder / "results/protocol/MVTecAD.md").is_file()
-    assert "FBClip (fbclip-nano)" in reader.read(index_of("anomalib_fbclip.comparison"))
+    assert "FBClip (fbclip-nano)" in reader.read(index_of("anomalib_fbclip.protocol.comparison"))
     assert (reader.folder / "results/comparison.png").is_file()
 
 

@@ -24,7 +24,7 @@ from anomalib_fbclip import FBClip
 from anomalib_fbclip.contract import regions
 from anomalib_fbclip.data import SyntheticParts
 from anomalib_fbclip.edge import EdgeInferencer
-from anomalib_fbclip.post_processing import ThresholdPostProcessor, match_verdict
+from anomalib_fbclip.processing.post_processing import ThresholdPostProcessor, match_verdict
 from support.brightness import judge_by_brightness, make_folder, write_folder, write_image
 
 

@@ -10,19 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from anomalib_fbclip.nano import images as images_module
-from anomalib_fbclip.nano.images import BACKGROUND, DEFECT, OBJECT, SCALES, draw_training_image
-from anomalib_fbclip.nano.photographs import (
-    TRAINING_PHOTOGRAPHS,
-    VALIDATION_PHOTOGRAPHS,
-    Photograph,
-    PhotographsUnavailableError,
-    photographed_surface,
-    read_photograph,
-)
-from anomalib_fbclip.nano.pretraining import TrainingImages
-from anomalib_fbclip.nano.shapes import MOST_LAYERS, draw_shape
-from anomalib_fbclip.procedural import (
+from anomalib_fbclip.bundled import images as images_module
+from anomalib_fbclip.data.procedural import (
     HELD_OUT_DEFECTS,
     HELD_OUT_MATERIALS,
     HELD_OUT_OBJECTS,
@@ -30,7 +19,18 @@ from anomalib_fbclip.procedural import (
     VALIDATION_MATERIALS,
     VALIDATION_OBJECTS,
 )
-from anomalib_fbclip.procedural.outlines import Pose
+from anomalib_fbclip.data.procedural.outlines import Pose
+from anomalib_fbclip.training.images import BACKGROUND, DEFECT, OBJECT, SCALES, draw_training_image
+from anomalib_fbclip.training.photographs import (
+    TRAINING_PHOTOGRAPHS,
+    VALIDATION_PHOTOGRAPHS,
+    Photograph,
+    PhotographsUnavailableError,
+    photographed_surface,
+    read_photograph,
+)
+from anomalib_fbclip.training.pretraining import TrainingImages
+from anomalib_fbclip.training.shapes import MOST_LAYERS, draw_shape
 
 SIZE = 64
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_fbclip.backbone import resolve_backbone
-from anomalib_fbclip.nano import NAME
-from anomalib_fbclip.nano.images import BACKGROUND, DEFECT, OBJECT
-from anomalib_fbclip.nano.muon import Muon, orthogonalize
-from anomalib_fbclip.nano.pretraining import (
+from anomalib_fbclip.bundled import NAME
+from anomalib_fbclip.checkpoints.registry import resolve_backbone
+from anomalib_fbclip.modeling.prompt_learner import STATES
+from anomalib_fbclip.training.images import BACKGROUND, DEFECT, OBJECT
+from anomalib_fbclip.training.muon import Muon, orthogonalize
+from anomalib_fbclip.training.pretraining import (
     AMBIGUOUS,
     Pretraining,
     TrainingImages,
@@ -25,7 +26,6 @@ from anomalib_fbclip.nano.pretraining import (
     state_loss,
     whitening,
 )
-from anomalib_fbclip.prompt_learner import STATES
 
 
 @pytest.fixture(autouse=True)

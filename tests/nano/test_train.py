@@ -15,9 +15,9 @@ import torch
 from safetensors import safe_open
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.backbone import resolve_backbone
-from anomalib_fbclip.nano.train import continue_from
-from anomalib_fbclip.nano.weights import TEMPERATURE, VOCABULARY, read_clip
+from anomalib_fbclip.checkpoints.compact_clip import TEMPERATURE, VOCABULARY, read_clip
+from anomalib_fbclip.checkpoints.registry import resolve_backbone
+from anomalib_fbclip.training.bundled import continue_from
 from support.command_line import run
 
 
@@ -26,7 +26,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("train")
     result = run(
         folder,
-        *(sys.executable, "-m", "anomalib_fbclip.nano.train", "--output", "nano", "--batch_size", "4"),
+        *(sys.executable, "-m", "anomalib_fbclip.training.bundled", "--output", "nano", "--batch_size", "4"),
         *("--cycles", "[3, 2]", "--adapter_images", "12", "--adapter_epochs", "1"),
     )
     assert result.returncode == 0, result.stderr
@@ -79,7 +79,7 @@ def test_every_mask_has_its_image(trained: Path) -> None:
 
 
 def test_help_explains_every_argument(tmp_path: Path) -> None:
-    result = run(tmp_path, sys.executable, "-m", "anomalib_fbclip.nano.train", "--help")
+    result = run(tmp_path, sys.executable, "-m", "anomalib_fbclip.training.bundled", "--help")
     assert result.returncode == 0, result.stderr
     for words in ("Folder for the weights", "Steps of the CLIP's pre-training, for each cycle", "Seed of everything"):
         assert words in " ".join(result.stdout.split())

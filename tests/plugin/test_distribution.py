@@ -12,7 +12,7 @@ import pytest
 from environments import REPOSITORY, Environment, Requirement
 
 NANO = {
-    f"anomalib_fbclip/nano/{name}"
+    f"anomalib_fbclip/bundled/{name}"
     for name in ("fbclip-nano.json", "clip.safetensors", "adapters.safetensors", "MODEL_CARD.md")
 }
 

@@ -69,7 +69,7 @@ def test_names_are_there_whatever_is_imported_first(installed_wheel: Environment
         "anomalib.engine",
         "anomalib_fbclip.data",
         "anomalib_fbclip.lightning_model",
-        "anomalib_fbclip.torch_model",
+        "anomalib_fbclip.modeling.fbclip",
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from anomalib_fbclip.procedural import (
+from anomalib_fbclip.data.procedural import (
     CATEGORIES,
     DEFECTS,
     MATERIALS,
@@ -24,8 +24,8 @@ from anomalib_fbclip.procedural import (
     draw_sample,
     draw_training_sample,
 )
-from anomalib_fbclip.procedural import sample as sample_module
-from anomalib_fbclip.procedural.sample import MINIMUM_AREA, MINIMUM_CONTRAST, VISIBLE_DIFFERENCE
+from anomalib_fbclip.data.procedural import sample as sample_module
+from anomalib_fbclip.data.procedural.sample import MINIMUM_AREA, MINIMUM_CONTRAST, VISIBLE_DIFFERENCE
 
 SIZE = 64
 SEEDS = st.integers(0, 2**63 - 1)
@@ -39,7 +39,7 @@ PRODUCTS = st.builds(
 
 HASH = """
 import hashlib, sys
-from anomalib_fbclip.procedural import draw_training_sample
+from anomalib_fbclip.data.procedural import draw_training_sample
 digest = hashlib.sha256()
 for seed in map(int, sys.argv[1:]):
     sample = draw_training_sample(seed, 64)

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from anomalib_fbclip.procedural import (
+from anomalib_fbclip.data.procedural import (
     DEFECTS,
     HELD_OUT_CATEGORIES,
     HELD_OUT_DEFECTS,
@@ -115,7 +115,7 @@ class TestCaptions:
 
 def test_needs_neither_torch_nor_anomalib():
     code = (
-        "import sys, anomalib_fbclip.procedural as procedural; procedural.draw_training_sample(1, 32); "
+        "import sys, anomalib_fbclip.data.procedural as procedural; procedural.draw_training_sample(1, 32); "
         "print([name for name in ('torch', 'anomalib', 'scipy', 'cv2') if name in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_fbclip.alignment import SemanticConsistency, TextAlignment
-from anomalib_fbclip.anomaly_map import AnomalyMapGenerator
-from anomalib_fbclip.loss import FBClipLoss, dice_loss, focal_loss
+from anomalib_fbclip.modeling.alignment import SemanticConsistency, TextAlignment
+from anomalib_fbclip.modeling.anomaly_map import AnomalyMapGenerator
+from anomalib_fbclip.modeling.loss import FBClipLoss, dice_loss, focal_loss
 from support import oracle
 
 seeds = st.integers(0, 2**32 - 1)

@@ -15,14 +15,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from anomalib_fbclip.backbone import (
-    ClipBackbone,
-    create_clip,
+from anomalib_fbclip.checkpoints.clip_files import create_clip
+from anomalib_fbclip.checkpoints.registry import (
+    default_pretrained,
     resolve_backbone,
     resolve_feature_layers,
     resolve_image_size,
-    usual_pretrained,
 )
+from anomalib_fbclip.modeling.clip import ClipBackbone
 from support.small import CONFIG, write_backbone
 
 
@@ -108,9 +108,9 @@ def test_unusable_feature_layers(name: str, layers: list[int]) -> None:
 
 
 def test_usual_weights(name: str) -> None:
-    assert usual_pretrained("ViT-L-14-336") == "openai"
-    assert usual_pretrained("ViT-H-14") == "laion2b_s32b_b79k"
-    assert usual_pretrained(name) is None
+    assert default_pretrained("ViT-L-14-336") == "openai"
+    assert default_pretrained("ViT-H-14") == "laion2b_s32b_b79k"
+    assert default_pretrained(name) is None
 
 
 def test_random_weights_are_always_the_same(name: str) -> None:
@@ -224,7 +224,7 @@ def test_weights_of_a_tag_are_fetched_once(
     torch.save(state, folder / "weights.pt")
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, {"published": {"url": f"{address}/weights.pt"}})
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert usual_pretrained(name) == "published"
+    assert default_pretrained(name) == "published"
     fetched = create_clip(name, "published").state_dict()
     assert all(torch.equal(fetched[key], state[key]) for key in state)
     (folder / "weights.pt").unlink()

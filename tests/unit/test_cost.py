@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701
 from torch.utils.flop_counter import FlopCounterMode
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.disentanglement import SemanticView, SpatialView
-from anomalib_fbclip.disentanglement.views import ROWS_AT_ONCE
+from anomalib_fbclip.modeling.mvfbe import SemanticView, SpatialView
+from anomalib_fbclip.modeling.mvfbe.views import ROWS_AT_ONCE
 
 GRID = (12, 12)
 PATCHES = 144

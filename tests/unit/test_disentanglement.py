@@ -8,7 +8,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from anomalib_fbclip.disentanglement import (
+from anomalib_fbclip.modeling.mvfbe import (
     AttentionSize,
     BackgroundSuppression,
     ForegroundBackgroundAttention,

@@ -16,7 +16,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from anomalib_fbclip.evaluator import (
+from anomalib_fbclip.evaluation.evaluator import (
     BINS,
     ImageAUPR,
     ImageAUROC,

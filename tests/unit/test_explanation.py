@@ -12,7 +12,7 @@ from PIL import Image
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.contract.errors import ImageError
-from anomalib_fbclip.explanation import Explanation, load_image
+from anomalib_fbclip.modeling.explanation import Explanation, load_image
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from anomalib_fbclip.export import describe
 from anomalib_fbclip.export.onnx_file import SCOPES_KEY, finish_onnx
 from anomalib_fbclip.export.openvino_model import COMPRESSION_KEY, check_compression, convert_to_openvino, save_openvino
 from anomalib_fbclip.export.staging import write_staged
-from anomalib_fbclip.pre_processing import AntialiasedPreProcessor
+from anomalib_fbclip.processing.pre_processing import AntialiasedPreProcessor
 
 METADATA = {
     "backbone": "fbclip-nano",

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 from anomalib import LearningType
-from anomalib.data import ImageBatch, InferenceBatch
+from anomalib.data import ImageBatch
 from anomalib.models import get_model
 from omegaconf import OmegaConf
 
-from anomalib_fbclip import FBClip, weights
+from anomalib_fbclip import FBClip
+from anomalib_fbclip.checkpoints import adapters as weights
 from anomalib_fbclip.lightning_model import canonical_name
+from anomalib_fbclip.modeling.fbclip import Prediction
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def images() -> torch.Tensor:
 
 def test_ready_after_construction(model: FBClip, images: torch.Tensor) -> None:
     predictions = model.model(images)
-    assert isinstance(predictions, InferenceBatch)
+    assert isinstance(predictions, Prediction)
     assert predictions.pred_score.shape == (2,)
     assert predictions.anomaly_map.shape == (2, 56, 56)
     for values in (predictions.pred_score, predictions.anomaly_map):

@@ -17,11 +17,13 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from anomalib_fbclip import FBClip, FBClipModel, nano
-from anomalib_fbclip.backbone import ClipBackbone, create_clip, resolve_backbone, resolve_image_size, usual_pretrained
-from anomalib_fbclip.nano.weights import TOKEN_IDS, TOKEN_ROWS, VOCABULARY, read_clip, save_clip
-from anomalib_fbclip.prompt_learner import CONTEXT_LENGTH, tokenize_states
-from anomalib_fbclip.weights import adapter_tensors, read_adapters
+from anomalib_fbclip import FBClip, FBClipModel, bundled
+from anomalib_fbclip.checkpoints.adapters import adapter_tensors, read_adapters
+from anomalib_fbclip.checkpoints.clip_files import create_clip
+from anomalib_fbclip.checkpoints.compact_clip import TOKEN_IDS, TOKEN_ROWS, VOCABULARY, read_clip, save_clip
+from anomalib_fbclip.checkpoints.registry import default_pretrained, resolve_backbone, resolve_image_size
+from anomalib_fbclip.modeling.clip import ClipBackbone
+from anomalib_fbclip.modeling.prompt_learner import CONTEXT_LENGTH, tokenize_states
 from support.small import write_backbone
 
 VOCABULARY_SIZE = 49408
@@ -34,7 +36,7 @@ def small_clip(small_backbone: str) -> open_clip.CLIP:
 
 @pytest.fixture
 def nano_clip() -> open_clip.CLIP:
-    return create_clip(resolve_backbone(nano.NAME), nano.TAG)
+    return create_clip(resolve_backbone(bundled.NAME), bundled.TAG)
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +70,9 @@ class TestFilesOfClips:
             assert torch.equal(tensor, expected[name].half().float()), name
 
     def test_what_was_read_is_saved_unchanged(self, nano_clip: open_clip.CLIP, tmp_path: Path) -> None:
-        ids = load_file(nano.CLIP_FILE)[TOKEN_IDS].tolist()
+        ids = load_file(bundled.CLIP_FILE)[TOKEN_IDS].tolist()
         save_clip(nano_clip, ids, tmp_path / "again.safetensors")
-        again, packaged = read_clip(tmp_path / "again.safetensors"), read_clip(nano.CLIP_FILE)
+        again, packaged = read_clip(tmp_path / "again.safetensors"), read_clip(bundled.CLIP_FILE)
         assert again.keys() == packaged.keys()
         assert all(torch.equal(again[name], packaged[name]) for name in again)
 
@@ -110,7 +112,7 @@ class TestFilesOfClips:
             read_clip(path)
         assert "\n" not in str(caught.value)
         with pytest.raises(ValueError, match="can't be read"):
-            FBClip(backbone=nano.NAME, pretrained=path, weights=None)
+            FBClip(backbone=bundled.NAME, pretrained=path, weights=None)
 
     def test_unreadable(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"none.safetensors' can't be read"):
@@ -124,7 +126,7 @@ class TestFilesOfClips:
         with pytest.raises(
             ValueError, match=r"for backbone fbclip-nano does not fit this model\. missing: .*resblocks"
         ):
-            create_clip(resolve_backbone(nano.NAME), str(tmp_path / "clip.safetensors"))
+            create_clip(resolve_backbone(bundled.NAME), str(tmp_path / "clip.safetensors"))
 
     def test_as_pretrained_weights_of_any_backbone(
         self,
@@ -139,30 +141,30 @@ class TestFilesOfClips:
 
 class TestBackbone:
     def test_it_is_found_by_its_name(self) -> None:
-        assert resolve_backbone(nano.NAME) == resolve_backbone(nano.NAME) == resolve_backbone(nano.CONFIG_FILE)
-        assert resolve_image_size(nano.NAME, None) == (128, 128)
-        assert usual_pretrained(nano.NAME) == "procedural"
+        assert resolve_backbone(bundled.NAME) == resolve_backbone(bundled.NAME) == resolve_backbone(bundled.CONFIG_FILE)
+        assert resolve_image_size(bundled.NAME, None) == (128, 128)
+        assert default_pretrained(bundled.NAME) == "procedural"
 
     def test_its_name_is_taken(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="name of another open_clip model, 'fbclip-nano'"):
-            resolve_backbone(write_backbone(tmp_path, nano.NAME))
+            resolve_backbone(write_backbone(tmp_path, bundled.NAME))
 
     def test_its_weights_are_those_of_the_package(self, nano_clip: open_clip.CLIP) -> None:
         state = nano_clip.state_dict()
-        packaged = read_clip(nano.CLIP_FILE)
+        packaged = read_clip(bundled.CLIP_FILE)
         assert state.keys() - packaged.keys() == {"logit_scale"}
         assert all(torch.equal(tensor, state[name]) for name, tensor in packaged.items())
 
     def test_unknown_weights(self) -> None:
         message = r"'openai' are neither a file nor one of the tags of fbclip-nano: \['procedural'\]"
         with pytest.raises(ValueError, match=message):
-            FBClip(backbone=nano.NAME, pretrained="openai", weights=None)
+            FBClip(backbone=bundled.NAME, pretrained="openai", weights=None)
 
     def test_the_words_of_the_states_are_in_its_vocabulary(self, nano_clip: open_clip.CLIP) -> None:
         """And the padding, which the text tower sees too. The learned context takes the placeholders' places."""
-        token_ids = tokenize_states(open_clip.get_tokenizer(nano.NAME))
+        token_ids = tokenize_states(open_clip.get_tokenizer(bundled.NAME))
         read = torch.cat([token_ids[:, :1], token_ids[:, 1 + CONTEXT_LENGTH :]], dim=1).unique()
-        assert set(read.tolist()) <= set(load_file(nano.CLIP_FILE)[TOKEN_IDS].tolist())
+        assert set(read.tolist()) <= set(load_file(bundled.CLIP_FILE)[TOKEN_IDS].tolist())
         assert nano_clip.token_embedding.weight[read].any(dim=1).all()
 
 
@@ -183,10 +185,10 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_no_network")
 class TestModel:
     def test_the_defaults_find_what_comes_with_the_package(self, caplog: pytest.LogCaptureFixture) -> None:
-        model = FBClip(backbone=nano.NAME)
+        model = FBClip(backbone=bundled.NAME)
         assert model.pretrained == "procedural"
-        assert torch.equal(model.model.backbone.visual.proj, read_clip(nano.CLIP_FILE)["visual.proj"])
-        packaged = read_adapters(nano.ADAPTERS_FILE)
+        assert torch.equal(model.model.backbone.visual.proj, read_clip(bundled.CLIP_FILE)["visual.proj"])
+        packaged = read_adapters(bundled.ADAPTERS_FILE)
         adapters = adapter_tensors(model.model)
         assert adapters.keys() == packaged.tensors.keys()
         assert all(torch.equal(tensor, packaged.tensors[name]) for name, tensor in adapters.items())
@@ -194,20 +196,20 @@ class TestModel:
         assert not [record for record in warnings if record.name.startswith("anomalib_fbclip")]
 
     def test_it_is_zero_shot(self) -> None:
-        model = FBClip(backbone=nano.NAME)
+        model = FBClip(backbone=bundled.NAME)
         assert model.source == "procedural images"
         assert model.learning_type == LearningType.ZERO_SHOT
 
     def test_it_goes_through_the_same_classes(self) -> None:
-        model = FBClip(backbone=nano.NAME).model
+        model = FBClip(backbone=bundled.NAME).model
         assert type(model) is FBClipModel
         assert type(model.backbone) is ClipBackbone
 
     def test_the_same_numbers_every_time(self, images: torch.Tensor) -> None:
         torch.manual_seed(1)
-        first = FBClip(backbone=nano.NAME).model(images)
+        first = FBClip(backbone=bundled.NAME).model(images)
         torch.manual_seed(2)
-        second = FBClip(backbone=nano.NAME).model(images)
+        second = FBClip(backbone=bundled.NAME).model(images)
         assert torch.equal(first.pred_score, second.pred_score)
         assert torch.equal(first.anomaly_map, second.anomaly_map)
         assert first.anomaly_map.shape == (2, 128, 128)
@@ -217,7 +219,7 @@ class TestModel:
         monkeypatch.delattr("anomalib_fbclip.lightning_model.create_clip")
         message = "fit backbone ViT-L-14-336 only, not 'fbclip-nano': set 'weights' to 'auto' for those that come with"
         with pytest.raises(ValueError, match=message) as caught:
-            FBClip(backbone=nano.NAME, weights=weights)
+            FBClip(backbone=bundled.NAME, weights=weights)
         assert "\n" not in str(caught.value)
 
     def test_its_adapters_fit_no_other_weights(self, nano_clip: open_clip.CLIP, tmp_path: Path) -> None:
@@ -228,13 +230,13 @@ class TestModel:
         with pytest.raises(
             ValueError, match=r"'auto' holds adapters that were trained on other weights .*'procedural'"
         ):
-            FBClip(backbone=nano.NAME, pretrained=path)
-        retrained = FBClip(backbone=nano.NAME, pretrained=path, weights=None)
+            FBClip(backbone=bundled.NAME, pretrained=path)
+        retrained = FBClip(backbone=bundled.NAME, pretrained=path, weights=None)
         assert torch.equal(retrained.model.backbone.visual.class_embedding, read_clip(path)["visual.class_embedding"])
 
     def test_adapters_name_no_path(self, tmp_path: Path) -> None:
-        FBClip(backbone=nano.NAME).save_adapters(tmp_path / "adapters.safetensors")
-        for path in (nano.ADAPTERS_FILE, tmp_path / "adapters.safetensors"):
+        FBClip(backbone=bundled.NAME).save_adapters(tmp_path / "adapters.safetensors")
+        for path in (bundled.ADAPTERS_FILE, tmp_path / "adapters.safetensors"):
             assert "/" not in json.dumps(read_adapters(path).metadata)
-        with safe_open(nano.CLIP_FILE, "pt") as file:
+        with safe_open(bundled.CLIP_FILE, "pt") as file:
             assert "/" not in json.dumps(file.metadata())

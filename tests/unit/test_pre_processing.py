@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Normalize, Resize
 
-from anomalib_fbclip.pre_processing import (
+from anomalib_fbclip.processing.pre_processing import (
     AntialiasedPreProcessor,
     AntialiasedResize,
     cubic,

@@ -8,8 +8,8 @@ import torch
 from anomalib.engine import Engine
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.callbacks.precision_check import check_precision
 from anomalib_fbclip.data import SyntheticParts
-from anomalib_fbclip.precision import check_precision
 
 REFUSED = {"16-true": "16-mixed", "bf16-true": "bf16-mixed", "64-true": "32-true"}
 """Precisions of the trainer that can't be used, and what the message says to take."""

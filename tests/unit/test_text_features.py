@@ -15,7 +15,7 @@ from anomalib.engine import Engine
 from torchvision.tv_tensors import Image as TVImage
 
 from anomalib_fbclip import FBClip, FBClipModel
-from anomalib_fbclip.prompt_learner import PromptLearner
+from anomalib_fbclip.modeling.prompt_learner import PromptLearner
 from support.images import write_mvtec_category
 
 GRAD_MODES = {"grad": nullcontext, "no_grad": torch.no_grad, "inference_mode": torch.inference_mode}

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.weights import (
+from anomalib_fbclip.checkpoints.adapters import (
     PUBLISHED,
     WeightsUnavailableError,
     adapter_tensors,
@@ -125,7 +125,7 @@ def test_saving_keeps_what_stood_there_when_it_fails(
         file.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("anomalib_fbclip.files.save_file", no_space)
+    monkeypatch.setattr("anomalib_fbclip.checkpoints.safetensors_files.save_file", no_space)
     with pytest.raises(OSError, match="No space left"):
         model.save_adapters(path)
     assert path.read_text() == "the old file"

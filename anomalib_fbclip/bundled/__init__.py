@@ -1,0 +1,24 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""fbclip-nano: a small CLIP and adapters that come with the package, trained on procedural images.
+
+:mod:`anomalib_fbclip.training.bundled` trains both again; ``MODEL_CARD.md`` says from what, and how well they do.
+"""
+
+from pathlib import Path
+
+NAME = "fbclip-nano"
+"""Name of the backbone."""
+
+TAG = "procedural"
+"""Name of the backbone's weights, in the manner of open_clip's tags."""
+
+CONFIG_FILE = Path(__file__).with_name(f"{NAME}.json")
+"""The backbone's open_clip model config."""
+
+CLIP_FILE = Path(__file__).with_name("clip.safetensors")
+"""Weights of the frozen CLIP."""
+
+ADAPTERS_FILE = Path(__file__).with_name("adapters.safetensors")
+"""Trained adapters, a file of :meth:`FBClip.save_adapters`."""

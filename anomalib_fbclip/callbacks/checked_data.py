@@ -1,0 +1,278 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What stands between anomalib's dataloaders and the model: every image is readable, right and counted once.
+
+anomalib's datasets read images themselves. They take values of more than 8 bits for white, name no file that can't be
+read, and take every value of a mask above 0 for a defect. On several processes, images are repeated to fill batches.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from os.path import commonpath
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import torch
+from anomalib import TaskType
+from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageItem, PredictDataset
+from anomalib.data.utils import LabelName
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from lightning_utilities.core.apply_func import apply_to_collection
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
+from torchvision.transforms.v2.functional import to_dtype, to_image
+from tqdm.auto import tqdm
+
+from anomalib_fbclip.contract.errors import ImageError
+from anomalib_fbclip.contract.photographs import (
+    DECODING_ERRORS,
+    check_size,
+    describe_pages,
+    describe_skipped,
+    needs_own_reading,
+    read_photograph,
+)
+from anomalib_fbclip.contract.records import printable
+from anomalib_fbclip.data.masks import check_mask
+
+from .results import command_line
+
+READERS = 2
+"""Images that are read at the same time before a prediction: each takes its own memory."""
+
+
+class CheckedDataset(Dataset[ImageItem]):
+    """The images of one of anomalib's datasets, read rightly or refused by name.
+
+    Args:
+        dataset (AnomalibDataset | PredictDataset): The dataset.
+        minimum_side (int): Pixels that both sides of an image need.
+        indices (Sequence[int]): The images that are taken.
+    """
+
+    def __init__(self, dataset: AnomalibDataset | PredictDataset, minimum_side: int, indices: Sequence[int]) -> None:
+        self.dataset = dataset
+        self.minimum_side = minimum_side
+        self.indices = indices
+        self.paths = image_paths(dataset)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> ImageItem:
+        """Read an image.
+
+        Args:
+            position (int): Its position among those that are taken.
+
+        Returns:
+            ImageItem: The image, with label and mask if the dataset has them.
+
+        Raises:
+            ImageError: If the image can't be read, or is smaller than a patch.
+            MaskError: If its mask has more values than 0 and one other.
+        """
+        index = self.indices[position]
+        path = self.paths[index]
+        mask_path = _mask_path(self.dataset, index)
+        if mask_path:
+            check_mask(Path(mask_path))
+        try:
+            with Image.open(path) as image:
+                check_size(printable(path), image.height, image.width, self.minimum_side)
+            item: ImageItem = self.dataset[index]  # type: ignore[assignment] # of depth and video there are others
+        except DECODING_ERRORS:
+            read_photograph(path, upright=False)  # says which file it is, if it is the image's fault
+            raise
+        if needs_own_reading(path):
+            pixels = to_dtype(to_image(read_photograph(path, upright=False)), torch.float32, scale=True)
+            transform = getattr(self.dataset, "augmentations", None) or getattr(self.dataset, "transform", None)
+            item.image = transform(pixels) if transform else pixels
+        return item
+
+
+class CheckedData(Callback):
+    """Prepares the dataloaders of a run of the trainer.
+
+    - Images and masks are read by a :class:`CheckedDataset`.
+    - Images that can't be predicted are found before a prediction starts, and named. The others are predicted.
+    - In a test and in a validation each image counts once, on however many processes.
+
+    Args:
+        minimum_side (int): Pixels that both sides of an image need.
+
+    Attributes:
+        selections (list[Sequence[int]]): Which images of each dataloader of a prediction are predicted.
+        failures (list[dict[int, tuple[str, str]]]): The others, by their place in the data: path and reason.
+    """
+
+    def __init__(self, minimum_side: int) -> None:
+        self.minimum_side = minimum_side
+        self.selections: list[Sequence[int]] = []
+        self.failures: list[dict[int, tuple[str, str]]] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Prepare the dataloaders before the trainer asks for them."""
+        del pl_module
+        if stage == "predict":
+            self._prepare_prediction(trainer)
+        elif stage == "test":
+            self.prepare_evaluation(trainer, trainer.test_loop)
+        elif stage == "validate":
+            self.prepare_evaluation(trainer, trainer.validate_loop)
+
+    def prepare_evaluation(self, trainer: Trainer, loop: Any) -> None:  # noqa: ANN401 - Lightning's loop is private
+        """Prepare the dataloaders of a test or of a validation.
+
+        Args:
+            trainer (Trainer): The trainer.
+            loop (Any): Its loop.
+        """
+
+        def prepare(loader: DataLoader) -> DataLoader:
+            dataset: Any = loader.dataset
+            if not isinstance(loader.sampler, SequentialSampler):
+                return loader
+            if _is_known(dataset):
+                dataset = CheckedDataset(dataset, self.minimum_side, range(len(dataset)))
+            return _rebuild(loader, dataset, _sampler(dataset, trainer))
+
+        source = loop._data_source  # noqa: SLF001 - Lightning has no other way to change what was handed to the trainer
+        datamodule = source.instance
+        if (
+            loop is trainer.validate_loop
+            and isinstance(datamodule, AnomalibDataModule)
+            and not _has_val_data(datamodule)
+        ):
+            source.instance = []
+        else:
+            source.instance = apply_to_collection(source.dataloader(), DataLoader, prepare)
+
+    def _prepare_prediction(self, trainer: Trainer) -> None:
+        self.selections, self.failures = [], []
+
+        def prepare(loader: DataLoader) -> DataLoader:
+            dataset = loader.dataset
+            if not _is_known(dataset) or not isinstance(loader.sampler, SequentialSampler):
+                self.selections.append(range(sys.maxsize))
+                self.failures.append({})
+                return loader
+            paths = image_paths(dataset)
+            failures = dict(find_failures(paths, self.minimum_side, trainer))
+            if trainer.is_global_zero:
+                _report(dataset, paths, failures, trainer)
+            selection = [index for index in range(len(paths)) if index not in failures]
+            self.selections.append(selection)
+            self.failures.append({index: (paths[index], reason) for index, reason in failures.items()})
+            return _rebuild(loader, CheckedDataset(dataset, self.minimum_side, selection), sampler=None)
+
+        source = trainer.predict_loop._data_source  # noqa: SLF001 - as above
+        source.instance = apply_to_collection(source.dataloader(), DataLoader, prepare)
+
+
+def image_paths(dataset: AnomalibDataset | PredictDataset) -> list[str]:
+    """List the files of a dataset's images."""
+    paths = dataset.image_filenames if isinstance(dataset, PredictDataset) else dataset.samples["image_path"]
+    return [str(path) for path in paths]
+
+
+def find_failures(paths: Sequence[str], minimum_side: int, trainer: Trainer) -> Iterator[tuple[int, str]]:
+    """Read images, and find those that can't be predicted.
+
+    Args:
+        paths (Sequence[str]): The images.
+        minimum_side (int): Pixels that both sides of an image need.
+        trainer (Trainer): Says whether a progress bar is shown.
+
+    Yields:
+        tuple[int, str]: Place of an image that can't be predicted, and the reason.
+    """
+
+    def find_reason(path: str) -> str | None:
+        try:
+            read_photograph(path, upright=False, minimum_side=minimum_side)
+        except ImageError as error:
+            return str(error)
+        return None
+
+    is_quiet = trainer.progress_bar_callback is None or not trainer.is_global_zero
+    with ThreadPoolExecutor(READERS) as pool:
+        reasons = pool.map(find_reason, paths)
+        for index, reason in enumerate(
+            tqdm(reasons, "Reading photographs", len(paths), leave=False, delay=2, disable=is_quiet)
+        ):
+            if reason:
+                yield index, reason
+
+
+def _report(dataset: object, paths: Sequence[str], failures: dict[int, str], trainer: Trainer) -> None:
+    """Say on the screen what is not predicted, a line each."""
+    folder = _folder_of(paths, trainer) if isinstance(dataset, PredictDataset) else None
+    for line in (*(describe_skipped(folder) if folder else ()), *describe_pages(paths)):
+        print(line, file=sys.stderr)
+    for reason in failures.values():
+        print(f"error: {reason}", file=sys.stderr)
+
+
+def _folder_of(paths: Sequence[str], trainer: Trainer) -> Path | None:
+    """Find the folder that is predicted, if it is one; of a single image in a program that can't be known."""
+    interface = command_line(trainer)
+    if interface:
+        data = interface.config.get("data")
+        return Path(data) if isinstance(data, str | Path) and Path(data).is_dir() else None
+    return Path(commonpath(paths)) if len(paths) > 1 else None
+
+
+def _is_known(dataset: object) -> TypeGuard[AnomalibDataset | PredictDataset]:
+    """Tell whether it is known how a dataset reads its images."""
+    return isinstance(dataset, PredictDataset) or (
+        isinstance(dataset, AnomalibDataset) and type(dataset).__getitem__ is AnomalibDataset.__getitem__
+    )
+
+
+def _has_val_data(datamodule: AnomalibDataModule) -> bool:
+    return getattr(datamodule, "val_data", None) is not None
+
+
+def _mask_path(dataset: AnomalibDataset | PredictDataset, index: int) -> str | None:
+    """Give the mask that a dataset reads for an image."""
+    if isinstance(dataset, PredictDataset) or dataset.task != TaskType.SEGMENTATION:
+        return None
+    sample = dataset.samples.iloc[index]
+    return str(sample.mask_path) if sample.label_index == LabelName.ABNORMAL else None
+
+
+def _sampler(dataset: Any, trainer: Trainer) -> DistributedSampler | None:  # noqa: ANN401
+    """Share the images among the processes, each once.
+
+    Where there are fewer images than processes, each process gets all of them: they count alike then, too, and none is
+    left without.
+    """
+    if trainer.world_size == 1:
+        return None
+    if len(dataset) < trainer.world_size:
+        return DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=False)
+    return UnrepeatedDistributedSampler(dataset, trainer.world_size, trainer.global_rank, shuffle=False)
+
+
+def _rebuild(loader: DataLoader, dataset: Dataset, sampler: DistributedSampler | None) -> DataLoader:
+    """Make a dataloader like another one, of other data."""
+    return DataLoader(
+        dataset,
+        batch_size=loader.batch_size,
+        sampler=sampler,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        pin_memory=loader.pin_memory,
+        drop_last=loader.drop_last,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        generator=loader.generator,
+        prefetch_factor=loader.prefetch_factor,
+        persistent_workers=loader.persistent_workers,
+    )

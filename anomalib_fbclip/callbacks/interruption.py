@@ -1,0 +1,68 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a user sees when a run of the trainer stops: one line, and an exit code that means something."""
+
+import signal
+import sys
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from anomalib_fbclip.contract.errors import ImageError
+from anomalib_fbclip.data.masks import MaskError
+
+from .checkpoint import check_checkpoint
+from .precision_check import PrecisionError
+from .results import is_command_line
+
+STOPPED, INTERRUPTED = 2, 130
+"""Exit codes of a command that had to stop, and of one that was interrupted."""
+
+EXPECTED = (OSError, ImageError, MaskError, PrecisionError)
+"""Errors whose message says all that a user needs."""
+
+
+class Interruption(Callback):
+    """Ends a run of the trainer that has failed for a reason outside of the program.
+
+    It must be called after the callbacks that write results.
+    """
+
+    @staticmethod
+    def on_exception(trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Say why in one line.
+
+        Raises:
+            SystemExit: If the user has interrupted it, or this is anomalib's command line.
+            ValueError: If the checkpoint can't be read.
+        """
+        del pl_module
+        if isinstance(exception, KeyboardInterrupt) and trainer.state.fn != TrainerFn.FITTING:
+            if trainer.strategy.launcher:
+                trainer.strategy.launcher.kill(signal.SIGTERM)  # the other processes
+            raise SystemExit(INTERRUPTED) from None
+        checkpoint_error = _check_checkpoint(trainer, exception)
+        error = checkpoint_error or exception
+        if (isinstance(error, EXPECTED) or checkpoint_error) and is_command_line(trainer):
+            print(f"error: {_one_line(error)}", file=sys.stderr)
+            raise SystemExit(STOPPED) from None
+        if checkpoint_error:
+            raise checkpoint_error from None  # a traceback would print torch's advice
+
+
+def _check_checkpoint(trainer: Trainer, exception: BaseException) -> ValueError | None:
+    """Find out whether a run has failed because its checkpoint can't be read."""
+    if not trainer.ckpt_path or not isinstance(exception, Exception):
+        return None
+    try:
+        check_checkpoint(trainer.ckpt_path)
+    except ValueError as error:
+        return error
+    return None
+
+
+def _one_line(error: BaseException) -> str:
+    """Give what an error says; one that comes from a dataloader's worker brings a traceback."""
+    last = str(error).strip().splitlines()[-1]
+    return last.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")

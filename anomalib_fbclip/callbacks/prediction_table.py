@@ -1,0 +1,315 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The table of a prediction, written as the predictions come, and a summary on the screen."""
+
+import sys
+from collections import Counter, deque
+from collections.abc import Sequence
+from itertools import repeat
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from anomalib.data import ImageBatch
+from anomalib.post_processing import MEBinPostProcessor, PostProcessor
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+
+from anomalib_fbclip.contract.records import TABLE_NAME, Record, RecordWriter, Verdict, printable, write_records
+from anomalib_fbclip.contract.regions import find_regions, match_verdict
+
+from .checked_data import CheckedData
+from .pictures import Pictures
+from .results import is_command_line
+
+MAX_SHOWN = 10
+"""Images up to which the screen shows the verdict on each."""
+
+FAILED = 1
+"""Exit code of a command that could not predict some images."""
+
+
+class Place(NamedTuple):
+    """Where an image stands in the data.
+
+    Attributes:
+        dataloader (int): Its dataloader.
+        image (int): Its place in that one's dataset.
+    """
+
+    dataloader: int
+    image: int
+
+
+class ImageSizes(Callback):
+    """Knows the size of each image of a batch, which the pre-processor changes: it must be called before that one.
+
+    Attributes:
+        sizes (list[tuple[int, int]]): Height and width in pixels of each image of the batch, of its file if it has one:
+            a batch of images of several sizes is resized already.
+    """
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, int]] = []
+
+    def on_predict_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Look at the images."""
+        del trainer, pl_module, batch_idx, dataloader_idx
+        if batch.image_path:
+            self.sizes = [_size_of_file(path) for path in batch.image_path]
+        elif batch.image is not None:
+            height, width = batch.image.shape[-2:]
+            self.sizes = [(height, width)] * len(batch)
+
+
+class PredictionTable(Callback):
+    """Writes ``predictions.csv`` and ``predictions.jsonl`` beside the pictures, and a summary to the screen.
+
+    Both files hold the same table, a :class:`Record` for each image in the order of the data, and grow as the
+    predictions come. Where several devices predict, each a share of the images, each writes a table of its own, and in
+    the end the first of them puts all together.
+
+    It must be called after the post-processor and the visualizer. Boxes and areas are right where the pre-processor
+    resizes the whole image, as that of FBClip does.
+
+    Args:
+        data (CheckedData): Knows which images can't be predicted.
+        image_sizes (ImageSizes): Sizes of the images before the pre-processing.
+        pictures (Pictures | None): The pictures, if there are any.
+    """
+
+    def __init__(self, data: CheckedData, image_sizes: ImageSizes, pictures: Pictures | None) -> None:
+        self._data = data
+        self._image_sizes = image_sizes
+        self._pictures = pictures
+        self._writer: RecordWriter | None = None
+        self._rows: list[tuple[Place, Record]] = []
+        self._failures: deque[tuple[Place, Record]] = deque()
+        self._predicted: Counter[int] = Counter()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin a table.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        del pl_module
+        if stage != "predict":
+            return
+        name = TABLE_NAME if trainer.world_size == 1 else f"{TABLE_NAME}.process{trainer.global_rank}"
+        self._writer = RecordWriter(Path(trainer.default_root_dir), name)
+        self._rows = []
+        self._failures = deque(
+            (Place(dataloader, index), Record(path, error=reason))
+            for dataloader, failures in enumerate(self._data.failures)
+            for index, (path, reason) in sorted(failures.items())
+        )
+        self._predicted = Counter()
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: ImageBatch,
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write the rows of a batch.
+
+        Raises:
+            OSError: If they can't be written.
+        """
+        del pl_module, batch, batch_idx
+        post_processor = next((part for part in _callbacks(trainer) if isinstance(part, PostProcessor)), None)
+        thresholds = _thresholds(post_processor)
+        columns = (outputs.image_path, outputs.pred_score, outputs.pred_label, outputs.anomaly_map, outputs.pred_mask)
+        values = zip(*(column if column is not None else repeat(None) for column in columns), strict=False)
+        paths = self._pictures.paths if self._pictures else repeat(None)
+        for row, size, picture in zip(values, self._image_sizes.sizes, paths, strict=False):
+            record = _to_record(row, size, thresholds, picture)
+            place = self._next_place(trainer, dataloader_idx)
+            while trainer.world_size == 1 and self._failures and self._failures[0][0] < place:
+                self._write(*self._failures.popleft())
+            self._write(place, record)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Complete the table, and show the summary.
+
+        Raises:
+            OSError: If the table can't be written.
+            SystemExit: If images can't be predicted, and this is anomalib's command line.
+        """
+        del pl_module
+        self._finish(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Complete the table of a prediction that had nothing to predict."""
+        del pl_module, stage
+        self._finish(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Keep what was predicted, and say where it is."""
+        del pl_module, exception
+        if self._writer is None:
+            return
+        self._writer.close()
+        if self._rows:
+            print(f"Stopped. {self._summarize([record for _, record in self._rows], trainer)}", file=sys.stderr)
+        else:
+            for path in self._writer.paths:
+                path.unlink()
+        self._writer = None
+
+    def _next_place(self, trainer: Trainer, dataloader: int) -> Place:
+        """Find where the next image of a dataloader stands; each process gets every ``world_size``-th."""
+        position = self._predicted[dataloader] * trainer.world_size + trainer.global_rank
+        self._predicted[dataloader] += 1
+        return Place(dataloader, self._data.selections[dataloader][position])
+
+    def _write(self, place: Place, record: Record) -> None:
+        if self._writer:
+            self._writer.write(record)
+        self._rows.append((place, record))
+
+    def _finish(self, trainer: Trainer) -> None:
+        if self._writer is None:
+            return
+        if trainer.world_size == 1:
+            while self._failures:
+                self._write(*self._failures.popleft())
+        self._writer.close()
+        folder = Path(trainer.default_root_dir)
+        if trainer.world_size > 1:
+            self._rows = sorted([*_gather(self._rows), *self._failures], key=itemgetter(0))
+            if trainer.is_global_zero:
+                write_records([record for _, record in self._rows], folder)
+            for path in self._writer.paths:
+                path.unlink()
+        self._writer = None
+        records = [record for _, record in self._rows]
+        if trainer.is_global_zero:
+            print(self._summarize(records, trainer))
+        if any(record.error for record in records) and is_command_line(trainer):
+            raise SystemExit(FAILED)
+
+    def _summarize(self, records: Sequence[Record], trainer: Trainer) -> str:
+        folder = Path(trainer.default_root_dir)
+        return summarize(records, folder, self._pictures.folder if self._pictures else None)
+
+
+def summarize(records: Sequence[Record], folder: Path, pictures: Path | None) -> str:
+    """Summarize a prediction for the screen.
+
+    Args:
+        records (Sequence[Record]): The rows of the table.
+        folder (Path): The folder of the table.
+        pictures (Path | None): The folder of the pictures, if there are any.
+
+    Returns:
+        str: The verdict on each image, unless there are more than ten; how many images are normal, anomalous and can't
+            be predicted; and where the table and the pictures are.
+    """
+    lines = [_describe(record) for record in records] if len(records) <= MAX_SHOWN else []
+    states = ["failed" if record.error else record.verdict for record in records]
+    counts = [f"{states.count(state)} {state}" for state in ("anomalous", "normal", "failed") if state in states]
+    lines += [
+        ": ".join([_count(len(records), "image"), *([", ".join(counts)] if counts else [])]),
+        f"Table: {_shorten(folder / TABLE_NAME)}.csv and .jsonl",
+    ]
+    return "\n".join(lines if pictures is None else [*lines, f"Heatmaps: {_shorten(pictures)}"])
+
+
+def _to_record(
+    values: tuple[Any, ...],
+    size: tuple[int, int],
+    thresholds: dict[str, Any],
+    picture: Path | None,
+) -> Record:
+    """Make a row of what was predicted for an image of a height and a width."""
+    path, score, label, anomaly_map, mask = values
+    verdict: Verdict | None = None if label is None else "anomalous" if label else "normal"
+    regions = None
+    if mask is not None:
+        mask = mask.cpu().numpy()
+        if label is not None and anomaly_map is not None:
+            mask = match_verdict(mask, anomaly_map.cpu().numpy(), bool(label))
+        regions = find_regions(mask, size)
+    return Record(
+        path,
+        score=float(score),
+        verdict=verdict,
+        anomaly_map_max=None if anomaly_map is None else float(anomaly_map.max()),
+        width=size[1],
+        height=size[0],
+        regions=regions,
+        picture=None if picture is None else str(picture),
+        **thresholds,
+    )
+
+
+def _thresholds(post_processor: PostProcessor | None) -> dict[str, Any]:
+    """Get the thresholds and their sources, as far as they hold for all images."""
+    if post_processor is None or not post_processor.enable_thresholding:
+        return {}
+    threshold, pixel_threshold = (
+        # What was given as 0.3 is 0.30000001 in single precision.
+        round(value.item(), 6)
+        for value in (post_processor.normalized_image_threshold, post_processor.normalized_pixel_threshold)
+    )
+    if isinstance(post_processor, MEBinPostProcessor):  # it chooses a threshold for each map
+        return {"threshold": threshold}
+    return {
+        "threshold": threshold,
+        "threshold_source": getattr(post_processor, "image_threshold_source", None),
+        "pixel_threshold": pixel_threshold,
+        "pixel_threshold_source": getattr(post_processor, "pixel_threshold_source", None),
+    }
+
+
+def _gather(rows: list[tuple[Place, Record]]) -> list[tuple[Place, Record]]:
+    """Bring the rows of all processes together."""
+    shares: list[list[tuple[Place, Record]]] = [[] for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather_object(shares, rows)
+    return [row for share in shares for row in share]
+
+
+def _callbacks(trainer: Trainer) -> list[Callback]:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return callbacks
+
+
+def _size_of_file(path: str) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.height, image.width
+
+
+def _describe(record: Record) -> str:
+    name = "image" if record.path is None else _shorten(record.path)
+    if record.error:
+        return f"{name}: failed"
+    details = [f"score {record.score:.3f}"]
+    if record.threshold is not None:
+        details.append(f"threshold {record.threshold:.3g}")
+    if record.regions is not None:
+        details.append(_count(len(record.regions), "anomalous region"))
+    return f"{name}: {record.verdict or 'no verdict'} ({', '.join(details)})"
+
+
+def _shorten(path: str | Path) -> str:
+    """Give a path in one line, as it is seen from the working folder if it lies in it."""
+    path, here = Path(path), Path.cwd()
+    return printable(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,117 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A folder of its own for the results of each run."""
+
+import re
+from contextlib import suppress
+from pathlib import Path
+
+from anomalib.utils.path import create_versioned_dir
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
+
+from anomalib_fbclip.contract.records import TABLE_NAME
+
+LATEST = "latest"
+
+VERSION = re.compile(r"v\d+")
+
+
+class ResultsFolder(Callback):
+    """Gives the results of each test and each prediction a folder of their own."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+
+    def prepare(self, trainer: Trainer) -> None:
+        """Choose the folder of a run of the trainer; to be called by one process, before any callback's setup.
+
+        Args:
+            trainer (Trainer): The trainer. Its ``default_root_dir`` changes.
+        """
+        current = Path(trainer.default_root_dir)
+        is_own = current == self._folder or (current.is_dir() and not any(current.iterdir()))
+        if trainer.state.fn == TrainerFn.FITTING or (is_own and not _holds_results(current)):
+            self._folder = current
+        elif _writes_results(trainer):
+            self._folder = claim_folder(current)
+            _move_to(trainer, self._folder)
+
+    @staticmethod
+    def setup(trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Tell the other processes."""
+        del pl_module, stage
+        _move_to(trainer, Path(trainer.strategy.broadcast(trainer.default_root_dir)))
+
+
+def _move_to(trainer: Trainer, folder: Path) -> None:
+    trainer._default_root_dir = str(folder)  # type: ignore[attr-defined] # noqa: SLF001 - Lightning has no other way
+
+
+def _holds_results(folder: Path) -> bool:
+    return (folder / "images").exists() or any(folder.glob(f"{TABLE_NAME}*"))
+
+
+def _writes_results(trainer: Trainer) -> bool:
+    """Tell whether a run writes results into its folder: on the command line a validation comes before the others."""
+    if trainer.state.fn == TrainerFn.VALIDATING:
+        return is_command_line(trainer) and _is_numbered(Path(trainer.default_root_dir))
+    if trainer.state.fn == TrainerFn.TESTING:
+        return getattr(trainer.lightning_module, "visualizer", None) is not None or is_command_line(trainer)
+    return True
+
+
+def command_line(trainer: Trainer) -> SaveConfigCallback | None:
+    """Find what anomalib's command line adds to its trainer; ``None`` in a program."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback for callback in callbacks if isinstance(callback, SaveConfigCallback)), None)
+
+
+def is_command_line(trainer: Trainer) -> bool:
+    """Tell whether a trainer is that of anomalib's command line, which ends with an exit code."""
+    return command_line(trainer) is not None
+
+
+def claim_folder(current: Path) -> Path:
+    """Make a new folder for results, as anomalib numbers them: ``v0``, ``v1``, and ``latest``, which leads to the last.
+
+    ``latest`` stays where it is if the weights of a training lie there, so that the path of a checkpoint stays right.
+
+    Args:
+        current (Path): Where results would go: ``latest`` or a numbered folder, or the folder that shall hold those.
+
+    Returns:
+        Path: The new folder.
+
+    Raises:
+        OSError: If it can't be made.
+    """
+    root = current.parent if _is_numbered(current) else current
+    latest = root / LATEST
+    if any(path.is_file() for path in (latest / "weights").rglob("*")):
+        return _make_next(root)
+    if latest.is_dir() and not latest.is_symlink():  # earlier versions of anomalib's commands left a folder
+        latest.rename(_next(root))
+    while True:
+        # Another process may have been faster: with the folder, or with the link.
+        with suppress(FileExistsError, FileNotFoundError):
+            return create_versioned_dir(root)
+
+
+def _is_numbered(folder: Path) -> bool:
+    return folder.name == LATEST or VERSION.fullmatch(folder.name) is not None
+
+
+def _make_next(root: Path) -> Path:
+    while True:
+        with suppress(FileExistsError):
+            folder = _next(root)
+            folder.mkdir()
+            return folder
+
+
+def _next(root: Path) -> Path:
+    numbers = [int(path.name[1:]) for path in root.iterdir() if VERSION.fullmatch(path.name)]
+    return root / f"v{max(numbers, default=-1) + 1}"

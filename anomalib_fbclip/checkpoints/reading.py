@@ -1,0 +1,54 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Files of weights that can't be read: one line that names the file and says why.
+
+Torch's own errors advise to load without ``weights_only``, which runs the code of a file that was just refused for it.
+"""
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from pickle import UnpicklingError  # noqa: S403 - only to recognize it
+
+
+@contextmanager
+def reading(what: str) -> Generator[None, None, None]:
+    """Say in one line which file can't be read, and why.
+
+    Args:
+        what (str): What the file is, with its path, for the error.
+
+    Yields:
+        None: Nothing; the file is read inside.
+
+    Raises:
+        ValueError: If reading fails, however it does.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - a damaged file makes its reader fail in any way
+        msg = f"{what} can't be read: {reason_of(error)}"
+        raise ValueError(msg) from None  # a traceback would print torch's advice
+
+
+def reason_of(error: Exception) -> str:
+    """Say in one line why a file can't be read, without torch's advice.
+
+    Args:
+        error (Exception): What its reader raised.
+
+    Returns:
+        str: The reason.
+    """
+    text = str(error)
+    if isinstance(error, UnpicklingError) and "Unsupported operand" not in text:
+        return (
+            "it holds objects other than tensors and plain data, which could run code as they are read. Give a file "
+            "from a source that you trust, as .safetensors where there is one."
+        )
+    if "TorchScript archive" in text:
+        return "it is a TorchScript archive."
+    if isinstance(error, OSError | RuntimeError) and text:
+        return re.split(r"\. |\n", text, maxsplit=1)[0]
+    return "it is empty, damaged or of another format."

@@ -1,0 +1,76 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""FB-CLIP as the paper builds it, and its ablations."""
+
+from collections.abc import Mapping
+
+import open_clip
+import torch
+from torch import nn
+
+from .alignment import SemanticConsistency, TextAlignment
+from .anomaly_map import AnomalyMapGenerator
+from .clip import ClipBackbone
+from .fbclip import FBClipModel
+from .mvfbe import (
+    PAPER_SIZE,
+    AttentionSize,
+    BackgroundSuppression,
+    ForegroundBackgroundAttention,
+    SoftForegroundMask,
+)
+from .prompt_learner import PromptLearner, tokenize_states
+from .text_fusion import AttentionStrategy, EndOfTextStrategy, GlobalStrategy, TextFusion
+
+LAYER_WEIGHTS = 6
+"""Number of learned layer weights, which is the number of layers that can be merged."""
+
+
+def create_model(
+    backbone: ClipBackbone,
+    tokenizer: open_clip.SimpleTokenizer,
+    views: Mapping[str, nn.Module],
+    strategy_weights: Mapping[str, float],
+    attention_size: AttentionSize = PAPER_SIZE,
+    background_suppression: bool = True,
+    seed: int = 0,
+) -> FBClipModel:
+    """Create an FB-CLIP with untrained adapters.
+
+    Args:
+        backbone (ClipBackbone): Frozen CLIP.
+        tokenizer (open_clip.SimpleTokenizer): The CLIP's tokenizer.
+        views (Mapping[str, nn.Module]): Views by name, in the order of their maps.
+        strategy_weights (Mapping[str, float]): Weight of each text strategy that takes part.
+        attention_size (AttentionSize): Size of the foreground-background attention's branches.
+        background_suppression (bool): Whether the background is suppressed.
+        seed (int): Seed of the adapters' initial values.
+
+    Returns:
+        FBClipModel: The model.
+
+    Raises:
+        ValueError: If a text strategy is unknown, or none is left.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return FBClipModel(
+            backbone=backbone,
+            prompt_learner=PromptLearner(tokenize_states(tokenizer), backbone.text_width),
+            text_fusion=TextFusion(
+                strategies={
+                    "global": GlobalStrategy(),
+                    "attention": AttentionStrategy(backbone.text_width, backbone.embedding_width),
+                    "end_of_text": EndOfTextStrategy(),
+                },
+                weights=strategy_weights,
+            ),
+            foreground_mask=SoftForegroundMask(),
+            views=views,
+            attention=ForegroundBackgroundAttention(backbone.width, attention_size),
+            suppression=BackgroundSuppression() if background_suppression else nn.Identity(),
+            alignment=TextAlignment(views_per_layer=len(views), layer_weights=LAYER_WEIGHTS),
+            consistency=SemanticConsistency(),
+            anomaly_map_generator=AnomalyMapGenerator(),
+        )

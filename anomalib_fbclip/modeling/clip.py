@@ -1,0 +1,210 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The frozen CLIP: images to layer tokens, prompts to text states.
+
+CLIP comes from open_clip. Its towers are used block by block, because FB-CLIP reads the residual stream between the
+blocks of the image tower and runs the text tower without the causal mask.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from .precision import to_full
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import open_clip
+    from open_clip.transformer import Transformer, VisionTransformer
+
+MINIMUM_PATCHES = 3
+"""The smoothing of the foreground mask mirrors two patches at its ends: fewer than three can't be mirrored."""
+
+
+class ClipBackbone(nn.Module):
+    """A frozen CLIP with a vision transformer.
+
+    Its parameters never need a gradient and it stays in evaluation mode, also under ``train()``. Gradients flow
+    through the text tower to the prompts; the image tower builds no graph.
+
+    Args:
+        clip (open_clip.CLIP): A CLIP, with a ``VisionTransformer`` and open_clip's own text tower.
+        feature_layers (Sequence[int]): Blocks of the image tower, counted from 1 and rising, whose output is read.
+        precision (torch.dtype): Type in which the matrices are kept and multiplied. Norms, biases and the residual
+            stream, from which the foreground mask is cut, are float32 in any case.
+    """
+
+    def __init__(
+        self,
+        clip: open_clip.CLIP,
+        feature_layers: Sequence[int],
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.feature_layers = tuple(feature_layers)
+        self.precision = precision
+        self.visual: VisionTransformer = clip.visual
+        text = getattr(clip, "text", clip)
+        self.token_embedding: nn.Embedding = text.token_embedding
+        self.positional_embedding: nn.Parameter = text.positional_embedding
+        self.transformer: Transformer = text.transformer
+        self.ln_final: nn.Module = text.ln_final
+        self.text_projection: nn.Parameter | nn.Linear = text.text_projection
+        self.requires_grad_(requires_grad=False)
+        self.eval()
+        if precision != torch.float32:
+            for parameter in self.parameters():
+                if parameter.ndim > 1:
+                    parameter.data = parameter.data.to(precision)
+
+    def train(self, mode: bool = True) -> ClipBackbone:
+        """Stay in evaluation mode, whatever the mode of the model around."""
+        del mode
+        return super().train(mode=False)
+
+    @property
+    def width(self) -> int:
+        """Channels C of the image tokens."""
+        return self.visual.conv1.out_channels
+
+    @property
+    def text_width(self) -> int:
+        """Width T of the text tower."""
+        return self.token_embedding.embedding_dim
+
+    @property
+    def embedding_width(self) -> int:
+        """Width D of the joint space of image and text."""
+        return self.visual.proj.shape[1]
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of a patch in pixels."""
+        return self.visual.conv1.kernel_size
+
+    @property
+    def signature(self) -> list[float]:
+        """A few of the weights, by which two sets of weights of one architecture can be told apart."""
+        sample = torch.cat([self.visual.class_embedding[:4], self.visual.proj[0, :4]])
+        return [round(value, 4) for value in sample.float().tolist()]
+
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of patches of an image.
+
+        Args:
+            image_size (tuple[int, int]): Height and width in pixels.
+
+        Returns:
+            tuple[int, int]: Rows and columns.
+
+        Raises:
+            ValueError: If the size is not a multiple of the patch, or leaves too few patches.
+        """
+        return patch_grid(image_size, self.patch_size)
+
+    @torch.no_grad()
+    def encode_image(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Read the residual stream after the chosen blocks.
+
+        Args:
+            images (torch.Tensor): Normalised images, shape ``[B, 3, H, W]``, sides multiples of the patch.
+
+        Returns:
+            list[torch.Tensor]: Tokens after each of ``feature_layers``, class token first, each ``[B, 1 + L, C]``.
+        """
+        height, width = images.shape[-2:]
+        grid = self.grid((height, width))
+        with self._own_precision(images.device):
+            patches = to_full(self.visual.conv1(images)).flatten(2).mT
+            class_token = self.visual.class_embedding.to(patches.dtype).expand(patches.shape[0], 1, -1)
+            positions = self._positions(grid).to(patches.dtype)
+            tokens = self.visual.ln_pre(torch.cat([class_token, patches], dim=1) + positions)
+            outputs = islice(_run_blocks(self.visual.transformer, tokens), self.feature_layers[-1])
+            return [output for layer, output in enumerate(outputs, start=1) if layer in self.feature_layers]
+
+    def project_image(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Project image tokens ``[..., C]`` to the joint space, ``[..., D]``."""
+        with self._own_precision(tokens.device):
+            return tokens @ self.visual.proj.to(tokens.dtype)
+
+    def encode_prompts(self, prompts: torch.Tensor) -> torch.Tensor:
+        """Run the text tower with bidirectional attention, as FB-CLIP's weights were trained.
+
+        Args:
+            prompts (torch.Tensor): Embedded prompts, shape ``[N, P, T]``.
+
+        Returns:
+            torch.Tensor: States of all positions after the last layer norm, shape ``[N, P, T]``.
+        """
+        with self._own_precision(prompts.device):
+            states = prompts + self.positional_embedding[: prompts.shape[1]].to(prompts.dtype)
+            *_, states = _run_blocks(self.transformer, states)
+            return self.ln_final(states)
+
+    def project_text(self, states: torch.Tensor) -> torch.Tensor:
+        """Project states of the text tower ``[..., T]`` to the joint space, ``[..., D]``."""
+        if isinstance(self.text_projection, nn.Linear):
+            return self.text_projection(states)
+        return states @ self.text_projection.to(states.dtype)
+
+    def _own_precision(self, device: torch.device) -> AbstractContextManager[object]:
+        """Multiply in the precision in which the matrices are kept, if it is not that of the model around."""
+        return nullcontext() if self.precision == torch.float32 else torch.autocast(device.type, self.precision)
+
+    def _positions(self, grid: tuple[int, int]) -> torch.Tensor:
+        """Positional embedding of the class token and of a grid of patches, shape ``[1 + L, C]``."""
+        class_position, patch_positions = self.visual.positional_embedding.split(
+            [1, self.visual.positional_embedding.shape[0] - 1],
+        )
+        own_grid = self.visual.grid_size
+        if grid == own_grid:
+            return self.visual.positional_embedding
+        image = patch_positions.float().mT.unflatten(-1, own_grid).unsqueeze(0)
+        resized = F.interpolate(image, size=grid, mode="bilinear", align_corners=False)
+        return torch.cat([class_position.float(), resized.squeeze(0).flatten(1).mT])
+
+
+def _run_blocks(transformer: Transformer, tokens: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Run a tower's blocks without a mask and yield what each gives; batch first in and out.
+
+    open_clip before 2.25 puts the sequence first inside its transformers; later versions say what they do.
+    """
+    batch_first = getattr(transformer, "batch_first", False)
+    tokens = tokens if batch_first else tokens.transpose(0, 1)
+    for block in transformer.resblocks:
+        tokens = block(tokens)
+        yield tokens if batch_first else tokens.transpose(0, 1)
+
+
+def patch_grid(image_size: tuple[int, int], patch_size: tuple[int, int]) -> tuple[int, int]:
+    """Rows and columns of patches of an image.
+
+    Args:
+        image_size (tuple[int, int]): Height and width of the image in pixels.
+        patch_size (tuple[int, int]): Height and width of a patch in pixels.
+
+    Returns:
+        tuple[int, int]: Rows and columns.
+
+    Raises:
+        ValueError: If the size is not a multiple of the patch, or leaves too few patches.
+    """
+    (height, width), (patch_height, patch_width) = image_size, patch_size
+    rows, rest_height = divmod(height, patch_height)
+    columns, rest_width = divmod(width, patch_width)
+    if rest_height or rest_width or rows * columns < MINIMUM_PATCHES:
+        near = tuple(max(round(side / patch), 2) * patch for side, patch in zip(image_size, patch_size, strict=True))
+        msg = (
+            f"Image size {height} x {width} does not fit the backbone: both sides must be multiples of its patch "
+            f"({patch_height} x {patch_width} pixels), with at least {MINIMUM_PATCHES} patches. Near is {near}."
+        )
+        raise ValueError(msg)
+    return rows, columns

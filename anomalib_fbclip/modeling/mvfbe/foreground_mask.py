@@ -1,0 +1,97 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The soft foreground mask: which patches belong to the object, and which to its background (paper: MVFBE)."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from anomalib_fbclip.modeling.precision import full_precision, to_full
+
+NEIGHBOURHOOD = 3
+"""Patches, along the flattened sequence, whose mean a patch is compared with for its local saliency."""
+
+SMOOTHING = 5
+"""Width in patches of the box filter over the scores, along the flattened sequence."""
+
+
+class SoftForegroundMask(nn.Module):
+    """Marks each patch as foreground (1) or as probable background (½).
+
+    Four cues are each scaled to 0..1 over the patches of their image and averaged: how far a patch lies from its
+    neighbours, from the image's mean patch, from the class token's direction, and from its own state in the layer
+    chosen before. The smoothed score is then cut at a threshold.
+
+    Args:
+        local_weight (float): Weight of the distance to the neighbours in the sequence.
+        center_weight (float): Weight of the distance to the image's mean patch.
+        class_weight (float): Weight of the disagreement with the class token.
+        change_weight (float): Weight of the change since the previous chosen layer.
+        threshold (float): Score above which a patch is foreground.
+
+    Example:
+        >>> mask = SoftForegroundMask()
+        >>> mask(torch.randn(2, 1 + 49, 32)).shape
+        torch.Size([2, 49])
+    """
+
+    def __init__(
+        self,
+        local_weight: float = 0.30,
+        center_weight: float = 0.30,
+        class_weight: float = 0.30,
+        change_weight: float = 0.10,
+        threshold: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.local_weight = local_weight
+        self.center_weight = center_weight
+        self.class_weight = class_weight
+        self.change_weight = change_weight
+        self.threshold = threshold
+
+    def forward(self, tokens: torch.Tensor, previous_tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """Compute the mask of one layer.
+
+        Args:
+            tokens (torch.Tensor): Tokens of the layer, class token first. Shape ``[B, 1 + L, C]``, L at least 3.
+            previous_tokens (torch.Tensor | None): Tokens of the layer chosen before; ``None`` for the first layer.
+
+        Returns:
+            torch.Tensor: Foreground mask of values 1 and ½, shape ``[B, L]``. The background mask is 1 minus it.
+        """
+        # A rounded score falls on the other side of the threshold now and then.
+        with full_precision(tokens.device):
+            score = self.smooth(self.score(tokens, previous_tokens))
+            return torch.where(score > self.threshold, 1.0, 0.5).to(tokens.dtype)
+
+    def score(self, tokens: torch.Tensor, previous_tokens: torch.Tensor | None = None) -> torch.Tensor:
+        """Combine the four cues to a score of 0..1 for each patch, shape ``[B, L]``."""
+        tokens = to_full(tokens)
+        class_token, patches = tokens[:, :1], tokens[:, 1:]
+        padded = F.pad(patches, (0, 0, 1, 1))
+        local = (patches - (padded[:, :-2] + patches + padded[:, 2:]) / NEIGHBOURHOOD).norm(dim=-1)
+        center = (patches - patches.mean(dim=1, keepdim=True)).norm(dim=-1)
+        disagreement = 1 - F.cosine_similarity(patches, class_token, dim=-1)
+        score = (
+            self.local_weight * min_max_normalize(local)
+            + self.center_weight * min_max_normalize(center)
+            + self.class_weight * min_max_normalize(disagreement)
+        )
+        if previous_tokens is None:
+            return score
+        change = (patches - to_full(previous_tokens)[:, 1:]).norm(dim=-1)
+        return score + self.change_weight * min_max_normalize(change)
+
+    @staticmethod
+    def smooth(score: torch.Tensor) -> torch.Tensor:
+        """Average each score with its neighbours in the sequence, which is mirrored at its ends."""
+        padded = F.pad(score.unsqueeze(1), (SMOOTHING // 2, SMOOTHING // 2), mode="reflect")
+        return F.avg_pool1d(padded, SMOOTHING, stride=1).squeeze(1)
+
+
+def min_max_normalize(values: torch.Tensor) -> torch.Tensor:
+    """Scale each row of ``[B, L]`` to 0..1; a constant row becomes 0."""
+    low, high = values.amin(dim=1, keepdim=True), values.amax(dim=1, keepdim=True)
+    return (values - low) / (high - low).clamp(min=1e-6)

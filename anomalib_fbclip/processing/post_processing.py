@@ -1,0 +1,193 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Post-processing: thresholds that are fitted, given, or both, and masks that agree with the verdict."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from anomalib.data import Batch, InferenceBatch
+from anomalib.post_processing import PostProcessor
+from lightning import LightningModule, Trainer
+
+from anomalib_fbclip.contract.regions import strongest_place_radius
+from anomalib_fbclip.contract.thresholds import check_threshold
+from anomalib_fbclip.evaluation.adaptive_threshold import Fit, ImageThreshold, PixelThreshold
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
+LEVELS = ("image", "pixel")
+
+CHECKPOINT = "checkpoint"
+"""The source of thresholds that a checkpoint brought."""
+
+SENSITIVITY = 0.5
+"""anomalib's usual sensitivity: a score is compared with 1 less it."""
+
+
+class ThresholdPostProcessor(PostProcessor):
+    """Post-processor of anomalib whose verdicts hold.
+
+    - A fitted threshold lies between two values, in the middle of the widest gap that gives the best F1 score.
+    - Without masks, the threshold of the anomaly map comes from the maps of the normal images.
+    - The mask of an anomalous image has at least one region, and that of a normal image none.
+    - Thresholds can be given. They are on the scale of the scores that are shown: the normalization moves a fitted
+      threshold to 0.5. They override those of a checkpoint.
+
+    Args:
+        image_threshold (float | None, optional): Score, 0..1, above which an image is anomalous. ``None``: 0.5.
+            Defaults to ``None``.
+        pixel_threshold (float | None, optional): Value of the anomaly map, 0..1, above which a pixel is anomalous.
+            ``None``: 0.5. Defaults to ``None``.
+
+    Raises:
+        ValueError: If a threshold is not in 0..1.
+
+    Example:
+        >>> post_processor = ThresholdPostProcessor(image_threshold=0.7)
+        >>> round(post_processor.normalized_image_threshold.item(), 6)
+        0.7
+        >>> post_processor.image_threshold_source
+        'given'
+    """
+
+    def __init__(self, image_threshold: float | None = None, pixel_threshold: float | None = None) -> None:
+        super().__init__(enable_threshold_matching=False)
+        self._given_sensitivities: dict[str, Any] = {}
+        for level, threshold in zip(LEVELS, (image_threshold, pixel_threshold), strict=True):
+            check_threshold(f"{level}_threshold", threshold)
+            if threshold is not None:
+                self._given_sensitivities[f"{level}_sensitivity"] = 1 - threshold
+        super().load_checkpoint_config(self._given_sensitivities)
+        self._metrics: dict[str, Metric] = {}
+        self._sources: dict[str, str] = {}
+
+    @property
+    def _checkpoint_config_keys(self) -> tuple[str, ...]:
+        # An older checkpoint would have a threshold of scores applied to maps.
+        return tuple(key for key in super()._checkpoint_config_keys if key != "enable_threshold_matching")
+
+    def load_checkpoint_config(self, config: dict[str, Any]) -> None:
+        """Restore the configuration of a checkpoint, but for the thresholds that were given."""
+        super().load_checkpoint_config(config | self._given_sensitivities)
+        self._sources = dict.fromkeys(LEVELS, CHECKPOINT)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether thresholds and normalization were fitted to images, and do not come from a checkpoint."""
+        return bool(self._sources) and not self.is_of_checkpoint
+
+    @property
+    def is_of_checkpoint(self) -> bool:
+        """Whether thresholds and normalization come from a checkpoint."""
+        return CHECKPOINT in self._sources.values()
+
+    @property
+    def image_threshold_source(self) -> str:
+        """Where the threshold of the scores comes from, as in a :class:`~anomalib_fbclip.contract.records.Record`."""
+        return self._source("image")
+
+    @property
+    def pixel_threshold_source(self) -> str:
+        """Where the threshold of the maps comes from, as in a :class:`~anomalib_fbclip.contract.records.Record`."""
+        return self._source("pixel")
+
+    def _source(self, level: str) -> str:
+        if f"{level}_sensitivity" in self._given_sensitivities:
+            return "given"
+        is_fitted = bool(getattr(self, f"_{level}_threshold").isfinite())
+        is_moved = not math.isclose(getattr(self, f"{level}_sensitivity"), SENSITIVITY)
+        return self._sources.get(level, "default") if is_fitted or is_moved else "default"
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to look at labelled images."""
+        del trainer
+        self._metrics = {"image": ImageThreshold(), "pixel": PixelThreshold()}
+        for metric in self._metrics.values():
+            metric.to(pl_module.device)
+
+    def on_validation_batch_end(  # type: ignore[override] # as anomalib has it
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Batch,
+        *args,
+        **kwargs,
+    ) -> None:
+        """Take the predictions of labelled images."""
+        del trainer, pl_module, args, kwargs
+        if outputs.gt_label is None:
+            return
+        self._metrics["image"].update(outputs.pred_score, outputs.gt_label)
+        self._metrics["pixel"].update(outputs.anomaly_map, outputs.gt_mask, outputs.gt_label)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Fit thresholds and normalization; without labelled images they stay as they are."""
+        del pl_module
+        for level, metric in self._metrics.items():
+            # Of several processes, all take part: one of them may have no image.
+            fit: Fit | None = metric.compute() if metric.update_called or trainer.world_size > 1 else None
+            if fit is not None:
+                self._set_fit(level, fit)
+        self._metrics = {}
+
+    def _set_fit(self, level: str, fit: Fit) -> None:
+        if self._sources.get(level) == CHECKPOINT and f"{level}_sensitivity" not in self._given_sensitivities:
+            setattr(self, f"{level}_sensitivity", SENSITIVITY)
+        self._sources[level] = fit.source
+        if self.enable_thresholding:
+            getattr(self, f"_{level}_threshold").copy_(fit.threshold)
+        if self.enable_normalization:
+            getattr(self, f"{level}_min").copy_(fit.minimum)
+            getattr(self, f"{level}_max").copy_(fit.maximum)
+
+    def forward(self, predictions: InferenceBatch) -> InferenceBatch:
+        """Post-process predictions. See :meth:`anomalib.post_processing.PostProcessor.forward`.
+
+        Args:
+            predictions (InferenceBatch): Scores and anomaly maps of the model.
+
+        Returns:
+            InferenceBatch: Normalized scores and maps, verdicts, and masks that agree with them.
+        """
+        processed = super().forward(predictions)
+        if processed.pred_mask is None or processed.anomaly_map is None or processed.pred_label is None:
+            return processed
+        mask = match_verdict(processed.pred_mask, processed.anomaly_map, processed.pred_label)
+        return processed._replace(pred_mask=mask)
+
+    def threshold_batch(self, batch: Batch) -> None:
+        """Apply the thresholds to a batch.
+
+        Args:
+            batch (Batch): Batch with normalized scores and maps; it gets verdicts, and masks that agree with them.
+        """
+        super().threshold_batch(batch)
+        if batch.pred_mask is None or batch.anomaly_map is None or batch.pred_label is None:
+            return
+        batch.pred_mask = match_verdict(batch.pred_mask, batch.anomaly_map, batch.pred_label)
+
+
+def match_verdict(mask: torch.Tensor, anomaly_map: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """Make masks agree with the verdicts: :func:`anomalib_fbclip.contract.regions.match_verdict` in torch.
+
+    Args:
+        mask (torch.Tensor): Where the anomaly map is above its threshold, bool ``[B, H, W]``.
+        anomaly_map (torch.Tensor): Anomaly maps, shape ``[B, H, W]``.
+        label (torch.Tensor): The verdicts, bool ``[B]``.
+
+    Returns:
+        torch.Tensor: Nothing for a normal image. For an anomalous one the mask or, if that is empty, the strongest
+            place of the map; bool ``[B, H, W]``.
+    """
+    height, width = anomaly_map.shape[-2:]
+    radius = strongest_place_radius(height, width)
+    peak = anomaly_map.flatten(1).argmax(dim=1, keepdim=True)
+    rows, columns = (torch.arange(side, device=mask.device) for side in (height, width))
+    near_row = (rows - peak // width).abs() <= radius
+    near_column = (columns - peak % width).abs() <= radius
+    place = near_row.unsqueeze(2) & near_column.unsqueeze(1)
+    is_empty = ~mask.flatten(1).any(dim=1)
+    return label.view(-1, 1, 1) & (mask | (is_empty.view(-1, 1, 1) & place))

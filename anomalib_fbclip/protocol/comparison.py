@@ -1,0 +1,225 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tables and pictures of what ``anomalib benchmark`` measured: models side by side, accuracy against duration.
+
+::
+
+    anomalib benchmark --config configs/benchmark/mvtec_ad_fbclip.yaml
+    anomalib benchmark --config configs/benchmark/mvtec_ad_others.yaml
+    python -m anomalib_fbclip.protocol.comparison runs/benchmark --output results/comparison
+
+Exit codes: 0, written; 2, there is nothing to compare.
+"""
+
+import io
+import sys
+from collections.abc import Sequence
+from itertools import starmap
+from pathlib import Path
+
+import pandas as pd
+from jsonargparse import ArgumentParser
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
+
+from anomalib_fbclip.checkpoints.safetensors_files import replace_file
+
+MODEL = "model.class_path"
+MODEL_ARGUMENTS = "model.init_args."
+DATA = "data."
+DURATIONS = {"fit_duration": "fit, s", "test_duration": "test, s"}
+"""Title of each duration by its column."""
+
+
+class ComparisonError(Exception):
+    """There is nothing to compare; the message says in one line why."""
+
+
+def find_tables(paths: Sequence[Path]) -> list[Path]:
+    """Find the tables of ``anomalib benchmark``.
+
+    Args:
+        paths (Sequence[Path]): CSV files, and folders with ``results.csv`` anywhere in them.
+
+    Returns:
+        list[Path]: The files.
+
+    Raises:
+        ComparisonError: If a path does not exist, or there is no table in a folder.
+    """
+    files = []
+    for path in paths:
+        found = sorted(path.rglob("results.csv")) if path.is_dir() else [path]
+        if not found or not found[0].is_file():
+            msg = f"There is no results.csv of 'anomalib benchmark' at {path}."
+            raise ComparisonError(msg)
+        files += found
+    return files
+
+
+def read_tables(files: Sequence[Path]) -> pd.DataFrame:
+    """Read tables as one.
+
+    Args:
+        files (Sequence[Path]): The CSV files; where several measured the same, the last one counts.
+
+    Returns:
+        pandas.DataFrame: A row for each model and dataset, which have the columns ``model`` and ``dataset``.
+
+    Raises:
+        ComparisonError: If a file is no table of a benchmark.
+    """
+    tables = []
+    for file in files:
+        try:
+            table = pd.read_csv(file, dtype={"data.init_args.category": str})
+        except (OSError, ValueError) as error:
+            msg = f"{file} cannot be read: {error}"
+            raise ComparisonError(msg) from error
+        if MODEL not in table or not set(DURATIONS) <= set(table):
+            msg = f"{file} is no table of 'anomalib benchmark': it has no column {MODEL}, or none of durations."
+            raise ComparisonError(msg)
+        tables.append(table)
+    table = pd.concat(tables, ignore_index=True)
+    table["model"] = [_name_model(row) for row in table.to_dict("records")]
+    table["dataset"] = [_name_dataset(row) for row in table.to_dict("records")]
+    return table.drop_duplicates(["model", "dataset"], keep="last", ignore_index=True)
+
+
+def _name_model(row: dict[str, object]) -> str:
+    arguments = [str(value) for name, value in row.items() if name.startswith(MODEL_ARGUMENTS) and pd.notna(value)]
+    name = str(row[MODEL]).rsplit(".", maxsplit=1)[-1]
+    return f"{name} ({', '.join(arguments)})" if arguments else name
+
+
+def _name_dataset(row: dict[str, object]) -> str:
+    names = ("class_path", "init_args.name", "init_args.category", "init_args.categories")
+    values = [row.get(DATA + name) for name in names]
+    return " ".join(str(value) for value in values if value is not None and pd.notna(value))
+
+
+def summarize(table: pd.DataFrame) -> pd.DataFrame:
+    """Average what was measured over the datasets that all models were tested on.
+
+    Args:
+        table (pandas.DataFrame): A table of :func:`read_tables`.
+
+    Returns:
+        pandas.DataFrame: A row for each model, the most accurate one first, with the number of ``datasets``, the
+            metrics, 0..1, and the durations in seconds. A metric that a model does not report is NaN.
+
+    Raises:
+        ComparisonError: If no dataset was tested by all models.
+    """
+    models = table["model"].nunique()
+    tested = table.groupby("dataset")["model"].nunique()
+    common = tested[tested == models].index
+    if common.empty:
+        msg = f"No dataset was tested by all of {', '.join(table['model'].unique())}."
+        raise ComparisonError(msg)
+    table = table[table["dataset"].isin(common)]
+    metrics = [column for column in table if column.startswith(("image_", "pixel_"))]
+    summary = table.groupby("model", sort=False)[[*metrics, *DURATIONS]].mean()
+    summary.insert(0, "datasets", len(common))
+    return summary.sort_values(metrics[0], ascending=False) if metrics else summary
+
+
+def to_markdown(summary: pd.DataFrame) -> str:
+    """Write a summary as a table in Markdown, metrics in percent."""
+    titles = [DURATIONS.get(column, column.replace("_", " ")) for column in summary]
+    lines = [f"| model | {' | '.join(titles)} |", "|---" + "|---:" * len(titles) + "|"]
+    for model, row in summary.iterrows():
+        cells = starmap(_format, row.items())
+        lines.append(f"| {model} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _format(column: str, value: float) -> str:
+    if pd.isna(value):
+        return "-"
+    if column == "datasets":
+        return f"{value:.0f}"
+    return f"{value:.1f}" if column in DURATIONS else f"{100 * value:.1f}"
+
+
+def draw(summary: pd.DataFrame, metric: str) -> bytes:
+    """Draw accuracy against the duration of the test.
+
+    Args:
+        summary (pandas.DataFrame): A summary of :func:`summarize`.
+        metric (str): Column to draw.
+
+    Returns:
+        bytes: The picture, as PNG.
+
+    Raises:
+        ComparisonError: If no model reports the metric.
+    """
+    if metric not in summary or summary[metric].isna().all():
+        msg = f"No model reports {metric}. There are: {', '.join(summary.columns[1:])}."
+        raise ComparisonError(msg)
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    rows = summary.dropna(subset=metric)
+    middle = (rows["test_duration"].min() * rows["test_duration"].max()) ** 0.5
+    for model, row in rows.iterrows():
+        point = (row["test_duration"], 100 * row[metric])
+        axes.scatter(*point)
+        side = "left" if point[0] <= middle else "right"
+        axes.annotate(str(model), point, xytext=(0, 6), textcoords="offset points", horizontalalignment=side)
+    axes.set_xscale("log")
+    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    axes.set_xlabel("duration of a test in seconds")
+    axes.set_ylabel(f"{metric.replace('_', ' ')} in percent")
+    axes.margins(0.2)
+    axes.grid(visible=True, alpha=0.3)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=150)
+    return file.getvalue()
+
+
+def create_parser() -> ArgumentParser:
+    """Create the parser of the command line."""
+    parser = ArgumentParser(
+        prog="python -m anomalib_fbclip.protocol.comparison",
+        description="Put what 'anomalib benchmark' measured into a table and a picture.",
+        epilog="Exit codes: 0, written; 2, there is nothing to compare.",
+    )
+    parser.add_argument("tables", type=Path, nargs="+", help="results.csv of benchmarks, or folders with such files")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("results/comparison"),
+        help="files to write, without the suffix: .md and .png (default: results/comparison)",
+    )
+    parser.add_argument("--metric", type=str, default="image_AUROC", help="the metric in the picture")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments (list[str] | None, optional): The arguments. ``None``: those of the process. Defaults to ``None``.
+
+    Returns:
+        int: The exit code.
+    """
+    options = create_parser().parse_args(arguments)
+    try:
+        summary = summarize(read_tables(find_tables(options.tables)))
+        table, picture = to_markdown(summary), draw(summary, options.metric)
+        for suffix, content in ((".md", table.encode()), (".png", picture)):
+            replace_file(options.output.with_name(options.output.name + suffix), content)
+    except (ComparisonError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(table)
+    print(f"Written: {options.output}.md and {options.output}.png", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,301 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How well and how fast fbclip-nano detects defects: the table of its model card.
+
+On the procedural categories that no training saw, and on photographs, where there are any::
+
+    python -m anomalib_fbclip.training.evaluate --photographs path/to/folder
+
+The folder holds a folder for each category, in MVTec AD's layout: ``<category>/test/{good,<defect>}`` and
+``<category>/ground_truth/<defect>/<name>_mask.png``; other folders are passed over.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jsonargparse import auto_cli
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from torchmetrics.functional.classification import binary_auroc
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import Transform
+
+from anomalib_fbclip import FBClip
+from anomalib_fbclip.bundled import NAME
+from anomalib_fbclip.data import SyntheticParts
+from anomalib_fbclip.data.procedural import HELD_OUT_CATEGORIES, VALIDATION_CATEGORIES, VALIDATION_DEFECTS
+from anomalib_fbclip.modeling.mvfbe import VIEWS
+from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS
+
+from .images import DEFECT, TrainingImage, draw_training_image
+from .photographs import VALIDATION_PHOTOGRAPHS
+
+VALIDATION_SIZE = 192
+"""Side of the drawn images of photographed textures, in pixels."""
+
+IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"}
+
+
+class LabelledImage(NamedTuple):
+    """An image with its label.
+
+    Attributes:
+        path (Path): The image.
+        mask_path (Path | None): Its mask; ``None`` for a normal image.
+    """
+
+    path: Path
+    mask_path: Path | None
+
+
+class Accuracy(NamedTuple):
+    """How well a category's images and pixels are ranked.
+
+    Attributes:
+        image_auroc (float): Area under the ROC curve of the image scores, 0..1.
+        pixel_auroc (float): Area under the ROC curve of the anomaly maps at the model's input size, 0..1.
+    """
+
+    image_auroc: float
+    pixel_auroc: float
+
+
+def list_images(category: Path) -> list[LabelledImage]:
+    """List the test images of a category in MVTec AD's layout.
+
+    Args:
+        category (Path): Folder of the category.
+
+    Returns:
+        list[LabelledImage]: The images, by name.
+
+    Raises:
+        FileNotFoundError: If the folder has no test images, or a mask is missing.
+    """
+    images = []
+    for path in sorted((category / "test").glob("*/*")):
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            continue
+        defect = path.parent.name
+        mask_path = None if defect == "good" else category / "ground_truth" / defect / f"{path.stem}_mask.png"
+        if mask_path and not mask_path.is_file():
+            msg = f"{path} has no mask: {mask_path} does not exist."
+            raise FileNotFoundError(msg)
+        images.append(LabelledImage(path, mask_path))
+    if not images:
+        msg = f"{category} has no images in test/good and test/<defect>: give a folder in MVTec AD's layout."
+        raise FileNotFoundError(msg)
+    return images
+
+
+def evaluate(model: FBClip, images: Sequence[LabelledImage], batch_size: int = 16) -> Accuracy:
+    """Measure how well a model ranks images and pixels.
+
+    Args:
+        model (FBClip): The model.
+        images (Sequence[LabelledImage]): Normal and anomalous images of one category.
+        batch_size (int, optional): Images in a batch.
+            Defaults to ``16``.
+
+    Returns:
+        Accuracy: Image and pixel AUROC.
+    """
+    transform = FBClip.configure_pre_processor(model.image_size).transform
+    scores: list[torch.Tensor] = []
+    maps: list[torch.Tensor] = []
+    masks: list[torch.Tensor] = []
+    for batch in batched(track(images, "Images", console=Console(stderr=True), transient=True), batch_size):
+        inputs, batch_masks = zip(*(read_input(transform, image) for image in batch), strict=True)
+        with torch.inference_mode():
+            prediction = model.model(torch.stack(inputs))
+        scores.append(prediction.pred_score)
+        maps.append(prediction.anomaly_map)
+        masks += batch_masks
+    labels = [image.mask_path is not None for image in images]
+    return Accuracy(
+        image_auroc=float(binary_auroc(torch.cat(scores), torch.tensor(labels).long())),
+        pixel_auroc=float(binary_auroc(torch.cat(maps).flatten(), torch.stack(masks).flatten().long())),
+    )
+
+
+def read_input(transform: Transform, image: LabelledImage) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read an image and its mask as anomalib hands them to a model: ``[3, H, W]``, normalised, and ``[H, W]``."""
+    with Image.open(image.path) as file:
+        pixels = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1) / 255
+    mask = torch.zeros(pixels.shape[1:])
+    if image.mask_path:
+        with Image.open(image.mask_path) as file:
+            mask = torch.from_numpy(np.array(file.convert("L"))) / 255
+    resized, resized_mask = transform(tv_tensors.Image(pixels), tv_tensors.Mask(mask))
+    return resized.as_subclass(torch.Tensor), resized_mask.as_subclass(torch.Tensor) > 0.5  # noqa: PLR2004
+
+
+def batched(items: Iterable[LabelledImage], size: int) -> Iterator[list[LabelledImage]]:
+    """Group items; the last group may be smaller."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def draw_unseen_categories(root: Path, images: int = 60) -> dict[str, list[LabelledImage]]:
+    """Draw the procedural categories that no training saw.
+
+    Args:
+        root (Path): Folder for them.
+        images (int, optional): Number of normal images, and number of anomalous images, of each category.
+            Defaults to ``60``.
+
+    Returns:
+        dict[str, list[LabelledImage]]: Test images by category.
+    """
+    for category in HELD_OUT_CATEGORIES:
+        SyntheticParts(root, category, train_images=1, test_images=images).prepare_data()
+    return {category: list_images(root / category) for category in HELD_OUT_CATEGORIES}
+
+
+def draw_validation_sets(root: Path, images: int = 60) -> dict[str, list[LabelledImage]]:
+    """Draw what training decisions are made by: kinds that are neither trained on nor held out.
+
+    Args:
+        root (Path): Folder for them.
+        images (int, optional): Number of normal images, and number of anomalous images, of each procedural category; of
+            each photographed texture there are as many in all as of a category.
+            Defaults to ``60``.
+
+    Returns:
+        dict[str, list[LabelledImage]]: Test images by category and by photograph.
+    """
+    for category in VALIDATION_CATEGORIES:
+        SyntheticParts(root, category, train_images=1, test_images=images).prepare_data()
+    for photograph in VALIDATION_PHOTOGRAPHS:
+        for seed in range(2 * images):
+            sample = draw_training_image(seed, VALIDATION_SIZE, [photograph], VALIDATION_DEFECTS, photographed=1.0)
+            save_labelled(root / photograph.noun, seed, sample)
+    names = [*VALIDATION_CATEGORIES, *(photograph.noun for photograph in VALIDATION_PHOTOGRAPHS)]
+    return {name: list_images(root / name) for name in names}
+
+
+def save_labelled(category: Path, number: int, sample: TrainingImage) -> None:
+    """Write an image and the mask of its defect, if it has one, to a category's folder in MVTec AD's layout."""
+    mask = sample.regions == DEFECT
+    image_path = category / "test" / ("defect" if mask.any() else "good") / f"{number:03}.png"
+    mask_path = category / "ground_truth" / "defect" / f"{number:03}_mask.png"
+    for path in (image_path, mask_path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(sample.image).save(image_path)
+    if mask.any():
+        Image.fromarray(mask).save(mask_path)
+
+
+def variants() -> dict[str, dict[str, Any]]:
+    """List what is measured beside the model as it is: arguments of FBClip by the name of a row."""
+    without_view = {f"without {view} view": {"views": [other for other in VIEWS if other != view]} for view in VIEWS}
+    without_strategy = {
+        f"without {strategy} text strategy": {
+            "text_strategies": {name: weight for name, weight in STRATEGY_WEIGHTS.items() if name != strategy}
+        }
+        for strategy in STRATEGY_WEIGHTS
+    }
+    return {
+        **without_view,
+        **without_strategy,
+        "without background suppression": {"background_suppression": False},
+        "untrained adapters": {"weights": None},
+    }
+
+
+def images_per_second(model: FBClip, batch_size: int, repetitions: int = 9) -> float:
+    """Measure the model's speed, without reading and resizing of images: the median of several runs."""
+    images = torch.randn(batch_size, 3, *model.image_size, generator=torch.Generator().manual_seed(0))
+    durations = []
+    with torch.inference_mode():
+        model.model(images)
+        for _ in range(repetitions):
+            start = time.perf_counter()
+            model.model(images)
+            durations.append(time.perf_counter() - start)
+    return batch_size / statistics.median(durations)
+
+
+def main(
+    adapters: list[Path] | None = None,
+    pretrained: Path | None = None,
+    photographs: Path | None = None,
+    ablation: bool = True,
+    validation: bool = False,
+) -> None:
+    """Print the table of fbclip-nano's model card, in Markdown.
+
+    Args:
+        adapters: Files of adapters, of several seeds; the mean and the range of each figure are shown. Those of the
+            package if there are none.
+        pretrained: Weights of the CLIP that they belong to. Those of the package if there are none.
+        photographs: Folder of categories in MVTec AD's layout.
+        ablation: Whether to measure the parts of the first adapters too, by switching each off.
+        validation: Whether to measure on the kinds that training decisions are made by, instead of the unseen ones.
+    """
+    files: list[str | Path] = list(adapters) if adapters else ["auto"]
+    models = [FBClip(NAME, pretrained=pretrained, weights=file) for file in files]
+    with tempfile.TemporaryDirectory() as folder:
+        categories = (draw_validation_sets if validation else draw_unseen_categories)(Path(folder))
+        if photographs:
+            folders = [path for path in sorted(photographs.iterdir()) if (path / "test").is_dir()]
+            categories |= {f"{path.name} (photographs)": list_images(path) for path in folders}
+        rows = {"fbclip-nano": [measure(model, categories) for model in models]}
+        for name, arguments in variants().items() if ablation else ():
+            variant = FBClip(**{"backbone": NAME, "pretrained": pretrained, "weights": files[0], **arguments})
+            rows[name] = [measure(variant, categories)]
+    if validation:
+        rows = {name: [{**run, "mean": mean_accuracy(run)} for run in runs] for name, runs in rows.items()}
+    print(to_markdown(rows))
+    for batch_size in (1, 16):
+        speed = images_per_second(models[0], batch_size)
+        print(f"\n{speed:.1f} images a second, batch {batch_size}, {torch.get_num_threads()} threads")
+
+
+def measure(model: FBClip, categories: Mapping[str, Sequence[LabelledImage]]) -> dict[str, Accuracy]:
+    """Measure a model on several categories."""
+    return {name: evaluate(model, images) for name, images in categories.items()}
+
+
+def mean_accuracy(run: Mapping[str, Accuracy]) -> Accuracy:
+    """Average the accuracy over the categories."""
+    return Accuracy(*(statistics.mean(values) for values in zip(*run.values(), strict=True)))
+
+
+def to_markdown(rows: Mapping[str, Sequence[Mapping[str, Accuracy]]]) -> str:
+    """Write a table.
+
+    Args:
+        rows (Mapping[str, Sequence[Mapping[str, Accuracy]]]): Accuracy by category, for each of a row's seeds.
+
+    Returns:
+        str: The table in Markdown.
+    """
+    categories = next(iter(rows.values()))[0].keys()
+    lines = [f"| image AUROC / pixel AUROC | {' | '.join(categories)} |", "|---" * (1 + len(categories)) + "|"]
+    for name, runs in rows.items():
+        cells = [
+            " / ".join(summarize(values) for values in zip(*(run[c] for run in runs), strict=True)) for c in categories
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def summarize(values: Sequence[float]) -> str:
+    """Give the mean of several runs and, where there are several, how far they lie apart."""
+    mean = f"{statistics.mean(values):.3f}"
+    return f"{mean} ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else mean
+
+
+if __name__ == "__main__":
+    auto_cli(main, as_positional=False)

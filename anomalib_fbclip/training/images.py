@@ -1,0 +1,269 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Images to train fbclip-nano on: procedural scenes, half of them with texture from photographs.
+
+Sizes, places, shapes and markings vary far more than in the categories that are tested on: what is normal has to be
+learned, not what is drawn.
+
+The image tower has to tell regions apart by words, so each image comes with the words of its regions.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from anomalib_fbclip.data.procedural import (
+    DEFECTS,
+    MATERIALS,
+    OBJECTS,
+    TRAINING_DEFECTS,
+    TRAINING_MATERIALS,
+    TRAINING_OBJECTS,
+    InvisibleDefectError,
+    photograph,
+)
+from anomalib_fbclip.data.procedural.captions import describe, with_article
+from anomalib_fbclip.data.procedural.defects import Defect, irregular
+from anomalib_fbclip.data.procedural.fields import blend, color, soften, stream
+from anomalib_fbclip.data.procedural.materials import Surface
+from anomalib_fbclip.data.procedural.objects import Object, Part
+from anomalib_fbclip.data.procedural.outlines import Pose
+from anomalib_fbclip.data.procedural.scene import Scene, lay, plain_background
+
+from .photographs import TRAINING_PHOTOGRAPHS, Photograph, photographed_surface
+from .shapes import draw_markings, draw_shape
+
+BACKGROUND, OBJECT, DEFECT = range(3)
+"""Regions of an image, as values of ``TrainingImage.regions``."""
+
+PHOTOGRAPHED = 0.5
+"""Share of the scenes with texture from photographs."""
+
+SURFACES = 0.4
+"""Share of surfaces among the scenes."""
+
+NAMED = 0.5
+"""Share of the kinds that have a name among the objects; the others are shapes at random."""
+
+MARKED = 0.3
+"""Share of surfaces with markings at random."""
+
+NEIGHBOURED = 0.15
+"""Share of objects beside which another one lies."""
+
+SCALES = 0.18, 0.42
+"""Smallest and largest scale of an object: half its size, as a fraction of the side."""
+
+SURFACE_REACH = 0.75
+"""Extent of defects on surfaces, in extents of defects on the largest objects: a defect is smaller than an object."""
+
+MIXED = 0.4
+"""Share of mixed textures among the defects."""
+
+MOST_DEFECTS = 4
+"""Most defects of an image: a network learns more from an image with several."""
+
+
+class TrainingImage(NamedTuple):
+    """An image, its regions, and what it shows in words.
+
+    Attributes:
+        image (NDArray[np.uint8]): Red, green and blue ``[size, size, 3]``.
+        regions (NDArray[np.uint8]): Background, object or defect ``[size, size]``.
+        texts (tuple[str, str, str]): What each region shows.
+        normal_caption (str): What the image shows where the defect is cut off.
+        caption (str): What the image shows.
+    """
+
+    image: NDArray[np.uint8]
+    regions: NDArray[np.uint8]
+    texts: tuple[str, str, str]
+    normal_caption: str
+    caption: str
+
+
+class Subject(NamedTuple):
+    """What is photographed.
+
+    Attributes:
+        scene (Scene): It, without defect.
+        noun (str): What it is called.
+        background (str): What it lies on.
+        reach (float): Factor of the extent of its defects, which are small beside an object.
+    """
+
+    scene: Scene
+    noun: str
+    background: str
+    reach: float
+
+
+def draw_training_image(
+    seed: int,
+    size: int,
+    photographs: Sequence[Photograph] = TRAINING_PHOTOGRAPHS,
+    defect_kinds: Sequence[str] = TRAINING_DEFECTS,
+    photographed: float = PHOTOGRAPHED,
+) -> TrainingImage:
+    """Draw an image of something that is not held out, every second time with a defect.
+
+    Args:
+        seed (int): Seed, not negative.
+        size (int): Side of the image in pixels, at least 32.
+        photographs (Sequence[Photograph], optional): Photographs whose texture is used.
+            Defaults to ``TRAINING_PHOTOGRAPHS``.
+        defect_kinds (Sequence[str], optional): Defects, keys of ``procedural.DEFECTS``; there are also mixed textures.
+            Defaults to ``TRAINING_DEFECTS``.
+        photographed (float, optional): Share of the scenes with texture from photographs.
+            Defaults to ``PHOTOGRAPHED``.
+
+    Returns:
+        TrainingImage: The image.
+    """
+    rng = stream(seed, "training image")
+    mixed = mixtures(photographs)
+    kinds = list(mixed) if rng.random() < MIXED else list(defect_kinds)
+    defect = str(rng.choice(kinds)) if rng.integers(2) else None
+    while True:
+        subject = _draw_subject(rng, size, photographs, photographed)
+        defects = {kind: repeat(draw, subject.reach) for kind, draw in {**DEFECTS, **mixed}.items()}
+        with suppress(InvisibleDefectError):  # another subject shows it
+            image, mask = photograph(subject.scene, seed, defect, defects)
+            break
+    regions = np.where(subject.scene.coverage > 0.5, OBJECT, BACKGROUND)  # noqa: PLR2004
+    return TrainingImage(
+        image=image,
+        regions=np.where(mask, DEFECT, regions).astype(np.uint8),
+        texts=(
+            f"{subject.background} background.",
+            f"{subject.noun} without defect.",
+            f"{subject.noun} with {with_article(defect or 'defect')}.",
+        ),
+        normal_caption=describe(subject.noun, None, rng),
+        caption=describe(subject.noun, defect, rng),
+    )
+
+
+def _draw_subject(rng: Generator, size: int, photographs: Sequence[Photograph], photographed: float) -> Subject:
+    if rng.random() < photographed:
+        surface, material = _draw_photographed(rng, size, photographs)
+    else:
+        surface, material = _draw_material(rng, size)
+    if rng.random() < SURFACES:
+        return _draw_surface(rng, surface, material)
+    background, ground = _draw_background(rng, size, photographs)
+    name = str(rng.choice(TRAINING_OBJECTS)) if rng.random() < NAMED else None
+    scale = float(np.exp(rng.uniform(*np.log(SCALES))))
+    part = _draw_part(rng, OBJECTS[name] if name else draw_shape, size, scale)
+    scene = lay(part, surface, background, rng.uniform(0, 0.8))
+    return Subject(scene, f"{material} {name or 'object'}", ground, scale / SCALES[1])
+
+
+def _draw_surface(rng: Generator, surface: Surface, material: str) -> Subject:
+    size = len(surface.height)
+    if rng.random() < MARKED:
+        pose = Pose(size, (0.5, 0.5), rng.uniform(0, 2 * np.pi), rng.uniform(0.5, 0.8))
+        for layer in draw_markings(rng, pose):
+            surface = surface._replace(albedo=blend(surface.albedo, layer.color, layer.coverage))
+    scene = Scene(surface, None, np.ones((size, size), dtype=np.float32), 0.0)
+    return Subject(scene, f"{material} surface", "plain", SURFACE_REACH)
+
+
+def _draw_part(rng: Generator, draw: Object, size: int, scale: float) -> Part:
+    """Draw an object anywhere in the image and, sometimes, another one of its kind, which the image's edge may cut."""
+    room = max(0.0, 0.48 - scale)
+    x, y = 0.5 + rng.uniform(-room, room, 2)
+    angle = rng.uniform(0, 2 * np.pi)
+    part = draw(rng, rng, Pose(size, (x, y), angle, scale))
+    if rng.random() >= NEIGHBOURED:
+        return part
+    direction, distance = rng.uniform(0, 2 * np.pi), 2.2 * scale
+    center = x + distance * np.cos(direction), y + distance * np.sin(direction)
+    neighbour = draw(rng, rng, Pose(size, center, rng.uniform(0, 2 * np.pi), scale))
+    return Part(
+        np.maximum(part.coverage, neighbour.coverage),
+        np.maximum(part.height, neighbour.height),
+        part.layers + neighbour.layers,
+    )
+
+
+def _draw_background(rng: Generator, size: int, photographs: Sequence[Photograph]) -> tuple[Surface, str]:
+    """Draw a background, and what it is called."""
+    if rng.integers(2):
+        even = plain_background(rng, rng, size)
+        tint = color(rng, saturation=(0.0, 0.9), value=(0.6, 1.0))
+        return even._replace(albedo=even.albedo * tint), "plain"
+    return _draw_texture(rng, size, photographs)
+
+
+def _draw_texture(rng: Generator, size: int, photographs: Sequence[Photograph]) -> tuple[Surface, str]:
+    """Draw a material or a photographed texture, and what it is called."""
+    return _draw_photographed(rng, size, photographs) if rng.integers(2) else _draw_material(rng, size)
+
+
+def _draw_photographed(rng: Generator, size: int, photographs: Sequence[Photograph]) -> tuple[Surface, str]:
+    origin = photographs[int(rng.integers(len(photographs)))]
+    return photographed_surface(origin, rng, size), origin.noun
+
+
+def _draw_material(rng: Generator, size: int) -> tuple[Surface, str]:
+    material = str(rng.choice(TRAINING_MATERIALS))
+    return MATERIALS[material](rng, rng, size), material
+
+
+def repeat(defect: Defect, reach: float) -> Defect:
+    """Give a defect that comes one to ``MOST_DEFECTS`` times.
+
+    Args:
+        defect (Defect): The defect.
+        reach (float): Factor of its extent.
+
+    Returns:
+        Defect: The defects, as one.
+    """
+
+    def repeated(scene: Scene, rng: Generator, extent: float) -> Scene:
+        for _ in range(int(rng.integers(1, MOST_DEFECTS + 1))):
+            scene = defect(scene, rng, reach * extent)
+        return scene
+
+    return repeated
+
+
+def mixtures(photographs: Sequence[Photograph]) -> dict[str, Defect]:
+    """Give defects that no drawing has: they keep a network from learning how defects are drawn.
+
+    Args:
+        photographs (Sequence[Photograph]): Photographs whose texture is used.
+
+    Returns:
+        dict[str, Defect]: A region of another texture, of another place, and smeared, by the words of a caption.
+    """
+
+    def foreign_texture(scene: Scene, rng: Generator, extent: float) -> Scene:
+        other, _ = _draw_texture(rng, scene.size, photographs)
+        return _replace(scene, other.albedo, rng.uniform(0.4, 1.0) * irregular(scene, rng, extent))
+
+    def misplaced_piece(scene: Scene, rng: Generator, extent: float) -> Scene:
+        shift = rng.integers(scene.size // 8, scene.size // 2, 2) * rng.choice([-1, 1], 2)
+        moved = np.roll(scene.surface.albedo, shift, (1, 2))[rng.permutation(3) if rng.integers(2) else [0, 1, 2]]
+        return _replace(scene, moved, irregular(scene, rng, extent))
+
+    def smear(scene: Scene, rng: Generator, extent: float) -> Scene:
+        radius = rng.uniform(0.02, 0.06)
+        smeared = np.stack([soften(channel, radius) for channel in scene.surface.albedo])
+        tone = np.float32(rng.uniform(0.75, 1.2))
+        return _replace(scene, np.clip(tone * smeared, 0, 1), irregular(scene, rng, 1.3 * extent))
+
+    return {"foreign texture": foreign_texture, "misplaced piece": misplaced_piece, "smear": smear}
+
+
+def _replace(scene: Scene, albedo: NDArray[np.float32], weight: NDArray[np.float32]) -> Scene:
+    surface = scene.surface
+    mixed = blend(surface.albedo, albedo, weight.astype(np.float32))
+    return scene._replace(surface=surface._replace(albedo=mixed))

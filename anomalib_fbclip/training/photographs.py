@@ -1,0 +1,120 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Photographs under free licences that anomalib's dependencies bring: real texture for procedural images.
+
+``MODEL_CARD.md`` names their sources and licences.
+"""
+
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.random import Generator
+from PIL import Image
+
+from anomalib_fbclip.data.procedural.fields import Field
+from anomalib_fbclip.data.procedural.materials import Surface
+
+
+class PhotographsUnavailableError(RuntimeError):
+    """The packages that bring the photographs are not installed."""
+
+
+class Photograph(NamedTuple):
+    """A photograph that a package installs.
+
+    Attributes:
+        package (str): Package whose folder it is in.
+        path (str): Path in that folder.
+        noun (str): What a caption calls its texture.
+    """
+
+    package: str
+    path: str
+    noun: str
+
+
+TRAINING_PHOTOGRAPHS = (
+    Photograph("skimage", "data/astronaut.png", "portrait"),
+    Photograph("skimage", "data/brick.png", "brick"),
+    Photograph("skimage", "data/camera.png", "lawn"),
+    Photograph("skimage", "data/cell.png", "gel"),
+    Photograph("skimage", "data/chelsea.png", "fur"),
+    Photograph("skimage", "data/clock_motion.png", "glass"),
+    Photograph("skimage", "data/grass.png", "grass"),
+    Photograph("skimage", "data/hubble_deep_field.jpg", "speckled"),
+    Photograph("skimage", "data/ihc.png", "tissue"),
+    Photograph("skimage", "data/moon.png", "crater"),
+    Photograph("skimage", "data/retina.jpg", "veined"),
+    Photograph("skimage", "data/rocket.jpg", "sky"),
+    Photograph("sklearn", "datasets/images/china.jpg", "temple"),
+    Photograph("sklearn", "datasets/images/flower.jpg", "petal"),
+)
+"""Photographs to train on."""
+
+VALIDATION_PHOTOGRAPHS = (
+    Photograph("skimage", "data/coffee.png", "coffee"),
+    Photograph("skimage", "data/coins.png", "coin"),
+    Photograph("skimage", "data/gravel.png", "gravel"),
+)
+"""Photographs to choose by: nothing is trained on them."""
+
+
+@cache
+def read_photograph(photograph: Photograph) -> Image.Image:
+    """Read a photograph, at most 640 pixels on its shorter side.
+
+    Args:
+        photograph (Photograph): The photograph.
+
+    Returns:
+        Image.Image: Red, green and blue.
+
+    Raises:
+        PhotographsUnavailableError: If its package is not installed, or lacks the file.
+    """
+    spec = find_spec(photograph.package)
+    path = Path(spec.origin).parent / photograph.path if spec and spec.origin else None
+    if path is None or not path.is_file():
+        msg = f"Package {photograph.package} has no {photograph.path}: pip install 'scikit-image>=0.24' scikit-learn."
+        raise PhotographsUnavailableError(msg)
+    with Image.open(path) as image:
+        rgb = image.convert("RGB")
+    factor = min(rgb.size) // 640
+    return rgb.reduce(factor) if factor > 1 else rgb
+
+
+def photographed_surface(photograph: Photograph, rng: Generator, size: int) -> Surface:
+    """Cut a surface out of a photograph, at a random scale, in a random position, with changed colours.
+
+    Args:
+        photograph (Photograph): The photograph.
+        rng (Generator): Random stream.
+        size (int): Side of the surface in pixels.
+
+    Returns:
+        Surface: The surface; what is bright lies a little higher or lower than what is dark.
+    """
+    image = read_photograph(photograph)
+    side = int(min(image.size) * rng.uniform(0.15, 1.0))
+    left, top = (int(rng.integers(extent - side + 1)) for extent in image.size)
+    crop = image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
+    albedo = np.rot90(np.asarray(crop, dtype=np.float32) / np.float32(255), int(rng.integers(4))).transpose(2, 0, 1)
+    if rng.integers(2):
+        albedo = albedo[:, :, ::-1]
+    albedo = _recolor(albedo, rng)
+    height = np.float32(rng.uniform(-0.01, 0.01)) * albedo.mean(axis=0)
+    return Surface(albedo, height, np.full((size, size), rng.uniform(0, 0.3), dtype=np.float32))
+
+
+def _recolor(albedo: Field, rng: Generator) -> Field:
+    """Change contrast and brightness, exchange or mix the channels."""
+    channels = albedo[rng.permutation(3)]
+    grey = channels.mean(axis=0, keepdims=True)
+    mixed = grey + np.float32(rng.uniform(0, 1.2)) * (channels - grey)
+    tint = rng.uniform(0.7, 1.2, (3, 1, 1)).astype(np.float32)
+    level, contrast = rng.uniform(0.25, 0.7), rng.uniform(0.4, 1.2)
+    return np.clip(level * tint + contrast * (mixed - grey.mean()), 0.02, 0.98).astype(np.float32)
