@@ -13,8 +13,8 @@ from anomalib.metrics import AUROC, Evaluator
 from PIL import Image
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.bundled import evaluate as evaluate_module
 from anomalib_fbclip.data import SyntheticParts
+from anomalib_fbclip.training import evaluate as evaluate_module
 from anomalib_fbclip.training.evaluate import (
     Accuracy,
     draw_validation_sets,

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from anomalib_fbclip.bundled import images as images_module
 from anomalib_fbclip.data.procedural import (
     HELD_OUT_DEFECTS,
     HELD_OUT_MATERIALS,
@@ -20,6 +19,7 @@ from anomalib_fbclip.data.procedural import (
     VALIDATION_OBJECTS,
 )
 from anomalib_fbclip.data.procedural.outlines import Pose
+from anomalib_fbclip.training import images as images_module
 from anomalib_fbclip.training.images import BACKGROUND, DEFECT, OBJECT, SCALES, draw_training_image
 from anomalib_fbclip.training.photographs import (
     TRAINING_PHOTOGRAPHS,
