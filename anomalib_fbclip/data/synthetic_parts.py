@@ -5,7 +5,6 @@
 
 import io
 import json
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from torchvision.transforms.v2 import Transform
+
+from anomalib_fbclip.contract.files import replacing
 
 from .procedural import (
     CATEGORIES,
@@ -87,7 +88,7 @@ class SyntheticParts(MVTecAD):
 
             >>> from anomalib.engine import Engine
             >>> from anomalib.models import FBClip
-            >>> Engine().test(FBClip(), datamodule=SyntheticParts(category="cookie"))
+            >>> Engine().test(FBClip(), datamodule=SyntheticParts(category="cookie"))  # doctest: +SKIP
 
         Train adapters on other categories::
 
@@ -175,15 +176,16 @@ class SyntheticParts(MVTecAD):
             try:
                 self._write(folder)
             except OSError as error:
-                reason = error.strerror or error
-                msg = f"Cannot write images to {folder}: {reason}. Make it writable, free space, or give another root"
-                raise OSError(error.errno, msg) from error
+                if not folder.is_dir():  # another process that wrote the same may have been faster
+                    reason = error.strerror or error
+                    msg = (
+                        f"Cannot write images to {folder}: {reason}. Make it writable, free space, or give another root"
+                    )
+                    raise OSError(error.errno, msg) from error
         self._check_settings(folder)
 
     def _write(self, folder: Path) -> None:
-        self.root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.root, prefix=f".{self.category}.") as parent:
-            temporary = Path(parent) / self.category
+        with replacing(folder) as temporary:
             plan = list(self._plan())
             description = f"Drawing images of {self.name} '{self.category}'"
             for split, label, name, seed in track(plan, description, console=Console(stderr=True)):
@@ -195,12 +197,6 @@ class SyntheticParts(MVTecAD):
                     mask = sample.mask.astype(np.uint8) * 255
                     _write_png(mask, temporary / "ground_truth" / subfolder / f"{name}_mask.png")
             (temporary / SETTINGS_FILE).write_text(json.dumps(self.settings, indent=2) + "\n", encoding="utf-8")
-            try:
-                temporary.rename(folder)
-            except OSError:
-                # Another process that wrote the same may have been faster.
-                if not folder.is_dir():
-                    raise
 
     def _plan(self) -> Iterator[tuple[str, str, str, int]]:
         """List the images: split, label, name and seed."""
