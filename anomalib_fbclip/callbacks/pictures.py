@@ -3,13 +3,14 @@
 
 """Pictures of predictions that are complete or not there, and that replace none."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from anomalib.data.utils.image import duplicate_filename
 from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import Callback, LightningModule, Trainer
+
+from anomalib_fbclip.contract.files import incomplete_folder
 
 
 class Pictures(Callback):
@@ -47,15 +48,14 @@ class Pictures(Callback):
         model: Any = pl_module
         output_dir = self._visualizer.output_dir
         self.folder = Path(trainer.default_root_dir) / "images" if output_dir is None else Path(output_dir)
-        self.folder.mkdir(parents=True, exist_ok=True)
         self.paths = []
-        with tempfile.TemporaryDirectory(dir=self.folder, prefix=".incomplete.") as incomplete:
+        with incomplete_folder(self.folder) as incomplete:
             self._visualizer.output_dir = incomplete
             try:
                 for item in batch:
                     alone: Any = [item]
                     self._visualizer.on_test_batch_end(trainer, model, alone, alone, batch_idx, dataloader_idx)
-                    self.paths.append(_move(Path(incomplete), self.folder))
+                    self.paths.append(_move(incomplete, self.folder))
             finally:
                 self._visualizer.output_dir = output_dir
 

@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import nn
+
+from anomalib_fbclip.contract.files import replacing
 
 from .reading import reading
 from .registry import BUNDLED, PAPER_IMAGE_SIZE, Widths
@@ -316,9 +317,6 @@ def _download(file_name: str, path: Path) -> None:
     if file_name not in identifiers:
         msg = f"the folder holds {sorted(identifiers) or 'nothing'}, not {file_name}"
         raise FileNotFoundError(msg)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{file_name}.") as folder:
-        temporary = Path(folder) / file_name
+    with replacing(path) as temporary:
         gdown.download(id=identifiers[file_name], output=os.fspath(temporary), use_cookies=False)
         read_adapters(temporary)
-        temporary.replace(path)

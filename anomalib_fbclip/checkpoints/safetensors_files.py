@@ -1,9 +1,8 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files that are complete or not there, and the metadata of safetensors files."""
+"""Tensors and metadata in safetensors files."""
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,19 +10,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file. One that stood there is replaced only by a complete one.
-
-    Args:
-        path (Path): The file.
-        content (bytes): What it holds.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        temporary = Path(folder) / path.name
-        temporary.write_bytes(content)
-        temporary.replace(path)
+from anomalib_fbclip.contract.files import replacing
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
@@ -40,12 +27,9 @@ def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata:
     if path.suffix != ".safetensors":
         msg = f"Weights are saved as safetensors: give '{path.with_suffix('.safetensors')}' instead of '{path}'."
         raise ValueError(msg)
-    path.parent.mkdir(parents=True, exist_ok=True)
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        temporary = Path(folder) / path.name
+    with replacing(path) as temporary:
         save_file(stored, temporary, dict(metadata))
-        temporary.replace(path)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -9,13 +9,12 @@ Exit codes: 0, all images were predicted; 1, some can't be read; 2, it could not
 import argparse
 import io
 import sys
-import tempfile
 import time
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO, cast, get_args
 
+from anomalib_fbclip.contract.files import replacing
 from anomalib_fbclip.contract.photographs import describe_pages, describe_skipped
 from anomalib_fbclip.contract.records import Record, RecordWriter, Verdict, printable
 from anomalib_fbclip.contract.thresholds import check_threshold
@@ -131,9 +130,9 @@ def predict(options: argparse.Namespace) -> int:
     )
     pictures = Pictures(options)
     pictures.check_that_none_exists(images)
-    with temporary_folder(options.output) as folder, open_table(options.output) as table:
+    with open_table(options.output) as table:
         print(inferencer.describe(), flush=True)
-        results = Results(inferencer, table, pictures, folder, len(images))
+        results = Results(inferencer, table, pictures, len(images))
         for prediction in inferencer.stream(images, on_failure=results.add_failure):
             results.add(prediction)
         print(f"{results.summarize()}: {table.paths[0]}")
@@ -146,34 +145,19 @@ def tell(lines: Iterable[str]) -> None:
         print(line, file=sys.stderr)
 
 
-@contextmanager
-def temporary_folder(output: Path) -> Generator[Path]:
-    """Make the output folder, if need be, and a folder in it for what is not complete yet, removed in the end.
-
-    Raises:
-        EdgeError: If they can't be made.
-    """
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(dir=output, prefix=".incomplete.")
-    except OSError as error:
-        msg = f"{output} can't be written to: {error.strerror}. Give another folder as --output."
-        raise EdgeError(msg) from error
-    with folder as path:
-        yield Path(path)
-
-
 def open_table(output: Path) -> RecordWriter:
-    """Begin the table.
+    """Make the output folder, if need be, and begin the table in it.
 
     Raises:
-        EdgeError: If there is one already.
-        OSError: If it can't be written.
+        EdgeError: If there is a table already, or the folder can't be written to.
     """
     try:
         return RecordWriter(output)
-    except FileExistsError as error:
-        msg = f"{output} holds predictions already: give another folder as --output."
+    except OSError as error:
+        if isinstance(error, FileExistsError) and output.is_dir():
+            msg = f"{output} holds predictions already: give another folder as --output."
+        else:
+            msg = f"{output} can't be written to: {error.strerror}. Give another folder as --output."
         raise EdgeError(msg) from error
 
 
@@ -212,24 +196,15 @@ class Results:
         inferencer (EdgeInferencer): The model.
         table (RecordWriter): The table.
         pictures (Pictures): Where the pictures go.
-        folder (Path): Folder for what is not complete yet, on the same disk as the output.
         total (int): Number of images.
     """
 
-    def __init__(
-        self,
-        inferencer: EdgeInferencer,
-        table: RecordWriter,
-        pictures: Pictures,
-        folder: Path,
-        total: int,
-    ) -> None:
+    def __init__(self, inferencer: EdgeInferencer, table: RecordWriter, pictures: Pictures, total: int) -> None:
         self.normal = 0
         self.anomalous = 0
         self.failed = 0
         self._table = table
         self._pictures = pictures
-        self._folder = folder
         self._threshold, self._pixel_threshold = inferencer.decision_thresholds()
         self._threshold_source, self._pixel_threshold_source = inferencer.threshold_sources()
         self._progress = Progress(total)
@@ -260,7 +235,8 @@ class Results:
             picture=picture.as_posix(),
         )
         try:
-            self._write_picture(prediction, picture)
+            with replacing(picture) as temporary:
+                draw_overlay(prediction).save(temporary, compress_level=1)  # four times as fast, and little larger
             self._table.write(record)
         except BaseException:  # an interrupt, too
             picture.unlink(missing_ok=True)
@@ -285,12 +261,6 @@ class Results:
         images = "1 image" if total == 1 else f"{total} images"
         failed = f", {self.failed} failed" if self.failed else ""
         return f"{images}, {self.anomalous} anomalous, {self.normal} normal{failed}"
-
-    def _write_picture(self, prediction: Prediction, picture: Path) -> None:
-        picture.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._folder / "picture.png"
-        draw_overlay(prediction).save(temporary, compress_level=1)  # four times as fast, and little larger
-        temporary.replace(picture)
 
 
 class Progress:

@@ -3,9 +3,10 @@
 
 """Files that appear in their place only when all of them are complete."""
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from anomalib_fbclip.contract.files import incomplete_folder
 
 GRAPH_SUFFIXES = {".onnx", ".xml"}
 """Suffixes of files that name others, which hold the weights."""
@@ -24,10 +25,9 @@ def write_staged(root: Path, write: Callable[[Path], Path]) -> Path:
     Returns:
         Path: Where that file lies at last.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix=".export.") as folder:
-        written = write(Path(folder)).relative_to(folder)
-        files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    with incomplete_folder(root) as folder:
+        written = write(folder).relative_to(folder)
+        files = [path for path in folder.rglob("*") if path.is_file()]
         for path in sorted(files, key=lambda path: path.suffix in GRAPH_SUFFIXES):
             destination = root / path.relative_to(folder)
             destination.parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ from rich.console import Console
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.checkpoints.adapters import resolve_adapters_file
 from anomalib_fbclip.checkpoints.registry import resolve_backbone
-from anomalib_fbclip.checkpoints.safetensors_files import replace_file
+from anomalib_fbclip.contract.files import replacing
 
 from .categories import find_categories, name_dataset
 from .errors import ProtocolError
@@ -130,7 +130,8 @@ def run(options: Namespace) -> int:
         title = f"FB-CLIP on {name}, {len(rows)} of {len(categories)} categories, in percent"
         Console().print(to_table(title, rows))
         markdown = file.with_suffix(".md")
-        replace_file(markdown, to_markdown(name, rows).encode())
+        with replacing(markdown) as temporary:
+            temporary.write_text(to_markdown(name, rows), encoding="utf-8")
         print(f"Written: {file} and {markdown}", file=sys.stderr)
     return int(failed)
 

@@ -23,7 +23,7 @@ from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from anomalib_fbclip.checkpoints.safetensors_files import replace_file
+from anomalib_fbclip.contract.files import replacing
 
 MODEL = "model.class_path"
 MODEL_ARGUMENTS = "model.init_args."
@@ -212,7 +212,8 @@ def main(arguments: list[str] | None = None) -> int:
         summary = summarize(read_tables(find_tables(options.tables)))
         table, picture = to_markdown(summary), draw(summary, options.metric)
         for suffix, content in ((".md", table.encode()), (".png", picture)):
-            replace_file(options.output.with_name(options.output.name + suffix), content)
+            with replacing(options.output.with_name(options.output.name + suffix)) as temporary:
+                temporary.write_bytes(content)
     except (ComparisonError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from rich.table import Table
 
-from anomalib_fbclip.checkpoints.safetensors_files import replace_file
+from anomalib_fbclip.contract.files import replacing
 
 from .errors import ProtocolError
 
@@ -95,7 +95,8 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
         for row in with_mean([row for row in rows if row.settings == settings]):
             values = [f"{row.metrics[name]:.6f}" if name in row.metrics else "" for name in METRICS]
             writer.writerow([row.category, *values, row.normal, row.anomalous, row.settings])
-    replace_file(path, text.getvalue().encode())
+    with replacing(path) as temporary:
+        temporary.write_bytes(text.getvalue().encode())
 
 
 def add_rows(path: Path, rows: Iterable[Row]) -> None:

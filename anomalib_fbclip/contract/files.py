@@ -1,0 +1,50 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Files that are complete or not there: written in a hidden folder beside their place, then moved to it."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+
+@contextmanager
+def incomplete_folder(folder: Path) -> Generator[Path]:
+    """Make a hidden folder for files that are not complete yet, removed at the end with what is left in it.
+
+    Args:
+        folder (Path): Where it is made, so that files move from one to the other by a rename. Created if missing.
+
+    Yields:
+        Path: The hidden folder.
+
+    Raises:
+        OSError: If it can't be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder, prefix=".incomplete.") as incomplete:
+        yield Path(incomplete)
+
+
+@contextmanager
+def replacing(path: Path) -> Generator[Path]:
+    """Replace a file or a folder only when its successor is complete; after an error nothing has changed.
+
+    Args:
+        path (Path): The file, or a folder that does not exist. Its parent is created if missing.
+
+    Yields:
+        Path: Where to write it. The name is the same.
+
+    Raises:
+        OSError: If it can't be moved to its place.
+
+    Example:
+        >>> with replacing(Path("results/table.md")) as temporary:  # doctest: +SKIP
+        ...     temporary.write_text("complete")
+    """
+    with incomplete_folder(path.parent) as folder:
+        temporary = folder / path.name
+        yield temporary  # noqa: RUF075 - after an error nothing is to be moved
+        temporary.replace(path)

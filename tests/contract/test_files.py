@@ -1,0 +1,67 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tests of files that are complete or not there."""
+
+from pathlib import Path
+
+import pytest
+
+from anomalib_fbclip.contract.files import incomplete_folder, replacing
+
+
+def test_file_is_replaced_when_it_is_complete(tmp_path: Path) -> None:
+    """Until then the old one stands; its folder is made, and nothing else is left."""
+    path = tmp_path / "new" / "table.md"
+    for content in ("first", "second"):
+        with replacing(path) as temporary:
+            assert temporary.name == path.name
+            temporary.write_text(content)
+            assert not path.exists() or path.read_text() == "first"
+        assert path.read_text() == content
+        assert list(path.parent.iterdir()) == [path]
+
+
+def test_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
+    """A folder moves with all that is in it."""
+    path = tmp_path / "category"
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "image.png").touch()
+        assert not path.exists()
+    assert [file.name for file in path.iterdir()] == ["image.png"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_nothing_changes_on_failure(tmp_path: Path, error: type[BaseException]) -> None:
+    """An old file stays, and the half of a new one goes, after an interrupt too."""
+    path = tmp_path / "table.md"
+    path.write_text("old")
+
+    def fail_halfway() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail_halfway()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_long_name(tmp_path: Path) -> None:
+    """The longest name that a file can have is no obstacle."""
+    path = tmp_path / ("n" * 255)
+    with replacing(path) as temporary:
+        temporary.touch()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_incomplete_folder(tmp_path: Path) -> None:
+    """It is hidden, beside what will be complete, and gone at the end."""
+    with incomplete_folder(tmp_path / "new") as folder:
+        assert folder.parent == tmp_path / "new"
+        assert folder.name.startswith(".")
+        (folder / "left").touch()
+    assert not list((tmp_path / "new").iterdir())
