@@ -27,11 +27,11 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 from tqdm.auto import tqdm
 
 from anomalib_fbclip.contract.errors import ImageError
+from anomalib_fbclip.contract.image_files import describe_skipped
 from anomalib_fbclip.contract.photographs import (
     DECODING_ERRORS,
     check_size,
     describe_pages,
-    describe_skipped,
     needs_own_reading,
     read_photograph,
 )

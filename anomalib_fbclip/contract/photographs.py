@@ -19,42 +19,8 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from .errors import ImageError, last_line
 from .records import printable
 
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-"""Those of anomalib."""
-
-RAW_SUFFIXES = (
-    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl "
-    ".sr2 .srf .srw .x3f"
-)
-
-UNREAD_FORMATS = {
-    "GIF": ".gif",
-    "HEIF": ".heic .heics .heif .heifs .hif",
-    "AVIF": ".avif .avifs",
-    "camera raw": RAW_SUFFIXES,
-    "JPEG 2000": ".j2c .j2k .jp2 .jpc .jpf .jpx",
-    "JPEG XL": ".jxl",
-    "JPEG XR": ".jxr .wdp",
-    "JFIF": ".jfi .jfif .jif .jpe",
-    "MPO": ".mpo",
-    "DIB": ".dib",
-    "PNM": ".pbm .pfm .pnm",
-    "Photoshop": ".psb .psd",
-    "SVG": ".svg .svgz",
-    "PostScript": ".eps .ps",
-    "OpenEXR": ".exr",
-    "Radiance HDR": ".hdr",
-    "DICOM": ".dcm .dicom",
-    "FITS": ".fit .fits",
-    "icon": ".icns .ico",
-    "Targa": ".tga",
-    "PCX": ".pcx",
-    "GIMP": ".xcf",
-    "APNG": ".apng",
-}
-"""Images that are not read, and their suffixes."""
-
-KIND_OF_SUFFIX = {suffix: kind for kind, suffixes in UNREAD_FORMATS.items() for suffix in suffixes.split()}
+ImageSource = str | Path | Image.Image | NDArray[np.uint8]
+"""A file, an image of Pillow, or RGB values 0..255 of shape ``[H, W, 3]``."""
 
 # What Pillow raises for files that are damaged, or no images.
 DECODING_ERRORS = (OSError, SyntaxError, TypeError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -79,38 +45,6 @@ BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE_VALUE, PLANAR_CONFIGURATION = 258, 262,
 WHITE_IS_ZERO, SEPARATE_PLANES = 0, 2
 
 TileT = TypeVar("TileT", bound=tuple[Any, ...])
-
-
-def find_photographs(path: Path, exclude: Path | None = None) -> list[Path]:
-    """Find the photographs of a folder and the folders in it.
-
-    Args:
-        path (Path): The folder, or one photograph, whatever its suffix.
-        exclude (Path | None, optional): A folder that is passed over. Defaults to ``None``.
-
-    Returns:
-        list[Path]: The photographs, sorted.
-    """
-    if path.is_file():
-        return [path]
-    return [file for file in _files(path, exclude) if file.suffix.lower() in IMAGE_SUFFIXES]
-
-
-def describe_skipped(path: Path, exclude: Path | None = None) -> list[str]:
-    """Tell which images :func:`find_photographs` passes over, because they are of a kind that is not read.
-
-    Args:
-        path (Path): The folder, or one photograph.
-        exclude (Path | None, optional): A folder that is passed over. Defaults to ``None``.
-
-    Returns:
-        list[str]: A line for each image. Files that are no images have none.
-    """
-    return [
-        f"{printable(file)} was skipped: {kind} files are not read. Save it as PNG or JPEG."
-        for file in _files(path, exclude)
-        if (kind := KIND_OF_SUFFIX.get(file.suffix.lower()))
-    ]
 
 
 def describe_pages(paths: Iterable[str | Path]) -> list[str]:
@@ -194,11 +128,6 @@ def check_size(name: str, height: int, width: int, minimum_side: int) -> None:
             "give a larger image."
         )
         raise ImageError(msg)
-
-
-def _files(folder: Path, exclude: Path | None) -> list[Path]:
-    excluded = exclude and exclude.resolve()
-    return [file for file in sorted(folder.rglob("*")) if file.is_file() and excluded not in file.resolve().parents]
 
 
 @contextmanager

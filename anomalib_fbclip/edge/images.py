@@ -10,13 +10,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomalib_fbclip.contract import errors
-from anomalib_fbclip.contract.photographs import IMAGE_SUFFIXES, check_size, find_photographs, read_photograph
+from anomalib_fbclip.contract.image_files import IMAGE_SUFFIXES, list_files
+from anomalib_fbclip.contract.photographs import ImageSource, check_size, read_photograph
 from anomalib_fbclip.contract.records import printable
 
 from .errors import EdgeError, ImageError
-
-ImageSource = str | Path | Image.Image | NDArray[np.uint8]
-"""A file, an image of Pillow, or RGB values 0..255 of shape ``[H, W, 3]``."""
 
 
 def find_images(path: Path, exclude: Path | None = None) -> list[Path]:
@@ -32,10 +30,12 @@ def find_images(path: Path, exclude: Path | None = None) -> list[Path]:
     Raises:
         EdgeError: If there is no such file or folder, or no image in it.
     """
+    if path.is_file():
+        return [path]
     if not path.exists():
         msg = f"{printable(path)} does not exist: give an image, or a folder of images."
         raise EdgeError(msg)
-    images = find_photographs(path, exclude)
+    images = [file for file in list_files(path, exclude) if file.suffix.lower() in IMAGE_SUFFIXES]
     if not images:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         msg = f"{printable(path)} has no images, nor have the folders in it: give a folder with {suffixes} files."

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from anomalib_fbclip.contract.files import replacing
+from anomalib_fbclip.evaluation.markdown import markdown_lines
 
 MODEL = "model.class_path"
 MODEL_ARGUMENTS = "model.init_args."
@@ -128,11 +129,8 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
 def to_markdown(summary: pd.DataFrame) -> str:
     """Write a summary as a table in Markdown, metrics in percent."""
     titles = [DURATIONS.get(column, column.replace("_", " ")) for column in summary]
-    lines = [f"| model | {' | '.join(titles)} |", "|---" + "|---:" * len(titles) + "|"]
-    for model, row in summary.iterrows():
-        cells = starmap(_format, row.items())
-        lines.append(f"| {model} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    rows = ([str(model), *starmap(_format, row.items())] for model, row in summary.iterrows())
+    return "\n".join(markdown_lines(["model", *titles], rows)) + "\n"
 
 
 def _format(column: str, value: float) -> str:

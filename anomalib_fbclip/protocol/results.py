@@ -13,6 +13,7 @@ from typing import NamedTuple
 from rich.table import Table
 
 from anomalib_fbclip.contract.files import replacing
+from anomalib_fbclip.evaluation.markdown import markdown_lines
 
 from .errors import ProtocolError
 
@@ -123,9 +124,8 @@ def to_markdown(title: str, rows: Sequence[Row]) -> str:
     Returns:
         str: The table.
     """
-    lines = [f"| {title} | {' | '.join(METRICS.values())} |", "|---" + "|---:" * len(METRICS) + "|"]
-    lines += [f"| {row.category} | {' | '.join(_percentages(row))} |" for row in with_mean(rows)]
-    return "\n".join(lines) + "\n"
+    cells = ([row.category, *_percentages(row)] for row in with_mean(rows))
+    return "\n".join(markdown_lines([title, *METRICS.values()], cells)) + "\n"
 
 
 def to_table(title: str, rows: Sequence[Row]) -> Table:

@@ -31,8 +31,11 @@ from torchvision.transforms.v2 import Transform
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.bundled import NAME
+from anomalib_fbclip.contract.image_files import IMAGE_SUFFIXES
+from anomalib_fbclip.contract.photographs import read_photograph
 from anomalib_fbclip.data import SyntheticParts
 from anomalib_fbclip.data.procedural import HELD_OUT_CATEGORIES, VALIDATION_CATEGORIES, VALIDATION_DEFECTS
+from anomalib_fbclip.evaluation.markdown import markdown_lines
 from anomalib_fbclip.modeling.mvfbe import VIEWS
 from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS
 
@@ -41,8 +44,6 @@ from .photographs import VALIDATION_PHOTOGRAPHS
 
 VALIDATION_SIZE = 192
 """Side of the drawn images of photographed textures, in pixels."""
-
-IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"}
 
 
 class LabelledImage(NamedTuple):
@@ -129,8 +130,7 @@ def evaluate(model: FBClip, images: Sequence[LabelledImage], batch_size: int = 1
 
 def read_input(transform: Transform, image: LabelledImage) -> tuple[torch.Tensor, torch.Tensor]:
     """Read an image and its mask as anomalib hands them to a model: ``[3, H, W]``, normalised, and ``[H, W]``."""
-    with Image.open(image.path) as file:
-        pixels = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1) / 255
+    pixels = torch.from_numpy(read_photograph(image.path, upright=False)).permute(2, 0, 1) / 255
     mask = torch.zeros(pixels.shape[1:])
     if image.mask_path:
         with Image.open(image.mask_path) as file:
@@ -282,13 +282,11 @@ def to_markdown(rows: Mapping[str, Sequence[Mapping[str, Accuracy]]]) -> str:
         str: The table in Markdown.
     """
     categories = next(iter(rows.values()))[0].keys()
-    lines = [f"| image AUROC / pixel AUROC | {' | '.join(categories)} |", "|---" * (1 + len(categories)) + "|"]
-    for name, runs in rows.items():
-        cells = [
-            " / ".join(summarize(values) for values in zip(*(run[c] for run in runs), strict=True)) for c in categories
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    cells = (
+        [name, *(" / ".join(map(summarize, zip(*(run[c] for run in runs), strict=True))) for c in categories)]
+        for name, runs in rows.items()
+    )
+    return "\n".join(markdown_lines(["image AUROC / pixel AUROC", *categories], cells))
 
 
 def summarize(values: Sequence[float]) -> str:

@@ -26,8 +26,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import openvino
 
+from anomalib_fbclip.evaluation.markdown import markdown_lines
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
     from anomalib_fbclip import FBClip
 
@@ -161,11 +163,18 @@ def main(
     threads = threads or os.cpu_count() or 1
     device = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
     print(f"Batch 1, {threads} threads of {device}, OpenVINO {openvino.__version__.partition('-')[0]}\n")
-    print("| backbone | | latency | faster than torch | throughput | peak memory | file |")
-    print("|---|---|---|---|---|---|---|")
+    header = ["", "latency", "faster than torch", "throughput", "peak memory", "file"]
+    for line in markdown_lines(header, list_rows(backbones, seconds, calibration_images, threads)):
+        print(line, flush=True)
+
+
+def list_rows(
+    backbones: Iterable[str], seconds: float, calibration_images: int, threads: int
+) -> Iterator[tuple[str, ...]]:
+    """Measure the backbones, one after the other."""
     for backbone in backbones:
         with tempfile.TemporaryDirectory() as folder:
-            print_rows(backbone, measure(backbone, Path(folder), seconds, calibration_images, threads))
+            yield from to_rows(backbone, measure(backbone, Path(folder), seconds, calibration_images, threads))
 
 
 def measure(
@@ -188,18 +197,18 @@ def measure(
     return rows
 
 
-def print_rows(backbone: str, rows: dict[str, tuple[Path, Measurement]]) -> None:
-    """Print the rows of a backbone."""
+def to_rows(backbone: str, rows: dict[str, tuple[Path, Measurement]]) -> Iterator[tuple[str, ...]]:
+    """Write the rows of a backbone."""
     _, torch_measurement = next(iter(rows.values()))
     for name, (path, found) in rows.items():
-        cells = (
+        yield (
+            f"{backbone}, {name}",
             f"{1000 * found.latency:.1f} ms",
             f"{torch_measurement.latency / found.latency:.1f} x",
             f"{found.throughput:.2f} images/s",
             f"{found.memory / 2**20:.0f} MiB",
             f"{file_size(path) / 1e6:.1f} MB",
         )
-        print(f"| {backbone} | {name} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from jsonargparse import auto_cli
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.bundled import NAME
+from anomalib_fbclip.evaluation.markdown import markdown_lines
 from anomalib_fbclip.training.evaluate import list_images, read_input
 
 BATCH = 32
@@ -37,8 +38,8 @@ def foreground_masks(backbone_precision: str, autocast: torch.dtype | None, imag
     batches = []
     with torch.inference_mode(), torch.autocast("cpu", autocast) if autocast else nullcontext():
         for batch in images.split(BATCH):
-            layers = model.backbone.encode_image(batch)
-            masks = starmap(model.foreground_mask, zip(layers, [None, *layers], strict=False))
+            layers, _ = model.backbone.encode_image(batch)
+            masks = starmap(model.mvfbe.foreground_mask, zip(layers, [None, *layers], strict=False))
             batches.append(torch.stack(list(masks), dim=1).float())
     return torch.cat(batches)
 
@@ -55,10 +56,11 @@ def main(photographs: Path) -> None:
     images = torch.stack([read_input(transform, image)[0] for path in categories for image in list_images(path)])
     exact = foreground_masks("float32", None, images)
     print(f"{len(images)} photographs, {exact.numel()} decisions\n")
-    print("| | decisions that differ from float32 |\n|---|---:|")
-    for name, backbone_precision, dtype in ROWS:
-        share = (foreground_masks(backbone_precision, dtype, images) != exact).float().mean()
-        print(f"| {name} | {100 * share:.3f} % |")
+    rows = (
+        (name, f"{100 * (foreground_masks(backbone_precision, dtype, images) != exact).float().mean():.3f} %")
+        for name, backbone_precision, dtype in ROWS
+    )
+    print(*markdown_lines(["", "decisions that differ from float32"], rows), sep="\n")
 
 
 if __name__ == "__main__":

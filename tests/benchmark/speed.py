@@ -31,6 +31,8 @@ import torch
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
+from anomalib_fbclip.evaluation.markdown import markdown_lines
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -184,17 +186,18 @@ def prepare_oracle(row: Row, folder: Path) -> Callable[[], object]:
 
     model = create_fbclip(folder, row.precision).eval().model
     images = make_images(row)
-    state = model.attention.state_dict()
+    state = model.mvfbe.attention.state_dict()
 
     def run() -> None:
         with torch.no_grad():
-            layers = [tokens[0] for tokens in model.backbone.encode_image(images)]
+            layer_tokens, _ = model.backbone.encode_image(images)
+            layers = [tokens[0] for tokens in layer_tokens]
             attended = []
             for tokens, previous in zip(layers, [None, *layers], strict=False):
                 score = oracle.foreground_score(tokens, previous)
-                mask = torch.where(score > model.foreground_mask.threshold, 1.0, 0.5)
+                mask = torch.where(score > model.mvfbe.foreground_mask.threshold, 1.0, 0.5)
                 views = (tokens, oracle.semantic_view(tokens, mask), oracle.spatial_view(tokens, mask, GRID))
-                attended += [oracle.attention(view, state, heads=8) for view in views]
+                attended += [oracle.attention(view, state, num_heads=8) for view in views]
             embeddings = [model.backbone.project_image(tokens) for tokens in oracle.suppress(attended)]
             oracle.abnormal_probability(embeddings, model.text_features(), model.alignment.scale_weights)
 
@@ -287,7 +290,7 @@ def profile_stages(folder: Path, threads: int, repetitions: int) -> list[tuple[s
     images = make_images(Row("", ""))
     found: list[tuple[str, float, int]] = []
 
-    def stage(name: str, function: Callable[[], list[torch.Tensor]]) -> list[torch.Tensor]:
+    def stage(name: str, function: Callable[[], Result]) -> Result:
         with FlopCounterMode(display=False, custom_mapping=CPU_ATTENTION) as counter:
             result = function()
         timer = Timer("function()", globals={"function": function}, num_threads=threads)
@@ -301,17 +304,19 @@ def profile_stages(folder: Path, threads: int, repetitions: int) -> list[tuple[s
 
 
 def _run_stages(model: FBClipModel, images: torch.Tensor, stage: Callable) -> None:
+    from anomalib_fbclip.modeling.mvfbe import FusedAttention
+
     text_features = model.text_features()
-    layer_tokens = stage("image tower", partial(model.backbone.encode_image, images))
-    weights = model.attention.merge()
+    layer_tokens, grid = stage("image tower", partial(model.backbone.encode_image, images))
+    attention = FusedAttention(model.mvfbe.attention)
     views = stage(
         "masks, views, products of gate, queries, keys, values",
-        lambda: list(model._project_views(layer_tokens, GRID, weights)),
+        lambda: list(model.mvfbe.project_views(layer_tokens, grid, attention)),
     )
-    attended = stage("attention, output layers", lambda: model.attention.attend(views, weights))
-    suppressed = stage("background suppression", lambda: model.suppression(attended))
+    attended = stage("attention, output layers", lambda: attention(views))
+    suppressed = stage("background suppression", lambda: model.mvfbe.suppression(attended))
     embeddings = stage("into the joint space", lambda: [model.backbone.project_image(each) for each in suppressed])
-    stage("alignment", lambda: model.align(embeddings, text_features, GRID))
+    stage("alignment", lambda: model.alignment(embeddings, text_features))
 
 
 def describe_processor() -> str:
@@ -324,30 +329,40 @@ def describe_processor() -> str:
 
 def print_rows(rows: dict[Row, Measurement | None]) -> None:
     """Print a table of rows, with ratios to the image tower in the same precision."""
-    print("| | time of a batch | images/s | / its image tower | peak memory |")
-    print("|---|---|---|---|---|")
     towers = {row.precision: found for row, found in rows.items() if row.function == TOWER and found}
-    for row, found in rows.items():
-        if found is None:
-            print(f"| {row.name} | failed | | | |")
-            continue
-        tower = towers.get(row.precision)
-        compared = tower and row.function in {TOWER, "prepare_model", "prepare_oracle"}
-        ratio = f"{found.median / tower.median:.2f}" if compared else ""
-        time = f"{1000 * found.median:.0f} ± {1000 * found.spread:.0f} ms"
-        print(f"| {row.name} | {time} | {row.batch / found.median:.2f} | {ratio} | {found.memory / 1e9:.2f} GB |")
+    cells = (_to_cells(row, result, towers.get(row.precision)) for row, result in rows.items())
+    print(*markdown_lines(["", "time of a batch", "images/s", "/ its image tower", "peak memory"], cells), sep="\n")
+
+
+def _to_cells(row: Row, found: Measurement | None, tower: Measurement | None) -> tuple[str, ...]:
+    if found is None:
+        return row.name, "failed", "", "", ""
+    compared = tower and row.function in {TOWER, "prepare_model", "prepare_oracle"}
+    return (
+        row.name,
+        f"{1000 * found.median:.0f} ± {1000 * found.spread:.0f} ms",
+        f"{row.batch / found.median:.2f}",
+        f"{found.median / tower.median:.2f}" if compared else "",
+        f"{found.memory / 1e9:.2f} GB",
+    )
 
 
 def print_stages(stages: list[tuple[str, float, int]]) -> None:
     """Print the table of stages."""
-    tower = stages[0]
-    print("| stage, f32 | time | / image tower | operations | / image tower | GFLOP/s |")
-    print("|---|---|---|---|---|---|")
-    for name, seconds, operations in stages:
-        print(
-            f"| {name} | {1000 * seconds:.0f} ms | {seconds / tower[1]:.3f} | {operations / 1e9:.1f} GFLOP "
-            f"| {operations / tower[2]:.3f} | {operations / seconds / 1e9:.0f} |",
+    _, tower_seconds, tower_operations = stages[0]
+    header = ["stage, f32", "time", "/ image tower", "operations", "/ image tower", "GFLOP/s"]
+    cells = (
+        (
+            name,
+            f"{1000 * seconds:.0f} ms",
+            f"{seconds / tower_seconds:.3f}",
+            f"{operations / 1e9:.1f} GFLOP",
+            f"{operations / tower_operations:.3f}",
+            f"{operations / seconds / 1e9:.0f}",
         )
+        for name, seconds, operations in stages
+    )
+    print(*markdown_lines(header, cells), sep="\n")
 
 
 def main(seconds: float = 12.0, threads: int | None = None, compiled: bool = False) -> None:

@@ -21,8 +21,6 @@ from PIL import Image
 from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.photographs import (
     describe_pages,
-    describe_skipped,
-    find_photographs,
     needs_own_reading,
     read_photograph,
 )
@@ -401,41 +399,7 @@ def _contents() -> list[bytes]:
 DAMAGED = _contents()
 
 
-class TestFolders:
-    def test_photographs_and_what_is_skipped(self, tmp_path: Path) -> None:
-        names = ("1.jpg", "2.PNG", "more/3.tiff", "notes.txt", "table.csv", "4.gif", "more/5.HEIC", "6.cr2", "7.jp2")
-        (tmp_path / "more").mkdir()
-        for name in names:
-            (tmp_path / name).write_bytes(b"")
-        (tmp_path / "folder.png").mkdir()
-        photographs = [path.relative_to(tmp_path).as_posix() for path in find_photographs(tmp_path)]
-        assert photographs == ["1.jpg", "2.PNG", "more/3.tiff"]
-        assert describe_skipped(tmp_path) == [
-            f"{tmp_path}/4.gif was skipped: GIF files are not read. Save it as PNG or JPEG.",
-            f"{tmp_path}/6.cr2 was skipped: camera raw files are not read. Save it as PNG or JPEG.",
-            f"{tmp_path}/7.jp2 was skipped: JPEG 2000 files are not read. Save it as PNG or JPEG.",
-            f"{tmp_path}/more/5.HEIC was skipped: HEIF files are not read. Save it as PNG or JPEG.",
-        ]
-
-    def test_a_folder_that_is_passed_over(self, tmp_path: Path) -> None:
-        for name in ("1.png", "out/1.png.png", "out/2.gif"):
-            (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_bytes(b"")
-        assert find_photographs(tmp_path, exclude=tmp_path / "out") == [tmp_path / "1.png"]
-        assert describe_skipped(tmp_path, exclude=tmp_path / "out") == []
-
-    def test_one_photograph_whatever_its_suffix(self, tmp_path: Path) -> None:
-        path = tmp_path / "image"
-        path.write_bytes(b"")
-        assert find_photographs(path) == [path]
-        assert describe_skipped(path) == []
-
-    def test_a_name_of_two_lines(self, tmp_path: Path) -> None:
-        (tmp_path / "two\nlines.gif").write_bytes(b"")
-        (line,) = describe_skipped(tmp_path)
-        assert r"two\nlines.gif was skipped" in line
-        assert "\n" not in line
-
+class TestPages:
     def test_pages(self, tmp_path: Path) -> None:
         pages = [Image.fromarray(COLORS), Image.fromarray(COLORS[::-1]), Image.fromarray(COLORS[:, ::-1])]
         names = {"1.tif": 1, "2.tif": 2, "3.webp": 3, "4.png": 1, "5.gif": 3}
