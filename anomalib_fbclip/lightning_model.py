@@ -21,6 +21,7 @@ See Also:
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,28 +43,17 @@ from torch import nn
 from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
 
 from .callbacks.evaluation_run import EvaluationRunMixin
-from .checkpoints.adapters import (
-    Adapters,
-    adapter_tensors,
-    check_backbone,
-    check_published,
-    check_signature,
-    check_widths,
-    fetch_published,
-    load_adapters,
-    read_adapters,
-    resolve_adapters_file,
-    save_adapters,
-)
+from .checkpoints.adapters import FROZEN_PREFIX, Adapters, adapter_tensors
 from .checkpoints.clip_files import create_clip
+from .checkpoints.published import canonical_name, check_published, choose_zero_shot, fetch_published
 from .checkpoints.registry import (
     default_pretrained,
     resolve_attention_size,
     resolve_backbone,
     resolve_feature_layers,
     resolve_image_size,
-    resolve_widths,
 )
+from .checkpoints.source import AdapterSource, resolve_adapters_file
 from .data import AuxiliaryDataModule
 from .evaluation.evaluator import RankingMixin
 from .export import ExactExportMixin, describe
@@ -84,11 +74,11 @@ __all__ = ["FBClip"]
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Types in which the frozen CLIP can be kept, by name."""
 
-FROZEN_PREFIX = "model.backbone."
-CHECKPOINT_KEY = "fbclip"
+FROZEN = f"model.{FROZEN_PREFIX}"
+"""What the names of frozen parameters begin with."""
 
-DATASET_ALIASES = {"mvtecad": "mvtec", "mvtecanomalydetection": "mvtec", "visa20220922": "visa"}
-"""Other names of the datasets on which published adapters were trained: of datamodules, and of folders."""
+CHECKPOINT_KEY = "fbclip"
+"""Where a checkpoint says what its adapters belong to."""
 
 
 class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule):  # type: ignore[misc] # to_onnx is anomalib's
@@ -205,10 +195,9 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
             STRATEGY_WEIGHTS,
         )
         adapters_file = None if weights is None else resolve_adapters_file(weights, backbone_name)
-        adapters = None if adapters_file is None else read_adapters(adapters_file)
+        adapters = None if adapters_file is None else Adapters.read(adapters_file)
         if adapters is not None:
-            check_backbone(adapters.metadata, backbone_name, f"Adapter weights '{weights}'")
-            check_widths(adapters.tensors, resolve_widths(backbone_name), f"Adapter weights '{weights}'")
+            adapters.check_backbone(backbone_name)
         super().__init__(
             pre_processor=self.configure_pre_processor(input_size) if pre_processor is True else pre_processor,
             post_processor=_resolve_post_processor(post_processor, image_threshold, pixel_threshold),
@@ -241,19 +230,25 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
         )
         self.loss = FBClipLoss(consistency_weight=consistency_weight)
 
-        self.source: str | None = None
-        self._published: str | None = None
+        self._adapters = AdapterSource(self.model)
         if adapters is not None:
-            self._load(adapters, f"Adapter weights '{weights}'")
+            self._adapters.load(adapters)
         elif weights is not None:
-            self._published = weights
-            self._published_hook = self.model.register_forward_pre_hook(self._load_published_before_use)
+            self._adapters.fetch_when_needed(partial(self._fetch_published, weights))
+
+    @property
+    def source(self) -> str | None:
+        """Name of the dataset that the adapters were trained on; ``None`` if they are untrained or not fetched yet."""
+        return self._adapters.trained_on
+
+    @source.setter
+    def source(self, name: str | None) -> None:
+        self._adapters.give(name)
 
     @property
     def learning_type(self) -> LearningType:
         """Zero-shot; or one-class, which is what makes anomalib train, before and during the training of adapters."""
-        is_trained = self.source or self._published
-        return LearningType.ZERO_SHOT if is_trained and not self._is_fitting else LearningType.ONE_CLASS
+        return LearningType.ZERO_SHOT if self._adapters.is_trained and not self._is_fitting else LearningType.ONE_CLASS
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -278,12 +273,8 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
         if batch.image is None or batch.gt_label is None or batch.gt_mask is None:
             msg = "FBClip is trained on labelled images with masks: wrap the data in an AuxiliaryDataModule."
             raise ValueError(msg)
-        text_features = self.model.encode_text()
-        embeddings = self.model.embed_image(batch.image)
-        grid = self.model.backbone.grid(tuple(batch.image.shape[-2:]))
-        pred_score, patch_map = self.model.align(embeddings, text_features, grid)
-        consistency = self.model.consistency(embeddings[-1], text_features)
-        parts = self.loss(pred_score, patch_map, consistency, batch.gt_label, batch.gt_mask)
+        detection = self.model.detect(batch.image, self.model.encode_text())
+        parts = self.loss(detection, batch.gt_label, batch.gt_mask)
 
         size = len(batch.image)
         self.log("train_loss", parts.total, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
@@ -373,7 +364,7 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
         """Save the adapters, what they belong to, and Adam's averages in half the size."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["state_dict"] = {
-            name: tensor for name, tensor in checkpoint["state_dict"].items() if not name.startswith(FROZEN_PREFIX)
+            name: tensor for name, tensor in checkpoint["state_dict"].items() if not name.startswith(FROZEN)
         }
         checkpoint[CHECKPOINT_KEY] = self._metadata() | {"source": self._source_of_training() or self.source}
         checkpoint["hyper_parameters"]["weights"] = None  # its own state has them
@@ -390,12 +381,12 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
         if CHECKPOINT_KEY not in checkpoint:
             msg = "The checkpoint is not one of FBClip. Adapters in other files are given as 'weights'."
             raise ValueError(msg)
-        metadata = checkpoint[CHECKPOINT_KEY]
-        check_backbone(metadata, self.backbone_name, "The checkpoint")
-        check_signature(metadata, self.model.backbone.signature, "The checkpoint")
-        frozen = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(FROZEN_PREFIX)}
+        adapters = Adapters({}, checkpoint[CHECKPOINT_KEY], "The checkpoint")
+        adapters.check_backbone(self.backbone_name)
+        adapters.check_signature(self.model.backbone.signature)
+        frozen = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(FROZEN)}
         checkpoint["state_dict"] = {**frozen, **checkpoint["state_dict"]}
-        self._adapters_given(metadata["source"])
+        self.source = adapters.source
 
     def description(self) -> dict[str, str]:
         """Describe the model in strings, with trained adapters: an exported file says this of itself.
@@ -404,7 +395,7 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
             dict[str, str]: Backbone, weights, source of the adapters, image size, thresholds, limits of the
                 normalisation and version of the package, as far as they are known. Lists are JSON.
         """
-        self._load_published()
+        self._adapters.make_ready()
         patch_size = list(self.model.backbone.patch_size)
         return describe(self._metadata() | {"source": self.source, "patch_size": patch_size}, self.post_processor)
 
@@ -443,9 +434,9 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
         Raises:
             ValueError: If the path has another suffix.
         """
-        self._load_published()
+        self._adapters.make_ready()
         metadata = self._metadata() | {"source": self.source}
-        save_adapters(Path(path), Adapters(adapter_tensors(self.model), metadata))
+        Adapters(adapter_tensors(self.model), metadata, "The model").save(Path(path))
 
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
@@ -494,36 +485,11 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
             "version": version("anomalib-fbclip"),
         }
 
-    def _load(self, adapters: Adapters, origin: str) -> None:
-        check_signature(adapters.metadata, self.model.backbone.signature, origin)
-        load_adapters(self.model, adapters, origin)
-        layers = list(self.model.backbone.feature_layers)
-        if (trained_on := adapters.metadata.get("feature_layers", layers)) != layers:
-            logger.warning("%s was trained on feature layers %s, but %s are used.", origin, trained_on, layers)
-        self._adapters_given(adapters.metadata.get("source"))
-
-    def _adapters_given(self, source: str | None) -> None:
-        self.source = source
-        if self._published:
-            self._published = None
-            self._published_hook.remove()
-
-    def _load_published(self) -> None:
-        """Load the published adapters that were asked for, if they are still to be loaded."""
-        if not self._published:
-            return
+    def _fetch_published(self, weights: str) -> Adapters:
+        """Read the published adapters that were asked for, fetched if they are not in the cache."""
         check_published(self.backbone_name)
-        name = self._published
-        if name == "auto":
-            name = "visa" if "mvtec" in map(canonical_name, self._tested_datasets()) else "mvtec"
-        path = fetch_published(name, get_pretrained_weights_dir() / "fbclip")
-        self._load(read_adapters(path), f"Adapter weights '{path}'")
-
-    @torch.compiler.disable
-    def _load_published_before_use(self, *args) -> None:
-        """Load the published adapters when the model is used outside a trainer."""
-        del args
-        self._load_published()
+        name = choose_zero_shot(self._tested_datasets()) if weights == "auto" else weights
+        return Adapters.read(fetch_published(name, get_pretrained_weights_dir() / "fbclip"))
 
     def _tested_datasets(self) -> list[str]:
         """Names of the datasets that a run of the trainer is on; none outside of it."""
@@ -532,7 +498,7 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
         return self._datamodule.name.split("+") if self._datamodule else []
 
     def _prepare_evaluation(self) -> None:
-        self._load_published()
+        self._adapters.make_ready()
         self.model.forget_text_features()  # a callback may have changed parameters in place
         if not self.source:
             logger.warning("The adapters are untrained (weights=None): scores mean nothing until they are trained.")
@@ -577,16 +543,3 @@ def _halve(optimizer_state: dict[str, Any]) -> dict[str, Any]:
         for index, averages in optimizer_state["state"].items()
     }
     return {**optimizer_state, "state": halved}
-
-
-def canonical_name(dataset: str) -> str:
-    """Bring the names under which datasets go to one form.
-
-    Args:
-        dataset (str): Name of a dataset or datamodule, such as ``MVTecAD`` or ``mvtec``.
-
-    Returns:
-        str: The name in lower case, letters and digits only; ``mvtec`` for MVTec AD and ``visa`` for VisA.
-    """
-    name = "".join(character for character in dataset.lower() if character.isalnum())
-    return DATASET_ALIASES.get(name, name)

@@ -71,7 +71,7 @@ BUNDLED = {
         adapters=bundled.ADAPTERS_FILE,
         # The paper's five layers and 8 x 64 channels would cost several times what so small an image tower does.
         feature_layers=(2, 4, 6),
-        attention_size=AttentionSize(heads=4, head_width=32),
+        attention_size=AttentionSize(num_heads=4, head_dim=32),
     ),
 }
 """The bundled backbones by name."""

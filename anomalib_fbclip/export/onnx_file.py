@@ -22,7 +22,7 @@ from onnxscript.optimizer import fold_constants
 
 from anomalib_fbclip.edge.runtimes import NAMESPACE
 
-PRECISE_MODULES = ("pre_processor", "model.foreground_mask", "model.attention.gate")
+PRECISE_MODULES = ("pre_processor", "model.mvfbe.foreground_mask", "model.mvfbe.attention.gate")
 """Modules that are to be computed in 32 bits in every graph: positions of pixels need more than 8 bits, a mask that is
 cut at a threshold flips with the rounding, and the gate scales all tokens by what its last layer gives."""
 

@@ -9,7 +9,7 @@ import open_clip
 import torch
 from torch import nn
 
-from .alignment import SemanticConsistency, TextAlignment
+from .alignment import TextAlignment
 from .anomaly_map import AnomalyMapGenerator
 from .clip import ClipBackbone
 from .fbclip import FBClipModel
@@ -18,6 +18,7 @@ from .mvfbe import (
     AttentionSize,
     BackgroundSuppression,
     ForegroundBackgroundAttention,
+    MultiViewDisentanglement,
     SoftForegroundMask,
 )
 from .prompt_learner import PromptLearner, tokenize_states
@@ -66,11 +67,12 @@ def create_model(
                 },
                 weights=strategy_weights,
             ),
-            foreground_mask=SoftForegroundMask(),
-            views=views,
-            attention=ForegroundBackgroundAttention(backbone.width, attention_size),
-            suppression=BackgroundSuppression() if background_suppression else nn.Identity(),
-            alignment=TextAlignment(views_per_layer=len(views), layer_weights=LAYER_WEIGHTS),
-            consistency=SemanticConsistency(),
+            mvfbe=MultiViewDisentanglement(
+                foreground_mask=SoftForegroundMask(),
+                views=views,
+                attention=ForegroundBackgroundAttention(backbone.width, attention_size),
+                suppression=BackgroundSuppression() if background_suppression else nn.Identity(),
+            ),
+            alignment=TextAlignment(views_per_layer=len(views), num_layer_weights=LAYER_WEIGHTS),
             anomaly_map_generator=AnomalyMapGenerator(),
         )

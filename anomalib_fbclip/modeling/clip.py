@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The frozen CLIP: images to layer tokens, prompts to text states.
+"""The frozen CLIP: images to layer tokens, prompts to hidden states.
 
 CLIP comes from open_clip. Its towers are used block by block, because FB-CLIP reads the residual stream between the
 blocks of the image tower and runs the text tower without the causal mask.
@@ -111,14 +111,18 @@ class ClipBackbone(nn.Module):
         return patch_grid(image_size, self.patch_size)
 
     @torch.no_grad()
-    def encode_image(self, images: torch.Tensor) -> list[torch.Tensor]:
+    def encode_image(self, images: torch.Tensor) -> tuple[list[torch.Tensor], tuple[int, int]]:
         """Read the residual stream after the chosen blocks.
 
         Args:
-            images (torch.Tensor): Normalised images, shape ``[B, 3, H, W]``, sides multiples of the patch.
+            images (torch.Tensor): Normalized images, shape ``[B, 3, H, W]``, sides multiples of the patch.
 
         Returns:
-            list[torch.Tensor]: Tokens after each of ``feature_layers``, class token first, each ``[B, 1 + L, C]``.
+            tuple[list[torch.Tensor], tuple[int, int]]: Tokens after each of ``feature_layers``, class token first, each
+                ``[B, 1 + L, C]``, and the grid of the patches: its rows and columns.
+
+        Raises:
+            ValueError: If the size of the images is not a multiple of the patch, or leaves too few patches.
         """
         height, width = images.shape[-2:]
         grid = self.grid((height, width))
@@ -128,7 +132,7 @@ class ClipBackbone(nn.Module):
             positions = self._positions(grid).to(patches.dtype)
             tokens = self.visual.ln_pre(torch.cat([class_token, patches], dim=1) + positions)
             outputs = islice(_run_blocks(self.visual.transformer, tokens), self.feature_layers[-1])
-            return [output for layer, output in enumerate(outputs, start=1) if layer in self.feature_layers]
+            return [output for layer, output in enumerate(outputs, start=1) if layer in self.feature_layers], grid
 
     def project_image(self, tokens: torch.Tensor) -> torch.Tensor:
         """Project image tokens ``[..., C]`` to the joint space, ``[..., D]``."""
@@ -142,18 +146,18 @@ class ClipBackbone(nn.Module):
             prompts (torch.Tensor): Embedded prompts, shape ``[N, P, T]``.
 
         Returns:
-            torch.Tensor: States of all positions after the last layer norm, shape ``[N, P, T]``.
+            torch.Tensor: Hidden states of all positions after the last layer norm, shape ``[N, P, T]``.
         """
         with self._own_precision(prompts.device):
-            states = prompts + self.positional_embedding[: prompts.shape[1]].to(prompts.dtype)
-            *_, states = _run_blocks(self.transformer, states)
-            return self.ln_final(states)
+            hidden_states = prompts + self.positional_embedding[: prompts.shape[1]].to(prompts.dtype)
+            *_, hidden_states = _run_blocks(self.transformer, hidden_states)
+            return self.ln_final(hidden_states)
 
-    def project_text(self, states: torch.Tensor) -> torch.Tensor:
-        """Project states of the text tower ``[..., T]`` to the joint space, ``[..., D]``."""
+    def project_text(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Project hidden states of the text tower ``[..., T]`` to the joint space, ``[..., D]``."""
         if isinstance(self.text_projection, nn.Linear):
-            return self.text_projection(states)
-        return states @ self.text_projection.to(states.dtype)
+            return self.text_projection(hidden_states)
+        return hidden_states @ self.text_projection.to(hidden_states.dtype)
 
     def _own_precision(self, device: torch.device) -> AbstractContextManager[object]:
         """Multiply in the precision in which the matrices are kept, if it is not that of the model around."""

@@ -75,17 +75,17 @@ def explain(model: FBClipModel, image: torch.Tensor) -> Explanation:
         ValueError: If the size of the image does not fit the backbone, or it gives a score that is not finite.
     """
     with (
-        _record(model.foreground_mask) as mask_calls,
-        _record(model.attention.gate) as gate_calls,
-        _record(model.suppression) as suppression_calls,
+        _record(model.mvfbe) as mvfbe_calls,
+        _record(model.mvfbe.foreground_mask) as mask_calls,
+        _record(model.mvfbe.attention.gate) as gate_calls,
+        _record(model.mvfbe.suppression) as suppression_calls,
         _record(model.alignment) as alignment_calls,
     ):
         predictions = model(image)
+    (((_, grid), _),) = mvfbe_calls
     (((attended,), suppressed),) = suppression_calls
     (((embeddings, text_features), probability),) = alignment_calls
-    height, width = image.shape[-2:]
-    grid = model.backbone.grid((height, width))
-    view_count = len(model.views)
+    view_count = len(model.mvfbe.views)
 
     def to_maps(values: list[torch.Tensor]) -> torch.Tensor:
         """Bring values of each layer and view, each ``[1, 1 + L]``, to ``[N, V, h, w]``, without the class token."""
@@ -94,7 +94,7 @@ def explain(model: FBClipModel, image: torch.Tensor) -> Explanation:
 
     return Explanation(
         layers=tuple(model.backbone.feature_layers),
-        views=tuple(model.views),
+        views=tuple(model.mvfbe.views),
         foreground_masks=torch.cat([mask for _, mask in mask_calls]).unflatten(1, grid).cpu(),
         gates=to_maps([gate.squeeze(-1) for _, gate in gate_calls]),
         removals=to_maps([

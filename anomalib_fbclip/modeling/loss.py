@@ -9,6 +9,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+from .alignment import similarity
+from .fbclip import Detection
+from .precision import to_full
+
 
 class LossParts(NamedTuple):
     """The terms of the training loss, each a scalar that is already weighted.
@@ -17,7 +21,7 @@ class LossParts(NamedTuple):
         image_focal (torch.Tensor): Focal loss of the image scores.
         pixel_focal (torch.Tensor): Focal loss of the upsampled patch maps.
         pixel_dice (torch.Tensor): Dice loss of the upsampled patch maps.
-        consistency (torch.Tensor): Semantic consistency regularisation.
+        consistency (torch.Tensor): Semantic consistency regularization.
     """
 
     image_focal: torch.Tensor
@@ -32,32 +36,38 @@ class LossParts(NamedTuple):
 
 
 class FBClipLoss(nn.Module):
-    """Focal loss on scores and maps, dice loss on maps, and the semantic consistency regularisation.
+    r"""Focal loss on scores and maps, dice loss on maps, and the semantic consistency regularization (paper: SCR).
+
+    .. math::
+        L = L_{focal}(\hat{s}, s) + L_{focal}(\hat{M}, M) + \lambda_d L_{dice}(\hat{M}, M) + \lambda_c L_{SCR}
+
+    :math:`\hat{s}` are the scores and :math:`\hat{M}` the patch maps, upsampled to the masks :math:`M`.
 
     Args:
-        dice_weight (float): Weight of the dice loss.
-        consistency_weight (float): Weight of the semantic consistency regularisation.
+        dice_weight (float): Weight :math:`\lambda_d` of the dice loss.
+        consistency_weight (float): Weight :math:`\lambda_c` of the semantic consistency regularization.
+        entropy_weight (float): Weight of the entropy in the semantic consistency regularization.
+        margin_weight (float): Weight of the margin's hinge in the semantic consistency regularization.
     """
 
-    def __init__(self, dice_weight: float = 0.2, consistency_weight: float = 0.15) -> None:
+    def __init__(
+        self,
+        dice_weight: float = 0.2,
+        consistency_weight: float = 0.15,
+        entropy_weight: float = 1.0,
+        margin_weight: float = 0.5,
+    ) -> None:
         super().__init__()
         self.dice_weight = dice_weight
         self.consistency_weight = consistency_weight
+        self.entropy_weight = entropy_weight
+        self.margin_weight = margin_weight
 
-    def forward(
-        self,
-        pred_score: torch.Tensor,
-        patch_map: torch.Tensor,
-        consistency: torch.Tensor,
-        gt_label: torch.Tensor,
-        gt_mask: torch.Tensor,
-    ) -> LossParts:
+    def forward(self, detection: Detection, gt_label: torch.Tensor, gt_mask: torch.Tensor) -> LossParts:
         """Compute the loss of a batch.
 
         Args:
-            pred_score (torch.Tensor): Abnormal probability of each image, shape ``[B]``.
-            patch_map (torch.Tensor): Abnormal probability of each patch, shape ``[B, 1, h, w]``.
-            consistency (torch.Tensor): Semantic consistency regularisation, a scalar, not yet weighted.
+            detection (Detection): What the model says of the batch.
             gt_label (torch.Tensor): Whether an image is anomalous, shape ``[B]``.
             gt_mask (torch.Tensor): Anomalous pixels, values above 0.5, shape ``[B, H, W]``.
 
@@ -67,11 +77,18 @@ class FBClipLoss(nn.Module):
         label = gt_label.float()
         mask = (gt_mask > 0.5).float()  # noqa: PLR2004
         # Cross-entropy of probabilities is not safe in half precision: autocast refuses it.
-        with torch.autocast(patch_map.device.type, enabled=False):
-            upsampled = F.interpolate(patch_map.float(), size=mask.shape[-2:], mode="bilinear", align_corners=False)
+        with torch.autocast(mask.device.type, enabled=False):
+            patch_map = detection.patch_map.float()
+            upsampled = F.interpolate(patch_map, size=mask.shape[-2:], mode="bilinear", align_corners=False)
             probability = upsampled.squeeze(1)
+            consistency = semantic_consistency(
+                detection.embeddings[-1],
+                detection.text_features,
+                self.entropy_weight,
+                self.margin_weight,
+            )
             return LossParts(
-                image_focal=focal_loss(pred_score.float(), label),
+                image_focal=focal_loss(detection.pred_score.float(), label),
                 pixel_focal=focal_loss(probability, mask),
                 pixel_dice=self.dice_weight * dice_loss(probability, mask),
                 consistency=self.consistency_weight * consistency.float(),
@@ -79,7 +96,12 @@ class FBClipLoss(nn.Module):
 
 
 def focal_loss(probability: torch.Tensor, target: torch.Tensor, gamma: float = 4.0) -> torch.Tensor:
-    """Binary cross-entropy that fades for what is already right, averaged over all entries.
+    r"""Binary cross-entropy that fades for what is already right, averaged over all entries.
+
+    .. math::
+        L_{focal} = -\frac{1}{n} \sum_i (1 - p_i)^\gamma \log p_i
+
+    :math:`p_i` is the probability that is given to the target.
 
     Args:
         probability (torch.Tensor): Probabilities, any shape.
@@ -88,6 +110,10 @@ def focal_loss(probability: torch.Tensor, target: torch.Tensor, gamma: float = 4
 
     Returns:
         torch.Tensor: The loss, a scalar.
+
+    Example:
+        >>> focal_loss(torch.tensor([0.9, 0.5]), torch.tensor([1.0, 0.0]))
+        tensor(0.0217)
     """
     cross_entropy = F.binary_cross_entropy(probability, target, reduction="none")
     probability_of_target = torch.where(target == 1, probability, 1 - probability)
@@ -95,15 +121,51 @@ def focal_loss(probability: torch.Tensor, target: torch.Tensor, gamma: float = 4
 
 
 def dice_loss(probability: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """One minus the soft dice coefficient, averaged over the images.
+    r"""One minus the soft dice coefficient, averaged over the images.
+
+    .. math::
+        L_{dice} = 1 - \frac{2 \sum_i p_i y_i + 1}{\sum_i p_i + \sum_i y_i + 1}
 
     Args:
-        probability (torch.Tensor): Probabilities, shape ``[B, H, W]``.
-        target (torch.Tensor): 0 or 1, shape ``[B, H, W]``.
+        probability (torch.Tensor): Probabilities :math:`p`, shape ``[B, H, W]``.
+        target (torch.Tensor): 0 or 1, :math:`y`, shape ``[B, H, W]``.
 
     Returns:
         torch.Tensor: The loss, a scalar.
+
+    Example:
+        >>> dice_loss(torch.ones(1, 2, 2), torch.ones(1, 2, 2))
+        tensor(0.)
     """
     intersection = (probability * target).sum(dim=(-2, -1))
     total = probability.sum(dim=(-2, -1)) + target.sum(dim=(-2, -1))
     return 1 - ((2 * intersection + 1) / (total + 1)).mean()
+
+
+def semantic_consistency(
+    embedding: torch.Tensor,
+    text_features: torch.Tensor,
+    entropy_weight: float = 1.0,
+    margin_weight: float = 0.5,
+) -> torch.Tensor:
+    r"""Has the image embedding take sides: low entropy over the two states, and a margin between them (paper: SCR).
+
+    With the similarities :math:`s_0, s_1` of the mean token to the normal and the abnormal state, averaged over images:
+
+    .. math::
+        L_{SCR} = \lambda_e H(\operatorname{softmax}(s)) + \lambda_m \max(0, 1 - |s_1 - s_0|)
+
+    Args:
+        embedding (torch.Tensor): Last map in the joint space, shape ``[B, 1 + L, D]``.
+        text_features (torch.Tensor): Normalized text features, normal state first, shape ``[2, D]``.
+        entropy_weight (float): Weight :math:`\lambda_e` of the entropy.
+        margin_weight (float): Weight :math:`\lambda_m` of the margin's hinge.
+
+    Returns:
+        torch.Tensor: The regularization, a scalar.
+    """
+    similarities = similarity(to_full(embedding).mean(dim=1), text_features)
+    probability = similarities.softmax(dim=-1)
+    entropy = -(probability * (probability + 1e-8).log()).sum(dim=-1).mean()
+    margin = F.relu(1 - similarities.diff(dim=-1).abs()).mean()
+    return entropy_weight * entropy + margin_weight * margin

@@ -3,7 +3,7 @@
 
 """Multi-strategy text feature fusion: several readings of the same prompts, added (paper: MSTFF).
 
-A strategy maps the states of the text tower ``[2, P, T]``, the same states projected to the joint space ``[2, P, D]``,
+A strategy maps the hidden states of the text tower ``[2, P, T]``, the same projected to the joint space ``[2, P, D]``,
 and the positions of the end tokens ``[2]`` to one feature for each prompt, ``[2, D]``.
 """
 
@@ -21,9 +21,9 @@ class GlobalStrategy(nn.Module):
     """Reads a prompt as the mean over all of its positions, padding included."""
 
     @staticmethod
-    def forward(states: torch.Tensor, projected: torch.Tensor, end_positions: torch.Tensor) -> torch.Tensor:
-        """Average the projected states, shape ``[2, D]``."""
-        del states, end_positions
+    def forward(hidden_states: torch.Tensor, projected: torch.Tensor, end_positions: torch.Tensor) -> torch.Tensor:
+        """Average the projected hidden states, shape ``[2, D]``."""
+        del hidden_states, end_positions
         return projected.mean(dim=1)
 
 
@@ -31,9 +31,9 @@ class EndOfTextStrategy(nn.Module):
     """Reads a prompt at its end token, as CLIP does."""
 
     @staticmethod
-    def forward(states: torch.Tensor, projected: torch.Tensor, end_positions: torch.Tensor) -> torch.Tensor:
-        """Take the projected state of the end token, shape ``[2, D]``."""
-        del states
+    def forward(hidden_states: torch.Tensor, projected: torch.Tensor, end_positions: torch.Tensor) -> torch.Tensor:
+        """Take the projected hidden state of the end token, shape ``[2, D]``."""
+        del hidden_states
         return projected[torch.arange(projected.shape[0], device=projected.device), end_positions]
 
 
@@ -50,11 +50,13 @@ class AttentionStrategy(nn.Module):
         self.selector = nn.Sequential(nn.Linear(width, width // 2), nn.ReLU(), nn.Linear(width // 2, 1))
         self.mlp = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, embedding_width))
 
-    def forward(self, states: torch.Tensor, projected: torch.Tensor, end_positions: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, projected: torch.Tensor, end_positions: torch.Tensor
+    ) -> torch.Tensor:
         """Select and project, shape ``[2, D]``."""
         del projected, end_positions
-        selection = self.selector(states).softmax(dim=1)
-        return self.mlp((selection * states).sum(dim=1))
+        selection = self.selector(hidden_states).softmax(dim=1)
+        return self.mlp((selection * hidden_states).sum(dim=1))
 
 
 class TextFusion(nn.Module):
@@ -76,19 +78,22 @@ class TextFusion(nn.Module):
         for name, strategy in self.strategies.items():
             strategy.requires_grad_(name in self.weights)
 
-    def forward(self, states: torch.Tensor, projected: torch.Tensor, end_positions: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self, hidden_states: torch.Tensor, projected: torch.Tensor, end_positions: torch.Tensor
+    ) -> torch.Tensor:
         """Fuse the readings.
 
         Args:
-            states (torch.Tensor): States of the text tower for each prompt and position, shape ``[2, P, T]``.
-            projected (torch.Tensor): The same states in the joint space, shape ``[2, P, D]``.
+            hidden_states (torch.Tensor): Hidden states of the text tower at each position, shape ``[2, P, T]``.
+            projected (torch.Tensor): The same in the joint space, shape ``[2, P, D]``.
             end_positions (torch.Tensor): Position of each prompt's end token, shape ``[2]``.
 
         Returns:
-            torch.Tensor: Normalised text features, shape ``[2, D]``.
+            torch.Tensor: Normalized text features, shape ``[2, D]``.
         """
         readings = [
-            weight * self.strategies[name](states, projected, end_positions) for name, weight in self.weights.items()
+            weight * self.strategies[name](hidden_states, projected, end_positions)
+            for name, weight in self.weights.items()
         ]
         return F.normalize(torch.stack(readings).sum(dim=0), dim=-1)
 

@@ -24,7 +24,7 @@ from contextlib import nullcontext
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from unittest import mock
 
 import torch
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from anomalib_fbclip import FBClip, FBClipModel
+
+Result = TypeVar("Result")
 
 ARCHITECTURE = "ViT-L-14-336"
 SIDE = 518

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.checkpoints.adapters import adapter_tensors, load_adapters, read_adapters
+from anomalib_fbclip.checkpoints.adapters import Adapters, adapter_tensors
 from anomalib_fbclip.lightning_model import FBClip as LightningFBClip
 from anomalib_fbclip.modeling.build import create_model
 from anomalib_fbclip.modeling.mvfbe import create_views
@@ -48,13 +48,13 @@ def model(make_model: Callable[[], FBClip]) -> FBClip:
 
 @pytest.fixture(scope="module")
 def layer_tokens(model: FBClip, tiny: Golden) -> list[torch.Tensor]:
-    return model.model.backbone.encode_image(tiny.images)
+    return model.model.backbone.encode_image(tiny.images)[0]
 
 
 @pytest.fixture(scope="module")
 def attended(model: FBClip, tiny: Golden, layer_tokens: list[torch.Tensor]) -> list[torch.Tensor]:
     with torch.no_grad():
-        return model.model.attend(layer_tokens, tiny.grid)
+        return model.model.mvfbe.attend_views(layer_tokens, tiny.grid)
 
 
 def assert_meets(actual: torch.Tensor, expected: torch.Tensor, atol: float = 1e-5) -> None:
@@ -82,10 +82,10 @@ def test_layer_tokens(layer_tokens: list[torch.Tensor], tiny: Golden, layer: int
 @pytest.mark.parametrize("layer", LAYERS)
 def test_foreground_mask_and_views(model: FBClip, tiny: Golden, layer: int) -> None:
     tokens = tiny[f"layer_tokens.{layer}"]
-    mask = model.model.foreground_mask(tokens, tiny[f"layer_tokens.{layer - 1}"] if layer else None)
+    mask = model.model.mvfbe.foreground_mask(tokens, tiny[f"layer_tokens.{layer - 1}"] if layer else None)
     assert torch.equal(mask, tiny[f"foreground_mask.{layer}"])
-    assert_meets(model.model.views["semantic"](tokens, mask, tiny.grid), tiny[f"view_sem.{layer}"])
-    assert_meets(model.model.views["spatial"](tokens, mask, tiny.grid), tiny[f"view_spa.{layer}"])
+    assert_meets(model.model.mvfbe.views["semantic"](tokens, mask, tiny.grid), tiny[f"view_sem.{layer}"])
+    assert_meets(model.model.mvfbe.views["spatial"](tokens, mask, tiny.grid), tiny[f"view_spa.{layer}"])
 
 
 @pytest.mark.parametrize("index", MAPS)
@@ -94,9 +94,9 @@ def test_attention(attended: list[torch.Tensor], tiny: Golden, index: int) -> No
 
 
 def test_background_suppression(model: FBClip, tiny: Golden, attended: list[torch.Tensor]) -> None:
-    assert_meets(model.model.suppression.prototype(attended), tiny["background_prototype"])
+    assert_meets(model.model.mvfbe.suppression.prototype(attended), tiny["background_prototype"])
     with torch.no_grad():
-        embeddings = model.model.embed_image(tiny.images)
+        embeddings = model.model.detect(tiny.images, model.model.text_features()).embeddings
     assert_meets(embeddings[0], tiny["aligned.0"])
     assert_meets(embeddings[14], tiny["aligned.14"])
 
@@ -104,8 +104,7 @@ def test_background_suppression(model: FBClip, tiny: Golden, attended: list[torc
 def test_scores_and_maps(model: FBClip, tiny: Golden) -> None:
     with torch.no_grad():
         predictions = model.model(tiny.images)
-        embeddings = model.model.embed_image(tiny.images)
-        _, patch_map = model.model.align(embeddings, model.model.text_features(), tiny.grid)
+        patch_map = model.model.detect(tiny.images, model.model.text_features()).patch_map
     assert_meets(predictions.pred_score, tiny["pred_score"])
     assert_meets(patch_map, tiny["patch_map"])
     assert_meets(predictions.anomaly_map, tiny["anomaly_map_blurred"])
@@ -116,10 +115,8 @@ def test_training_step(make_model: Callable[[], FBClip], tiny: Golden) -> None:
     model = make_model()
     network = model.model
     (optimizer,) = [model.configure_optimizers()]
-    text_features, embeddings = network.encode_text(), network.embed_image(tiny.images)
-    pred_score, patch_map = network.align(embeddings, text_features, tiny.grid)
-    consistency = network.consistency(embeddings[-1], text_features)
-    parts = model.loss(pred_score, patch_map, consistency, tiny["label"], tiny["mask"].squeeze(1))
+    detection = network.detect(tiny.images, network.encode_text())
+    parts = model.loss(detection, tiny["label"], tiny["mask"].squeeze(1))
     for part, name in zip(parts, ("focal_label", "focal_mask", "dice_mask", "consistency"), strict=True):
         torch.testing.assert_close(part, tiny[f"loss.{name}"].squeeze(), rtol=1e-4, atol=0)
     torch.testing.assert_close(parts.total, tiny["loss.total"].squeeze(), rtol=1e-4, atol=0)
@@ -135,12 +132,11 @@ def test_training_step(make_model: Callable[[], FBClip], tiny: Golden) -> None:
 
     optimizer.step()
     with torch.no_grad():
-        embeddings = network.embed_image(tiny.images)
-        pred_score, patch_map = network.align(embeddings, network.text_features(), tiny.grid)
-        consistency = model.loss.consistency_weight * network.consistency(embeddings[-1], network.text_features())
-    assert_meets(pred_score, tiny["after_step.pred_score"])
-    assert_meets(patch_map, tiny["after_step.patch_map"])
-    assert_meets(consistency, tiny["after_step.consistency_loss"])
+        detection = network.detect(tiny.images, network.text_features())
+        parts = model.loss(detection, tiny["label"], tiny["mask"].squeeze(1))
+    assert_meets(detection.pred_score, tiny["after_step.pred_score"])
+    assert_meets(detection.patch_map, tiny["after_step.patch_map"])
+    assert_meets(parts.consistency, tiny["after_step.consistency_loss"])
 
 
 def trainable(model: LightningFBClip) -> dict[str, torch.nn.Parameter]:
@@ -159,30 +155,30 @@ NAMES = {
     "prompt_learner.normal_context": "ctx_pos",
     "prompt_learner.abnormal_context": "ctx_neg",
     "alignment.scale_weights": "scale_weights",
-    "attention.norm.weight": "fb_Attention.norm.weight",
-    "attention.norm.bias": "fb_Attention.norm.bias",
+    "mvfbe.attention.norm.weight": "fb_Attention.norm.weight",
+    "mvfbe.attention.norm.bias": "fb_Attention.norm.bias",
 }
 for _kind in ("weight", "bias"):
     for _index in (0, 2):
-        NAMES[f"attention.gate.{_index}.{_kind}"] = f"fb_Attention.gate.{_index}.{_kind}"
+        NAMES[f"mvfbe.attention.gate.{_index}.{_kind}"] = f"fb_Attention.gate.{_index}.{_kind}"
         NAMES[f"text_fusion.strategies.attention.selector.{_index}.{_kind}"] = f"token_selector.{_index}.{_kind}"
         NAMES[f"text_fusion.strategies.attention.mlp.{_index}.{_kind}"] = f"text_projection_mlp.{_index}.{_kind}"
     for _ours, _theirs in (("foreground", "fg"), ("background", "bg")):
-        NAMES[f"attention.{_ours}.norm.{_kind}"] = f"fb_Attention.{_theirs}_norm.{_kind}"
-        NAMES[f"attention.{_ours}.to_out.{_kind}"] = f"fb_Attention.{_theirs}_to_out.0.{_kind}"
+        NAMES[f"mvfbe.attention.{_ours}.norm.{_kind}"] = f"fb_Attention.{_theirs}_norm.{_kind}"
+        NAMES[f"mvfbe.attention.{_ours}.to_out.{_kind}"] = f"fb_Attention.{_theirs}_to_out.0.{_kind}"
 for _ours, _theirs in (("foreground", "fg"), ("background", "bg")):
-    NAMES[f"attention.{_ours}.scale"] = f"fb_Attention.{_theirs}_scale"
+    NAMES[f"mvfbe.attention.{_ours}.scale"] = f"fb_Attention.{_theirs}_scale"
     for _kind in "qkv":
-        NAMES[f"attention.{_ours}.to_{_kind}.weight"] = f"fb_Attention.{_theirs}_to_{_kind}.weight"
+        NAMES[f"mvfbe.attention.{_ours}.to_{_kind}.weight"] = f"fb_Attention.{_theirs}_to_{_kind}.weight"
 
 
 def test_reference_checkpoint(make_model: Callable[[], FBClip], golden: Path) -> None:
     """The checkpoint that the reference itself saved holds the same adapters as ours of the same names."""
     model = make_model()
     expected = {name: tensor.clone() for name, tensor in adapter_tensors(model.model).items()}
-    adapters = read_adapters(golden / "tiny_reference_checkpoint.pth")
+    adapters = Adapters.read(golden / "tiny_reference_checkpoint.pth")
     assert adapters.metadata == {"source": "mvtec"}
-    load_adapters(model.model, adapters, "the reference's checkpoint")
+    adapters.load_into(model.model)
     for name, tensor in adapter_tensors(model.model).items():
         assert torch.equal(tensor, expected[name]), name
 
@@ -211,6 +207,6 @@ def test_parts_can_be_exchanged(make_model: Callable[[], FBClip], tiny: Golden) 
     views["semantic"] = views["identity"]
     other = create_model(backbone, open_clip.get_tokenizer("ViT-L-14-336"), views, STRATEGY_WEIGHTS)
     with torch.no_grad():
-        changed = other.attend(backbone.encode_image(tiny.images), tiny.grid)
+        changed = other.mvfbe.attend_views(*backbone.encode_image(tiny.images))
     assert torch.equal(changed[0], changed[1])
     assert not torch.equal(changed[0], changed[2])

@@ -198,7 +198,9 @@ def test_foreground_masks_of_a_half_precision_file_rarely_flip(model: FBClip, ph
     flips = 0
     for path in photographs.values():
         expected: list[np.ndarray] = []
-        with model.model.foreground_mask.register_forward_hook(lambda *call, masks=expected: masks.append(call[-1])):
+        with model.model.mvfbe.foreground_mask.register_forward_hook(
+            lambda *call, masks=expected: masks.append(call[-1])
+        ):
             model(torch.from_numpy(read(path)))
         found = list(compiled(read(path)).values())[-len(FEATURE_LAYERS) :]
         flips += int((np.stack(found) != np.stack(expected)).sum())
@@ -207,7 +209,7 @@ def test_foreground_masks_of_a_half_precision_file_rarely_flip(model: FBClip, ph
 
 
 def test_files_hold_the_image_tower_and_the_attention_alone(model: FBClip, onnx_file: Path, openvino_files) -> None:
-    parts = (model.model.backbone.visual, model.model.attention)
+    parts = (model.model.backbone.visual, model.model.mvfbe.attention)
     weights = sum(parameter.numel() for part in parts for parameter in part.parameters())
     sizes = {
         4: [onnx_file.stat().st_size, openvino_files[None].with_suffix(".bin").stat().st_size],
@@ -426,6 +428,6 @@ def test_the_papers_architecture(photographs, tmp_path: Path) -> None:
         result = compile_exact(path)(image)
         np.testing.assert_allclose(result["pred_score"], expected.pred_score, atol=tolerance)
         np.testing.assert_allclose(result["anomaly_map"], expected.anomaly_map, atol=tolerance)
-        parts = (model.model.backbone.visual, model.model.attention)
+        parts = (model.model.backbone.visual, model.model.mvfbe.attention)
         weights = sum(parameter.numel() for part in parts for parameter in part.parameters())
         assert path.with_suffix(".bin").stat().st_size <= 1.03 * (2 if is_half else 4) * weights

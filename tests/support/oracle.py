@@ -92,28 +92,28 @@ def _background_branch(features: torch.Tensor, mask: torch.Tensor, class_token: 
     return weights @ masked / mask.sum().clamp(min=1e-8)
 
 
-def attention_branch(tokens: torch.Tensor, state: dict[str, torch.Tensor], heads: int) -> torch.Tensor:
+def attention_branch(tokens: torch.Tensor, state: dict[str, torch.Tensor], num_heads: int) -> torch.Tensor:
     """Self-attention of one image, one head after the other."""
     mean, variance = tokens.mean(dim=-1, keepdim=True), tokens.var(dim=-1, keepdim=True, unbiased=False)
     normalised = (tokens - mean) / (variance + 1e-5).sqrt() * state["norm.weight"] + state["norm.bias"]
     query, key, value = (normalised @ state[f"to_{kind}.weight"].T for kind in "qkv")
-    width = query.shape[-1] // heads
+    width = query.shape[-1] // num_heads
     outputs = []
-    for head in range(heads):
+    for head in range(num_heads):
         part = slice(head * width, (head + 1) * width)
         weights = (query[:, part] @ key[:, part].T * state["scale"]).softmax(dim=-1)
         outputs.append(weights @ value[:, part])
     return torch.cat(outputs, dim=-1) @ state["to_out.weight"].T + state["to_out.bias"]
 
 
-def attention(tokens: torch.Tensor, state: dict[str, torch.Tensor], heads: int) -> torch.Tensor:
+def attention(tokens: torch.Tensor, state: dict[str, torch.Tensor], num_heads: int) -> torch.Tensor:
     """Foreground-background attention of one image."""
     hidden = (tokens @ state["gate.0.weight"].T + state["gate.0.bias"]).clamp(min=0)
     gate = 1 / (1 + (-(hidden @ state["gate.2.weight"].T + state["gate.2.bias"])).exp())
     total = torch.zeros_like(tokens)
     for branch, share in (("foreground", gate), ("background", 1 - gate)):
         own = {name.removeprefix(f"{branch}."): value for name, value in state.items() if name.startswith(branch)}
-        total += attention_branch(share * tokens, own, heads)
+        total += attention_branch(share * tokens, own, num_heads)
     mean, variance = total.mean(dim=-1, keepdim=True), total.var(dim=-1, keepdim=True, unbiased=False)
     return (total - mean) / (variance + 1e-5).sqrt() * state["norm.weight"] + state["norm.bias"]
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_fbclip.modeling.alignment import SemanticConsistency, TextAlignment
+from anomalib_fbclip.modeling.alignment import TextAlignment
 from anomalib_fbclip.modeling.anomaly_map import AnomalyMapGenerator
-from anomalib_fbclip.modeling.loss import FBClipLoss, dice_loss, focal_loss
+from anomalib_fbclip.modeling.fbclip import Detection
+from anomalib_fbclip.modeling.loss import FBClipLoss, dice_loss, focal_loss, semantic_consistency
 from support import oracle
 
 seeds = st.integers(0, 2**32 - 1)
@@ -43,7 +44,7 @@ def test_semantic_consistency(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     text = make_text(generator)
     embedding = torch.randn(3, 5, 6, generator=generator, dtype=torch.float64)
-    actual = 0.15 * SemanticConsistency()(embedding, text)
+    actual = 0.15 * semantic_consistency(embedding, text)
     assert float(actual) == pytest.approx(oracle.consistency(embedding, text), rel=1e-9)
 
 
@@ -68,9 +69,10 @@ def test_loss_is_computed_in_full_precision_under_autocast() -> None:
     label, mask = torch.tensor([1, 0]), torch.zeros(2, 8, 8, dtype=torch.bool)
     mask[0, 2:5, 2:5] = True
     score, patch_map = torch.tensor([0.7, 0.2]), torch.rand(2, 1, 4, 4)
-    expected = FBClipLoss()(score, patch_map, torch.tensor(0.3), label, mask)
+    detection = Detection(score, patch_map, [torch.randn(2, 17, 6)], F.normalize(torch.randn(2, 6), dim=-1))
+    expected = FBClipLoss()(detection, label, mask)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        actual = FBClipLoss()(score, patch_map, torch.tensor(0.3), label, mask)
+        actual = FBClipLoss()(detection, label, mask)
     assert actual == expected
     assert actual.total == sum(expected)
 

@@ -259,7 +259,7 @@ def test_the_backbone_is_frozen(clip: torch.nn.Module) -> None:
     backbone.train()
     assert not any(module.training for module in backbone.modules())
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
-    tokens = backbone.encode_image(torch.randn(1, 3, 56, 56, requires_grad=True))
+    tokens, _ = backbone.encode_image(torch.randn(1, 3, 56, 56, requires_grad=True))
     assert not any(token.requires_grad for token in tokens)
 
 
@@ -272,7 +272,7 @@ def test_layer_tokens_are_those_of_open_clip(clip: torch.nn.Module) -> None:
         )
     backbone = ClipBackbone(clip.eval(), [2, 4])
     images = torch.randn(3, 3, 56, 56)
-    tokens = backbone.encode_image(images)
+    tokens, _ = backbone.encode_image(images)
     assert [token.shape for token in tokens] == [(3, 17, 64)] * 2
     captured.clear()
     with torch.no_grad():
@@ -295,7 +295,9 @@ def test_text_states_without_the_causal_mask(clip: torch.nn.Module) -> None:
 
 def test_images_that_are_not_square(clip: torch.nn.Module) -> None:
     backbone = ClipBackbone(clip, [4])
-    assert backbone.encode_image(torch.randn(1, 3, 28, 98))[0].shape == (1, 1 + 2 * 7, 64)
+    tokens, grid = backbone.encode_image(torch.randn(1, 3, 28, 98))
+    assert tokens[0].shape == (1, 1 + 2 * 7, 64)
+    assert grid == (2, 7)
     with pytest.raises(ValueError, match="30 x 98 does not fit"):
         backbone.encode_image(torch.randn(1, 3, 30, 98))
 

@@ -13,8 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC2701
 from torch.utils.flop_counter import FlopCounterMode
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.modeling.mvfbe import SemanticView, SpatialView
-from anomalib_fbclip.modeling.mvfbe.views import ROWS_AT_ONCE
+from anomalib_fbclip.modeling.mvfbe import FusedAttention, SemanticView, SpatialView
+from anomalib_fbclip.modeling.mvfbe.mixing import ROWS_AT_ONCE
 
 GRID = (12, 12)
 PATCHES = 144
@@ -80,9 +80,9 @@ def test_the_spatial_view_has_bands_and_never_unfolds_features(tokens: torch.Ten
 def test_views_of_a_layer_share_its_products(small_backbone: str, arguments: dict[str, object], count: int) -> None:
     model = FBClip(small_backbone, weights=None, **arguments).model
     layer_tokens = [torch.randn(1, 17, 64) for _ in model.backbone.feature_layers]
-    projected = len(model.attention.merge().inputs)
+    projected = len(FusedAttention(model.mvfbe.attention).weights.inputs)
     with recorded() as results:
-        model.attend(layer_tokens, (4, 4))
+        model.mvfbe.attend_views(layer_tokens, (4, 4))
     products = [shape for name, shape in results if name.startswith("aten.mm") and shape[-1] == projected]
     assert len(products) == count
 
@@ -92,9 +92,9 @@ def test_products_of_the_head() -> None:
     model = FBClip("fbclip-nano").model
     layers, maps, tokens, width, joint = 3, 9, 257, 192, 128
     inner = 4 * 32
-    layer_tokens = model.backbone.encode_image(torch.zeros(1, 3, 128, 128))
+    layer_tokens, grid = model.backbone.encode_image(torch.zeros(1, 3, 128, 128))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        for suppressed in model.suppression(model.attend(layer_tokens, (16, 16))):
+        for suppressed in model.mvfbe(layer_tokens, grid):
             model.backbone.project_image(suppressed)
     counts = counter.get_flop_counts()["Global"]
     dense = (
@@ -107,12 +107,12 @@ def test_products_of_the_head() -> None:
 
 def test_inference_builds_no_graph_for_what_is_frozen(small_backbone: str) -> None:
     model = FBClip(small_backbone, weights=None).model
-    layer_tokens = model.backbone.encode_image(torch.randn(1, 3, 56, 56, requires_grad=True))
+    layer_tokens, _ = model.backbone.encode_image(torch.randn(1, 3, 56, 56, requires_grad=True))
     assert not any(tokens.requires_grad for tokens in layer_tokens)
-    mask = model.foreground_mask(layer_tokens[0])
-    for view in model.views.values():
+    mask = model.mvfbe.foreground_mask(layer_tokens[0])
+    for view in model.mvfbe.views.values():
         assert not view(layer_tokens[0], mask, (4, 4)).requires_grad
-    assert all(tokens.requires_grad for tokens in model.attend(layer_tokens, (4, 4)))
+    assert all(tokens.requires_grad for tokens in model.mvfbe.attend_views(layer_tokens, (4, 4)))
 
 
 def test_memory_does_not_grow_with_the_number_of_images(small_backbone: str) -> None:

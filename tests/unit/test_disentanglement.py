@@ -113,11 +113,11 @@ def test_views_keep_the_class_token(view: torch.nn.Module) -> None:
 @given(seeds, st.integers(2, 9))
 def test_attention(seed: int, tokens_count: int) -> None:
     torch.manual_seed(seed)
-    attention = ForegroundBackgroundAttention(16, AttentionSize(heads=2, head_width=4)).double()
+    attention = ForegroundBackgroundAttention(16, AttentionSize(num_heads=2, head_dim=4)).double()
     for parameter in attention.parameters():
         torch.nn.init.normal_(parameter, 0.5, 0.3)
     tokens = torch.randn(2, tokens_count, 16, dtype=torch.float64)
-    expected = torch.stack([oracle.attention(image, attention.state_dict(), heads=2) for image in tokens])
+    expected = torch.stack([oracle.attention(image, attention.state_dict(), num_heads=2) for image in tokens])
     torch.testing.assert_close(attention(tokens), expected)
 
 

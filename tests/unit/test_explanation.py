@@ -60,15 +60,15 @@ def test_the_merged_similarities_are_the_patch_map(explanation: Explanation) -> 
 
 def test_the_maps_are_those_of_the_parts(model: FBClip, pixels: np.ndarray, explanation: Explanation) -> None:
     """Of the second layer and the last view, computed one after the other."""
-    parts = model.model
+    parts = model.model.mvfbe
     with torch.no_grad():
-        layer_tokens = parts.backbone.encode_image(normalized(model, pixels))
+        layer_tokens, _ = model.model.backbone.encode_image(normalized(model, pixels))
         mask = parts.foreground_mask(layer_tokens[1], layer_tokens[0])
         assert torch.equal(explanation.foreground_masks[1], mask.view(4, 5))
         view = parts.views["spatial"](layer_tokens[1], mask, (4, 5))
         gate = parts.attention.gate(view @ parts.attention.gate[0].weight.T)[0, 1:, 0]
         torch.testing.assert_close(explanation.gates[1, 2], gate.view(4, 5))
-        attended = parts.attend(layer_tokens, (4, 5))
+        attended = parts.attend_views(layer_tokens, (4, 5))
         torch.testing.assert_close(attended[5], parts.attention(view))
         removed = (attended[5] - parts.suppression(attended)[5]).norm(dim=-1) / attended[5].norm(dim=-1)
         torch.testing.assert_close(explanation.removals[1, 2], removed[0, 1:].view(4, 5))

@@ -14,8 +14,8 @@ from anomalib.models import get_model
 from omegaconf import OmegaConf
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.checkpoints import adapters as weights
-from anomalib_fbclip.lightning_model import canonical_name
+from anomalib_fbclip.checkpoints import published
+from anomalib_fbclip.checkpoints.published import canonical_name
 from anomalib_fbclip.modeling.fbclip import Prediction
 
 
@@ -111,19 +111,17 @@ class TestTextFeatures:
         with torch.inference_mode():
             model.model(images)
         model.model(images).anomaly_map.sum().backward()
-        assert model.model.attention.norm.weight.grad is not None
+        assert model.model.mvfbe.attention.norm.weight.grad is not None
 
 
 def test_only_adapters_are_trained(model: FBClip, images: torch.Tensor) -> None:
     model.train()
     assert not any(module.training for module in model.model.backbone.modules())
     trained = {name.split(".")[1] for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert trained == {"prompt_learner", "text_fusion", "attention", "alignment"}
-    embeddings = model.model.embed_image(images)
-    pred_score, patch_map = model.model.align(embeddings, model.model.encode_text(), (4, 4))
-    consistency = model.model.consistency(embeddings[-1], model.model.encode_text())
+    assert trained == {"prompt_learner", "text_fusion", "mvfbe", "alignment"}
+    detection = model.model.detect(images, model.model.encode_text())
     mask = torch.zeros(2, 56, 56)
-    model.loss(pred_score, patch_map, consistency, torch.tensor([0, 1]), mask).total.backward()
+    model.loss(detection, torch.tensor([0, 1]), mask).total.backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
@@ -177,7 +175,7 @@ def test_ablations(
 ) -> None:
     """An ablation takes the same adapters and gives another result."""
     model = FBClip(backbone=small_backbone, weights=small_adapters, **arguments)
-    assert len(model.model.embed_image(images)) == map_count
+    assert len(model.model.detect(images, model.model.text_features()).embeddings) == map_count
     full = FBClip(backbone=small_backbone, weights=small_adapters).model(images)
     assert torch.equal(model.model(images).pred_score, full.pred_score) == (not arguments)
 
@@ -292,10 +290,10 @@ class TestPublishedWeights:
     ) -> None:
         def fail(name: str, folder: Path) -> None:
             msg = f"{name} not found"
-            raise weights.WeightsUnavailableError(msg)
+            raise published.WeightsUnavailableError(msg)
 
         monkeypatch.setattr("anomalib_fbclip.lightning_model.fetch_published", fail)
-        with pytest.raises(weights.WeightsUnavailableError, match="mvtec not found"):
+        with pytest.raises(published.WeightsUnavailableError, match="mvtec not found"):
             FBClip(backbone=small_backbone).model(images)
 
 
@@ -303,7 +301,7 @@ def test_published_weights_of_another_backbone(small_backbone: str, monkeypatch:
     """Nothing is fetched. With 'auto' a checkpoint may still come, so that waits until they are needed."""
     monkeypatch.delattr("anomalib_fbclip.lightning_model.fetch_published")
     message = "fit backbone ViT-L-14-336 only, not 'fbclip-test-small': set 'weights' to a file of adapters, or null"
-    for name in weights.PUBLISHED:
+    for name in published.PUBLISHED:
         with pytest.raises(ValueError, match=message):
             FBClip(backbone=small_backbone, weights=name)
     automatic = FBClip(backbone=small_backbone)
@@ -359,7 +357,7 @@ class TestHalfPrecision:
         expected = model.model(images)
         with torch.autocast("cpu", getattr(torch, precision)):
             actual = model.model(images)
-            layer_tokens = model.model.backbone.encode_image(images)
+            layer_tokens, _ = model.model.backbone.encode_image(images)
         assert {tokens.dtype for tokens in layer_tokens} == {torch.float32}
         assert actual.pred_score.dtype == actual.anomaly_map.dtype == torch.float32
         torch.testing.assert_close(actual.anomaly_map, expected.anomaly_map, atol=0.1, rtol=0)
@@ -367,8 +365,8 @@ class TestHalfPrecision:
     def test_the_mask_of_the_same_tokens_is_the_same(self, model: FBClip, precision: str) -> None:
         tokens = torch.randn(2, 17, 64, generator=torch.Generator().manual_seed(0))
         with torch.autocast("cpu", getattr(torch, precision)):
-            mask = model.model.foreground_mask(tokens, tokens + 1)
-        assert torch.equal(mask, model.model.foreground_mask(tokens, tokens + 1))
+            mask = model.model.mvfbe.foreground_mask(tokens, tokens + 1)
+        assert torch.equal(mask, model.model.mvfbe.foreground_mask(tokens, tokens + 1))
 
     def test_a_backbone_that_is_kept_in_it(
         self,
@@ -381,7 +379,7 @@ class TestHalfPrecision:
         half = FBClip(small_backbone, weights=small_adapters, backbone_precision=precision)
         parameters = list(half.model.backbone.parameters())
         assert {parameter.dtype for parameter in parameters if parameter.ndim > 1} == {getattr(torch, precision)}
-        assert {parameter.dtype for parameter in half.model.attention.parameters()} == {torch.float32}
+        assert {parameter.dtype for parameter in half.model.mvfbe.attention.parameters()} == {torch.float32}
         actual = half.model(images)
         assert actual.anomaly_map.dtype == torch.float32
         torch.testing.assert_close(actual.anomaly_map, model.model(images).anomaly_map, atol=0.1, rtol=0)

@@ -70,7 +70,7 @@ class TestKept:
         assert not features.requires_grad
         assert features.dtype == torch.float32
         model.model(images).anomaly_map.sum().backward()
-        assert model.model.attention.norm.weight.grad is not None
+        assert model.model.mvfbe.attention.norm.weight.grad is not None
 
 
 class TestForgotten:

@@ -16,13 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.checkpoints.adapters import (
-    PUBLISHED,
-    WeightsUnavailableError,
-    adapter_tensors,
-    fetch_published,
-    read_adapters,
-)
+from anomalib_fbclip.checkpoints.adapters import Adapters, adapter_tensors
+from anomalib_fbclip.checkpoints.published import PUBLISHED, WeightsUnavailableError, fetch_published
 from support.golden import Golden, save_as_numpy_1
 
 
@@ -33,7 +28,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_reading_a_reference_checkpoint(reference: Path) -> None:
-    adapters = read_adapters(reference)
+    adapters = Adapters.read(reference)
     assert adapters.metadata == {"source": "mvtec"}
     assert adapters.tensors["prompt_learner.normal_context"].shape == (12, 64)
     assert not any("compound" in name or "fusion_weight" in name for name in adapters.tensors)
@@ -44,7 +39,7 @@ def test_only_the_numpy_scalar_is_allowed(tmp_path: Path) -> None:
     checkpoint["epoch"] = Path("code that a pickle could run")
     torch.save(checkpoint, tmp_path / "bad.pth")
     with pytest.raises(ValueError, match=r"bad.pth' can't be read: .*could run code"):
-        read_adapters(tmp_path / "bad.pth")
+        Adapters.read(tmp_path / "bad.pth")
 
 
 @pytest.mark.parametrize(
@@ -61,16 +56,16 @@ def test_unreadable_files(tmp_path: Path, content: bytes | None, name: str, mess
     if content is not None:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        read_adapters(tmp_path / name)
+        Adapters.read(tmp_path / name)
 
 
 def test_foreign_files(tmp_path: Path) -> None:
     torch.save({"state_dict": OrderedDict(weight=torch.zeros(1))}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="no checkpoint of FB-CLIP"):
-        read_adapters(tmp_path / "other.pth")
+        Adapters.read(tmp_path / "other.pth")
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match=r"were not saved by FBClip.save_adapters"):
-        read_adapters(tmp_path / "other.safetensors")
+        Adapters.read(tmp_path / "other.safetensors")
 
 
 def test_a_reference_checkpoint_of_another_backbone(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +83,9 @@ def test_a_reference_checkpoint_of_other_shapes_and_names(tmp_path: Path) -> Non
     checkpoint["model_trainable_params"]["surprise"] = torch.zeros(1)
     del checkpoint["model_trainable_params"]["scale_weights"]
     path = save_as_numpy_1(checkpoint, tmp_path / "reference.pth")
-    message = r"missing: alignment\.scale_weights; unknown: surprise; wrong shape: attention.foreground.to_q.weight"
+    message = (
+        r"missing: alignment\.scale_weights; unknown: surprise; wrong shape: mvfbe\.attention\.foreground.to_q.weight"
+    )
     with pytest.raises(ValueError, match=message):
         FBClip(backbone=backbone, weights=path)
 
@@ -104,7 +101,7 @@ def test_saving_and_loading(tmp_path: Path, small_backbone: str) -> None:
     assert loaded.source == "MVTecAD"
     for name, tensor in adapter_tensors(model.model).items():
         assert torch.equal(adapter_tensors(loaded.model)[name], tensor)
-    metadata = read_adapters(path).metadata
+    metadata = Adapters.read(path).metadata
     assert metadata["backbone"] == "fbclip-test-small"
     assert metadata["pretrained"] is None
     assert metadata["image_size"] == [56, 56]

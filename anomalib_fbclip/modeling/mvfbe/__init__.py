@@ -1,19 +1,12 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Multi-view foreground-background disentanglement: mask, views, attention and suppression (paper: MVFBE)."""
+"""Multi-view foreground-background enhancement: mask, views, attention and suppression (paper: MVFBE)."""
 
-from .attention import (
-    PAPER_SIZE,
-    AttentionBranch,
-    AttentionSize,
-    AttentionWeights,
-    ForegroundBackgroundAttention,
-    ProjectedView,
-    project,
-    variance,
-)
+from .attention import PAPER_SIZE, AttentionBranch, AttentionSize, ForegroundBackgroundAttention
 from .foreground_mask import SoftForegroundMask
+from .fused import FusedAttention
+from .mvfbe import MultiViewDisentanglement
 from .suppression import BackgroundSuppression
 from .views import VIEWS, IdentityView, MixingView, SemanticView, SpatialView, create_views
 
@@ -22,16 +15,14 @@ __all__ = [
     "VIEWS",
     "AttentionBranch",
     "AttentionSize",
-    "AttentionWeights",
     "BackgroundSuppression",
     "ForegroundBackgroundAttention",
+    "FusedAttention",
     "IdentityView",
     "MixingView",
-    "ProjectedView",
+    "MultiViewDisentanglement",
     "SemanticView",
     "SoftForegroundMask",
     "SpatialView",
     "create_views",
-    "project",
-    "variance",
 ]
