@@ -45,22 +45,23 @@ UNREAD_FORMATS = {
 KIND_OF_SUFFIX = {suffix: kind for kind, suffixes in UNREAD_FORMATS.items() for suffix in suffixes.split()}
 
 
-def list_files(folder: Path, exclude: Path | None = None) -> list[Path]:
-    """List the files of a folder and the folders in it.
+def find_images(path: Path, exclude: Path | None = None) -> list[Path]:
+    """Find the images of a folder and the folders in it.
 
     Args:
-        folder (Path): The folder.
+        path (Path): The folder, or one image, whatever its suffix.
         exclude (Path | None, optional): A folder that is passed over. Defaults to ``None``.
 
     Returns:
-        list[Path]: The files, sorted.
+        list[Path]: The images, sorted.
     """
-    excluded = exclude and exclude.resolve()
-    return [file for file in sorted(folder.rglob("*")) if file.is_file() and excluded not in file.resolve().parents]
+    if path.is_file():
+        return [path]
+    return [file for file in _files(path, exclude) if file.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def describe_skipped(path: Path, exclude: Path | None = None) -> list[str]:
-    """Tell which images of a folder are passed over, because they are of a kind that is not read.
+    """Tell which images :func:`find_images` passes over, because they are of a kind that is not read.
 
     Args:
         path (Path): The folder, or one photograph.
@@ -71,6 +72,11 @@ def describe_skipped(path: Path, exclude: Path | None = None) -> list[str]:
     """
     return [
         f"{printable(file)} was skipped: {kind} files are not read. Save it as PNG or JPEG."
-        for file in list_files(path, exclude)
+        for file in _files(path, exclude)
         if (kind := KIND_OF_SUFFIX.get(file.suffix.lower()))
     ]
+
+
+def _files(folder: Path, exclude: Path | None) -> list[Path]:
+    excluded = exclude and exclude.resolve()
+    return [file for file in sorted(folder.rglob("*")) if file.is_file() and excluded not in file.resolve().parents]

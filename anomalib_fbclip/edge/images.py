@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalib_fbclip.contract import errors
-from anomalib_fbclip.contract.image_files import IMAGE_SUFFIXES, list_files
+from anomalib_fbclip.contract import errors, image_files
 from anomalib_fbclip.contract.photographs import ImageSource, check_size, read_photograph
 from anomalib_fbclip.contract.records import printable
 
@@ -30,14 +29,12 @@ def find_images(path: Path, exclude: Path | None = None) -> list[Path]:
     Raises:
         EdgeError: If there is no such file or folder, or no image in it.
     """
-    if path.is_file():
-        return [path]
     if not path.exists():
         msg = f"{printable(path)} does not exist: give an image, or a folder of images."
         raise EdgeError(msg)
-    images = [file for file in list_files(path, exclude) if file.suffix.lower() in IMAGE_SUFFIXES]
+    images = image_files.find_images(path, exclude)
     if not images:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        suffixes = ", ".join(sorted(image_files.IMAGE_SUFFIXES))
         msg = f"{printable(path)} has no images, nor have the folders in it: give a folder with {suffixes} files."
         raise EdgeError(msg)
     return images
