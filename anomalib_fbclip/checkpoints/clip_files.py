@@ -14,23 +14,24 @@ from typing import TYPE_CHECKING, Any
 import open_clip
 import torch
 from open_clip.model import convert_to_custom_text_state_dict
-from open_clip.pretrained import get_pretrained_cfg
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from safetensors import safe_open
-from torch import nn
-from torch.overrides import TorchFunctionMode
 
-from .compact_clip import TOKEN_IDS, read_clip
+from .compact_clip import TEMPERATURE, TOKEN_IDS, read_clip
 from .reading import reading, reason_of
 from .registry import BUNDLED, OPENAI, default_pretrained, pretrained_tags
 from .state_dict import check_state_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from torch import nn
 
 logger = logging.getLogger(__name__)
 
 RANDOM_WEIGHTS_SEED = 0
 """Seed of a CLIP without pretrained weights: adapters that were trained on it fit it again."""
+
+UNUSED = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
+"""What files of CLIPs hold besides parameters."""
 
 
 def create_clip(backbone: str, pretrained: str | None) -> open_clip.CLIP:
@@ -49,72 +50,70 @@ def create_clip(backbone: str, pretrained: str | None) -> open_clip.CLIP:
         ValueError: If the tag is unknown, or the file can't be read or belongs to another model.
         RuntimeError: If the weights of a tag could not be fetched.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_WEIGHTS_SEED)
-        if pretrained is None:
+    if pretrained is None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(RANDOM_WEIGHTS_SEED)
             return open_clip.create_model(backbone)
-        if pretrained not in pretrained_tags(backbone):
-            return _create_from_file(backbone, Path(pretrained))
-        if backbone in BUNDLED:
-            return _create_from_file(backbone, BUNDLED[backbone].clip)
-        return _create_from_tag(backbone, pretrained)
-
-
-def _create_from_tag(backbone: str, tag: str) -> open_clip.CLIP:
-    logger.info("Loading CLIP %s with weights %r of open_clip.", backbone, tag)
-    quick_gelu = tag == OPENAI or get_pretrained_cfg(backbone, tag).get("quick_gelu", False)
-    try:
-        with _Uninitialized():
-            return open_clip.create_model(backbone, pretrained=tag, force_quick_gelu=quick_gelu)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
-        msg = (
-            f"CLIP weights {tag!r} of {backbone} could not be fetched or read ({reason_of(error)}). Connect to the "
-            "network once, so that open_clip keeps them in its cache, or fetch them by hand and give the file as "
-            "'pretrained'."
-        )
-        raise RuntimeError(msg) from None
-
-
-def _create_from_file(backbone: str, path: Path) -> open_clip.CLIP:
+    if backbone in BUNDLED and pretrained == BUNDLED[backbone].tag:
+        return _create_from_file(backbone, BUNDLED[backbone].clip, pretrained)
+    if pretrained in pretrained_tags(backbone):
+        return _create_from_file(backbone, _fetch(backbone, pretrained), pretrained)
+    path = Path(pretrained)
     if not path.is_file():
         tags = pretrained_tags(backbone)
         msg = f"Pretrained weights '{path}' are neither a file nor one of the tags of {backbone}: {tags}."
         raise ValueError(msg)
-    logger.info("Loading CLIP %s with weights of %s.", backbone, path)
     # The file stands for the backbone's usual weights, so it has their activation.
-    with _Uninitialized():
-        clip = open_clip.create_model(backbone, force_quick_gelu=default_pretrained(backbone) == OPENAI)
-    tensors = read_tensors(path, f"Pretrained weights {path}")
-    if TOKEN_IDS in tensors:
-        tensors = read_clip(path)
-    tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return _create_from_file(backbone, path, default_pretrained(backbone))
+
+
+def _fetch(backbone: str, tag: str) -> Path:
+    """Find the weights of a tag in open_clip's cache, or have open_clip fetch them."""
+    try:
+        return Path(download_pretrained(get_pretrained_cfg(backbone, tag)))
+    except (OSError, RuntimeError) as error:
+        msg = (
+            f"CLIP weights {tag!r} of {backbone} could not be fetched ({reason_of(error)}). Connect to the network "
+            "once, so that open_clip keeps them in its cache, or fetch them by hand and give the file as 'pretrained'."
+        )
+        raise RuntimeError(msg) from None
+
+
+def _create_from_file(backbone: str, path: Path, tag: str | None) -> open_clip.CLIP:
+    """Create a CLIP with the weights of a file and the activation of a tag's weights."""
+    logger.info("Loading CLIP %s with weights of %s.", backbone, path)
+    is_quick_gelu = tag == OPENAI or get_pretrained_cfg(backbone, tag or "").get("quick_gelu", False)
+    with torch.device("meta"):  # parameters without values, which the file's take the places of
+        clip = open_clip.create_model(backbone, device="meta", force_quick_gelu=is_quick_gelu)
+    expected = clip.state_dict()
+    tensors = _read_clip_tensors(path)
     if hasattr(clip, "text"):
         tensors = convert_to_custom_text_state_dict(tensors)
-    # OpenAI's files carry their sizes as tensors, and FB-CLIP has a temperature of its own.
-    unused = {"input_resolution", "context_length", "vocab_size", "attn_mask", "logit_scale", "logit_bias"}
-    tensors = {name: tensor for name, tensor in tensors.items() if name not in unused}
-    expected = {name: tensor for name, tensor in clip.state_dict().items() if name not in unused}
+    for name in TEMPERATURE:  # FB-CLIP has its own
+        if name in expected:
+            tensors.setdefault(name, torch.zeros(expected[name].shape))
+        else:
+            tensors.pop(name, None)
     check_state_dict(expected, tensors, f"CLIP file {path} for backbone {backbone}")
-    # They take the places of parameters that were never written to. Safetensors stay in the file until they are used.
-    clip.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False, assign=True)
+    clip.load_state_dict(tensors, assign=True)
+    _restore_causal_mask(getattr(clip, "text", clip))
     return clip
 
 
-class _Uninitialized(TorchFunctionMode):
-    """Builds modules without drawing their parameters' initial values, which are about to be replaced."""
+def _restore_causal_mask(text_tower: nn.Module) -> None:
+    """Give values to the only buffer of a CLIP, which no file holds."""
+    for name, mask in text_tower.named_buffers(recurse=False):
+        setattr(text_tower, name, torch.full(mask.shape, -torch.inf).triu(diagonal=1))
 
-    def __torch_function__(  # noqa: PLW3201
-        self,
-        func: Callable,
-        types: Sequence[type],
-        args: tuple = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:  # noqa: ANN401
-        del types
-        kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == nn.init.__name__:
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return func(*args, **kwargs)
+
+def _read_clip_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read the parameters of a CLIP, by open_clip's names and in float32."""
+    tensors = read_tensors(path, f"Pretrained weights {path}")
+    if TOKEN_IDS in tensors:
+        return read_clip(path)
+    names = {name: name.removeprefix("module.") for name in tensors}
+    # Safetensors stay in the file until they are converted.
+    return {name: tensors[stored].float() for stored, name in names.items() if name not in UNUSED}
 
 
 def read_tensors(path: Path, what: str) -> dict[str, torch.Tensor]:

@@ -23,8 +23,8 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
 from rich.console import Console
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.checkpoints.adapters import resolve_adapters_file
 from anomalib_fbclip.checkpoints.registry import resolve_backbone
+from anomalib_fbclip.checkpoints.source import resolve_adapters_file
 from anomalib_fbclip.contract.files import replacing
 
 from .categories import find_categories, name_dataset

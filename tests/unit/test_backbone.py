@@ -140,6 +140,26 @@ def test_weights_from_a_file(tmp_path: Path, name: str, kind: str) -> None:
     assert all(torch.equal(loaded[key], state[key]) for key in state if key != "logit_scale")
 
 
+@pytest.mark.parametrize("custom_text", [False, True])
+def test_a_clip_from_a_file_is_whole(tmp_path: Path, custom_text: bool) -> None:
+    """It computes what the saved one does: also what no file holds, such as the causal mask of its text tower."""
+    name = resolve_backbone(write_backbone(tmp_path, f"fbclip-test-whole-{custom_text}", custom_text=custom_text))
+    saved = create_clip(name, None).eval()
+    path = tmp_path / "weights.safetensors"
+    save_file({key: tensor.clone() for key, tensor in saved.state_dict().items()}, path)
+    torch.manual_seed(1)
+    random_state = torch.random.get_rng_state()
+    loaded = create_clip(name, str(path)).eval()
+    assert torch.equal(torch.random.get_rng_state(), random_state)
+    images, tokens = torch.randn(2, 3, 56, 56), torch.randint(1, 49408, (2, 77))
+    for expected, actual in zip(saved(images, tokens), loaded(images, tokens), strict=True):
+        assert torch.equal(actual, expected)
+    buffers = dict(loaded.named_buffers())
+    assert buffers.keys() == dict(saved.named_buffers()).keys()
+    assert all(torch.equal(buffers[key], buffer) for key, buffer in saved.named_buffers())
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
 def as_module(state: dict[str, torch.Tensor]) -> torch.nn.Module:
     """Build a module without code that has these tensors, as in the archives that OpenAI publishes."""
     root = torch.nn.Module()
@@ -194,6 +214,7 @@ def test_the_file_of_openai_weights_means_quick_gelu(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(open_clip, "create_model", lambda *args, **kwargs: asked.append((args, kwargs)) or 1 / 0)
     path = tmp_path / "weights.safetensors"
     save_file({"visual.proj": torch.zeros(1)}, path)
+    monkeypatch.setattr("anomalib_fbclip.checkpoints.clip_files.download_pretrained", lambda _: str(path))
     for pretrained in (str(path), "openai"):
         with pytest.raises(ZeroDivisionError):
             create_clip("ViT-L-14-336", pretrained)
@@ -249,8 +270,8 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         msg = "no route to host"
         raise OSError(msg)
 
-    monkeypatch.setattr(open_clip, "create_model", fail)
-    with pytest.raises(RuntimeError, match=r"could not be fetched or read \(no route to host\).*'pretrained'"):
+    monkeypatch.setattr("anomalib_fbclip.checkpoints.clip_files.download_pretrained", fail)
+    with pytest.raises(RuntimeError, match=r"could not be fetched \(no route to host\).*'pretrained'"):
         create_clip("ViT-B-16", "openai")
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from anomalib_fbclip.callbacks.checkpoint import check_checkpoint
-from anomalib_fbclip.checkpoints.adapters import read_adapters
+from anomalib_fbclip.checkpoints.adapters import Adapters
 from anomalib_fbclip.checkpoints.clip_files import create_clip, read_tensors
 from anomalib_fbclip.checkpoints.registry import resolve_backbone
 from support.untrusted import write_pickle, write_torchscript
@@ -20,7 +20,7 @@ from support.untrusted import write_pickle, write_torchscript
 Reader = Callable[[Path], object]
 
 READERS: dict[str, tuple[Reader, str]] = {
-    "adapters": (read_adapters, ".pth"),
+    "adapters": (Adapters.read, ".pth"),
     "backbone": (lambda path: read_tensors(path, f"Pretrained weights {path}"), ".pt"),
     "checkpoint": (check_checkpoint, ".ckpt"),
 }

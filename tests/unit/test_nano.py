@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from anomalib_fbclip import FBClip, FBClipModel, bundled
-from anomalib_fbclip.checkpoints.adapters import adapter_tensors, read_adapters
+from anomalib_fbclip.checkpoints.adapters import Adapters, adapter_tensors
 from anomalib_fbclip.checkpoints.clip_files import create_clip
 from anomalib_fbclip.checkpoints.compact_clip import TOKEN_IDS, TOKEN_ROWS, VOCABULARY, read_clip, save_clip
 from anomalib_fbclip.checkpoints.registry import default_pretrained, resolve_backbone, resolve_image_size
@@ -175,7 +175,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", fail)
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    monkeypatch.setattr(open_clip.factory, "download_pretrained", fail)
+    monkeypatch.setattr("anomalib_fbclip.checkpoints.clip_files.download_pretrained", fail)
     monkeypatch.setattr(gdown, "download", fail)
     monkeypatch.setattr(gdown, "download_folder", fail)
     monkeypatch.setattr("anomalib_fbclip.lightning_model.fetch_published", fail)
@@ -188,7 +188,7 @@ class TestModel:
         model = FBClip(backbone=bundled.NAME)
         assert model.pretrained == "procedural"
         assert torch.equal(model.model.backbone.visual.proj, read_clip(bundled.CLIP_FILE)["visual.proj"])
-        packaged = read_adapters(bundled.ADAPTERS_FILE)
+        packaged = Adapters.read(bundled.ADAPTERS_FILE)
         adapters = adapter_tensors(model.model)
         assert adapters.keys() == packaged.tensors.keys()
         assert all(torch.equal(tensor, packaged.tensors[name]) for name, tensor in adapters.items())
@@ -237,6 +237,6 @@ class TestModel:
     def test_adapters_name_no_path(self, tmp_path: Path) -> None:
         FBClip(backbone=bundled.NAME).save_adapters(tmp_path / "adapters.safetensors")
         for path in (bundled.ADAPTERS_FILE, tmp_path / "adapters.safetensors"):
-            assert "/" not in json.dumps(read_adapters(path).metadata)
+            assert "/" not in json.dumps(Adapters.read(path).metadata)
         with safe_open(bundled.CLIP_FILE, "pt") as file:
             assert "/" not in json.dumps(file.metadata())
