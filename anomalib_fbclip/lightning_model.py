@@ -55,11 +55,12 @@ from .checkpoints.registry import (
 )
 from .checkpoints.source import AdapterSource, resolve_adapters_file
 from .data import AuxiliaryDataModule
+from .data.image_source import ImageSource, load_image
 from .evaluation.evaluator import RankingMixin
 from .export import ExactExportMixin, describe
 from .modeling.build import LAYER_WEIGHTS, create_model
 from .modeling.clip import ClipBackbone
-from .modeling.explanation import Explanation, ImageSource, explain, load_image
+from .modeling.explanation import Explanation, explain
 from .modeling.fbclip import FBClipModel
 from .modeling.loss import FBClipLoss
 from .modeling.mvfbe import VIEWS, create_views

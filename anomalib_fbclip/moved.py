@@ -29,7 +29,7 @@ MOVED = {
     "disentanglement.suppression": ["modeling.mvfbe.suppression"],
     "disentanglement.views": ["modeling.mvfbe.views"],
     "evaluator": ["evaluation.evaluator"],
-    "explanation": ["modeling.explanation"],
+    "explanation": ["modeling.explanation", "data.image_source"],
     "factory": ["modeling.build"],
     "loss": ["modeling.loss"],
     "nano": ["bundled"],

@@ -3,26 +3,16 @@
 
 """What lies between an image and its anomaly map: the intermediate maps of :class:`FBClipModel`."""
 
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
-from torchvision.transforms.v2.functional import to_dtype, to_image
-
-from anomalib_fbclip.contract.photographs import read_photograph
 
 from .alignment import similarity
 from .fbclip import FBClipModel
-
-ImageSource = str | Path | Image.Image | NDArray | torch.Tensor
-"""A file, an image of Pillow, RGB values ``[H, W, 3]`` in an array, or ``[3, H, W]`` in a tensor."""
-
-DIMENSIONS = CHANNELS = 3
 
 
 class Explanation(NamedTuple):
@@ -37,8 +27,8 @@ class Explanation(NamedTuple):
             shape ``[N, h, w]``.
         gates (torch.Tensor): Share of each token that the attention gives to its foreground branch, 0..1,
             shape ``[N, V, h, w]``.
-        removals (torch.Tensor): Length of what background suppression takes from each token, in lengths of the token,
-            shape ``[N, V, h, w]``; 0 where it is switched off.
+        suppression_strength (torch.Tensor): Length of what background suppression takes from each token, in lengths of
+            the token, shape ``[N, V, h, w]``; 0 where it is switched off.
         similarities (torch.Tensor): Similarity of each token to the abnormal state less that to the normal state, over
             the temperature, before the maps are merged, shape ``[N, V, h, w]``; above 0, it is more like the abnormal.
         layer_weights (torch.Tensor): Weight of each layer, shape ``[N]``. The sigmoid of all similarities' sum with
@@ -52,12 +42,19 @@ class Explanation(NamedTuple):
     views: tuple[str, ...]
     foreground_masks: torch.Tensor
     gates: torch.Tensor
-    removals: torch.Tensor
+    suppression_strength: torch.Tensor
     similarities: torch.Tensor
     layer_weights: torch.Tensor
     patch_map: torch.Tensor
     anomaly_map: torch.Tensor
     pred_score: torch.Tensor
+
+    @property
+    def removals(self) -> torch.Tensor:
+        """The name of ``suppression_strength`` in version 0.1."""
+        msg = "Explanation.removals is deprecated and will be removed: use suppression_strength."
+        warnings.warn(msg, FutureWarning, stacklevel=2)
+        return self.suppression_strength
 
 
 @torch.no_grad()
@@ -97,7 +94,7 @@ def explain(model: FBClipModel, image: torch.Tensor) -> Explanation:
         views=tuple(model.mvfbe.views),
         foreground_masks=torch.cat([mask for _, mask in mask_calls]).unflatten(1, grid).cpu(),
         gates=to_maps([gate.squeeze(-1) for _, gate in gate_calls]),
-        removals=to_maps([
+        suppression_strength=to_maps([
             (before - after).norm(dim=-1) / before.norm(dim=-1)
             for before, after in zip(attended, suppressed, strict=True)
         ]),
@@ -117,33 +114,3 @@ def _record(module: nn.Module) -> Generator[list[tuple[tuple[Any, ...], Any]]]:
     calls: list[tuple[tuple[Any, ...], Any]] = []
     with module.register_forward_hook(lambda _, arguments, result: calls.append((arguments, result))):
         yield calls
-
-
-def load_image(source: ImageSource, minimum_side: int = 1) -> torch.Tensor:
-    """Get an image from where it is.
-
-    Args:
-        source (ImageSource): The image. A file or an image of Pillow is turned upright as its EXIF data say. In an
-            array or a tensor, floating-point values lie in 0..1, and whole numbers fill their type's range.
-        minimum_side (int, optional): Pixels that each side of a file or an image of Pillow must have. Defaults to
-            ``1``.
-
-    Returns:
-        torch.Tensor: RGB values 0..1, shape ``[3, H, W]``.
-
-    Raises:
-        ImageError: If a file or an image of Pillow can't be read, the range of its values is not known, or it is too
-            small.
-        ValueError: If the values are none of an RGB image.
-    """
-    if isinstance(source, str | Path | Image.Image):
-        source = read_photograph(source, upright=True, minimum_side=minimum_side)
-    if source.ndim == DIMENSIONS:
-        image = to_dtype(to_image(source), torch.float32, scale=True)
-        if len(image) == CHANNELS and image.numel() and image.min() >= 0 and image.max() <= 1:
-            return image
-    msg = (
-        "An image is a path, an image of Pillow, or RGB values: an array [H, W, 3] or a tensor [3, H, W] of whole "
-        f"numbers or of fractions 0..1; not {source.dtype} {list(source.shape)}."
-    )
-    raise ValueError(msg)

@@ -12,7 +12,8 @@ from PIL import Image
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.contract.errors import ImageError
-from anomalib_fbclip.modeling.explanation import Explanation, load_image
+from anomalib_fbclip.data.image_source import load_image
+from anomalib_fbclip.modeling.explanation import Explanation
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,12 @@ def test_shapes(explanation: Explanation) -> None:
     assert len(explanation.layers) == 4
     assert explanation.views == ("identity", "semantic", "spatial")
     assert explanation.foreground_masks.shape == (4, 4, 5)
-    assert explanation.gates.shape == explanation.removals.shape == explanation.similarities.shape == (4, 3, 4, 5)
+    assert (
+        explanation.gates.shape
+        == explanation.suppression_strength.shape
+        == explanation.similarities.shape
+        == (4, 3, 4, 5)
+    )
     assert explanation.layer_weights.shape == (4,)
     assert explanation.patch_map.shape == (4, 5)
     assert explanation.anomaly_map.shape == (56, 70)
@@ -71,13 +77,18 @@ def test_the_maps_are_those_of_the_parts(model: FBClip, pixels: np.ndarray, expl
         attended = parts.attend_views(layer_tokens, (4, 5))
         torch.testing.assert_close(attended[5], parts.attention(view))
         removed = (attended[5] - parts.suppression(attended)[5]).norm(dim=-1) / attended[5].norm(dim=-1)
-        torch.testing.assert_close(explanation.removals[1, 2], removed[0, 1:].view(4, 5))
+        torch.testing.assert_close(explanation.suppression_strength[1, 2], removed[0, 1:].view(4, 5))
 
 
 def test_values(explanation: Explanation) -> None:
     assert set(explanation.foreground_masks.unique().tolist()) <= {0.5, 1.0}
     assert ((explanation.gates > 0) & (explanation.gates < 1)).all()
-    assert (explanation.removals > 0).all()
+    assert (explanation.suppression_strength > 0).all()
+
+
+def test_the_earlier_name_of_suppression_strength(explanation: Explanation) -> None:
+    with pytest.warns(FutureWarning, match="use suppression_strength"):
+        assert explanation.removals is explanation.suppression_strength
 
 
 def test_of_ablations(small_backbone: str, small_adapters: Path, pixels: np.ndarray) -> None:
@@ -92,7 +103,7 @@ def test_of_ablations(small_backbone: str, small_adapters: Path, pixels: np.ndar
     assert explanation.layers == (2, 4)
     assert explanation.views == ("spatial",)
     assert explanation.similarities.shape == (2, 1, 4, 4)
-    assert not explanation.removals.any()
+    assert not explanation.suppression_strength.any()
     torch.testing.assert_close(explanation.pred_score, model.model(normalized(model, pixels)).pred_score[0])
 
 

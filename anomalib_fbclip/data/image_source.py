@@ -1,0 +1,48 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Images from wherever they are, as the model's pre-processor takes them."""
+
+from pathlib import Path
+
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torchvision.transforms.v2.functional import to_dtype, to_image
+
+from anomalib_fbclip.contract.photographs import read_photograph
+
+ImageSource = str | Path | Image.Image | NDArray | torch.Tensor
+"""A file, an image of Pillow, RGB values ``[H, W, 3]`` in an array, or ``[3, H, W]`` in a tensor."""
+
+DIMENSIONS = CHANNELS = 3
+
+
+def load_image(source: ImageSource, minimum_side: int = 1) -> torch.Tensor:
+    """Get an image from where it is.
+
+    Args:
+        source (ImageSource): The image. A file or an image of Pillow is turned upright as its EXIF data say. In an
+            array or a tensor, floating-point values lie in 0..1, and whole numbers fill their type's range.
+        minimum_side (int, optional): Pixels that each side of a file or an image of Pillow must have. Defaults to
+            ``1``.
+
+    Returns:
+        torch.Tensor: RGB values 0..1, shape ``[3, H, W]``.
+
+    Raises:
+        ImageError: If a file or an image of Pillow can't be read, the range of its values is not known, or it is too
+            small.
+        ValueError: If the values are none of an RGB image.
+    """
+    if isinstance(source, str | Path | Image.Image):
+        source = read_photograph(source, upright=True, minimum_side=minimum_side)
+    if source.ndim == DIMENSIONS:
+        image = to_dtype(to_image(source), torch.float32, scale=True)
+        if len(image) == CHANNELS and image.numel() and image.min() >= 0 and image.max() <= 1:
+            return image
+    msg = (
+        "An image is a path, an image of Pillow, or RGB values: an array [H, W, 3] or a tensor [3, H, W] of whole "
+        f"numbers or of fractions 0..1; not {source.dtype} {list(source.shape)}."
+    )
+    raise ValueError(msg)
