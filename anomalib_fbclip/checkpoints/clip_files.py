@@ -101,9 +101,9 @@ def _create_from_file(backbone: str, path: Path, tag: str | None) -> open_clip.C
 
 
 def _restore_causal_mask(text_tower: nn.Module) -> None:
-    """Give values to the only buffer of a CLIP, which no file holds."""
-    for name, mask in text_tower.named_buffers(recurse=False):
-        setattr(text_tower, name, torch.full(mask.shape, -torch.inf).triu(diagonal=1))
+    """Give values to the only buffer of a CLIP, which no file holds. A tower that attends both ways has none."""
+    if isinstance(text_tower.attn_mask, torch.Tensor):
+        text_tower.attn_mask = torch.full(text_tower.attn_mask.shape, -torch.inf).triu(diagonal=1)
 
 
 def _read_clip_tensors(path: Path) -> dict[str, torch.Tensor]:
