@@ -148,6 +148,7 @@ def test_help(tmp_path: Path) -> None:
         assert part in text
 
 
+@pytest.mark.slow
 def test_training_in_two_processes(tmp_path: Path, small_backbone: str, mvtec: Path) -> None:
     script = Path(__file__).with_name("fit_in_two_processes.py")
     result = run(tmp_path, sys.executable, script, small_backbone, mvtec, tmp_path)

@@ -222,6 +222,7 @@ def measure_in_one(batches: list[Batch]) -> dict[str, float]:
     return metrics
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
     """Each knows the metrics of all images, whichever of them it has seen, and none waits for ever."""
     (tmp_path / "cases.json").write_text(json.dumps(list(CASES.values())))

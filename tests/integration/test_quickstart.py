@@ -10,16 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from support.command_line import CONFIGS, NO_NETWORK, anomalib
-
-
-@pytest.fixture(autouse=True)
-def _no_network(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    for variable, value in NO_NETWORK.items():
-        monkeypatch.setenv(variable, value)
-    home = str(tmp_path_factory.mktemp("home"))
-    for variable in ("HOME", "XDG_CACHE_HOME", "HF_HOME", "TORCH_HOME"):
-        monkeypatch.setenv(variable, home)
+from support.command_line import CONFIGS, anomalib
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@
 
 """Every command of README.md, in the form in which it is written, from top to bottom in one folder.
 
-There is no network, and caches are empty. The shell makes arguments of the commands; each is then run in a process of
-its own by ``support.command_server``. A comment above a block says what is different there:
+There is no network, and caches are empty. The shell makes arguments of the commands; each is then run by
+``support.command_line``. A comment above a block says what is different there:
 
 - ``<!-- needs a download -->``: ``fbclip-nano`` takes the place of the paper's model.
 - ``<!-- takes hours -->``: a few steps are made.
@@ -14,12 +14,10 @@ graph are changed accordingly, and models of others, which download their backbo
 """
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,8 +28,7 @@ from PIL import Image
 
 from anomalib_fbclip.data.procedural import CATEGORIES, draw_sample
 from layouts import write_category
-from support import command_server
-from support.command_line import CONFIGS, NO_NETWORK
+from support.command_line import ANOMALIB, CONFIGS, run
 from support.images import write_mvtec_category
 
 README = CONFIGS.parent / "README.md"
@@ -68,12 +65,12 @@ def read_blocks(text: str) -> list[Block]:
 TEXT = README.read_text(encoding="utf-8")
 BLOCKS = read_blocks(TEXT)
 
-RECORDED = ("anomalib", "python")
+PROGRAMS = {"anomalib": ANOMALIB, "python": sys.executable}
 PASSED_OVER = ("pip", "pytest")
 
 NOTE = f"""
 note() {{ printf '%s\\0' "$@"; printf '\\n'; }}
-{"".join(f'{name}() {{ note {name} "$@"; }}; ' for name in RECORDED)}
+{"".join(f'{name}() {{ note {name} "$@"; }}; ' for name in PROGRAMS)}
 {"".join(f"{name}() {{ :; }}; " for name in PASSED_OVER)}
 set -euo pipefail
 """
@@ -185,12 +182,10 @@ class Reader:
 
     Args:
         folder (Path): The folder that it is done in.
-        server (subprocess.Popen[str]): Runs the commands.
     """
 
-    def __init__(self, folder: Path, server: "subprocess.Popen[str]") -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._server = server
         self._done: dict[int, str] = {}
         self._said: dict[tuple[str, ...], str] = {}
 
@@ -223,12 +218,9 @@ class Reader:
             look_up_models(self.folder, arguments[-1])
             return ""
         self._provide(arguments)
-        log = self.folder.parent / "log.txt"
-        command = command_server.Command(arguments=arguments, folder=str(self.folder), log=str(log))
-        print(json.dumps(command), file=self._server.stdin, flush=True)
-        code = self._server.stdout.readline().strip()
-        said = log.read_text(encoding="utf-8")
-        assert code == "0", f"{arguments}\n{said}"
+        result = run(self.folder, PROGRAMS[arguments[0]], *arguments[1:])
+        said = result.stdout + result.stderr
+        assert result.returncode == 0, f"{arguments}\n{said}"
         assert "Traceback" not in said
         return said
 
@@ -244,24 +236,13 @@ class Reader:
 
 
 @pytest.fixture(scope="module")
-def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     folder = tmp_path_factory.mktemp("reader") / "here"
     folder.mkdir()
     write_photographs(folder)
     write_datasets(folder / "datasets")
     write_configs(folder)
-    home = str(tmp_path_factory.mktemp("home"))
-    homes = dict.fromkeys(("HOME", "XDG_CACHE_HOME", "HF_HOME", "TORCH_HOME"), home)
-    environment = os.environ | NO_NETWORK | homes | {"OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-    with subprocess.Popen(
-        [sys.executable, command_server.__file__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        text=True,
-    ) as server:
-        yield Reader(folder, server)
-        server.stdin.close()
+    return Reader(folder)
 
 
 def index_of(words: str) -> int:
