@@ -196,7 +196,7 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
             STRATEGY_WEIGHTS,
         )
         adapters_file = None if weights is None else resolve_adapters_file(weights, backbone_name)
-        adapters = None if adapters_file is None else Adapters.read(adapters_file)
+        adapters = None if adapters_file is None else Adapters.read(adapters_file, weights)
         if adapters is not None:
             adapters.check_backbone(backbone_name)
         super().__init__(

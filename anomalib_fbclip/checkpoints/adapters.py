@@ -66,11 +66,12 @@ class Adapters:
     origin: str
 
     @classmethod
-    def read(cls, path: Path) -> Adapters:
+    def read(cls, path: Path, name: str | None = None) -> Adapters:
         """Read adapters from a file of this project or from a checkpoint of the reference, without running code of it.
 
         Args:
             path (Path): A ``.safetensors`` file, or a checkpoint of the reference.
+            name (str | None, optional): What messages call them. ``None``: the path. Defaults to ``None``.
 
         Returns:
             Adapters: The adapters.
@@ -78,7 +79,7 @@ class Adapters:
         Raises:
             ValueError: If there is no such file, it can't be read, or it is something else.
         """
-        origin = f"Adapter weights '{path}'"
+        origin = f"Adapter weights '{name or path}'"
         if not path.is_file():
             msg = f"{origin} do not exist. Give a file, 'auto', {' or '.join(map(repr, PUBLISHED))}."
             raise ValueError(msg)
