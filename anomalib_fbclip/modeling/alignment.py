@@ -13,12 +13,28 @@ TEMPERATURE = 0.07
 
 
 class TextAlignment(nn.Module):
-    """Compares every token of every map with the text and merges the maps by learned weights of their layers.
+    r"""Compares every token of every map with the text and merges the maps by learned weights of their layers.
+
+    For token :math:`z_k` of map :math:`k`, of layer :math:`l(k)`, and text features :math:`t_0` (normal) and
+    :math:`t_1` (abnormal):
+
+    .. math::
+        p = \operatorname{softmax}_{0, 1}\Bigl(\sum_k w_{l(k)} \frac{\cos(z_k, t)}{0.07}\Bigr)_1, \quad
+        w = \operatorname{softmax}(\text{scale weights})
+
+    The class token's probability is the image's score, those of the patches are the patch map.
 
     Args:
         views_per_layer (int): Maps that each layer gives, in a row.
         num_layer_weights (int): Number of learned weights. The reference has 6, of which it uses 5; all take part in
             the softmax.
+
+    Example:
+        >>> from torch.nn.functional import normalize
+        >>> alignment = TextAlignment(views_per_layer=3)
+        >>> maps = [torch.randn(2, 1 + 49, 16) for _ in range(15)]
+        >>> alignment(maps, normalize(torch.randn(2, 16), dim=-1)).shape
+        torch.Size([2, 50])
     """
 
     def __init__(self, views_per_layer: int = 3, num_layer_weights: int = 6) -> None:

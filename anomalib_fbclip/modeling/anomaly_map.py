@@ -13,11 +13,16 @@ from .precision import full_precision, to_full
 
 
 class AnomalyMapGenerator(nn.Module):
-    """Upsamples a patch map and smooths it with a Gaussian.
+    """Upsamples a patch map bilinearly and smooths it with a Gaussian.
 
     Args:
         sigma (float): Standard deviation of the Gaussian in pixels.
         radius (int): Pixels to each side after which the Gaussian is cut off.
+
+    Example:
+        >>> generator = AnomalyMapGenerator()
+        >>> generator(torch.rand(2, 1, 37, 37), (518, 518)).shape
+        torch.Size([2, 518, 518])
     """
 
     def __init__(self, sigma: float = 4.0, radius: int = 16) -> None:

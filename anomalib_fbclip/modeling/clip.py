@@ -200,6 +200,10 @@ def patch_grid(image_size: tuple[int, int], patch_size: tuple[int, int]) -> tupl
 
     Raises:
         ValueError: If the size is not a multiple of the patch, or leaves too few patches.
+
+    Example:
+        >>> patch_grid((518, 518), (14, 14))
+        (37, 37)
     """
     (height, width), (patch_height, patch_width) = image_size, patch_size
     rows, rest_height = divmod(height, patch_height)

@@ -63,7 +63,7 @@ def explain(model: FBClipModel, image: torch.Tensor) -> Explanation:
 
     Args:
         model (FBClipModel): The model.
-        image (torch.Tensor): A normalised image, shape ``[1, 3, H, W]``, sides multiples of the patch.
+        image (torch.Tensor): A normalized image, shape ``[1, 3, H, W]``, sides multiples of the patch.
 
     Returns:
         Explanation: The intermediate maps, and the model's own score and anomaly map.

@@ -208,6 +208,6 @@ def _require_finite(pred_score: torch.Tensor) -> None:
     faulty = (~pred_score.isfinite()).nonzero().flatten().tolist()
     msg = (
         f"Images {faulty} of the batch give no finite score: they hold NaN, infinite or extreme values. Give images "
-        "that are normalised with CLIP's mean and standard deviation, as FBClip's pre-processor does."
+        "that are normalized with CLIP's mean and standard deviation, as FBClip's pre-processor does."
     )
     raise ValueError(msg)

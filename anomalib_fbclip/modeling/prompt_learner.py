@@ -16,10 +16,15 @@ CONTEXT_LENGTH = 12
 
 
 class PromptLearner(nn.Module):
-    """Puts learned context vectors before the words of each state.
+    r"""Puts learned context vectors before the words of each state.
+
+    For each state, with learned vectors :math:`v_1 .. v_{12}` and the embedded words :math:`w`:
+
+    .. math::
+        [\text{start}] [v_1] \ldots [v_{12}] [w_1] \ldots [w_n] [\text{end}]
 
     Args:
-        token_ids (torch.Tensor): Tokenised prompts, normal state first, shape ``[2, P]``: a start token, placeholders
+        token_ids (torch.Tensor): Tokenized prompts, normal state first, shape ``[2, P]``: a start token, placeholders
             for the context vectors, the state's words, an end token with the largest id, and padding.
         width (int): Width T of the text tower.
         context_length (int): Learned vectors of each state.
@@ -57,7 +62,7 @@ def tokenize_states(
     states: Sequence[str] = STATES,
     context_length: int = CONTEXT_LENGTH,
 ) -> torch.Tensor:
-    """Tokenise the states behind placeholders for the context vectors.
+    """Tokenize the states behind placeholders for the context vectors.
 
     Args:
         tokenizer (Callable): Maps a list of texts to token ids, one row a text.

@@ -38,7 +38,10 @@ class EndOfTextStrategy(nn.Module):
 
 
 class AttentionStrategy(nn.Module):
-    """Reads a prompt as a learned weighted mean of its positions, projected by a learned network.
+    r"""Reads a prompt as a learned weighted mean of its positions, projected by a learned network.
+
+    .. math::
+        m = \operatorname{mlp}\Bigl(\sum_p \operatorname{softmax}_p(\operatorname{selector}(X)) \, X_p\Bigr)
 
     Args:
         width (int): Width T of the text tower.
@@ -60,7 +63,12 @@ class AttentionStrategy(nn.Module):
 
 
 class TextFusion(nn.Module):
-    """Adds weighted readings of the prompts.
+    r"""Adds weighted readings of the prompts.
+
+    With the readings :math:`g` (global), :math:`m` (attention) and :math:`e` (end of text), and the paper's weights:
+
+    .. math::
+        t = \frac{g + 0.5 m + 0.5 e}{\lVert g + 0.5 m + 0.5 e \rVert}
 
     Args:
         strategies (Mapping[str, nn.Module]): The readings by name.
@@ -69,6 +77,12 @@ class TextFusion(nn.Module):
 
     Raises:
         ValueError: If a weight names no strategy, or no weight is left.
+
+    Example:
+        >>> fusion = TextFusion({"global": GlobalStrategy(), "end_of_text": EndOfTextStrategy()}, {"global": 1.0})
+        >>> hidden_states, projected = torch.randn(2, 77, 24), torch.randn(2, 77, 16)
+        >>> fusion(hidden_states, projected, end_positions=torch.tensor([17, 17])).shape
+        torch.Size([2, 16])
     """
 
     def __init__(self, strategies: Mapping[str, nn.Module], weights: Mapping[str, float]) -> None:

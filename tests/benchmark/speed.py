@@ -143,7 +143,7 @@ def write_weights(folder: Path) -> None:
 
 
 def make_images(row: Row) -> torch.Tensor:
-    """Make the batch of normalised images that a row is measured with."""
+    """Make the batch of normalized images that a row is measured with."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(row.batch, 3, SIDE, SIDE, generator=generator).to(row.device)
 

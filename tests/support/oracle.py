@@ -19,11 +19,11 @@ def foreground_score(tokens: torch.Tensor, previous: torch.Tensor | None) -> tor
     mean = patches.mean(dim=0)
     cues = {"local": [], "center": [], "class": [], "change": []}
     for index in range(count):
-        neighbours = torch.zeros(width, dtype=patches.dtype)
+        neighbors = torch.zeros(width, dtype=patches.dtype)
         for position in (index - 1, index, index + 1):
             if 0 <= position < count:
-                neighbours += patches[position]
-        cues["local"].append((patches[index] - neighbours / 3).norm())
+                neighbors += patches[position]
+        cues["local"].append((patches[index] - neighbors / 3).norm())
         cues["center"].append((patches[index] - mean).norm())
         cues["class"].append(1 - cosine(patches[index], class_token))
         earlier = patches[index] if previous is None else previous[index + 1]
@@ -54,7 +54,7 @@ def semantic_view(tokens: torch.Tensor, foreground_mask: torch.Tensor) -> torch.
 
 
 def spatial_view(tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """The spatial view of one image, one neighbourhood of 25 entries after the other."""
+    """The spatial view of one image, one neighborhood of 25 entries after the other."""
     class_token, patches = tokens[0], tokens[1:]
     rows, columns = grid
     outside = (torch.zeros_like(patches[0]), 0.0)
@@ -95,8 +95,8 @@ def _background_branch(features: torch.Tensor, mask: torch.Tensor, class_token: 
 def attention_branch(tokens: torch.Tensor, state: dict[str, torch.Tensor], num_heads: int) -> torch.Tensor:
     """Self-attention of one image, one head after the other."""
     mean, variance = tokens.mean(dim=-1, keepdim=True), tokens.var(dim=-1, keepdim=True, unbiased=False)
-    normalised = (tokens - mean) / (variance + 1e-5).sqrt() * state["norm.weight"] + state["norm.bias"]
-    query, key, value = (normalised @ state[f"to_{kind}.weight"].T for kind in "qkv")
+    normalized = (tokens - mean) / (variance + 1e-5).sqrt() * state["norm.weight"] + state["norm.bias"]
+    query, key, value = (normalized @ state[f"to_{kind}.weight"].T for kind in "qkv")
     width = query.shape[-1] // num_heads
     outputs = []
     for head in range(num_heads):
@@ -140,13 +140,13 @@ def abnormal_probability(maps: list[torch.Tensor], text: torch.Tensor, scale_wei
 
 
 def consistency(embedding: torch.Tensor, text: torch.Tensor) -> float:
-    """Semantic consistency regularisation of a batch, weighted as in the paper."""
+    """Semantic consistency regularization of a batch, weighted as in the paper."""
     entropies, margins = [], []
     for image in embedding:
         mean = image.mean(dim=0)
         similarity = [float(cosine(mean, state)) / 0.07 for state in text]
-        normaliser = sum(math.exp(value) for value in similarity)
-        probabilities = [math.exp(value) / normaliser for value in similarity]
+        normalizer = sum(math.exp(value) for value in similarity)
+        probabilities = [math.exp(value) / normalizer for value in similarity]
         entropies.append(-sum(value * math.log(value + 1e-8) for value in probabilities))
         margins.append(max(0.0, 1 - abs(similarity[1] - similarity[0])))
     return 0.15 * (sum(entropies) + 0.5 * sum(margins)) / len(entropies)

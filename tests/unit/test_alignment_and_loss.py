@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Scores, regularisation, losses and anomaly maps against literal definitions and scipy."""
+"""Scores, regularization, losses and anomaly maps against literal definitions and scipy."""
 
 import pytest
 import torch

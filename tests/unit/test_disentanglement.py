@@ -12,10 +12,14 @@ from anomalib_fbclip.modeling.mvfbe import (
     AttentionSize,
     BackgroundSuppression,
     ForegroundBackgroundAttention,
+    FusedAttention,
     IdentityView,
+    MultiViewDisentanglement,
     SemanticView,
     SoftForegroundMask,
     SpatialView,
+    create_views,
+    fused,
 )
 from support import oracle
 
@@ -72,7 +76,7 @@ def test_spatial_view_in_single_precision(grid: tuple[int, int], seed: int, shar
 
 
 def test_spatial_view_with_logits_beyond_the_range_of_exp() -> None:
-    """Neighbourhoods whose logits lie far apart keep finite, normalised weights in single precision."""
+    """Neighborhoods whose logits lie far apart keep finite, normalized weights in single precision."""
     tokens = torch.ones(1, 1 + 49, 8)
     tokens[:, 1:25] *= 1e4
     view = SpatialView()(tokens, torch.full((1, 49), 0.5), (7, 7))
@@ -119,6 +123,81 @@ def test_attention(seed: int, tokens_count: int) -> None:
     tokens = torch.randn(2, tokens_count, 16, dtype=torch.float64)
     expected = torch.stack([oracle.attention(image, attention.state_dict(), num_heads=2) for image in tokens])
     torch.testing.assert_close(attention(tokens), expected)
+
+
+class PlainView(torch.nn.Module):
+    """A view from outside, which is no weighted sum."""
+
+    @staticmethod
+    def forward(tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        del foreground_mask, grid
+        return torch.cat([tokens[:, :1], tokens[:, 1:].square()], dim=1)
+
+
+@pytest.fixture
+def mvfbe() -> MultiViewDisentanglement:
+    """With all views, and parameters that are far from where they start."""
+    torch.manual_seed(0)
+    views = create_views(["identity", "semantic", "spatial"]) | {"plain": PlainView()}
+    attention = ForegroundBackgroundAttention(16, AttentionSize(num_heads=2, head_dim=4))
+    for parameter in attention.parameters():
+        torch.nn.init.normal_(parameter, 0.2, 0.3)
+    return MultiViewDisentanglement(SoftForegroundMask(), views, attention, BackgroundSuppression())
+
+
+def textbook(
+    mvfbe: MultiViewDisentanglement, layer_tokens: list[torch.Tensor], grid: tuple[int, int]
+) -> list[torch.Tensor]:
+    """The attention's own forward, one view of one layer after the other."""
+    attended = []
+    for tokens, previous in zip(layer_tokens, [None, *layer_tokens], strict=False):
+        mask = mvfbe.foreground_mask(tokens, previous)
+        attended += [mvfbe.attention(view(tokens, mask, grid)) for view in mvfbe.views.values()]
+    return attended
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("maps_at_once", [1, 5])
+def test_the_fused_attention_is_the_textbook_one(
+    mvfbe: MultiViewDisentanglement,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    tolerance: float,
+    maps_at_once: int,
+) -> None:
+    """Values, and gradients of all parameters, with one map at once and with chunks of which the last is short."""
+    monkeypatch.setattr(fused, "_maps_at_once", lambda _: maps_at_once)
+    mvfbe.to(dtype)
+    layer_tokens = [torch.randn(2, 1 + 12, 16, dtype=dtype) for _ in range(3)]
+    factors = torch.randn(12, 2, 1 + 12, 16, dtype=dtype)
+    found = {}
+    for name, attend in (("textbook", textbook), ("fused", MultiViewDisentanglement.attend_views)):
+        attended = torch.stack(attend(mvfbe, layer_tokens, (3, 4)))
+        gradients = torch.autograd.grad((factors * attended).sum(), list(mvfbe.attention.parameters()))
+        found[name] = [attended.detach(), *gradients]
+    for actual, expected in zip(found["fused"], found["textbook"], strict=True):
+        largest = float(expected.abs().max())
+        assert largest > 0.01
+        torch.testing.assert_close(actual, expected, atol=tolerance * largest, rtol=0)
+
+
+@properties
+@given(seeds, st.integers(2, 9), st.floats(-2, 2).map(lambda exponent: 10**exponent))
+def test_the_fused_attention_at_all_magnitudes(seed: int, tokens_count: int, magnitude: float) -> None:
+    torch.manual_seed(seed)
+    attention = ForegroundBackgroundAttention(16, AttentionSize(num_heads=2, head_dim=4)).double()
+    tokens = magnitude * torch.randn(2, tokens_count, 16, dtype=torch.float64)
+    fused_attention = FusedAttention(attention)
+    views = fused_attention.project_views([IdentityView()], tokens, torch.ones(2, tokens_count - 1), (1, 1))
+    (attended,) = fused_attention(views)
+    torch.testing.assert_close(attended, attention(tokens), atol=1e-9, rtol=1e-9)
+
+
+def test_suppression_sees_all_maps(mvfbe: MultiViewDisentanglement) -> None:
+    layer_tokens = [torch.randn(2, 1 + 12, 16) for _ in range(3)]
+    maps = mvfbe(layer_tokens, (3, 4))
+    expected = mvfbe.suppression(textbook(mvfbe, layer_tokens, (3, 4)))
+    torch.testing.assert_close(maps, expected, atol=1e-5, rtol=1e-5)
 
 
 @properties

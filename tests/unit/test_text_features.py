@@ -58,7 +58,7 @@ class TestKept:
         self, model: FBClip, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         model.model(images)
-        # Each is a synchronisation of the device, but for the one look at the scores.
+        # Each is a synchronization of the device, but for the one look at the scores.
         monkeypatch.setattr(torch, "equal", lambda *values: pytest.fail(f"compared {values}"))
         monkeypatch.setattr(torch.nn.Module, "parameters", lambda *call: pytest.fail(f"looked at {call}"))
         model.model(images)

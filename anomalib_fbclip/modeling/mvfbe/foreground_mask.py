@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_fbclip.modeling.precision import full_precision, to_full
 
-NEIGHBOURHOOD = 3
+NEIGHBORHOOD = 3
 """Patches, along the flattened sequence, whose mean a patch is compared with for its local saliency."""
 
 SMOOTHING = 5
@@ -17,14 +17,23 @@ SMOOTHING = 5
 
 
 class SoftForegroundMask(nn.Module):
-    """Marks each patch as foreground (1) or as probable background (½).
+    r"""Marks each patch as foreground (1) or as probable background (½).
 
-    Four cues are each scaled to 0..1 over the patches of their image and averaged: how far a patch lies from its
-    neighbours, from the image's mean patch, from the class token's direction, and from its own state in the layer
-    chosen before. The smoothed score is then cut at a threshold.
+    Four cues are each scaled to 0..1 over the patches of their image and averaged: how far a patch :math:`x_i` lies
+    from its neighbors, from the image's mean patch, from the class token's direction :math:`c`, and from itself in the
+    layer that was chosen before, :math:`q_i`. The score is smoothed along the sequence and cut at a threshold.
+
+    .. math::
+        s_i &= 0.3 \, \overline{\lVert x_i - \tfrac{1}{3} (x_{i-1} + x_i + x_{i+1}) \rVert}
+            + 0.3 \, \overline{\lVert x_i - \tfrac{1}{L} \textstyle\sum_j x_j \rVert}
+            + 0.3 \, \overline{1 - \cos(x_i, c)}
+            + 0.1 \, \overline{\lVert x_i - q_i \rVert} \\
+        f_i &= 1 \text{ if } \operatorname{smooth}(s)_i > 0.5 \text{ else } \tfrac{1}{2}
+
+    The bar is the scaling to 0..1.
 
     Args:
-        local_weight (float): Weight of the distance to the neighbours in the sequence.
+        local_weight (float): Weight of the distance to the neighbors in the sequence.
         center_weight (float): Weight of the distance to the image's mean patch.
         class_weight (float): Weight of the disagreement with the class token.
         change_weight (float): Weight of the change since the previous chosen layer.
@@ -71,7 +80,7 @@ class SoftForegroundMask(nn.Module):
         tokens = to_full(tokens)
         class_token, patches = tokens[:, :1], tokens[:, 1:]
         padded = F.pad(patches, (0, 0, 1, 1))
-        local = (patches - (padded[:, :-2] + patches + padded[:, 2:]) / NEIGHBOURHOOD).norm(dim=-1)
+        local = (patches - (padded[:, :-2] + patches + padded[:, 2:]) / NEIGHBORHOOD).norm(dim=-1)
         center = (patches - patches.mean(dim=1, keepdim=True)).norm(dim=-1)
         disagreement = 1 - F.cosine_similarity(patches, class_token, dim=-1)
         score = (
@@ -86,7 +95,7 @@ class SoftForegroundMask(nn.Module):
 
     @staticmethod
     def smooth(score: torch.Tensor) -> torch.Tensor:
-        """Average each score with its neighbours in the sequence, which is mirrored at its ends."""
+        """Average each score with its neighbors in the sequence, which is mirrored at its ends."""
         padded = F.pad(score.unsqueeze(1), (SMOOTHING // 2, SMOOTHING // 2), mode="reflect")
         return F.avg_pool1d(padded, SMOOTHING, stride=1).squeeze(1)
 

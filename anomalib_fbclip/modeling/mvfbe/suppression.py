@@ -11,10 +11,20 @@ from anomalib_fbclip.modeling.precision import full_precision, to_full
 
 
 class BackgroundSuppression(nn.Module):
-    """Moves every token away from the image's background prototype.
+    r"""Moves every token away from the image's background prototype.
+
+    With the prototype :math:`\beta` of the image and a strength :math:`\lambda` of ½:
+
+    .. math::
+        \hat{y} = (1 - \lambda) y + \lambda (1 - \cos(y, \beta)) (y - \beta)
 
     Args:
-        strength (float): Share of the suppressed token in the result; the rest is the token itself.
+        strength (float): Share :math:`\lambda` of the suppressed token in the result. The rest is the token itself.
+
+    Example:
+        >>> suppression = BackgroundSuppression()
+        >>> [tokens.shape for tokens in suppression([torch.randn(2, 1 + 49, 32), torch.randn(2, 1 + 49, 32)])]
+        [torch.Size([2, 50, 32]), torch.Size([2, 50, 32])]
     """
 
     def __init__(self, strength: float = 0.5) -> None:
@@ -36,7 +46,10 @@ class BackgroundSuppression(nn.Module):
 
     @staticmethod
     def prototype(maps: list[torch.Tensor]) -> torch.Tensor:
-        """Summarise the first half of the tokens of all maps.
+        r"""Summarize the first half of the tokens of all maps.
+
+        .. math::
+            \beta = \tfrac{1}{2} \operatorname{mean}(Y) + \tfrac{1}{2} \max(Y)
 
         Args:
             maps (list[torch.Tensor]): One map for each layer and view, each ``[B, 1 + L, C]``.

@@ -49,7 +49,7 @@ class MixingView(nn.Module):
 
 
 class IdentityView(MixingView):
-    """The tokens as the backbone left them."""
+    """The tokens as the backbone left them: the paper's identity view."""
 
     @staticmethod
     def mixing(tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> Mixing:
@@ -59,16 +59,33 @@ class IdentityView(MixingView):
 
 
 class SemanticView(MixingView):
-    """Draws each patch towards the patches of its own kind, over the whole image.
+    r"""Draws each patch towards the patches of its own kind, over the whole image.
 
-    A patch attends to all others with a strength that is the product of both masks and of its own information (its
-    disagreement with the class token) for the foreground, or of its stability (its agreement) for the background.
+    A patch :math:`x_i` attends to all others with a strength that is the product of both masks and of its own stability
+    (its agreement with the class token :math:`c`) for the background, or of its information (its disagreement) for the
+    foreground. With :math:`s_i = \cos(x_i, c)` and the background mask :math:`b = 1 - f`:
+
+    .. math::
+        F_i &= \sum_j \operatorname{softmax}_j((1 - s_i) f_i f_j) \, x_j \\
+        G_i &= \sum_j \operatorname{softmax}_j(s_i b_i b_j) \, x_j \\
+        y_i &= 0.6 (f_i F_i + b_i G_i) + 0.4 x_i
 
     The mask takes only two values, so a softmax row has only two distinct entries. The attended sums follow from the
-    token sums of the two groups, without a matrix of ``[L, L]``.
+    sums and counts of the two groups :math:`f = 1` and :math:`f = \frac{1}{2}`, without a matrix of ``[L, L]``:
+
+    .. math::
+        F_i = \frac{\alpha_i \sum_{f_j = 1} x_j + \sum_{f_j = 1/2} x_j}{\alpha_i n_1 + n_{1/2}}, \quad
+        \alpha_i = e^{(1 - s_i) f_i / 2}
+
+    and :math:`G_i` likewise, with :math:`\gamma_i = e^{s_i b_i / 2}` on the other group.
 
     Args:
-        blend (float): Share of the attended patch in the result; the rest is the patch itself.
+        blend (float): Share of the attended patch in the result. The rest is the patch itself.
+
+    Example:
+        >>> view = SemanticView()
+        >>> view(torch.randn(2, 1 + 49, 32), torch.ones(2, 49), grid=(7, 7)).shape
+        torch.Size([2, 50, 32])
     """
 
     def __init__(self, blend: float = 0.6) -> None:
@@ -101,11 +118,19 @@ class SemanticView(MixingView):
 
 
 class SpatialView(MixingView):
-    """Rebuilds each patch from its neighborhood on the grid, foreground and background apart.
+    r"""Rebuilds each patch from its neighborhood on the grid, foreground and background apart.
 
-    In the background branch, neighbors count by their agreement with the class token; in the foreground branch by
-    their disagreement with it and their distance from the neighborhood's mean. A neighborhood always has
-    ``window * window`` entries: beyond the border there are zeros, which are background.
+    In the background branch, neighbors count by their agreement with the class token :math:`c`. In the foreground
+    branch, they count by their disagreement with it and their distance from the neighborhood's mean :math:`m_i`. With
+    :math:`u_j = f_j x_j`, :math:`v_j = b_j x_j`, and sums over the neighborhood :math:`N(i)`:
+
+    .. math::
+        P_i &= \frac{1}{\sum_j f_j}
+            \sum_j \operatorname{softmax}_j((1 - \cos(u_j, c)) \, \lVert u_j - m_i \rVert) \, u_j \\
+        Q_i &= \frac{1}{\sum_j b_j} \sum_j \operatorname{softmax}_j(\cos(v_j, c) \, \lVert v_j \rVert) \, v_j \\
+        y_i &= P_i + Q_i
+
+    A neighborhood always has ``window * window`` entries. Beyond the border there are zeros, which are background.
 
     Both branches weigh the same patches, so one product gives the sum of both. The patches of a few rows of the grid,
     and all of their neighbors, are a few rows that follow one another: a product of a small matrix with a part of the
@@ -113,6 +138,11 @@ class SpatialView(MixingView):
 
     Args:
         window (int): Side of the neighborhood in patches, odd.
+
+    Example:
+        >>> view = SpatialView()
+        >>> view(torch.randn(2, 1 + 49, 32), torch.ones(2, 49), grid=(7, 7)).shape
+        torch.Size([2, 50, 32])
     """
 
     def __init__(self, window: int = 5) -> None:
@@ -139,7 +169,9 @@ class SpatialView(MixingView):
             ])
 
     def _weights(self, neighbors: "_Neighbors", origin: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
-        """Weigh the neighbors of the patches of a few rows.
+        r"""Weigh the neighbors of the patches of a few rows: the factors of :math:`x_j` in :math:`P_i + Q_i`.
+
+        Distances come from products, as :math:`\lVert u - m \rVert^2 = \lVert u \rVert^2 - 2 u m + \lVert m \rVert^2`.
 
         Args:
             neighbors (_Neighbors): The M patches near any of these N.
