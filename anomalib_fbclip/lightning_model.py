@@ -19,7 +19,6 @@ See Also:
     - :class:`~anomalib_fbclip.data.AuxiliaryDataModule`: Data to train the adapters on
 """
 
-import logging
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
@@ -28,52 +27,41 @@ from typing import Any
 
 import open_clip
 import torch
-from anomalib import LearningType, TaskType
-from anomalib.data import AnomalibDataModule, Batch
+from anomalib import LearningType
+from anomalib.data import Batch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
-from anomalib.post_processing import PostProcessor
-from anomalib.pre_processing import PreProcessor
 from anomalib.utils.path import get_pretrained_weights_dir
 from anomalib.visualization import Visualizer
-from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import nn
-from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
 
 from .callbacks.evaluation_run import EvaluationRunMixin
+from .callbacks.run import TrainerRun
 from .checkpoints.adapters import FROZEN_PREFIX, Adapters, adapter_tensors
 from .checkpoints.clip_files import create_clip
-from .checkpoints.published import canonical_name, check_published, choose_zero_shot, fetch_published
+from .checkpoints.optimizer import halve_averages
+from .checkpoints.published import check_published, choose_zero_shot, fetch_published
 from .checkpoints.registry import (
     default_pretrained,
     resolve_attention_size,
     resolve_backbone,
     resolve_feature_layers,
     resolve_image_size,
+    resolve_precision,
 )
-from .checkpoints.source import AdapterSource, resolve_adapters_file
-from .data import AuxiliaryDataModule
-from .data.image_source import ImageSource, load_image
-from .evaluation.evaluator import RankingMixin
+from .checkpoints.source import AdapterSource, read_given_adapters
+from .explaining import ExplanationMixin
 from .export import ExactExportMixin, describe
 from .modeling.build import LAYER_WEIGHTS, create_model
 from .modeling.clip import ClipBackbone
-from .modeling.explanation import Explanation, explain
 from .modeling.fbclip import FBClipModel
 from .modeling.loss import FBClipLoss
 from .modeling.mvfbe import VIEWS, create_views
 from .modeling.text_fusion import STRATEGY_WEIGHTS, resolve_strategy_weights
-from .processing.post_processing import ThresholdPostProcessor
-from .processing.pre_processing import AntialiasedPreProcessor
-
-logger = logging.getLogger(__name__)
+from .processing.components import DefaultComponentsMixin, resolve_post_processor
 
 __all__ = ["FBClip"]
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""Types in which the frozen CLIP can be kept, by name."""
 
 FROZEN = f"model.{FROZEN_PREFIX}"
 """What the names of frozen parameters begin with."""
@@ -82,7 +70,7 @@ CHECKPOINT_KEY = "fbclip"
 """Where a checkpoint says what its adapters belong to."""
 
 
-class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule):  # type: ignore[misc] # to_onnx is anomalib's
+class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, ExactExportMixin, AnomalibModule):  # type: ignore[misc] # to_onnx is anomalib's
     """FB-CLIP Lightning model.
 
     FB-CLIP finds defects in images of objects that it has never seen. Light adapters on a frozen CLIP are trained once,
@@ -184,24 +172,17 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
         text_strategies = None if text_strategies is None else dict(text_strategies)
         betas = (betas[0], betas[1])
 
-        if backbone_precision not in PRECISIONS:
-            msg = f"Backbone precision {backbone_precision!r} can't be used: choose among {list(PRECISIONS)}."
-            raise ValueError(msg)
+        precision = resolve_precision(backbone_precision)
         backbone_name = resolve_backbone(backbone)
         input_size = resolve_image_size(backbone_name, image_size)
         layers = resolve_feature_layers(backbone_name, feature_layers, max_layers=LAYER_WEIGHTS)
         view_modules = create_views(views)
-        strategy_weights = resolve_strategy_weights(
-            STRATEGY_WEIGHTS if text_strategies is None else text_strategies,
-            STRATEGY_WEIGHTS,
-        )
-        adapters_file = None if weights is None else resolve_adapters_file(weights, backbone_name)
-        adapters = None if adapters_file is None else Adapters.read(adapters_file, weights)
-        if adapters is not None:
-            adapters.check_backbone(backbone_name)
+        strategies = STRATEGY_WEIGHTS if text_strategies is None else text_strategies
+        strategy_weights = resolve_strategy_weights(strategies, STRATEGY_WEIGHTS)
+        adapters = None if weights is None else read_given_adapters(weights, backbone_name)
         super().__init__(
             pre_processor=self.configure_pre_processor(input_size) if pre_processor is True else pre_processor,
-            post_processor=_resolve_post_processor(post_processor, image_threshold, pixel_threshold),
+            post_processor=resolve_post_processor(post_processor, image_threshold, pixel_threshold),
             evaluator=evaluator,
             visualizer=visualizer,
         )
@@ -210,22 +191,13 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
         self.image_size = input_size
         self.learning_rate = learning_rate
         self.betas = betas
-        self.pretrained = pretrained or default_pretrained(self.backbone_name)
-        if self.pretrained is None:
-            logger.warning(
-                "open_clip has no weights for backbone %s: its CLIP is random. Give a file of weights as 'pretrained'.",
-                self.backbone_name,
-            )
+        self.pretrained = pretrained or default_pretrained(backbone_name)
         self.model = create_model(
-            backbone=ClipBackbone(
-                create_clip(self.backbone_name, self.pretrained),
-                layers,
-                PRECISIONS[backbone_precision],
-            ),
-            tokenizer=open_clip.get_tokenizer(self.backbone_name),
+            backbone=ClipBackbone(create_clip(backbone_name, self.pretrained), layers, precision),
+            tokenizer=open_clip.get_tokenizer(backbone_name),
             views=view_modules,
             strategy_weights=strategy_weights,
-            attention_size=resolve_attention_size(self.backbone_name),
+            attention_size=resolve_attention_size(backbone_name),
             background_suppression=background_suppression,
             seed=seed,
         )
@@ -249,7 +221,8 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
     @property
     def learning_type(self) -> LearningType:
         """Zero-shot; or one-class, which is what makes anomalib train, before and during the training of adapters."""
-        return LearningType.ZERO_SHOT if self._adapters.is_trained and not self._is_fitting else LearningType.ONE_CLASS
+        is_zero_shot = self._adapters.is_trained and not self._run.is_fitting
+        return LearningType.ZERO_SHOT if is_zero_shot else LearningType.ONE_CLASS
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -318,43 +291,24 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
             ValueError: If the training data has no anomalous image, or no masks.
         """
         self._log_run()
-        if self._datamodule is None:
-            return
-        data = self._datamodule.train_data
-        if data.has_anomalous and data.task == TaskType.SEGMENTATION:
-            return
-        msg = (
-            f"The training data of {self._datamodule.name} has no anomalous images with masks, on which the "
-            "adapters are trained: wrap it in an AuxiliaryDataModule, which serves the labelled test split. "
-            "To use trained adapters instead, set 'weights'."
-        )
-        raise ValueError(msg)
+        self._run.check_training_data()
 
     def on_fit_end(self) -> None:
         """Remember what the adapters were trained on."""
-        self.source = self._source_of_training()
+        self.source = self._run.trained_dataset
 
     def on_validation_start(self) -> None:
         """Make the adapters ready."""
-        if self._is_fitting:
+        if self._run.is_fitting:
             return
         self._prepare_evaluation()
-        if self.source and isinstance(self._datamodule, AuxiliaryDataModule):
-            logger.warning(
-                "The adapters are trained already, so 'fit' does not train them on %s: to do so, set weights to null.",
-                self._datamodule.name,
-            )
+        self._run.warn_if_not_trained_again(self.source)
 
     def on_test_start(self) -> None:
         """Make the adapters ready, and warn where a result is not zero-shot."""
         self._prepare_evaluation()
         self._log_run()
-        trained_on = {canonical_name(name) for name in (self.source or "").split("+")}
-        if trained_on & {canonical_name(name) for name in self._tested_datasets()}:
-            logger.warning(
-                "The adapters were trained on %s, which is now tested: the result is not zero-shot.",
-                self.source,
-            )
+        self._run.warn_if_not_zero_shot(self.source)
 
     def on_predict_start(self) -> None:
         """Make the adapters ready."""
@@ -367,10 +321,10 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
         checkpoint["state_dict"] = {
             name: tensor for name, tensor in checkpoint["state_dict"].items() if not name.startswith(FROZEN)
         }
-        checkpoint[CHECKPOINT_KEY] = self._metadata() | {"source": self._source_of_training() or self.source}
+        checkpoint[CHECKPOINT_KEY] = self._metadata()
         checkpoint["hyper_parameters"]["weights"] = None  # its own state has them
         if "optimizer_states" in checkpoint:
-            checkpoint["optimizer_states"] = [_halve(state) for state in checkpoint["optimizer_states"]]
+            checkpoint["optimizer_states"] = [halve_averages(state) for state in checkpoint["optimizer_states"]]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that a checkpoint fits, and complete it with the frozen backbone.
@@ -398,33 +352,7 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
         """
         self._adapters.make_ready()
         patch_size = list(self.model.backbone.patch_size)
-        return describe(self._metadata() | {"source": self.source, "patch_size": patch_size}, self.post_processor)
-
-    def explain(self, image: ImageSource) -> Explanation:
-        """Show how the model comes to its answer for one image.
-
-        Args:
-            image (ImageSource): A file, an image of Pillow, an array ``[H, W, 3]`` or a tensor ``[3, H, W]``, in RGB:
-                whole numbers, or fractions 0..1.
-
-        Returns:
-            Explanation: The intermediate maps of every layer and view, and the score and the anomaly map before the
-                post-processor.
-
-        Raises:
-            ImageError: If a file or an image of Pillow can't be read, the range of its values is not known, or it is
-                smaller than a patch.
-            ValueError: If it is no RGB image.
-
-        Example:
-            >>> explanation = FBClip().explain("photograph.jpg")  # doctest: +SKIP
-            >>> explanation.foreground_masks.shape  # of each layer  # doctest: +SKIP
-            torch.Size([5, 37, 37])
-            >>> explanation.similarities.shape  # of each layer and view  # doctest: +SKIP
-            torch.Size([5, 3, 37, 37])
-        """
-        pixels = load_image(image, max(self.model.backbone.patch_size)).unsqueeze(0).to(self.device)
-        return explain(self.model, self.pre_processor(pixels) if self.pre_processor else pixels)
+        return describe(self._metadata() | {"patch_size": patch_size}, self.post_processor)
 
     def save_adapters(self, path: str | Path) -> None:
         """Write the adapters, without the frozen CLIP, to a file that ``weights`` takes.
@@ -436,45 +364,11 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
             ValueError: If the path has another suffix.
         """
         self._adapters.make_ready()
-        metadata = self._metadata() | {"source": self.source}
-        Adapters(adapter_tensors(self.model), metadata, "The model").save(Path(path))
-
-    @staticmethod
-    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
-        """Configure the default pre-processor: the whole image, resized, with CLIP's mean and standard deviation.
-
-        Args:
-            image_size (tuple[int, int] | None, optional): Height and width in pixels. Defaults to 518 x 518.
-
-        Returns:
-            PreProcessor: The pre-processor.
-        """
-        return AntialiasedPreProcessor(
-            transform=Compose([
-                Resize(image_size or (518, 518), interpolation=InterpolationMode.BICUBIC, antialias=True),
-                Normalize(mean=OPENAI_DATASET_MEAN, std=OPENAI_DATASET_STD),
-            ]),
-        )
-
-    @staticmethod
-    def configure_post_processor() -> PostProcessor:
-        """Configure the default post-processor, which fits thresholds and normalisation where there is data to do so.
-
-        Returns:
-            PostProcessor: The post-processor.
-        """
-        return ThresholdPostProcessor()
+        Adapters(adapter_tensors(self.model), self._metadata(), "The model").save(Path(path))
 
     @property
-    def _datamodule(self) -> AnomalibDataModule | None:
-        """The datamodule of a run of the trainer; ``None`` outside of it, or where dataloaders were handed in."""
-        datamodule = getattr(self._trainer, "datamodule", None)
-        return datamodule if isinstance(datamodule, AnomalibDataModule) else None
-
-    @property
-    def _is_fitting(self) -> bool:
-        state = self._trainer.state if self._trainer else None
-        return state is not None and state.fn == TrainerFn.FITTING and state.status == TrainerStatus.RUNNING
+    def _run(self) -> TrainerRun:
+        return TrainerRun(self._trainer)
 
     def _metadata(self) -> dict[str, Any]:
         return {
@@ -484,63 +378,20 @@ class FBClip(EvaluationRunMixin, RankingMixin, ExactExportMixin, AnomalibModule)
             "image_size": list(self.image_size),
             "feature_layers": list(self.model.backbone.feature_layers),
             "version": version("anomalib-fbclip"),
+            "source": self._run.trained_dataset or self.source,
         }
 
     def _fetch_published(self, weights: str) -> Adapters:
         """Read the published adapters that were asked for, fetched if they are not in the cache."""
         check_published(self.backbone_name)
-        name = choose_zero_shot(self._tested_datasets()) if weights == "auto" else weights
+        name = choose_zero_shot(self._run.tested_datasets) if weights == "auto" else weights
         return Adapters.read(fetch_published(name, get_pretrained_weights_dir() / "fbclip"))
-
-    def _tested_datasets(self) -> list[str]:
-        """Names of the datasets that a run of the trainer is on; none outside of it."""
-        if isinstance(self._datamodule, AuxiliaryDataModule) and self._datamodule.targets:
-            return [target.name for target in self._datamodule.targets]
-        return self._datamodule.name.split("+") if self._datamodule else []
 
     def _prepare_evaluation(self) -> None:
         self._adapters.make_ready()
         self.model.forget_text_features()  # a callback may have changed parameters in place
-        if not self.source:
-            logger.warning("The adapters are untrained (weights=None): scores mean nothing until they are trained.")
+        self._run.warn_if_untrained(self.source)
 
     def _log_run(self) -> None:
-        """Say what a run of the trainer uses."""
-        if not self.trainer.is_global_zero:
-            return
-        logger.info(
-            "FBClip: backbone %s with weights %s; adapters %s; on %s, in precision %s.",
-            self.backbone_name,
-            self.pretrained or "random",
-            f"trained on {self.source}" if self.source else "untrained",
-            self.trainer.strategy.root_device,
-            self.trainer.precision,
-        )
-
-    def _source_of_training(self) -> str | None:
-        """Name of the dataset that is being trained on; ``None`` outside a training."""
-        if not self._is_fitting:
-            return None
-        return self._datamodule.name if self._datamodule else "unknown"
-
-
-def _resolve_post_processor(
-    post_processor: nn.Module | bool,
-    image_threshold: float | None,
-    pixel_threshold: float | None,
-) -> nn.Module | bool:
-    if post_processor is True:
-        return ThresholdPostProcessor(image_threshold, pixel_threshold)
-    if image_threshold is None and pixel_threshold is None:
-        return post_processor
-    msg = "image_threshold and pixel_threshold are set in the default post-processor: don't give another one too."
-    raise ValueError(msg)
-
-
-def _halve(optimizer_state: dict[str, Any]) -> dict[str, Any]:
-    """Copy the state of Adam with its averages in bfloat16, which keeps their range; loading casts them back."""
-    halved = {
-        index: {name: value.bfloat16() if name.startswith("exp_avg") else value for name, value in averages.items()}
-        for index, averages in optimizer_state["state"].items()
-    }
-    return {**optimizer_state, "state": halved}
+        adapters = f"trained on {self.source}" if self.source else "untrained"
+        self._run.log(f"backbone {self.backbone_name} with weights {self.pretrained or 'random'}; adapters {adapters}")

@@ -51,6 +51,10 @@ def create_clip(backbone: str, pretrained: str | None) -> open_clip.CLIP:
         RuntimeError: If the weights of a tag could not be fetched.
     """
     if pretrained is None:
+        logger.warning(
+            "open_clip has no weights for backbone %s: its CLIP is random. Give a file of weights as 'pretrained'.",
+            backbone,
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_WEIGHTS_SEED)
             return open_clip.create_model(backbone)

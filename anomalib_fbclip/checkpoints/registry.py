@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import open_clip
+import torch
 from open_clip.pretrained import list_pretrained_tags_by_model
 
 from anomalib_fbclip import bundled
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 PAPER_IMAGE_SIZE = {"ViT-L-14-336": 518, "ViT-L-14-336-quickgelu": 518}
 """Input sizes in pixels at which the paper runs its backbones; all others run at their own."""
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Types in which the frozen CLIP can be kept, by name."""
 
 OPENAI = "openai"
 """open_clip's tag of the weights that CLIP's authors trained, with QuickGELU."""
@@ -210,6 +214,24 @@ def resolve_attention_size(backbone: str) -> AttentionSize:
         AttentionSize: Number and width of the heads.
     """
     return BUNDLED[backbone].attention_size if backbone in BUNDLED else PAPER_SIZE
+
+
+def resolve_precision(precision: str) -> torch.dtype:
+    """Find the type in which the frozen CLIP is kept.
+
+    Args:
+        precision (str): Name of the type.
+
+    Returns:
+        torch.dtype: The type.
+
+    Raises:
+        ValueError: If the CLIP can't be kept in it.
+    """
+    if precision not in PRECISIONS:
+        msg = f"Backbone precision {precision!r} can't be used: choose among {list(PRECISIONS)}."
+        raise ValueError(msg)
+    return PRECISIONS[precision]
 
 
 def resolve_widths(backbone: str) -> Widths:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from .adapters import Adapters
 from .published import PUBLISHED, check_published
 from .registry import BUNDLED
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from anomalib_fbclip.modeling.fbclip import FBClipModel
-
-    from .adapters import Adapters
 
 
 def resolve_adapters_file(weights: str, backbone: str) -> Path | None:
@@ -42,6 +41,27 @@ def resolve_adapters_file(weights: str, backbone: str) -> Path | None:
         return Path(weights)
     check_published(backbone)
     return None
+
+
+def read_given_adapters(weights: str, backbone: str) -> Adapters | None:
+    """Read the adapters that are asked for, as far as they are known without a run of the trainer.
+
+    Args:
+        weights (str): Path of a file, ``"mvtec"``, ``"visa"`` or ``"auto"``.
+        backbone (str): Name of the backbone.
+
+    Returns:
+        Adapters | None: The adapters; ``None``: published ones.
+
+    Raises:
+        ValueError: If they can't be read, or belong to another backbone.
+    """
+    path = resolve_adapters_file(weights, backbone)
+    if path is None:
+        return None
+    adapters = Adapters.read(path, weights)
+    adapters.check_backbone(backbone)
+    return adapters
 
 
 class _Pending(NamedTuple):

@@ -375,16 +375,3 @@ def describe_labels(images: Sequence[int], pixels: Sequence[int]) -> str:
 
 def _enumerate(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-class RankingMixin:
-    """What makes :class:`RankingEvaluator` the default evaluator of one of anomalib's models."""
-
-    @staticmethod
-    def configure_evaluator() -> Evaluator:
-        """Configure the default evaluator: the paper's four metrics.
-
-        Returns:
-            Evaluator: The evaluator.
-        """
-        return RankingEvaluator()

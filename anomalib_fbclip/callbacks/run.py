@@ -1,0 +1,113 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a model is to know of a run of the trainer."""
+
+import logging
+
+from anomalib import TaskType
+from anomalib.data import AnomalibDataModule
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
+
+from anomalib_fbclip.checkpoints.published import canonical_name
+from anomalib_fbclip.data import AuxiliaryDataModule
+
+logger = logging.getLogger(__name__)
+
+
+class TrainerRun:
+    """A run of the trainer, seen from the model.
+
+    Args:
+        trainer (Trainer | None): The trainer; ``None`` if there is none.
+    """
+
+    def __init__(self, trainer: Trainer | None) -> None:
+        self.trainer = trainer
+
+    @property
+    def datamodule(self) -> AnomalibDataModule | None:
+        """The datamodule; ``None`` outside of a run, or where dataloaders were handed in."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        return datamodule if isinstance(datamodule, AnomalibDataModule) else None
+
+    @property
+    def is_fitting(self) -> bool:
+        """Whether the model is being trained."""
+        state = self.trainer.state if self.trainer else None
+        return state is not None and state.fn == TrainerFn.FITTING and state.status == TrainerStatus.RUNNING
+
+    @property
+    def trained_dataset(self) -> str | None:
+        """Name of the dataset that is being trained on; ``None`` outside of a training."""
+        if not self.is_fitting:
+            return None
+        return self.datamodule.name if self.datamodule else "unknown"
+
+    @property
+    def tested_datasets(self) -> list[str]:
+        """Names of the datasets that are tested or predicted; none outside of a run."""
+        if isinstance(self.datamodule, AuxiliaryDataModule) and self.datamodule.targets:
+            return [target.name for target in self.datamodule.targets]
+        return self.datamodule.name.split("+") if self.datamodule else []
+
+    def log(self, used: str) -> None:
+        """Say what a run uses.
+
+        Args:
+            used (str): What the model uses.
+        """
+        if self.trainer and self.trainer.is_global_zero:
+            device, precision = self.trainer.strategy.root_device, self.trainer.precision
+            logger.info("FBClip: %s; on %s, in precision %s.", used, device, precision)
+
+    def check_training_data(self) -> None:
+        """Make sure that adapters can be trained on the data.
+
+        Raises:
+            ValueError: If it has no anomalous image, or no masks.
+        """
+        if self.datamodule is None:
+            return
+        data = self.datamodule.train_data
+        if data.has_anomalous and data.task == TaskType.SEGMENTATION:
+            return
+        msg = (
+            f"The training data of {self.datamodule.name} has no anomalous images with masks, on which the "
+            "adapters are trained: wrap it in an AuxiliaryDataModule, which serves the labelled test split. "
+            "To use trained adapters instead, set 'weights'."
+        )
+        raise ValueError(msg)
+
+    @staticmethod
+    def warn_if_untrained(source: str | None) -> None:
+        """Warn if a model is evaluated whose adapters are untrained.
+
+        Args:
+            source (str | None): What the adapters were trained on.
+        """
+        if not source:
+            logger.warning("The adapters are untrained (weights=None): scores mean nothing until they are trained.")
+
+    def warn_if_not_trained_again(self, source: str | None) -> None:
+        """Warn if there is data to train the adapters on, and they are trained already.
+
+        Args:
+            source (str | None): What the adapters were trained on.
+        """
+        if source and isinstance(self.datamodule, AuxiliaryDataModule):
+            logger.warning(
+                "The adapters are trained already, so 'fit' does not train them on %s: to do so, set weights to null.",
+                self.datamodule.name,
+            )
+
+    def warn_if_not_zero_shot(self, source: str | None) -> None:
+        """Warn if the adapters were trained on what is tested.
+
+        Args:
+            source (str | None): What the adapters were trained on: names of datasets with ``+`` between them.
+        """
+        trained = {canonical_name(name) for name in (source or "").split("+")}
+        if trained & {canonical_name(name) for name in self.tested_datasets}:
+            logger.warning("The adapters were trained on %s, which is now tested: the result is not zero-shot.", source)
