@@ -40,8 +40,10 @@ from anomalib_fbclip.checkpoints.registry import resolve_backbone
 from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.modeling.prompt_learner import tokenize_states
 
+from .batches import TrainingBatches
 from .images import DEFECT, draw_training_image
-from .pretraining import Pretraining, TrainingImages, initialize
+from .initialization import initialize
+from .pretraining import Pretraining
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ def pretrain_in_cycles(output: Path, cycles: Sequence[int], batch_size: int, see
         initialize(clip, draw_sample_images(clip.visual.image_size[0], batch_size, first))
         if number:
             continue_from(clip, path)
-        images = TrainingImages(steps, batch_size, clip.visual.image_size[0], first)
+        images = TrainingBatches(steps, batch_size, clip.visual.image_size[0], first)
         pretrain(clip, images, path, f"log/cycle_{number}", compiled=compiled)
         first += steps * batch_size
     return path
@@ -85,7 +87,7 @@ def pretrain_in_cycles(output: Path, cycles: Sequence[int], batch_size: int, see
 def draw_sample_images(image_size: int, batch_size: int, first: int) -> torch.Tensor:
     """Draw the images from whose statistics a CLIP starts, at least ``SAMPLE``, shape ``[N, 3, H, W]``."""
     batches = math.ceil(SAMPLE / batch_size)
-    return torch.cat([batch.images for batch in TrainingImages(batches, batch_size, image_size, first)])
+    return torch.cat([batch.images for batch in TrainingBatches(batches, batch_size, image_size, first)])
 
 
 @torch.no_grad()
@@ -103,12 +105,12 @@ def continue_from(clip: open_clip.CLIP, path: Path) -> None:
     embeddings.copy_(torch.where(rows.any(dim=1, keepdim=True), rows, embeddings))
 
 
-def pretrain(clip: open_clip.CLIP, images: TrainingImages, path: Path, log: str, *, compiled: bool) -> None:
+def pretrain(clip: open_clip.CLIP, images: TrainingBatches, path: Path, log: str, *, compiled: bool) -> None:
     """Train the CLIP for one cycle of the learning rate.
 
     Args:
         clip (open_clip.CLIP): The CLIP, trained in place.
-        images (TrainingImages): The images, a batch for each step.
+        images (TrainingBatches): The images, a batch for each step.
         path (Path): File for the weights.
         log (str): Folder for the losses, in the folder of the weights.
         compiled (bool): Whether the image tower is compiled.

@@ -27,11 +27,11 @@ from anomalib_fbclip.data.procedural import (
     InvisibleDefectError,
     photograph,
 )
+from anomalib_fbclip.data.procedural.bodies import Object, Part
 from anomalib_fbclip.data.procedural.captions import describe, with_article
 from anomalib_fbclip.data.procedural.defects import Defect, irregular
 from anomalib_fbclip.data.procedural.fields import blend, color, soften, stream
 from anomalib_fbclip.data.procedural.materials import Surface
-from anomalib_fbclip.data.procedural.objects import Object, Part
 from anomalib_fbclip.data.procedural.outlines import Pose
 from anomalib_fbclip.data.procedural.scene import Scene, lay, plain_background
 

@@ -6,8 +6,8 @@
 import numpy as np
 from numpy.random import Generator
 
+from anomalib_fbclip.data.procedural.bodies import Part
 from anomalib_fbclip.data.procedural.fields import color, smoothstep, soften
-from anomalib_fbclip.data.procedural.objects import Part
 from anomalib_fbclip.data.procedural.outlines import Layer, Outline, Pose, blob, disc, rectangle, regular, ribbon
 
 COMPOUND, PIERCED = 0.3, 0.25

@@ -14,12 +14,16 @@ from anomalib_fbclip.data.procedural import (
     HELD_OUT_DEFECTS,
     HELD_OUT_MATERIALS,
     HELD_OUT_OBJECTS,
+    TRAINING_DEFECTS,
+    TRAINING_MATERIALS,
+    TRAINING_OBJECTS,
     VALIDATION_DEFECTS,
     VALIDATION_MATERIALS,
     VALIDATION_OBJECTS,
 )
 from anomalib_fbclip.data.procedural.outlines import Pose
 from anomalib_fbclip.training import images as images_module
+from anomalib_fbclip.training.batches import TrainingBatches
 from anomalib_fbclip.training.images import BACKGROUND, DEFECT, OBJECT, SCALES, draw_training_image
 from anomalib_fbclip.training.photographs import (
     TRAINING_PHOTOGRAPHS,
@@ -29,7 +33,6 @@ from anomalib_fbclip.training.photographs import (
     photographed_surface,
     read_photograph,
 )
-from anomalib_fbclip.training.pretraining import TrainingImages
 from anomalib_fbclip.training.shapes import MOST_LAYERS, draw_shape
 
 SIZE = 64
@@ -68,6 +71,11 @@ class TestTrainingImage:
         said = " ".join(text for sample in drawn for text in (*sample.texts, sample.caption, sample.normal_caption))
         for kind in (name for names in kinds for name in names):
             assert f" {kind} " not in said.replace(".", " "), kind
+
+    def test_shows_every_kind_that_is_trained_on(self, drawn):
+        said = " ".join(text for sample in drawn for text in (*sample.texts, sample.caption))
+        for kind in (*TRAINING_MATERIALS, *TRAINING_OBJECTS, *TRAINING_DEFECTS):
+            assert kind in said
 
     def test_half_of_the_scenes_have_photographed_texture(self, drawn):
         nouns = {photograph.noun for photograph in TRAINING_PHOTOGRAPHS}
@@ -145,12 +153,12 @@ class TestPhotographs:
 
 @pytest.fixture(scope="module")
 def batches() -> list:
-    return list(DataLoader(TrainingImages(3, 4, 32, seed=5), batch_size=None))
+    return list(DataLoader(TrainingBatches(3, 4, 32, seed=5), batch_size=None))
 
 
 class TestBatches:
     def test_do_not_depend_on_the_number_of_workers(self, batches):
-        in_workers = list(DataLoader(TrainingImages(3, 4, 32, seed=5), batch_size=None, num_workers=2))
+        in_workers = list(DataLoader(TrainingBatches(3, 4, 32, seed=5), batch_size=None, num_workers=2))
         assert len(batches) == len(in_workers) == 3
         for one, other in zip(batches, in_workers, strict=True):
             assert torch.equal(one.images, other.images)
@@ -166,7 +174,7 @@ class TestBatches:
         assert batches[0].regions.shape == (4, 32, 32)
 
     def test_captions_say_what_is_left_after_the_cut(self):
-        for batch in TrainingImages(12, 8, 32, seed=0):
+        for batch in TrainingBatches(12, 8, 32, seed=0):
             for regions, caption, texts in zip(batch.regions, batch.captions, batch.texts, strict=True):
                 if not (regions == DEFECT).any():
                     assert not any(word in caption for word in ("damaged", "defective", "with a", "that has")), texts

@@ -11,21 +11,20 @@ from torch.nn import functional as F  # noqa: N812
 from anomalib_fbclip.bundled import NAME
 from anomalib_fbclip.checkpoints.registry import resolve_backbone
 from anomalib_fbclip.modeling.prompt_learner import STATES
+from anomalib_fbclip.training.batches import TrainingBatches
 from anomalib_fbclip.training.images import BACKGROUND, DEFECT, OBJECT
-from anomalib_fbclip.training.muon import Muon, orthogonalize
-from anomalib_fbclip.training.pretraining import (
+from anomalib_fbclip.training.initialization import initialize, whitening
+from anomalib_fbclip.training.losses import (
     AMBIGUOUS,
-    Pretraining,
-    TrainingImages,
     balanced_mean,
     caption_loss,
     hide_patches,
-    initialize,
     patch_regions,
     region_loss,
     state_loss,
-    whitening,
 )
+from anomalib_fbclip.training.muon import Muon, orthogonalize
+from anomalib_fbclip.training.pretraining import Pretraining
 
 
 @pytest.fixture(autouse=True)
@@ -189,7 +188,7 @@ def test_matrices_of_blocks_go_to_muon(pretraining):
 
 
 def test_steps_learn(pretraining):
-    batch = next(iter(TrainingImages(1, 8, 128, seed=0)))
+    batch = next(iter(TrainingBatches(1, 8, 128, seed=0)))
     optimizer = torch.optim.AdamW(pretraining.parameters(), lr=3e-4)
     totals = []
     for _ in range(16):

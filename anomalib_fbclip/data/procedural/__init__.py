@@ -6,7 +6,6 @@
 Images are composed of independent concepts: material, object, light, camera and defect. Each is in a file of its own.
 """
 
-from .captions import caption
 from .categories import CATEGORIES, HELD_OUT_CATEGORIES, TRAINING_CATEGORIES, VALIDATION_CATEGORIES, Category
 from .defects import DEFECTS
 from .materials import MATERIALS
@@ -17,8 +16,6 @@ from .sample import (
     Product,
     Sample,
     draw_sample,
-    draw_training_product,
-    draw_training_sample,
     photograph,
 )
 from .split import (
@@ -55,9 +52,6 @@ __all__ = [
     "InvisibleDefectError",
     "Product",
     "Sample",
-    "caption",
     "draw_sample",
-    "draw_training_product",
-    "draw_training_sample",
     "photograph",
 ]

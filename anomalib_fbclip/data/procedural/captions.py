@@ -5,8 +5,6 @@
 
 from numpy.random import Generator
 
-from .sample import Sample
-
 PHOTOGRAPHS = ("a photo of {}.", "a close-up photo of {}.", "an industrial photo of {}.", "{}.", "an image of {}.")
 """Templates of a photograph of something."""
 
@@ -18,24 +16,6 @@ ANOMALOUS = ("{} with {}", "{} with a defect: {}", "a damaged {} with {}", "a de
 
 UNCOUNTABLE = ("bubbles", "abrasion", "contamination", "corrosion")
 """Defects that take no article."""
-
-
-def name(sample: Sample) -> str:
-    """Name what is photographed, such as ``"wood surface"`` or ``"brushed metal gear"``."""
-    return f"{sample.product.material} {sample.product.object or 'surface'}"
-
-
-def caption(sample: Sample, rng: Generator) -> str:
-    """Say what a sample shows, in one of many ways.
-
-    Args:
-        sample (Sample): The sample.
-        rng (Generator): Random stream that chooses the templates.
-
-    Returns:
-        str: Caption, such as ``"a photo of a brushed metal gear with a scratch."``.
-    """
-    return describe(name(sample), sample.defect, rng)
 
 
 def describe(noun: str, defect: str | None, rng: Generator) -> str:

@@ -14,8 +14,9 @@ from numpy.random import Generator
 
 from .fields import Field, blend, color, coordinates, noise, shade, smoothstep, soften
 from .materials import Surface
-from .outlines import Outline, blob, disc, fill, rectangle, regular, ribbon
+from .outlines import blob, disc, fill, regular, ribbon
 from .scene import Scene
+from .strokes import bars, characters, curve, jagged, rotation, stamp, unit_vector
 
 Defect = Callable[[Scene, Generator, float], Scene]
 
@@ -25,7 +26,7 @@ def scratch(scene: Scene, rng: Generator, extent: float) -> Scene:
     center = _place(scene, rng)
     lines = []
     for _ in range(int(rng.integers(1, 4))):
-        line = _curve(rng, center + 0.15 * extent * rng.standard_normal(2, dtype=np.float32), 2 * extent, bend=0.5)
+        line = curve(rng, center + 0.15 * extent * rng.standard_normal(2, dtype=np.float32), 2 * extent, bend=0.5)
         widths = rng.uniform(0.004, 0.009) * np.sin(np.linspace(0.25, np.pi - 0.1, len(line)))
         lines.append(ribbon(line, widths.astype(np.float32)))
     mark = fill(scene.size, lines)
@@ -40,11 +41,11 @@ def crack(scene: Scene, rng: Generator, extent: float) -> Scene:
     """Dark, jagged and branching gap."""
     start = _place(scene, rng)
     heading = rng.uniform(0, 2 * np.pi)
-    trunk = _jagged(rng, start - np.float32(extent) * _direction(heading), heading, 2 * extent)
+    trunk = jagged(rng, start - np.float32(extent) * unit_vector(heading), heading, 2 * extent)
     lines = [ribbon(trunk, np.linspace(rng.uniform(0.008, 0.016), 0.003, len(trunk), dtype=np.float32))]
     for _ in range(int(rng.integers(0, 4))):
         root = trunk[int(rng.integers(3, len(trunk) - 3))]
-        branch = _jagged(
+        branch = jagged(
             rng, root, heading + rng.choice([-1, 1]) * rng.uniform(0.4, 1.1), extent * rng.uniform(0.4, 0.9)
         )
         lines.append(ribbon(branch, np.linspace(0.007, 0.002, len(branch), dtype=np.float32)))
@@ -109,7 +110,7 @@ def fracture(scene: Scene, rng: Generator, extent: float) -> Scene:
     middle = _center(scene.coverage) if scene.background is not None else _place(scene, rng)
     heading = np.arctan2(*(middle - start)[::-1]) + rng.normal(0, 0.5)
     length = extent * rng.uniform(1.5, 3.5)
-    line = _jagged(rng, start - np.float32(0.3 * extent) * _direction(heading), heading, length)
+    line = jagged(rng, start - np.float32(0.3 * extent) * unit_vector(heading), heading, length)
     sides = np.linspace(extent * rng.uniform(0.15, 0.6), 0.004, len(line)) * rng.uniform(0.6, 1.4, len(line))
     gap = fill(scene.size, [ribbon(line, sides.astype(np.float32))])
     if scene.background is not None:
@@ -128,7 +129,7 @@ def foreign_object(scene: Scene, rng: Generator, extent: float) -> Scene:
     outline = {
         "crumb": lambda: blob(rng, 0.35 * extent, 0.18, center),
         "pellet": lambda: disc(0.3 * extent, center),
-        "splinter": lambda: ribbon(_curve(rng, np.array(center), 1.3 * extent, bend=0.1), 0.12 * extent),
+        "splinter": lambda: ribbon(curve(rng, np.array(center), 1.3 * extent, bend=0.1), 0.12 * extent),
         "scrap": lambda: regular(4, 0.45 * extent, center, angle),
     }[str(rng.choice(["crumb", "pellet", "splinter", "scrap"]))]()
     body = fill(scene.size, [outline])
@@ -139,12 +140,13 @@ def foreign_object(scene: Scene, rng: Generator, extent: float) -> Scene:
 def misprint(scene: Scene, rng: Generator, extent: float) -> Scene:
     """Letters, bars or a stamp that were printed where none belong."""
     center, angle = _place(scene, rng), rng.uniform(0, 2 * np.pi)
-    draw = (_characters, _bars, _stamp)[rng.integers(3)]
+    draw = (characters, bars, stamp)[rng.integers(3)]
     outlines = draw(rng)
     corners = np.concatenate(outlines)
     middle, unit = (corners.max(0) + corners.min(0)) / 2, extent * 1.2 / np.ptp(corners, axis=0).max()
     ink = fill(
-        scene.size, [(((outline - middle) * unit) @ _turn(angle) + center).astype(np.float32) for outline in outlines]
+        scene.size,
+        [(((outline - middle) * unit) @ rotation(angle) + center).astype(np.float32) for outline in outlines],
     )
     surface = scene.surface
     albedo = blend(surface.albedo, _contrast(scene, ink, rng, 0.2, 0.7), np.float32(rng.uniform(0.7, 1.0)) * ink)
@@ -195,7 +197,7 @@ def deformation(scene: Scene, rng: Generator, extent: float) -> Scene:
 
 def abrasion(scene: Scene, rng: Generator, extent: float) -> Scene:
     """Worn patch: many fine parallel scratches, bare and dull."""
-    center, heading = _place(scene, rng), _direction(rng.uniform(0, np.pi))
+    center, heading = _place(scene, rng), unit_vector(rng.uniform(0, np.pi))
     lines = []
     for _ in range(int(rng.integers(14, 36))):
         middle = center + rng.normal(0, 0.3 * extent) * np.array([-heading[1], heading[0]])
@@ -233,7 +235,7 @@ def dent(scene: Scene, rng: Generator, extent: float) -> Scene:
     center, angle = _place(scene, rng), rng.uniform(0, np.pi)
     ratio = rng.uniform(0.5, 1.0)
     outline = disc(1.0) * np.array([0.55 * extent, 0.55 * extent * ratio], dtype=np.float32)
-    hollow = soften(fill(scene.size, [(outline @ _turn(angle) + center).astype(np.float32)]), 0.18 * extent)
+    hollow = soften(fill(scene.size, [(outline @ rotation(angle) + center).astype(np.float32)]), 0.18 * extent)
     rim = hollow * (1 - hollow)
     surface = scene.surface
     height = surface.height - np.float32(rng.uniform(0.25, 0.5) * extent) * hollow + np.float32(0.2 * extent) * rim
@@ -242,7 +244,7 @@ def dent(scene: Scene, rng: Generator, extent: float) -> Scene:
 
 def cut(scene: Scene, rng: Generator, extent: float) -> Scene:
     """Clean slit of a blade, open in the middle, with raised lips."""
-    line = _curve(rng, _place(scene, rng), 1.8 * extent, bend=0.12)
+    line = curve(rng, _place(scene, rng), 1.8 * extent, bend=0.12)
     opening = (rng.uniform(0.06, 0.13) * extent + 0.004) * np.sin(np.linspace(0, np.pi, len(line)))
     slit = fill(scene.size, [ribbon(line, opening.astype(np.float32))])
     lips = fill(scene.size, [ribbon(line, (2.2 * opening).astype(np.float32))]) * (1 - slit)
@@ -269,7 +271,7 @@ def burn(scene: Scene, rng: Generator, extent: float) -> Scene:
 
 def thread(scene: Scene, rng: Generator, extent: float) -> Scene:
     """Loose thread or hair that lies on top."""
-    line = _curve(rng, _place(scene, rng), 3 * extent, bend=3.0)
+    line = curve(rng, _place(scene, rng), 3 * extent, bend=3.0)
     strand = fill(scene.size, [ribbon(line[i : i + 2], rng.uniform(0.006, 0.01)) for i in range(len(line) - 1)])
     return _lay(scene, strand, _contrast(scene, strand, rng, 0.2, 0.6), 0.006, 0.2)
 
@@ -329,35 +331,6 @@ def _center(coverage: Field) -> Field:
     return np.array([(x * coverage).sum(), (y * coverage).sum()], dtype=np.float32) / coverage.sum()
 
 
-def _direction(angle: float) -> Field:
-    return np.array([np.cos(angle), np.sin(angle)], dtype=np.float32)
-
-
-def _turn(angle: float) -> Field:
-    """Give the matrix that turns points, which are rows, by an angle."""
-    return np.stack([_direction(angle), _direction(angle + np.pi / 2)])
-
-
-def _characters(rng: Generator) -> list[Outline]:
-    """Draw characters of segments, as on a digital clock."""
-    corners = [((0, y), (1, y)) for y in range(3)] + [((x, y), (x, y + 1)) for x in range(2) for y in range(2)]
-    segments = np.array(corners, dtype=np.float32)
-    return [
-        ribbon(segments[index] + np.array([1.7 * place, 0], dtype=np.float32), 0.3)
-        for place in range(int(rng.integers(1, 5)))
-        for index in rng.choice(len(segments), int(rng.integers(3, 7)), replace=False)
-    ]
-
-
-def _bars(rng: Generator) -> list[Outline]:
-    return [rectangle(rng.uniform(0.1, 0.4), 2.0, (0.6 * place, 1.0)) for place in range(int(rng.integers(4, 9)))]
-
-
-def _stamp(rng: Generator) -> list[Outline]:
-    ring = disc(1.2)
-    return [ribbon(np.concatenate([ring, ring[:1]]), 0.3), rectangle(rng.uniform(0.8, 1.6), 0.3)]
-
-
 def _mean_color(scene: Scene, region: Field) -> Field:
     """Give the surface's mean colour in a region."""
     weight = (region * scene.coverage).ravel()
@@ -378,23 +351,6 @@ def _contrast(scene: Scene, region: Field, rng: Generator, low: float, high: flo
     gains = [float(np.abs(tone - base).max()) for tone in (there, back)]
     first = rng.random() * gains[0] > rng.random() * gains[1]
     return (there if first else back).astype(np.float32)
-
-
-def _curve(rng: Generator, center: Field, length: float, bend: float) -> Outline:
-    """Draw a smooth curve through a point; ``bend`` is how far it turns, in radians."""
-    t = np.linspace(-1, 1, 28)
-    heading = rng.uniform(0, 2 * np.pi) + rng.normal(0, bend / 2) * t + rng.normal(0, bend / 2) * np.sin(3 * t)
-    steps = np.stack([np.cos(heading), np.sin(heading)], axis=1) * length / len(t)
-    line = np.cumsum(steps, axis=0)
-    return (line - line[len(t) // 2] + center).astype(np.float32)
-
-
-def _jagged(rng: Generator, start: Field, heading: float, length: float) -> Outline:
-    """Draw a jagged line from a point."""
-    count = 12
-    headings = heading + rng.normal(0, 0.5, count)
-    steps = np.stack([np.cos(headings), np.sin(headings)], axis=1) * length / count
-    return (start + np.concatenate([np.zeros((1, 2)), np.cumsum(steps, axis=0)])).astype(np.float32)
 
 
 def irregular(scene: Scene, rng: Generator, extent: float) -> Field:

@@ -6,69 +6,30 @@
 An object is a function of two random streams, as a material is, and of its pose. Its material comes from elsewhere.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import numpy as np
 from numpy.random import Generator
 
-from .fields import Field, color, smoothstep, soften
+from .bodies import Object, Part, bevel, dome, flat
+from .fields import color, smoothstep, soften
 from .outlines import Layer, Pose, blob, disc, rectangle, regular, ribbon
-
-
-class Part(NamedTuple):
-    """An object in the image.
-
-    Attributes:
-        coverage (Field): Where the object is ``[size, size]``, from 0 to 1.
-        height (Field): Its body above the ground ``[size, size]``, as a fraction of the side.
-        layers (tuple[Layer, ...]): Details of other colours than the material's, from below to above.
-    """
-
-    coverage: Field
-    height: Field
-    layers: tuple[Layer, ...] = ()
-
-
-Object = Callable[[Generator, Generator, Pose], Part]
-
-
-def _bevel(coverage: Field, pose: Pose, width: float) -> Field:
-    """Round the edges of a flat body; the width is in units of the object."""
-    radius = width * pose.scale
-    return np.float32(1.4 * radius) * smoothstep(soften(coverage, radius), 0.4, 1.0) * coverage
-
-
-def _dome(coverage: Field, pose: Pose, radius_x: float, radius_y: float, height: float) -> Field:
-    """Arch a body like an ellipsoid; lengths are in units of the object."""
-    u, v = pose.coordinates()
-    inside = 1 - (u / radius_x) ** 2 - (v / radius_y) ** 2
-    return np.float32(height * pose.scale) * np.sqrt(np.clip(inside, 0.03, 1)) * coverage
-
-
-def _flat(pose: Pose, *outlines: Field, holes: tuple[Field, ...] = (), bevel: float = 0.06) -> tuple[Field, Field]:
-    coverage = pose.draw(*outlines)
-    if holes:
-        coverage *= 1 - pose.draw(*holes)
-    return coverage, _bevel(coverage, pose, bevel)
 
 
 def plate(design: Generator, variation: Generator, pose: Pose) -> Part:
     """Round plate with a raised rim."""
     coverage = pose.draw(disc(1.0))
     rim = coverage - pose.draw(disc(design.uniform(0.72, 0.9)))
-    return Part(coverage, _bevel(coverage, pose, 0.04) + _bevel(rim, pose, 0.06))
+    return Part(coverage, bevel(coverage, pose, 0.04) + bevel(rim, pose, 0.06))
 
 
 def washer(design: Generator, variation: Generator, pose: Pose) -> Part:
     """Flat ring."""
-    return Part(*_flat(pose, disc(1.0), holes=(disc(design.uniform(0.35, 0.65)),), bevel=design.uniform(0.03, 0.1)))
+    return Part(*flat(pose, disc(1.0), holes=(disc(design.uniform(0.35, 0.65)),), edge=design.uniform(0.03, 0.1)))
 
 
 def hex_nut(design: Generator, variation: Generator, pose: Pose) -> Part:
     """Hexagonal nut with a chamfered, threaded hole."""
     hole = design.uniform(0.4, 0.52)
-    coverage, height = _flat(pose, regular(6, 1.0), holes=(disc(hole),), bevel=0.08)
+    coverage, height = flat(pose, regular(6, 1.0), holes=(disc(hole),), edge=0.08)
     u, v = pose.coordinates()
     radius = np.sqrt(u * u + v * v)
     chamfer = smoothstep(radius, 0.78, 1.0)
@@ -86,9 +47,9 @@ def gear(design: Generator, variation: Generator, pose: Pose) -> Part:
     spokes = int(design.choice([0, 4, 5, 6]))
     around = regular(spokes, 0.52) if spokes else np.empty((0, 2), dtype=np.float32)
     holes = (disc(bore), *(disc(0.13, (float(x), float(y))) for x, y in around))
-    coverage, height = _flat(pose, outline, holes=holes, bevel=0.04)
+    coverage, height = flat(pose, outline, holes=holes, edge=0.04)
     hub = pose.draw(disc(bore + 0.13)) * coverage
-    return Part(coverage, height + _bevel(hub, pose, 0.04))
+    return Part(coverage, height + bevel(hub, pose, 0.04))
 
 
 def bottle(design: Generator, variation: Generator, pose: Pose) -> Part:
@@ -98,8 +59,8 @@ def bottle(design: Generator, variation: Generator, pose: Pose) -> Part:
     inside = pose.draw(disc(mouth))
     lip = pose.draw(disc(neck)) - inside
     dark = color(design, saturation=(0.0, 0.3), value=(0.04, 0.15))
-    body = _dome(coverage, pose, 1.02, 1.02, 0.35)
-    return Part(coverage, body + _bevel(lip, pose, 0.09), (Layer(inside, dark, -0.05),))
+    body = dome(coverage, pose, 1.02, 1.02, 0.35)
+    return Part(coverage, body + bevel(lip, pose, 0.09), (Layer(inside, dark, -0.05),))
 
 
 def bottle_cap(design: Generator, variation: Generator, pose: Pose) -> Part:
@@ -114,7 +75,7 @@ def bottle_cap(design: Generator, variation: Generator, pose: Pose) -> Part:
     ring = pose.draw(disc(0.58)) - pose.draw(disc(design.uniform(0.35, 0.5)))
     u, v = pose.coordinates()
     flutes = np.float32(0.03 * pose.scale) * np.cos(np.arctan2(v, u) * teeth) * (coverage - face)
-    return Part(coverage, _bevel(coverage, pose, 0.16) + flutes, (Layer(ring, print_color),))
+    return Part(coverage, bevel(coverage, pose, 0.16) + flutes, (Layer(ring, print_color),))
 
 
 def screw(design: Generator, variation: Generator, pose: Pose) -> Part:
@@ -146,7 +107,7 @@ def capsule(design: Generator, variation: Generator, pose: Pose) -> Part:
     roll = np.sqrt(np.clip(1 - (v / half) ** 2, 0.02, 1)) * coverage
     return Part(
         coverage,
-        np.float32(half * 0.7 * pose.scale) * roll + _bevel(coverage, pose, 0.1),
+        np.float32(half * 0.7 * pose.scale) * roll + bevel(coverage, pose, 0.1),
         (Layer(cap, cap_color, 0.004),),
     )
 
@@ -157,7 +118,7 @@ def pill(design: Generator, variation: Generator, pose: Pose) -> Part:
     outline = disc(1.0) * np.array([1, ratio], dtype=np.float32)
     coverage = pose.draw(outline)
     score = pose.draw(rectangle(0.09, 1.6 * ratio))
-    body = _dome(coverage, pose, 1.15, 1.15 * ratio, 0.3) + _bevel(coverage, pose, 0.08)
+    body = dome(coverage, pose, 1.15, 1.15 * ratio, 0.3) + bevel(coverage, pose, 0.08)
     return Part(coverage, body - np.float32(0.05 * pose.scale) * soften(score, 0.004))
 
 
@@ -171,7 +132,7 @@ def perforated_plate(design: Generator, variation: Generator, pose: Pose) -> Par
         for column in range(columns)
         for row in range(rows)
     )
-    return Part(*_flat(pose, rectangle(2.0, height + 0.1, corner=0.1), holes=holes, bevel=0.04))
+    return Part(*flat(pose, rectangle(2.0, height + 0.1, corner=0.1), holes=holes, edge=0.04))
 
 
 def bracket(design: Generator, variation: Generator, pose: Pose) -> Part:
@@ -181,7 +142,7 @@ def bracket(design: Generator, variation: Generator, pose: Pose) -> Part:
     radius = width * design.uniform(0.18, 0.28)
     inset = 0.9 - width / 2
     holes = tuple(disc(radius, center) for center in ((0.55, inset), (-inset, inset), (-inset, -0.55), (0.0, inset)))
-    return Part(*_flat(pose, *legs, holes=holes, bevel=0.04))
+    return Part(*flat(pose, *legs, holes=holes, edge=0.04))
 
 
 def fruit(design: Generator, variation: Generator, pose: Pose) -> Part:
@@ -193,7 +154,7 @@ def fruit(design: Generator, variation: Generator, pose: Pose) -> Part:
     x, y = variation.uniform(-0.35, 0.35, 2).astype(np.float32)
     pit = np.exp(-((u - x) ** 2 + (v - y) ** 2) / np.float32(0.02))
     cheek = np.exp(-((u + x) ** 2 + (v - 0.5) ** 2) / np.float32(0.35)) * coverage
-    body = _dome(coverage, pose, 1.05 * radius, 1.05 * radius, 0.75) - np.float32(0.08 * pose.scale) * pit
+    body = dome(coverage, pose, 1.05 * radius, 1.05 * radius, 0.75) - np.float32(0.08 * pose.scale) * pit
     stem = np.array([0.25, 0.17, 0.10], dtype=np.float32)[:, None, None]
     return Part(coverage, body, (Layer(np.float32(0.6) * cheek, blush), Layer(np.float32(0.8) * pit * coverage, stem)))
 
@@ -212,7 +173,7 @@ def kernel(design: Generator, variation: Generator, pose: Pose) -> Part:
         color(design, (0.06, 0.1), (0.3, 0.5), (0.5, 0.8)),
     )
     return Part(
-        coverage, _dome(coverage, pose, 1.05, 1.05 * half, 0.5) + np.float32(0.012 * pose.scale) * furrows, (foot,)
+        coverage, dome(coverage, pose, 1.05, 1.05 * half, 0.5) + np.float32(0.012 * pose.scale) * furrows, (foot,)
     )
 
 
@@ -229,7 +190,7 @@ def cookie(design: Generator, variation: Generator, pose: Pose) -> Part:
             for r, t in zip(reach, turns, strict=True)
         )
     )
-    return Part(coverage, _bevel(coverage, pose, 0.16), (Layer(drops * coverage, brown, 0.008),))
+    return Part(coverage, bevel(coverage, pose, 0.16), (Layer(drops * coverage, brown, 0.008),))
 
 
 def circuit_board(design: Generator, variation: Generator, pose: Pose) -> Part:  # noqa: PLR0914
@@ -237,7 +198,7 @@ def circuit_board(design: Generator, variation: Generator, pose: Pose) -> Part: 
     board = rectangle(2.0, design.uniform(1.3, 1.9), corner=0.06)
     half = float(board[:, 1].max())
     mask = color(design, (0.25, 0.7), (0.55, 0.9), (0.2, 0.45))
-    coverage, height = _flat(pose, board, bevel=0.02)
+    coverage, height = flat(pose, board, edge=0.02)
     lines = []
     for _ in range(16):
         x, y = design.uniform(-0.85, 0.85), design.uniform(-0.85, 0.85) * half
@@ -290,7 +251,7 @@ def cable(design: Generator, variation: Generator, pose: Pose) -> Part:
                 for wx, wy in regular(count, ring * radius, angle=turn)
             ]
     copper = color(design, (0.05, 0.09), (0.4, 0.65), (0.7, 0.85))
-    return Part(coverage, _bevel(coverage, pose, 0.05), (*layers, Layer(pose.draw(*wires), copper, 0.006)))
+    return Part(coverage, bevel(coverage, pose, 0.05), (*layers, Layer(pose.draw(*wires), copper, 0.006)))
 
 
 def connector(design: Generator, variation: Generator, pose: Pose) -> Part:
@@ -306,7 +267,7 @@ def connector(design: Generator, variation: Generator, pose: Pose) -> Part:
     metal, dark = color(design, (0.1, 0.15), (0.05, 0.5), (0.65, 0.85)), color(design, (0, 1), (0, 0.2), (0.05, 0.15))
     outside = pins_coverage * (1 - pose.draw(body))
     return Part(
-        coverage, _bevel(coverage, pose, 0.04), (Layer(outside, metal, -0.006), Layer(slots_coverage, dark, -0.01))
+        coverage, bevel(coverage, pose, 0.04), (Layer(outside, metal, -0.006), Layer(slots_coverage, dark, -0.01))
     )
 
 
@@ -320,7 +281,7 @@ def key(design: Generator, variation: Generator, pose: Pose) -> Part:
         [(1.05, 0.0), (0.95, -0.12)],
     ]).astype(np.float32)
     hole = disc(design.uniform(0.1, 0.18), (-0.85, 0))
-    coverage, height = _flat(pose, blade, disc(0.45, (-0.65, 0)), holes=(hole,), bevel=0.04)
+    coverage, height = flat(pose, blade, disc(0.45, (-0.65, 0)), holes=(hole,), edge=0.04)
     groove = pose.draw(rectangle(1.3, 0.06, (0.3, -0.02)))
     return Part(coverage, height - np.float32(0.03 * pose.scale) * groove)
 
@@ -329,13 +290,13 @@ def wrench(design: Generator, variation: Generator, pose: Pose) -> Part:
     """Spanner with an open jaw and a ring."""
     width = design.uniform(0.22, 0.3)
     jaw = rectangle(0.4, 0.3, (-1.0, 0)) @ np.array([[0.966, 0.259], [-0.259, 0.966]], dtype=np.float32)
-    coverage, height = _flat(
+    coverage, height = flat(
         pose,
         rectangle(1.6, width),
         disc(0.36, (-0.78, 0)),
         disc(0.3, (0.82, 0)),
         holes=(jaw, regular(12, 0.17, (0.82, 0))),
-        bevel=0.05,
+        edge=0.05,
     )
     return Part(coverage, height - np.float32(0.04 * pose.scale) * soften(pose.draw(rectangle(0.9, width / 2)), 0.004))
 
@@ -350,7 +311,7 @@ def spring(design: Generator, variation: Generator, pose: Pose) -> Part:
     ]
     coverage = pose.draw(*(ribbon(line[i : i + 2], 0.5 / turns) for i in range(len(line) - 1)), *front)
     near = pose.draw(*front)
-    return Part(coverage, _bevel(coverage, pose, 0.05) + _bevel(near, pose, 0.06))
+    return Part(coverage, bevel(coverage, pose, 0.05) + bevel(near, pose, 0.06))
 
 
 def button(design: Generator, variation: Generator, pose: Pose) -> Part:
@@ -358,18 +319,18 @@ def button(design: Generator, variation: Generator, pose: Pose) -> Part:
     holes = int(design.choice([2, 4]))
     radius = design.uniform(0.09, 0.14)
     around = regular(holes, 0.26, angle=np.pi / 4)
-    coverage, height = _flat(
-        pose, disc(1.0), holes=tuple(disc(radius, (float(x), float(y))) for x, y in around), bevel=0.06
+    coverage, height = flat(
+        pose, disc(1.0), holes=tuple(disc(radius, (float(x), float(y))) for x, y in around), edge=0.06
     )
     rim = (pose.draw(disc(0.98)) - pose.draw(disc(design.uniform(0.65, 0.78)))) * coverage
-    return Part(coverage, height + _bevel(rim, pose, 0.08))
+    return Part(coverage, height + bevel(rim, pose, 0.08))
 
 
 def bearing(design: Generator, variation: Generator, pose: Pose) -> Part:
     """Ball bearing: two rings, and balls between them."""
     balls = int(design.integers(7, 13))
     hole = design.uniform(0.32, 0.42)
-    coverage, height = _flat(pose, disc(1.0), holes=(disc(hole),), bevel=0.03)
+    coverage, height = flat(pose, disc(1.0), holes=(disc(hole),), edge=0.03)
     middle, half = (1.0 + hole) / 2, (1.0 - hole) * 0.22
     race = pose.draw(disc(middle + half)) - pose.draw(disc(middle - half))
     turn = variation.uniform(0, 2 * np.pi)
@@ -378,7 +339,7 @@ def bearing(design: Generator, variation: Generator, pose: Pose) -> Part:
     )
     dark = color(design, (0, 1), (0.0, 0.15), (0.08, 0.2))
     steel = color(design, (0.5, 0.65), (0.0, 0.08), (0.7, 0.85))
-    return Part(coverage, height + 1.5 * _bevel(around, pose, 0.08), (Layer(race, dark, -0.006), Layer(around, steel)))
+    return Part(coverage, height + 1.5 * bevel(around, pose, 0.08), (Layer(race, dark, -0.006), Layer(around, steel)))
 
 
 OBJECTS: dict[str, Object] = {

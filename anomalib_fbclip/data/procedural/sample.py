@@ -4,11 +4,9 @@
 """Samples: photographs of products, with or without a defect, and the exact mask of the defect."""
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.random import Generator
 from numpy.typing import NDArray
 
 from .camera import Camera
@@ -18,7 +16,6 @@ from .lighting import Light
 from .materials import MATERIALS
 from .objects import OBJECTS
 from .scene import Scene, make_object, make_surface, plain_background
-from .split import TRAINING_DEFECTS, TRAINING_MATERIALS, TRAINING_OBJECTS
 
 VERSION = 3
 """Version of the generator. Another version may draw other images from the same seeds."""
@@ -40,9 +37,6 @@ EXTENTS = 0.04, 0.22
 
 ATTEMPTS = 24
 """How many defects are drawn at most, until one is visible."""
-
-SURFACES, MATERIAL_BACKGROUNDS = 0.35, 0.4
-"""Share of surfaces in what is trained on, and share of the objects there whose background is not even."""
 
 SMALLEST_IMAGE = 32
 """Smallest side of an image, in pixels."""
@@ -175,34 +169,6 @@ def photograph(
         msg = f"No {defect} can be seen with seed {seed}: choose another seed."
         raise InvisibleDefectError(msg)
     return best, best_mask
-
-
-def draw_training_product(rng: Generator) -> Product:
-    """Draw a product from the kinds to train on: a surface, or an object of any material on any background."""
-    material = str(rng.choice(TRAINING_MATERIALS))
-    design = int(rng.integers(2**31))
-    if rng.random() < SURFACES:
-        return Product(material, design=design)
-    background = str(rng.choice(TRAINING_MATERIALS)) if rng.random() < MATERIAL_BACKGROUNDS else None
-    return Product(material, str(rng.choice(TRAINING_OBJECTS)), background, design)
-
-
-def draw_training_sample(seed: int, size: int = 256) -> Sample:
-    """Draw a product from the kinds to train on, and photograph it: every second time with a defect.
-
-    Args:
-        seed (int): Seed, not negative.
-        size (int, optional): Side of the image in pixels, at least 32.
-            Defaults to ``256``.
-
-    Returns:
-        Sample: The photograph and its mask.
-    """
-    rng = stream(seed, "product")
-    defect = str(rng.choice(TRAINING_DEFECTS)) if rng.integers(2) else None
-    while True:
-        with suppress(InvisibleDefectError):  # another product shows it
-            return draw_sample(draw_training_product(rng), seed, defect, size)
 
 
 def make_scene(product: Product, seed: int, size: int) -> Scene:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
+from .bodies import Part
 from .fields import Field, blend, color, noise
 from .materials import MATERIALS, Surface
-from .objects import OBJECTS, Part
+from .objects import OBJECTS
 from .outlines import Pose
 
 

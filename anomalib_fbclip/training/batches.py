@@ -1,0 +1,97 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Batches of images with words, drawn while fbclip-nano's CLIP trains on them."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+from torch.utils.data import IterableDataset, get_worker_info
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from .images import DEFECT, TrainingImage, draw_training_image
+
+DRAWN_SIZE = 1.25
+"""Size at which images are drawn, in sizes of the network's input: what is cut out of them need not be blown up."""
+
+
+class TrainingBatch(NamedTuple):
+    """A batch of images with words.
+
+    Attributes:
+        images (torch.Tensor): Normalised images ``[B, 3, H, W]``.
+        regions (torch.Tensor): Background, object or defect ``[B, H, W]``.
+        captions (list[str]): What each image shows.
+        texts (list[tuple[str, str, str]]): What each region of each image shows.
+    """
+
+    images: torch.Tensor
+    regions: torch.Tensor
+    captions: list[str]
+    texts: list[tuple[str, str, str]]
+
+
+class TrainingBatches(IterableDataset):
+    """Batches of images that are drawn when they are needed, each once.
+
+    Args:
+        batches (int): Number of batches.
+        batch_size (int): Images in a batch.
+        image_size (int): Side of the images in pixels.
+        seed (int): Seed of the first image.
+    """
+
+    def __init__(self, batches: int, batch_size: int, image_size: int, seed: int) -> None:
+        super().__init__()
+        self.batches = batches
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self.seed = seed
+        self.augment = v2.Compose([
+            v2.RandomResizedCrop(image_size, scale=(0.4, 1.0), ratio=(0.8, 1.25)),
+            v2.RandomHorizontalFlip(),
+            v2.RandomVerticalFlip(),
+            v2.RandomApply([v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)], p=0.6),
+            v2.RandomGrayscale(p=0.15),
+            v2.RandomApply([v2.GaussianBlur(3, sigma=(0.3, 1.2))], p=0.25),
+            v2.ToDtype({tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.uint8}, scale=True),
+            v2.Normalize(OPENAI_DATASET_MEAN, OPENAI_DATASET_STD),
+        ])
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return self.batches
+
+    def __iter__(self) -> Iterator[TrainingBatch]:
+        """Draw this worker's batches."""
+        worker = get_worker_info()
+        first, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        for index in range(first, self.batches, step):
+            # The augmentations draw from torch's global stream.
+            torch.manual_seed(self.seed + index)
+            start = self.seed + index * self.batch_size
+            yield self._batch([
+                draw_training_image(seed, round(DRAWN_SIZE * self.image_size))
+                for seed in range(start, start + self.batch_size)
+            ])
+
+    def _batch(self, drawn: list[TrainingImage]) -> TrainingBatch:
+        augmented = [
+            self.augment(
+                tv_tensors.Image(torch.from_numpy(sample.image).permute(2, 0, 1)),
+                tv_tensors.Mask(torch.from_numpy(sample.regions)),
+            )
+            for sample in drawn
+        ]
+        return TrainingBatch(
+            images=torch.stack([image.as_subclass(torch.Tensor) for image, _ in augmented]),
+            regions=torch.stack([regions.as_subclass(torch.Tensor) for _, regions in augmented]),
+            captions=[
+                sample.caption if (regions == DEFECT).any() else sample.normal_caption
+                for sample, (_, regions) in zip(drawn, augmented, strict=True)
+            ],
+            texts=[sample.texts for sample in drawn],
+        )
