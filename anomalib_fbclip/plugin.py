@@ -1,13 +1,13 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Makes FB-CLIP known to anomalib by name, with nothing imported by hand.
+"""Registers FB-CLIP with anomalib by name, without an import by the user.
 
 anomalib finds models and datamodules by name among the classes that are imported and among the attributes of
 ``anomalib.models`` and ``anomalib.data``; it has no entry points for classes from outside. Therefore:
 
 1. When Python starts, ``anomalib_fbclip.pth`` (from Python 3.15 on ``anomalib_fbclip.start``, PEP 829) in site-packages
-   calls :func:`install`. It only notes down which modules to wait for.
+   calls :func:`install`. It only notes which modules to wait for.
 2. As soon as anomalib's module has been imported, by whomever and however, ours is imported and its classes become
    attributes of anomalib's, as if they came with anomalib.
 

@@ -1,10 +1,10 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What stands between anomalib's dataloaders and the model: every image is readable, right and counted once.
+"""Checks between anomalib's dataloaders and the model: every image is readable, correct and counted once.
 
-anomalib's datasets read images themselves. They take values of more than 8 bits for white, name no file that can't be
-read, and take every value of a mask above 0 for a defect. On several processes, images are repeated to fill batches.
+anomalib's datasets read images themselves. They turn values of more than 8 bits white, don't name unreadable files, and
+treat every mask value above 0 as a defect. In distributed runs, they repeat images to fill batches.
 """
 
 import sys

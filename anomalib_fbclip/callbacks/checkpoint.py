@@ -12,7 +12,7 @@ from anomalib_fbclip.checkpoints.reading import reading
 
 
 def check_checkpoint(path: str | Path) -> None:
-    """Make sure that a checkpoint can be read as anomalib's engine reads it, without running code of it.
+    """Check that anomalib's engine can read a checkpoint, without running code from it.
 
     It is for when a run with a checkpoint has failed: to read it again tells whether the checkpoint is the reason.
 

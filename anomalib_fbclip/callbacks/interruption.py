@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a user sees when a run of the trainer stops: one line, and an exit code that means something."""
+"""How a run of the trainer stops: with one line for the user, and a meaningful exit code."""
 
 import signal
 import sys

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pictures of predictions that are complete or not there, and that replace none."""
+"""Pictures of predictions, each written whole or not at all, which overwrite no others."""
 
 from pathlib import Path
 from typing import Any

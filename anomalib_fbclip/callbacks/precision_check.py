@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Precisions of the trainer that would change the verdicts."""
+"""Rejects trainer precisions that would change verdicts."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 

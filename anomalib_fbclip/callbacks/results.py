@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A folder of its own for the results of each run."""
+"""A separate folder for the results of each run."""
 
 import re
 from contextlib import suppress

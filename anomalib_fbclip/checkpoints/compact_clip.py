@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A CLIP in a small file: half precision, and of the vocabulary only the tokens that it was trained with."""
+"""A CLIP in a small file: in half precision, and with only the tokens that it was trained on."""
 
 from __future__ import annotations
 

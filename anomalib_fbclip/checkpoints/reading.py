@@ -1,9 +1,9 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files of weights that can't be read: one line that names the file and says why.
+"""Errors for weights that can't be read: one line with the file and the reason.
 
-Torch's own errors advise to load without ``weights_only``, which runs the code of a file that was just refused for it.
+Torch's own errors advise loading without ``weights_only``, which would run the code that was just rejected.
 """
 
 import re

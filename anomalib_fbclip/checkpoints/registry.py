@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which backbones there are: open_clip's, those of a model config, and those that come with the package."""
+"""The available backbones: open_clip's, those of a model config, and the bundled ones."""
 
 from __future__ import annotations
 

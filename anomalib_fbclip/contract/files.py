@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files that are complete or not there: written in a hidden folder beside their place, then moved to it."""
+"""Atomic writes: files are written to a hidden folder beside their destination, then moved there."""
 
 from collections.abc import Generator
 from contextlib import contextmanager

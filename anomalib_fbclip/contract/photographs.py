@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Photographs, from a file to RGB values of 8 bits. This is the one way in which this package reads them itself."""
+"""Reads photographs as 8-bit RGB values. The package's own code reads them only here."""
 
 import os
 import struct

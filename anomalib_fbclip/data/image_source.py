@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Images from wherever they are, as the model's pre-processor takes them."""
+"""Loads an image from any source in the form that the model's pre-processor takes."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ DIMENSIONS = CHANNELS = 3
 
 
 def load_image(source: ImageSource, minimum_side: int = 1) -> torch.Tensor:
-    """Get an image from where it is.
+    """Load an image.
 
     Args:
         source (ImageSource): The image. A file or an image of Pillow is turned upright as its EXIF data say. In an

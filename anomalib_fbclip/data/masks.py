@@ -1,10 +1,10 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Masks that are not what they seem to be.
+"""Checks that masks are binary.
 
-anomalib takes every value of a mask above 0 for anomalous: the artefacts of a compression, too, soft edges, and a
-background that is not quite black.
+anomalib treats every mask value above 0 as anomalous, including compression artifacts, soft edges and a background that
+is not quite black.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Export to ONNX and OpenVINO: files that decide as the tested model decided, and that say what they are.
+"""Export to ONNX and OpenVINO: self-describing files with the verdicts of the tested model.
 
 The other modules of this package import onnx_ir, openvino and nncf, and are therefore imported where they are used.
 """

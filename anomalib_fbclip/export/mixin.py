@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class ExactExportMixin(ExportMixin):
-    """Exports files that decide as the model decides, that say what they are, and that are complete or not there."""
+    """Exports self-describing files with the model's verdicts, each written whole or not at all."""
 
     @abstractmethod
     def description(self) -> dict[str, str]:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""An exported ONNX file, made small and complete."""
+"""Simplifies an exported ONNX file and adds its metadata."""
 
 import ast
 import re

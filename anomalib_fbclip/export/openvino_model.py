@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""An OpenVINO model, with what it has to compute precisely and what it is."""
+"""An OpenVINO model with its metadata and the nodes that keep full precision."""
 
 import tempfile
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ UNCOMPRESSED = "FP32"
 
 
 def check_compression(path: Path, compression: str) -> None:
-    """Check that an export does not take the place of files of another compression.
+    """Check that an export does not overwrite files of another compression.
 
     Args:
         path (Path): The ``.xml`` file to be written.
@@ -69,7 +69,7 @@ def convert_to_openvino(path: Path, description: Mapping[str, str], **kwargs: An
 
 
 def _mark_precise_nodes(model: openvino.Model) -> openvino.Model:
-    """Mark what has to be precise; OpenVINO takes a mark seriously once it has read it from a file."""
+    """Mark nodes that keep full precision; OpenVINO respects a mark only once read from a file."""
     for node in model.get_ops():
         if not node.get_friendly_name().startswith(PRECISE_PREFIX):
             continue

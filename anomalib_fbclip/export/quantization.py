@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Quantisation to 8 bits by NNCF that costs FB-CLIP little accuracy."""
+"""8-bit quantization with NNCF at little cost in accuracy."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def compress(
     metric: Metric | None,
     max_drop: float,
 ) -> openvino.Model:
-    """Compress a model to 8 bits, if that is wanted.
+    """Compress a model to 8 bits, if requested.
 
     Args:
         model (openvino.Model): The model.

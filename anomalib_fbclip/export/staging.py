@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files that appear in their place only when all of them are complete."""
+"""Moves several files to their destination only when all are complete."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Post-processing: thresholds that are fitted, given, or both, and masks that agree with the verdict."""
+"""Post-processing: fitted or explicit thresholds, and masks that agree with the verdict."""
 
 import math
 from typing import TYPE_CHECKING, Any

@@ -1,11 +1,11 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pre-processing that an exported graph does as the tested model does it, antialiasing included.
+"""Pre-processing that is the same in an exported graph as in the tested model, antialiasing included.
 
-Neither ONNX Runtime nor OpenVINO has torch's antialiased resize with dynamic sizes, and anomalib therefore switches
-antialiasing off where a model is exported: the exported model sees other pixels. A resize along one side is linear, so
-here it is a product with a matrix that follows from the image's size, which any runtime can compute.
+Neither ONNX Runtime nor OpenVINO has torch's antialiased resize with dynamic sizes. anomalib therefore turns antialiasing
+off on export, so that the exported model sees different pixels. Resizing one side is linear, so here it is a product with
+a matrix that depends only on the image's size. Any runtime can compute that.
 """
 
 from collections.abc import Callable

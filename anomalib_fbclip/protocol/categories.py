@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How a dataset is called, and which categories it has."""
+"""The name and the categories of a dataset."""
 
 import inspect
 import sys

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What keeps the protocol from being run."""
+"""Errors of the protocol."""
 
 
 class ProtocolError(Exception):

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Trains fbclip-nano again, from nothing: first its CLIP, then, with the CLIP frozen, its adapters.
+"""Trains fbclip-nano from scratch: first its CLIP, then, with the CLIP frozen, its adapters.
 
 On a CPU or a GPU::
 
@@ -208,7 +208,7 @@ def train(
     seed: int = 0,
     compiled: bool = False,
 ) -> None:
-    """Train fbclip-nano from nothing.
+    """Train fbclip-nano from scratch.
 
     Args:
         output: Folder for the weights.

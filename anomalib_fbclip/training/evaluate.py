@@ -8,7 +8,7 @@ On the procedural categories that no training saw, and on photographs, where the
     python -m anomalib_fbclip.training.evaluate --photographs path/to/folder
 
 The folder holds a folder for each category, in MVTec AD's layout: ``<category>/test/{good,<defect>}`` and
-``<category>/ground_truth/<defect>/<name>_mask.png``; other folders are passed over.
+``<category>/ground_truth/<defect>/<name>_mask.png``; other folders are ignored.
 """
 
 import statistics

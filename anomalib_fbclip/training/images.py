@@ -3,8 +3,8 @@
 
 """Images to train fbclip-nano on: procedural scenes, half of them with texture from photographs.
 
-Sizes, places, shapes and markings vary far more than in the categories that are tested on: what is normal has to be
-learned, not what is drawn.
+Sizes, places, shapes and markings vary far more than in the test categories, so that the network learns what is normal
+rather than what is drawn.
 
 The image tower has to tell regions apart by words, so each image comes with the words of its regions.
 """

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Where the weights of a CLIP start that has little to learn from."""
+"""Initial weights for a CLIP with little training data."""
 
 import open_clip
 import torch
@@ -14,7 +14,7 @@ NOISE_VARIANCE = 0.01
 
 @torch.no_grad()
 def initialize(clip: open_clip.CLIP, sample: torch.Tensor) -> None:
-    """Set where a CLIP that has little to learn from starts.
+    """Initialize a CLIP that has little training data.
 
     Patches are whitened, so that fine texture counts as much as colour; patches that are near each other get positions
     that are alike; the image tower's attention starts near the identity (Trockman and Kolter, Mimetic Initialization of
