@@ -53,7 +53,7 @@ from .checkpoints.registry import (
 from .checkpoints.source import AdapterSource, read_given_adapters
 from .explaining import ExplanationMixin
 from .export import ExactExportMixin, describe
-from .modeling.build import LAYER_WEIGHTS, create_model
+from .modeling.build import NUM_LAYER_WEIGHTS, create_model
 from .modeling.clip import ClipBackbone
 from .modeling.fbclip import FBClipModel
 from .modeling.loss import FBClipLoss
@@ -74,10 +74,10 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
     """FB-CLIP Lightning model.
 
     FB-CLIP finds defects in images of objects that it has never seen. Light adapters on a frozen CLIP are trained once,
-    on the labelled images of an auxiliary dataset, and then used on any other.
+    on the labeled images of an auxiliary dataset, and then used on any other.
 
     With trained adapters (``weights`` other than ``None``, or a checkpoint) this is a zero-shot model: anomalib's
-    ``fit`` only validates. With ``weights=None``, ``fit`` trains the adapters; give it the labelled images of an
+    ``fit`` only validates. With ``weights=None``, ``fit`` trains the adapters; give it the labeled images of an
     :class:`~anomalib_fbclip.data.AuxiliaryDataModule`.
 
     Args:
@@ -107,14 +107,14 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
             ``None``.
         background_suppression (bool, optional): Whether the image's background is suppressed in its tokens. Defaults
             to ``True``.
-        consistency_weight (float, optional): Weight of the semantic consistency regularisation in the training loss.
+        consistency_weight (float, optional): Weight of the semantic consistency regularization in the training loss.
             Defaults to ``0.15``.
         learning_rate (float, optional): Learning rate of Adam. Defaults to ``5e-5``.
         betas (tuple[float, float], optional): Decay rates of Adam's two averages. Defaults to ``(0.5, 0.999)``.
         seed (int, optional): Seed of the adapters' initial values. Defaults to ``0``.
         image_threshold (float | None, optional): Score, 0..1, above which an image is anomalous: the score as it is
-            shown, after the normalisation if labelled validation images allow one. ``None``: 0.5, to which the
-            normalisation moves the best threshold of the validation images. Defaults to ``None``.
+            shown, after the normalization if labeled validation images allow one. ``None``: 0.5, to which the
+            normalization moves the best threshold of the validation images. Defaults to ``None``.
         pixel_threshold (float | None, optional): Value of the shown anomaly map, 0..1, above which a pixel is
             anomalous. ``None``: 0.5, likewise. Defaults to ``None``.
         pre_processor (PreProcessor | bool, optional): Pre-processor, or whether to use the default. Defaults to
@@ -175,7 +175,7 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
         precision = resolve_precision(backbone_precision)
         backbone_name = resolve_backbone(backbone)
         input_size = resolve_image_size(backbone_name, image_size)
-        layers = resolve_feature_layers(backbone_name, feature_layers, max_layers=LAYER_WEIGHTS)
+        layers = resolve_feature_layers(backbone_name, feature_layers, max_layers=NUM_LAYER_WEIGHTS)
         view_modules = create_views(views)
         strategies = STRATEGY_WEIGHTS if text_strategies is None else text_strategies
         strategy_weights = resolve_strategy_weights(strategies, STRATEGY_WEIGHTS)
@@ -230,7 +230,7 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
         return {"num_sanity_val_steps": 0}
 
     def training_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
-        """Compute the loss of a batch of labelled images.
+        """Compute the loss of a batch of labeled images.
 
         Args:
             batch (Batch): Images with labels and masks.
@@ -245,7 +245,7 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
         """
         del args, kwargs
         if batch.image is None or batch.gt_label is None or batch.gt_mask is None:
-            msg = "FBClip is trained on labelled images with masks: wrap the data in an AuxiliaryDataModule."
+            msg = "FBClip is trained on labeled images with masks: wrap the data in an AuxiliaryDataModule."
             raise ValueError(msg)
         detection = self.model.detect(batch.image, self.model.encode_text())
         parts = self.loss(detection, batch.gt_label, batch.gt_mask)
@@ -261,7 +261,7 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
         self.log("learning_rate", optimizer.param_groups[0]["lr"])
 
     def validation_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
-        """Predict a batch, so that thresholds and normalisation can be fitted.
+        """Predict a batch, so that thresholds and normalization can be fitted.
 
         Args:
             batch (Batch): Images.
@@ -275,7 +275,7 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
         return batch.update(**self.model(batch.image)._asdict())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Optimise the adapters with Adam."""
+        """Optimize the adapters with Adam."""
         adapters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         return torch.optim.Adam(adapters, lr=self.learning_rate, betas=self.betas)
 
@@ -348,7 +348,7 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
 
         Returns:
             dict[str, str]: Backbone, weights, source of the adapters, image size, thresholds, limits of the
-                normalisation and version of the package, as far as they are known. Lists are JSON.
+                normalization and version of the package, as far as they are known. Lists are JSON.
         """
         self._adapters.make_ready()
         patch_size = list(self.model.backbone.patch_size)

@@ -24,7 +24,7 @@ from .mvfbe import (
 from .prompt_learner import PromptLearner, tokenize_states
 from .text_fusion import AttentionStrategy, EndOfTextStrategy, GlobalStrategy, TextFusion
 
-LAYER_WEIGHTS = 6
+NUM_LAYER_WEIGHTS = 6
 """Number of learned layer weights, which is the number of layers that can be merged."""
 
 
@@ -73,6 +73,6 @@ def create_model(
                 attention=ForegroundBackgroundAttention(backbone.width, attention_size),
                 suppression=BackgroundSuppression() if background_suppression else nn.Identity(),
             ),
-            alignment=TextAlignment(views_per_layer=len(views), num_layer_weights=LAYER_WEIGHTS),
+            alignment=TextAlignment(views_per_layer=len(views), num_layer_weights=NUM_LAYER_WEIGHTS),
             anomaly_map_generator=AnomalyMapGenerator(),
         )

@@ -313,7 +313,7 @@ def _run_stages(model: FBClipModel, images: torch.Tensor, stage: Callable) -> No
     attention = FusedAttention(model.mvfbe.attention)
     views = stage(
         "masks, views, products of gate, queries, keys, values",
-        lambda: list(model.mvfbe.project_views(layer_tokens, grid, attention)),
+        lambda: list(model.mvfbe.project_layers(layer_tokens, grid, attention)),
     )
     attended = stage("attention, output layers", lambda: attention(views))
     suppressed = stage("background suppression", lambda: model.mvfbe.suppression(attended))

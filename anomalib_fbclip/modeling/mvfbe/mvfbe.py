@@ -84,9 +84,9 @@ class MultiViewDisentanglement(nn.Module):
             list[torch.Tensor]: Attended tokens, layer by layer and in each view by view, each ``[B, 1 + L, C]``.
         """
         attention = FusedAttention(self.attention)
-        return attention(self.project_views(layer_tokens, grid, attention))
+        return attention(self.project_layers(layer_tokens, grid, attention))
 
-    def project_views(
+    def project_layers(
         self,
         layer_tokens: list[torch.Tensor],
         grid: tuple[int, int],
