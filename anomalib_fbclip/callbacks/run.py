@@ -75,7 +75,7 @@ class TrainerRun:
             return
         msg = (
             f"The training data of {self.datamodule.name} has no anomalous images with masks, on which the "
-            "adapters are trained: wrap it in an AuxiliaryDataModule, which serves the labelled test split. "
+            "adapters are trained: wrap it in an AuxiliaryDataModule, which serves the labeled test split. "
             "To use trained adapters instead, set 'weights'."
         )
         raise ValueError(msg)

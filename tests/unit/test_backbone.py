@@ -253,6 +253,21 @@ def test_weights_of_a_tag_are_fetched_once(
     assert all(torch.equal(again[key], state[key]) for key in state)
 
 
+def test_weights_of_a_tag_that_are_damaged(
+    tmp_path: Path,
+    server: tuple[Path, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The error names the file in open_clip's cache, which has to be removed."""
+    name = resolve_backbone(write_backbone(tmp_path, "fbclip-test-damaged"))
+    folder, address = server
+    (folder / "damaged.pt").write_bytes(b"<html>quota exceeded</html>")
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, {"published": {"url": f"{address}/damaged.pt"}})
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    with pytest.raises(ValueError, match=rf"{tmp_path}/home/.*/damaged\.pt can't be read"):
+        create_clip(name, "published")
+
+
 def test_weights_of_a_tag_that_are_gone(
     tmp_path: Path,
     server: tuple[Path, str],

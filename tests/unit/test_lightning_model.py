@@ -282,6 +282,38 @@ class TestPublishedWeights:
         FBClip(backbone=small_backbone).save_adapters(tmp_path / "adapters.safetensors")
         assert asked == ["fbclip/mvtec"] * 2
 
+    def test_not_after_others_were_given(self, small_backbone: str, images: torch.Tensor, asked: list[str]) -> None:
+        model = FBClip(backbone=small_backbone)
+        assert model.source is None
+        assert model.learning_type == LearningType.ZERO_SHOT
+        model.source = "my parts"
+        model.model(images)
+        assert model.source == "my parts"
+        assert asked == []
+
+    def test_fetching_is_tried_again(
+        self,
+        small_backbone: str,
+        small_adapters: Path,
+        images: torch.Tensor,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        answers = iter([published.WeightsUnavailableError("not found"), small_adapters])
+
+        def fetch(*args: object) -> Path:
+            answer = next(answers)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        monkeypatch.setattr("anomalib_fbclip.lightning_model.fetch_published", fetch)
+        model = FBClip(backbone=small_backbone)
+        with pytest.raises(published.WeightsUnavailableError):
+            model.model(images)
+        assert model.source is None
+        model.model(images)
+        assert model.source == "auxiliary"
+
     def test_without_a_network(
         self,
         small_backbone: str,
@@ -320,7 +352,7 @@ def test_training_step_outside_a_trainer(model: FBClip, images: torch.Tensor) ->
 
 
 def test_a_batch_without_masks_can_not_be_trained_on(model: FBClip, images: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match="labelled images with masks"):
+    with pytest.raises(ValueError, match="labeled images with masks"):
         model.training_step(ImageBatch(image=images, gt_label=torch.tensor([0, 1])))
 
 

@@ -83,9 +83,7 @@ def test_a_reference_checkpoint_of_other_shapes_and_names(tmp_path: Path) -> Non
     checkpoint["model_trainable_params"]["surprise"] = torch.zeros(1)
     del checkpoint["model_trainable_params"]["scale_weights"]
     path = save_as_numpy_1(checkpoint, tmp_path / "reference.pth")
-    message = (
-        r"missing: alignment\.scale_weights; unknown: surprise; wrong shape: mvfbe.attention.foreground.to_q"
-    )
+    message = r"missing: alignment\.scale_weights; unknown: surprise; wrong shape: mvfbe.attention.foreground.to_q"
     with pytest.raises(ValueError, match=message):
         FBClip(backbone=backbone, weights=path)
 
