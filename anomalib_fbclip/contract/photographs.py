@@ -31,7 +31,7 @@ OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"
 COLORS = {f"{layout};16{order}" for layout in ("RGB", "RGBA", "RGBX") for order in OTHER_BYTE}
 """Pillow's names of 16-bit values of which it keeps the upper byte."""
 
-GREY_AND_ALPHA = "LA;16B"
+GRAY_AND_ALPHA = "LA;16B"
 
 EIGHT_BITS = 255
 SIXTEEN_BITS = 65535
@@ -203,7 +203,7 @@ def _is_deep(image: Image.Image) -> bool:
         image.mode in {"I", "F"}
         or image.mode.startswith("I;16")
         or storage in COLORS
-        or storage == GREY_AND_ALPHA
+        or storage == GRAY_AND_ALPHA
         or max(_tags(image).get(BITS_PER_SAMPLE, (1,))) > 8  # noqa: PLR2004
     )
 
@@ -252,13 +252,13 @@ def _known_maximum(image: Image.Image) -> int | None:
 
 
 def _load_whole_numbers(image: Image.Image, name: str) -> NDArray[Any]:
-    """Load 16-bit values: grey ``[H, W]`` or RGB ``[H, W, 3]``."""
+    """Load 16-bit values: gray ``[H, W]`` or RGB ``[H, W, 3]``."""
     storage = _storage(image)
     planes = _tags(image).get(PLANAR_CONFIGURATION)
     if storage in COLORS and planes != SEPARATE_PLANES:
         lower = _load_as(image, storage[:-1] + OTHER_BYTE[storage[-1]])
         return (np.asarray(image).astype(np.uint16) << 8 | lower)[..., :3]
-    if storage == GREY_AND_ALPHA:
+    if storage == GRAY_AND_ALPHA:
         upper, lower, *_ = _load_as(image, "RGBA").transpose(2, 0, 1)  # four bytes a pixel, too
         return upper.astype(np.uint16) << 8 | lower
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):

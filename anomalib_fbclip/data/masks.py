@@ -26,7 +26,7 @@ def check_mask(path: Path) -> None:
     """Make sure that a mask has no values but 0 and one other.
 
     Args:
-        path (Path): The mask. The values are those that anomalib reads: grey, of 8 bits.
+        path (Path): The mask. The values are those that anomalib reads: gray, of 8 bits.
 
     Raises:
         MaskError: If it has several values above 0, or can't be read.

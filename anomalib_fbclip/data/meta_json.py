@@ -81,7 +81,7 @@ class MetaJson(AnomalibDataModule):
 
     Either split may be absent or empty. The task is segmentation when anomalous images have masks, and classification
     when none has. In a mask every value above 0 is anomalous, so masks should not be stored with lossy compression:
-    anomalib's models take their artefacts for defects, and FBClip refuses them.
+    anomalib's models take their artifacts for defects, and FBClip refuses them.
 
     Args:
         root (Path | str): Folder of the dataset.
@@ -323,7 +323,7 @@ def _check_files(samples: DataFrame, path: Path) -> None:
     lossy = [file for file in samples["mask_path"] if file.lower().endswith(_LOSSY_SUFFIXES)]
     if lossy:
         logger.warning(
-            "%d masks that %s lists are JPEG files: every value above 0 is anomalous, so their compression artefacts "
+            "%d masks that %s lists are JPEG files: every value above 0 is anomalous, so their compression artifacts "
             "are, too. Save them as PNG with 0 and 255. The first is %s.",
             len(lossy),
             path,

@@ -92,7 +92,7 @@ class EdgeInferencer:
             exported. Defaults to ``None``.
         pixel_threshold (float | None, optional): A place with a higher value in the anomaly map belongs to the
             anomalous region, 0..1. ``None``: as the model was exported. Defaults to ``None``.
-        performance_hint (PerformanceHint, optional): What OpenVINO optimises for: ``"LATENCY"`` gives each image the
+        performance_hint (PerformanceHint, optional): What OpenVINO optimizes for: ``"LATENCY"`` gives each image the
             whole device, ``"THROUGHPUT"`` computes several images of a stream at the same time, which is faster in
             total and takes more memory. Defaults to ``"LATENCY"``.
         precision (Precision, optional): What OpenVINO computes in, but for what the file says to compute in 8 bits.

@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 
 from .inferencer import Prediction
 
-# Matplotlib's "inferno" at eleven places: its lightness rises evenly, for eyes of every kind and in grey print.
+# Matplotlib's "inferno" at eleven places: its lightness rises evenly, for eyes of every kind and in gray print.
 INFERNO = np.array([
     (0, 0, 4),
     (22, 11, 57),
@@ -25,26 +25,26 @@ INFERNO = np.array([
 ])
 
 OPACITY = 0.75
-"""Of the colour where the anomaly map is 1; it falls with the root of the map, so that half is seen well too."""
+"""Of the color where the anomaly map is 1; it falls with the root of the map, so that half is seen well too."""
 
 LINES_PER_SIDE = 250
 """Number of outlines that would cover the image's smaller side."""
 
 
 def draw_overlay(prediction: Prediction) -> Image.Image:
-    """Draw a prediction on its image, which is grey, so that all colour is the anomaly map's.
+    """Draw a prediction on its image, which is gray, so that all color is the anomaly map's.
 
     Args:
         prediction (Prediction): The prediction.
 
     Returns:
-        Image.Image: An RGB picture of the image's size. A colour stands for the same value in every picture.
+        Image.Image: An RGB picture of the image's size. A color stands for the same value in every picture.
     """
     height, width = prediction.image.shape[:2]
     heat = resize(prediction.anomaly_map.clip(0, 1), height, width)
-    grey = np.asarray(Image.fromarray(prediction.image).convert("L"))
+    gray = np.asarray(Image.fromarray(prediction.image).convert("L"))
     opacity = OPACITY * np.sqrt(heat)[..., None]
-    picture = ((1 - opacity) * grey[..., None] + opacity * colour(heat)).round().astype(np.uint8)
+    picture = ((1 - opacity) * gray[..., None] + opacity * color(heat)).round().astype(np.uint8)
 
     region = resize(prediction.mask.astype(np.float32), height, width) > 0.5  # noqa: PLR2004
     line = max(1, round(min(height, width) / LINES_PER_SIDE))
@@ -60,8 +60,8 @@ def resize(values: NDArray[np.float32], height: int, width: int) -> NDArray[np.f
     return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def colour(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give values 0..1 of shape ``[H, W]`` colours: RGB values 0..255 of shape ``[H, W, 3]``."""
+def color(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give values 0..1 of shape ``[H, W]`` colors: RGB values 0..255 of shape ``[H, W, 3]``."""
     places = np.linspace(0, 255, len(INFERNO))
     table = np.stack([np.interp(np.arange(256), places, channel) for channel in INFERNO.T], axis=1)
     return table.astype(np.float32)[(255 * values).round().astype(np.uint8)]

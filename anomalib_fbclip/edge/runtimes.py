@@ -94,7 +94,7 @@ def load(path: Path, device: str, performance_hint: PerformanceHint, precision: 
     Args:
         path (Path): The file, ``.xml`` (with its ``.bin`` beside it) or ``.onnx``.
         device (str): A device of OpenVINO. ONNX Runtime is used on the CPU.
-        performance_hint (PerformanceHint): What OpenVINO optimises for.
+        performance_hint (PerformanceHint): What OpenVINO optimizes for.
         precision (Precision): What OpenVINO computes in where the file does not say 8 bits: 32 bits, or its choice.
 
     Returns:

@@ -305,7 +305,7 @@ class RankingEvaluator(Evaluator):
     All are fractions, 0..1. Metrics that the data does not define are left out, and a warning says so: those of images
     where all are normal or all anomalous, and those of pixels where the masks are empty, or there are none.
 
-    Normalisation, which moves the threshold to 0.5 and cuts off what is then beyond 0 and 1, makes ties of the highest
+    Normalization, which moves the threshold to 0.5 and cuts off what is then beyond 0 and 1, makes ties of the highest
     or lowest scores. FBClip therefore calls this evaluator before the post-processor.
     """
 

@@ -28,7 +28,7 @@ def describe(metadata: Mapping[str, Any], post_processor: object) -> dict[str, s
         metadata (Mapping[str, Any]): ``backbone``, ``pretrained``, ``source``, ``image_size``, ``patch_size`` and
             ``version``, as far as they are known.
         post_processor (object): The model's post-processor. One of anomalib's has thresholds at which the graph decides
-            and, if they were fitted, thresholds and limits of the normalisation, of the scores before it. FBClip's says
+            and, if they were fitted, thresholds and limits of the normalization, of the scores before it. FBClip's says
             where the thresholds come from, too.
 
     Returns:

@@ -57,7 +57,7 @@ def finish_onnx(path: Path, description: Mapping[str, str]) -> None:
     """
     model = ir.load(path)
     _name_nodes(model.graph)
-    # torch's own optimisation takes longer than the export, and makes copies of one constant for each of its uses.
+    # torch's own optimization takes longer than the export, and makes copies of one constant for each of its uses.
     Sequential(InlinePass(), CommonSubexpressionEliminationPass())(model)
     fold_constants(model, onnx_shape_inference=False)
     _make_constant_choices(model.graph)

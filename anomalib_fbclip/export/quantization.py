@@ -82,7 +82,7 @@ def quantize(model: openvino.Model, images: Sequence[ImageItem]) -> openvino.Mod
         images (Sequence[ImageItem]): Images from which the ranges of values are taken; up to 300 are used.
 
     Returns:
-        openvino.Model: The quantised model.
+        openvino.Model: The quantized model.
     """
     size = _input_size(model)
     quantized = nncf.quantize(
@@ -112,7 +112,7 @@ def quantize_with_accuracy_control(
         max_drop (float): How far the metric may drop.
 
     Returns:
-        openvino.Model: The quantised model.
+        openvino.Model: The quantized model.
     """
     size = _input_size(model)
 
@@ -157,7 +157,7 @@ def _images(datamodule: AnomalibDataModule, subset: str) -> Sequence[ImageItem]:
     """Take the images of a subset, ``"val"`` or ``"test"``, one by one and at their own sizes."""
     images = getattr(datamodule, f"{subset}_data", None)
     if not images:
-        msg = f"{datamodule.name} has no {subset} images to quantise with: see its {subset}_split_mode."
+        msg = f"{datamodule.name} has no {subset} images to quantize with: see its {subset}_split_mode."
         raise ValueError(msg)
     return images
 

@@ -44,7 +44,7 @@ class AntialiasedResize(nn.Module):
             for side, resized_side in zip(images.shape[-2:], self.size, strict=True)
         )
         # Flat, because a fixed size makes the matrices constant, and OpenVINO 2026.4 then takes the channels of a
-        # normalisation that follows the product for its rows or columns, and refuses the graph.
+        # normalization that follows the product for its rows or columns, and refuses the graph.
         resized = vertical @ (images @ horizontal.mT).flatten(0, -3)
         return resized.unflatten(0, images.shape[:-2])
 
@@ -100,7 +100,7 @@ def resize_matrix(
 ) -> torch.Tensor:
     """Compute the matrix that resizes one side of an image with antialiasing.
 
-    Each pixel of the result averages the pixels around its centre, weighted by the kernel, which is stretched where the
+    Each pixel of the result averages the pixels around its center, weighted by the kernel, which is stretched where the
     side shrinks. All is computed by tensor operations, so that an exported graph does it for an image of any size.
 
     Args:

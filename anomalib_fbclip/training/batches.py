@@ -22,7 +22,7 @@ class TrainingBatch(NamedTuple):
     """A batch of images with words.
 
     Attributes:
-        images (torch.Tensor): Normalised images ``[B, 3, H, W]``.
+        images (torch.Tensor): Normalized images ``[B, 3, H, W]``.
         regions (torch.Tensor): Background, object or defect ``[B, H, W]``.
         captions (list[str]): What each image shows.
         texts (list[tuple[str, str, str]]): What each region of each image shows.

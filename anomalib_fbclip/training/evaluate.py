@@ -129,7 +129,7 @@ def evaluate(model: FBClip, images: Sequence[LabelledImage], batch_size: int = 1
 
 
 def read_input(transform: Transform, image: LabelledImage) -> tuple[torch.Tensor, torch.Tensor]:
-    """Read an image and its mask as anomalib hands them to a model: ``[3, H, W]``, normalised, and ``[H, W]``."""
+    """Read an image and its mask as anomalib hands them to a model: ``[3, H, W]``, normalized, and ``[H, W]``."""
     pixels = torch.from_numpy(read_photograph(image.path, upright=False)).permute(2, 0, 1) / 255
     mask = torch.zeros(pixels.shape[1:])
     if image.mask_path:

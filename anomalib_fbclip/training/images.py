@@ -53,7 +53,7 @@ NAMED = 0.5
 MARKED = 0.3
 """Share of surfaces with markings at random."""
 
-NEIGHBOURED = 0.15
+NEIGHBORED = 0.15
 """Share of objects beside which another one lies."""
 
 SCALES = 0.18, 0.42
@@ -180,15 +180,15 @@ def _draw_part(rng: Generator, draw: Object, size: int, scale: float) -> Part:
     x, y = 0.5 + rng.uniform(-room, room, 2)
     angle = rng.uniform(0, 2 * np.pi)
     part = draw(rng, rng, Pose(size, (x, y), angle, scale))
-    if rng.random() >= NEIGHBOURED:
+    if rng.random() >= NEIGHBORED:
         return part
     direction, distance = rng.uniform(0, 2 * np.pi), 2.2 * scale
     center = x + distance * np.cos(direction), y + distance * np.sin(direction)
-    neighbour = draw(rng, rng, Pose(size, center, rng.uniform(0, 2 * np.pi), scale))
+    neighbor = draw(rng, rng, Pose(size, center, rng.uniform(0, 2 * np.pi), scale))
     return Part(
-        np.maximum(part.coverage, neighbour.coverage),
-        np.maximum(part.height, neighbour.height),
-        part.layers + neighbour.layers,
+        np.maximum(part.coverage, neighbor.coverage),
+        np.maximum(part.height, neighbor.height),
+        part.layers + neighbor.layers,
     )
 
 

@@ -16,13 +16,13 @@ NOISE_VARIANCE = 0.01
 def initialize(clip: open_clip.CLIP, sample: torch.Tensor) -> None:
     """Initialize a CLIP that has little training data.
 
-    Patches are whitened, so that fine texture counts as much as colour; patches that are near each other get positions
+    Patches are whitened, so that fine texture counts as much as color; patches that are near each other get positions
     that are alike; the image tower's attention starts near the identity (Trockman and Kolter, Mimetic Initialization of
     Self-Attention Layers, 2023); and tokens get embeddings that outweigh the padding.
 
     Args:
         clip (open_clip.CLIP): The CLIP, changed in place. Its patches have as many values as its image tokens.
-        sample (torch.Tensor): Images, normalised, shape ``[N, 3, H, W]``.
+        sample (torch.Tensor): Images, normalized, shape ``[N, 3, H, W]``.
     """
     visual = clip.visual
     visual.conv1.weight.copy_(0.5 * whitening(sample, visual.conv1.kernel_size).view_as(visual.conv1.weight))

@@ -25,7 +25,7 @@ def caption_loss(pooled: torch.Tensor, caption_features: torch.Tensor) -> torch.
 
     Args:
         pooled (torch.Tensor): Embedded images ``[B, D]``.
-        caption_features (torch.Tensor): Their captions ``[B, D]``, normalised.
+        caption_features (torch.Tensor): Their captions ``[B, D]``, normalized.
 
     Returns:
         torch.Tensor: The loss, a scalar.
@@ -47,7 +47,7 @@ def region_loss(
         embeddings (torch.Tensor): Embedded patches ``[B, L, D]``.
         regions (torch.Tensor): Region of each patch ``[B, L]``.
         of_region (torch.Tensor): Index of the words of each image's regions ``[B, 3]``.
-        word_features (torch.Tensor): The words ``[W, D]``, normalised.
+        word_features (torch.Tensor): The words ``[W, D]``, normalized.
 
     Returns:
         torch.Tensor: The loss, a scalar.
@@ -63,7 +63,7 @@ def state_loss(embeddings: torch.Tensor, regions: torch.Tensor, state_features: 
     Args:
         embeddings (torch.Tensor): Embedded patches ``[B, L, D]``.
         regions (torch.Tensor): Region of each patch ``[B, L]``.
-        state_features (torch.Tensor): Words of the normal and of the abnormal state ``[2, D]``, normalised.
+        state_features (torch.Tensor): Words of the normal and of the abnormal state ``[2, D]``, normalized.
 
     Returns:
         torch.Tensor: The loss, a scalar.
@@ -78,7 +78,7 @@ def image_state_loss(pooled: torch.Tensor, regions: torch.Tensor, state_features
     Args:
         pooled (torch.Tensor): Embedded images ``[B, D]``.
         regions (torch.Tensor): Background, object or defect of each pixel ``[B, H, W]``.
-        state_features (torch.Tensor): Words of the normal and of the abnormal state ``[2, D]``, normalised.
+        state_features (torch.Tensor): Words of the normal and of the abnormal state ``[2, D]``, normalized.
 
     Returns:
         torch.Tensor: The loss, a scalar.

@@ -1,9 +1,9 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Photographs under free licences that anomalib's dependencies bring: real texture for procedural images.
+"""Photographs under free licenses that anomalib's dependencies bring: real texture for procedural images.
 
-``MODEL_CARD.md`` names their sources and licences.
+``MODEL_CARD.md`` names their sources and licenses.
 """
 
 from functools import cache
@@ -88,7 +88,7 @@ def read_photograph(photograph: Photograph) -> Image.Image:
 
 
 def photographed_surface(photograph: Photograph, rng: Generator, size: int) -> Surface:
-    """Cut a surface out of a photograph, at a random scale, in a random position, with changed colours.
+    """Cut a surface out of a photograph, at a random scale, in a random position, with changed colors.
 
     Args:
         photograph (Photograph): The photograph.
@@ -113,8 +113,8 @@ def photographed_surface(photograph: Photograph, rng: Generator, size: int) -> S
 def _recolor(albedo: Field, rng: Generator) -> Field:
     """Change contrast and brightness, exchange or mix the channels."""
     channels = albedo[rng.permutation(3)]
-    grey = channels.mean(axis=0, keepdims=True)
-    mixed = grey + np.float32(rng.uniform(0, 1.2)) * (channels - grey)
+    gray = channels.mean(axis=0, keepdims=True)
+    mixed = gray + np.float32(rng.uniform(0, 1.2)) * (channels - gray)
     tint = rng.uniform(0.7, 1.2, (3, 1, 1)).astype(np.float32)
     level, contrast = rng.uniform(0.25, 0.7), rng.uniform(0.4, 1.2)
-    return np.clip(level * tint + contrast * (mixed - grey.mean()), 0.02, 0.98).astype(np.float32)
+    return np.clip(level * tint + contrast * (mixed - gray.mean()), 0.02, 0.98).astype(np.float32)

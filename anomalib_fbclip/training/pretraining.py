@@ -123,7 +123,7 @@ class Pretraining(pl.LightningModule):
         }
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[LRScheduler]]:
-        """Optimise the blocks' matrices with Muon, which needs fewer images, and all else with AdamW.
+        """Optimize the blocks' matrices with Muon, which needs fewer images, and all else with AdamW.
 
         The learning rate rises in the first tenth of the steps, and then falls to 0.
         """
@@ -151,7 +151,7 @@ class Pretraining(pl.LightningModule):
             texts (Iterable[str]): N texts.
 
         Returns:
-            torch.Tensor: Normalised text features, shape ``[N, D]``.
+            torch.Tensor: Normalized text features, shape ``[N, D]``.
         """
         ids = self.tokenizer(list(texts)).to(self.device)
         self.used_tokens.update(ids.unique().tolist())
@@ -159,7 +159,7 @@ class Pretraining(pl.LightningModule):
         return self.text_fusion(hidden_states, self.backbone.project_text(hidden_states), ids.argmax(dim=-1))
 
     def _hide(self, images: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        """Paint patches in the mean colour."""
+        """Paint patches in the mean color."""
         height, width = images.shape[-2:]
         grid = self.backbone.grid((height, width))
         covered = F.interpolate(hidden.to(images.dtype).unflatten(1, (1, *grid)), size=(height, width))

@@ -36,7 +36,7 @@ def draw_shape(design: Generator, variation: Generator, pose: Pose) -> Part:
 
 
 def draw_markings(rng: Generator, pose: Pose) -> tuple[Layer, ...]:
-    """Draw up to three layers of print, grains or inlays, each in a colour of its own: none is a defect."""
+    """Draw up to three layers of print, grains or inlays, each in a color of its own: none is a defect."""
     draws = (_many_spots, _stripes, _rings, _part)
     layers = []
     for _ in range(int(rng.integers(MOST_LAYERS + 1))):

@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from anomalib_fbclip.edge import Prediction, draw_overlay
-from anomalib_fbclip.edge.overlay import colour
+from anomalib_fbclip.edge.overlay import color
 
 
 def prediction(anomaly_map: np.ndarray, mask: np.ndarray) -> Prediction:
@@ -22,8 +22,8 @@ def prediction(anomaly_map: np.ndarray, mask: np.ndarray) -> Prediction:
 
 def test_where_nothing_is_anomalous_the_image_is_grey() -> None:
     nothing = prediction(np.zeros((6, 6)), np.zeros((6, 6), bool))
-    grey = Image.fromarray(nothing.image).convert("L").convert("RGB")
-    assert np.array_equal(np.array(draw_overlay(nothing)), np.array(grey))
+    gray = Image.fromarray(nothing.image).convert("L").convert("RGB")
+    assert np.array_equal(np.array(draw_overlay(nothing)), np.array(gray))
 
 
 def test_the_map_covers_the_whole_image() -> None:
@@ -56,5 +56,5 @@ def test_values_out_of_range_are_drawn_as_the_nearest_in_range() -> None:
 
 
 def test_lightness_rises_with_the_value() -> None:
-    lightness = colour(np.linspace(0, 1, 256, dtype=np.float32)[None])[0] @ (0.2126, 0.7152, 0.0722)
+    lightness = color(np.linspace(0, 1, 256, dtype=np.float32)[None])[0] @ (0.2126, 0.7152, 0.0722)
     assert (np.diff(lightness) > 0).all()

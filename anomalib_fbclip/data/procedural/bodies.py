@@ -19,7 +19,7 @@ class Part(NamedTuple):
     Attributes:
         coverage (Field): Where the object is ``[size, size]``, from 0 to 1.
         height (Field): Its body above the ground ``[size, size]``, as a fraction of the side.
-        layers (tuple[Layer, ...]): Details of other colours than the material's, from below to above.
+        layers (tuple[Layer, ...]): Details of other colors than the material's, from below to above.
     """
 
     coverage: Field

@@ -21,7 +21,7 @@ class Camera:
         gains (Field): Exposure and white balance ``[3]``.
         contrast (float): Exponent of the tone curve.
         blur (float): Standard deviation of the lens's blur in pixels, below 0.8.
-        chroma_subsampling (bool): Whether colours have half the resolution, as in a JPEG file.
+        chroma_subsampling (bool): Whether colors have half the resolution, as in a JPEG file.
         noise (NDArray[np.int16]): Sensor noise ``[size, size, 3]`` in levels of 255.
     """
 
@@ -47,7 +47,7 @@ class Camera:
         """Take a photograph.
 
         Args:
-            colors (Field): Colours ``[3, size, size]``.
+            colors (Field): Colors ``[3, size, size]``.
 
         Returns:
             NDArray[np.uint8]: Red, green and blue ``[size, size, 3]``.

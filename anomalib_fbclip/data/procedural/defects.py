@@ -154,7 +154,7 @@ def misprint(scene: Scene, rng: Generator, extent: float) -> Scene:
 
 
 def colour_fault(scene: Scene, rng: Generator, extent: float) -> Scene:
-    """Region of a wrong colour, whose texture is as it should be."""
+    """Region of a wrong color, whose texture is as it should be."""
     center = _place(scene, rng)
     outline = blob(rng, 0.8 * extent, 0.12, tuple(center))
     softness = rng.uniform(0.004, max(0.004, 0.2 * extent))
@@ -231,7 +231,7 @@ def corrosion(scene: Scene, rng: Generator, extent: float) -> Scene:
 
 
 def dent(scene: Scene, rng: Generator, extent: float) -> Scene:
-    """Hollow that an impact left; its colour is the surface's."""
+    """Hollow that an impact left; its color is the surface's."""
     center, angle = _place(scene, rng), rng.uniform(0, np.pi)
     ratio = rng.uniform(0.5, 1.0)
     outline = disc(1.0) * np.array([0.55 * extent, 0.55 * extent * ratio], dtype=np.float32)
@@ -332,14 +332,14 @@ def _center(coverage: Field) -> Field:
 
 
 def _mean_color(scene: Scene, region: Field) -> Field:
-    """Give the surface's mean colour in a region."""
+    """Give the surface's mean color in a region."""
     weight = (region * scene.coverage).ravel()
     mean = scene.surface.albedo.reshape(3, -1) @ weight / max(float(weight.sum()), 1e-6)
     return mean.astype(np.float32)[:, None, None]
 
 
 def _contrast(scene: Scene, region: Field, rng: Generator, low: float, high: float) -> Field:
-    """Draw a colour that differs from the region's by ``low`` to ``high`` in one channel at least."""
+    """Draw a color that differs from the region's by ``low`` to ``high`` in one channel at least."""
     base = _mean_color(scene, region)
     shift = rng.uniform(low, high)
     if rng.random() < 0.7:  # another lightness

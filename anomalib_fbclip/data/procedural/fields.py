@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Scalar fields, colours and random streams: what every concept of an image is drawn with.
+"""Scalar fields, colors and random streams: what every concept of an image is drawn with.
 
 Lengths are fractions of the image's side, so that a picture looks alike at every size. Heights are, too.
 """
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Field = NDArray[np.float32]
-"""Values of an image ``[size, size]``; colours, from 0 to 1, ``[3, size, size]`` or, for one alone, ``[3, 1, 1]``."""
+"""Values of an image ``[size, size]``; colors, from 0 to 1, ``[3, size, size]`` or, for one alone, ``[3, 1, 1]``."""
 
 
 def stream(seed: int, *names: str | int) -> Generator:
@@ -36,7 +36,7 @@ def stream(seed: int, *names: str | int) -> Generator:
 
 @lru_cache(maxsize=8)
 def coordinates(size: int) -> tuple[Field, Field]:
-    """Give the coordinates x and y of each pixel's centre, from 0 to 1."""
+    """Give the coordinates x and y of each pixel's center, from 0 to 1."""
     axis = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
     x, y = np.broadcast_to(axis, (size, size)).copy(), np.repeat(axis[:, None], size, axis=1)
     x.flags.writeable = y.flags.writeable = False
@@ -44,7 +44,7 @@ def coordinates(size: int) -> tuple[Field, Field]:
 
 
 def directions(size: int, angle: float) -> tuple[Field, Field]:
-    """Give the coordinates along and across a direction, ``angle`` in radians, about the image's centre."""
+    """Give the coordinates along and across a direction, ``angle`` in radians, about the image's center."""
     x, y = coordinates(size)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     x, y = x - np.float32(0.5), y - np.float32(0.5)
@@ -125,7 +125,7 @@ def cells(rng: Generator, size: int, count: int) -> tuple[Field, Field, NDArray[
         count (int): Number of cells along the side.
 
     Returns:
-        tuple[Field, Field, NDArray[np.intp]]: Distances from the nearest and the second nearest cell centre, in units
+        tuple[Field, Field, NDArray[np.intp]]: Distances from the nearest and the second nearest cell center, in units
             of a cell, and the index of each pixel's cell, below ``(count + 2) ** 2``.
     """
     columns = count + 2
@@ -157,7 +157,7 @@ def color(
     saturation: tuple[float, float] = (0.2, 0.8),
     value: tuple[float, float] = (0.3, 0.85),
 ) -> Field:
-    """Draw a colour from ranges of hue (0 to 1, may go beyond), saturation and value.
+    """Draw a color from ranges of hue (0 to 1, may go beyond), saturation and value.
 
     Returns:
         Field: Red, green and blue ``[3, 1, 1]``, from 0 to 1.
@@ -167,15 +167,15 @@ def color(
 
 
 def blend(base: Field, other: Field, weight: Field) -> Field:
-    """Mix two colours, or two images, by a weight for each pixel.
+    """Mix two colors, or two images, by a weight for each pixel.
 
     Args:
-        base (Field): Colour where the weight is 0: ``[3, 1, 1]`` or ``[3, size, size]``.
-        other (Field): Colour where the weight is 1: ``[3, 1, 1]`` or ``[3, size, size]``.
+        base (Field): Color where the weight is 0: ``[3, 1, 1]`` or ``[3, size, size]``.
+        other (Field): Color where the weight is 1: ``[3, 1, 1]`` or ``[3, size, size]``.
         weight (Field): Weights ``[size, size]``.
 
     Returns:
-        Field: Colours ``[3, size, size]``.
+        Field: Colors ``[3, size, size]``.
     """
     # Fresh memory takes longer than the arithmetic.
     mixed = weight * (other - base)
@@ -184,5 +184,5 @@ def blend(base: Field, other: Field, weight: Field) -> Field:
 
 
 def shade(base: Field, amount: Field) -> Field:
-    """Lighten (above 0) or darken (below 0) a colour or an image by a relative amount for each pixel."""
+    """Lighten (above 0) or darken (below 0) a color or an image by a relative amount for each pixel."""
     return base * (1 + amount)

@@ -45,7 +45,7 @@ class Light:
         """Light a scene.
 
         Returns:
-            Field: Colours ``[3, size, size]``; highlights may be above 1.
+            Field: Colors ``[3, size, size]``; highlights may be above 1.
         """
         albedo, height, gloss = scene.compose()
         to_x, to_y = np.cos(self.azimuth) * np.cos(self.elevation), np.sin(self.azimuth) * np.cos(self.elevation)

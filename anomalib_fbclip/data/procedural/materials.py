@@ -1,9 +1,9 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Materials: colour, relief and gloss of a surface that fills the image.
+"""Materials: color, relief and gloss of a surface that fills the image.
 
-A material is a function of two random streams. What belongs to a product (its colour, the width of its weave) comes
+A material is a function of two random streams. What belongs to a product (its color, the width of its weave) comes
 from ``design``; what differs from one piece to the next (the run of the grain, the place of each speck) comes from
 ``variation``.
 """
@@ -21,7 +21,7 @@ class Surface(NamedTuple):
     """A surface that fills the image.
 
     Attributes:
-        albedo (Field): Colour ``[3, size, size]``, from 0 to 1.
+        albedo (Field): Color ``[3, size, size]``, from 0 to 1.
         height (Field): Relief ``[size, size]``, as a fraction of the side.
         gloss (Field): Strength of highlights ``[size, size]``, from 0 to 1.
     """
@@ -41,7 +41,7 @@ def _surface(albedo: Field, height: Field, gloss: float) -> Surface:
 
 
 def _jitter(variation: Generator, base: Field, amount: float = 0.03) -> Field:
-    """Vary a colour from piece to piece."""
+    """Vary a color from piece to piece."""
     jitter = 1 + variation.normal(0, amount) + variation.normal(0, amount / 3, (3, 1, 1))
     return np.clip(base * jitter, 0.02, 0.98).astype(np.float32)
 
@@ -61,7 +61,7 @@ def painted_metal(design: Generator, variation: Generator, size: int) -> Surface
 
 
 def cast_metal(design: Generator, variation: Generator, size: int) -> Surface:
-    """Rough grey casting."""
+    """Rough gray casting."""
     base = _jitter(variation, color(design, (0.05, 0.65), (0.0, 0.12), (0.35, 0.65)))
     rough = noise(variation, size, design.uniform(30, 60), 3)
     return _surface(
@@ -99,7 +99,7 @@ def wood(design: Generator, variation: Generator, size: int) -> Surface:
 
 
 def concrete(design: Generator, variation: Generator, size: int) -> Surface:
-    """Grey mortar with clouds and pits."""
+    """Gray mortar with clouds and pits."""
     base = _jitter(variation, color(design, (0.05, 0.15), (0.02, 0.15), (0.5, 0.75)))
     clouds, fine = noise(variation, size, 5, 4), noise(variation, size, 60, 2)
     pits = smoothstep(noise(variation, size, 28), 0.95, 1.2)
@@ -215,7 +215,7 @@ def foam(design: Generator, variation: Generator, size: int) -> Surface:
 
 
 def granite(design: Generator, variation: Generator, size: int) -> Surface:
-    """Polished stone of small light, dark and coloured grains."""
+    """Polished stone of small light, dark and colored grains."""
     base = _jitter(variation, color(design, (-0.05, 0.15), (0.05, 0.35), (0.5, 0.75)))
     count = design.uniform(45, 75)
     dark = smoothstep(noise(variation, size, count), 0.35, 0.5)

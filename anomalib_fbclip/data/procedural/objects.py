@@ -97,7 +97,7 @@ def screw(design: Generator, variation: Generator, pose: Pose) -> Part:
 
 
 def capsule(design: Generator, variation: Generator, pose: Pose) -> Part:
-    """Two-coloured capsule."""
+    """Two-colored capsule."""
     half = design.uniform(0.3, 0.4)
     coverage = pose.draw(rectangle(2.0, 2 * half, corner=half - 0.01))
     cap = pose.draw(rectangle(1.0, 2.2 * half, (0.5, 0))) * coverage

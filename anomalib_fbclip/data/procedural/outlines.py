@@ -111,7 +111,7 @@ class Pose:
 
 
 class Layer(NamedTuple):
-    """Something of another colour on an object.
+    """Something of another color on an object.
 
     Attributes:
         coverage (Field): Where it is ``[size, size]``, from 0 to 1.

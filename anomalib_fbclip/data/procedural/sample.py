@@ -43,7 +43,7 @@ SMALLEST_IMAGE = 32
 
 
 class InvisibleDefectError(RuntimeError):
-    """A defect cannot be seen on a piece, such as a chip of an object that has the background's colour."""
+    """A defect cannot be seen on a piece, such as a chip of an object that has the background's color."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Product:
         material (str): Material, a key of ``MATERIALS``.
         object (str | None): Object, a key of ``OBJECTS``; ``None`` for a surface that fills the image.
         background (str | None): Material of the background; ``None`` for an even one.
-        design (int): Seed of what all pieces of the product have in common, such as colours and proportions.
+        design (int): Seed of what all pieces of the product have in common, such as colors and proportions.
     """
 
     material: str
@@ -196,7 +196,7 @@ def _compare(image: NDArray[np.uint8], changed: NDArray[np.uint8]) -> tuple[NDAr
 
 
 def _fill_gaps(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Fill small gaps, where a defect happens to have the surface's colour; thin lines do not grow."""
+    """Fill small gaps, where a defect happens to have the surface's color; thin lines do not grow."""
     return mask | (soften(mask.astype(np.float32), 0.016) > FILLED)
 
 
