@@ -3,9 +3,9 @@
 
 """Pre-processing that is the same in an exported graph as in the tested model, antialiasing included.
 
-Neither ONNX Runtime nor OpenVINO has torch's antialiased resize with dynamic sizes. anomalib therefore turns antialiasing
-off on export, so that the exported model sees different pixels. Resizing one side is linear, so here it is a product with
-a matrix that depends only on the image's size. Any runtime can compute that.
+Neither ONNX Runtime nor OpenVINO has torch's antialiased resize with dynamic sizes. anomalib therefore turns
+antialiasing off on export, so that the exported model sees different pixels. Resizing one side is linear, so here it is
+a product with a matrix that depends only on the image's size. Any runtime can compute that.
 """
 
 from collections.abc import Callable

@@ -68,7 +68,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def model() -> FBClip:
-    """The model as after a test: with thresholds and limits of its normalisation."""
+    """The model as after a test: with thresholds and limits of its normalization."""
     model = FBClip("fbclip-nano").eval()
     fitted = {"_image_threshold": 0.4, "_pixel_threshold": 0.3, "image_min": 0.1, "image_max": 0.9}
     for name, value in (fitted | {"pixel_min": 0.05, "pixel_max": 0.95}).items():
