@@ -17,6 +17,8 @@ from anomalib_fbclip.data import SyntheticParts
 from anomalib_fbclip.data.procedural import HELD_OUT_CATEGORIES
 from anomalib_fbclip.training.evaluate import evaluate, list_images
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model() -> FBClip:
