@@ -82,8 +82,9 @@ class NameRegistration:
             del loader.exec_module
             execute(module)
             if fullname == self.source:
-                self.register()
-            elif self.source not in sys.modules:  # otherwise it is what imports anomalib's, and registers at its end
+                if self.target in sys.modules:  # otherwise its own import registers
+                    self.register()
+            elif not _is_executing(self.source):  # otherwise it is what imports anomalib's, and registers at its end
                 self.register_or_warn()
 
         loader.exec_module = execute_and_register  # type: ignore[method-assign]
@@ -112,6 +113,11 @@ class NameRegistration:
             if name.startswith("anomalib_fbclip."):
                 del sys.modules[name]
         gc.collect()
+
+
+def _is_executing(name: str) -> bool:
+    """Tell whether a module is being imported, as Python itself does."""
+    return getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False)
 
 
 REGISTRATIONS = (
