@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from anomalib_fbclip.edge import Prediction, draw_overlay
-from anomalib_fbclip.edge.overlay import color
+from anomalib_fbclip.report.heatmap import to_colors
 
 
 def prediction(anomaly_map: np.ndarray, mask: np.ndarray) -> Prediction:
@@ -56,5 +56,5 @@ def test_values_out_of_range_are_drawn_as_the_nearest_in_range() -> None:
 
 
 def test_lightness_rises_with_the_value() -> None:
-    lightness = color(np.linspace(0, 1, 256, dtype=np.float32)[None])[0] @ (0.2126, 0.7152, 0.0722)
+    lightness = to_colors(np.linspace(0, 1, 256, dtype=np.float32)[None])[0] @ (0.2126, 0.7152, 0.0722)
     assert (np.diff(lightness) > 0).all()

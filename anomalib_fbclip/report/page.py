@@ -1,0 +1,227 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The report: a page that shows all photographs of a prediction, and on which other thresholds are tried out.
+
+It is one file that needs no network. What decides on the page is ``report.js``, and it decides as
+:func:`~anomalib_fbclip.contract.regions.match_verdict` does.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
+
+from anomalib_fbclip.contract.errors import ImageError
+from anomalib_fbclip.contract.files import replacing
+from anomalib_fbclip.contract.records import Record, printable
+from anomalib_fbclip.contract.regions import STRONGEST_PLACE
+
+from .heatmap import LINES_PER_SIDE, OPACITY, PALETTE
+from .histogram import bar_heights
+from .thumbnails import PhotographSource, shrink_map, shrink_photograph, to_data_uri
+
+REPORT_NAME = "report.html"
+"""The report's usual name."""
+
+MAX_PHOTOGRAPH_SIDE = 480
+MAX_PATCH_SIDE = 160
+MAX_MAP_SIDE = 128
+"""Pixels of what the page holds of a photograph, of a reference patch and of an anomaly map."""
+
+
+class Thresholds(NamedTuple):
+    """Thresholds with which a page begins.
+
+    Attributes:
+        image (float): A photograph with a higher score is anomalous.
+        pixel (float): A place where the anomaly map is higher belongs to a region.
+        image_source (str): Where the first comes from, in the words of the table.
+        pixel_source (str): Where the second comes from.
+    """
+
+    image: float
+    pixel: float
+    image_source: str
+    pixel_source: str
+
+
+class ReferencePatch(NamedTuple):
+    """The place of a good photograph that comes nearest to the most anomalous place of another one.
+
+    Attributes:
+        path (str): The good photograph's file.
+        image (Image.Image): The place, cut out.
+    """
+
+    path: str
+    image: Image.Image
+
+
+class Entry(NamedTuple):
+    """What the page shows of a photograph.
+
+    Attributes:
+        record (Record): What was predicted, or why nothing was.
+        photograph (PhotographSource | None): The photograph; ``None`` where the record is an error.
+        anomaly_map (NDArray[np.floating] | None): Its anomaly map, 0..1, shape ``[h, w]``, if there is one.
+        reference (ReferencePatch | None): What its most anomalous place was compared with, if there are references.
+    """
+
+    record: Record
+    photograph: PhotographSource | None = None
+    anomaly_map: NDArray[np.floating] | None = None
+    reference: ReferencePatch | None = None
+
+
+class Card(NamedTuple):
+    """An entry as it is written into the page, with images as ``data:`` URIs.
+
+    Attributes:
+        name (str): The file's name.
+        folder (str): The folder it lies in.
+        state (str): ``normal``, ``anomalous`` or ``error``.
+        error (str | None): Why there is no prediction.
+        score (float): The score; below all others for an error, so that those come last.
+        size (tuple[int, int]): Width and height of the photograph on the page.
+        photograph (str): The photograph.
+        anomaly_map (str | None): The anomaly map.
+        patch_name (str): File name of the reference, if there is one.
+        patch (str | None): The reference patch.
+    """
+
+    name: str
+    folder: str
+    state: str
+    error: str | None = None
+    score: float = -1
+    size: tuple[int, int] = (0, 0)
+    photograph: str = ""
+    anomaly_map: str | None = None
+    patch_name: str = ""
+    patch: str | None = None
+
+
+def write_report(
+    path: Path,
+    entries: Iterable[Entry],
+    thresholds: Thresholds,
+    command: str,
+    good_scores: Sequence[float] = (),
+) -> None:
+    """Write the report.
+
+    Entries are taken one at a time, and about 50 KB are kept of each.
+
+    Args:
+        path (Path): The file, which is replaced when the page is complete. Its folder is made if it does not exist.
+        entries (Iterable[Entry]): What was predicted. A photograph that can't be read again is shown as an error.
+        thresholds (Thresholds): The thresholds with which the page begins.
+        command (str): Command that predicts once more, with ``{threshold}`` and ``{pixel_threshold}`` in it. The page
+            puts the chosen ones there.
+        good_scores (Sequence[float], optional): Scores of the good photographs that the others were compared with, each
+            compared with the rest. Defaults to ``()``.
+
+    Raises:
+        ValueError: If an entry has neither an error nor both a score and a photograph.
+        OSError: If the report can't be written.
+
+    Example:
+        >>> write_report(  # doctest: +SKIP
+        ...     Path("results/report.html"),
+        ...     [Entry(record, record.path, anomaly_map)],
+        ...     Thresholds(0.5, 0.5, "default", "default"),
+        ...     "fbclip photographs --threshold {threshold} --pixel-threshold {pixel_threshold}",
+        ... )
+    """
+    cards = [_to_card(entry, thresholds.image) for entry in entries]
+    cards.sort(key=lambda card: (-card.score, card.folder, card.name))
+    style, script = (_read(name) for name in ("report.css", "report.js"))
+    states = [card.state for card in cards]
+    environment = Environment(
+        loader=PackageLoader("anomalib_fbclip", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").stream(
+        cards=cards,
+        counts={state: states.count(state) for state in ("anomalous", "normal", "error")},
+        thresholds=thresholds,
+        bars=bar_heights([card.score for card in cards if card.error is None]),
+        good_bars=bar_heights(good_scores) if good_scores else None,
+        good_count=len(good_scores),
+        settings={
+            "thresholds": {"image": thresholds.image, "pixel": thresholds.pixel},
+            "command": command,
+            "palette": PALETTE.round().astype(int).tolist(),
+            "opacity": OPACITY,
+            "linesPerSide": LINES_PER_SIDE,
+            "strongestPlace": STRONGEST_PLACE,
+        },
+        style=style,
+        script=script,
+        policy=_policy(style, script),
+    )
+    page.enable_buffering()
+    with replacing(path) as temporary:
+        page.dump(str(temporary), encoding="utf-8")
+
+
+def _to_card(entry: Entry, threshold: float) -> Card:
+    """Shrink an entry to what the page holds of it."""
+    record, photograph, anomaly_map, reference = entry
+    if record.error is not None:
+        return _to_error_card(record, record.error)
+    if record.score is None or photograph is None:
+        msg = f"{printable(record.path or 'An image')} has neither an error nor both a score and a photograph."
+        raise ValueError(msg)
+    try:
+        image = shrink_photograph(photograph, MAX_PHOTOGRAPH_SIDE)
+    except ImageError as error:
+        return _to_error_card(record, str(error))
+    return Card(
+        *_name_and_folder(record),
+        state=record.verdict or ("anomalous" if record.score > threshold else "normal"),
+        score=record.score,
+        size=image.size,
+        photograph=to_data_uri(image),
+        anomaly_map=None if anomaly_map is None else to_data_uri(shrink_map(anomaly_map, MAX_MAP_SIDE)),
+        patch_name="" if reference is None else printable(Path(reference.path).name),
+        patch=None if reference is None else to_data_uri(shrink_photograph(reference.image, MAX_PATCH_SIDE)),
+    )
+
+
+def _to_error_card(record: Record, error: str) -> Card:
+    return Card(*_name_and_folder(record), state="error", error=printable(error))
+
+
+def _name_and_folder(record: Record) -> tuple[str, str]:
+    if record.path is None:
+        return "image without a file", ""
+    path = Path(record.path)
+    return printable(path.name), printable(path.parent)
+
+
+def _read(name: str) -> str:
+    return (files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Forbid the page everything but its own style, its own script, and the images it holds."""
+    return (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

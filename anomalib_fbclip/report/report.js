@@ -1,0 +1,210 @@
+// Copyright (C) 2026 anomalib-fbclip contributors
+// SPDX-License-Identifier: Apache-2.0
+
+// Decides on the photographs of a report once more, at the thresholds of its sliders, and draws their heatmaps.
+
+"use strict";
+
+const settings = JSON.parse(document.getElementById("settings").textContent);
+const controls = document.getElementById("controls");
+const sliders = {
+  image: document.getElementById("image-threshold"),
+  pixel: document.getElementById("pixel-threshold"),
+  heat: document.getElementById("heat"),
+};
+
+// The sliders' steps are coarser than the first thresholds, so these are kept here.
+const thresholds = { ...settings.thresholds };
+
+/** A photograph of the page. Its canvas has pixels only while it is in sight. */
+class Photograph {
+  constructor(card) {
+    this.card = card;
+    this.score = Number(card.dataset.score);
+    this.firstState = card.dataset.state;
+    this.canvas = card.querySelector("canvas");
+    this.values = null;
+  }
+
+  get state() {
+    return this.card.dataset.state;
+  }
+
+  /** Decide at the image threshold. At the first one the table has the word: its numbers have more digits. */
+  decide() {
+    if (this.firstState === "error") return;
+    const isFirst = thresholds.image === settings.thresholds.image;
+    const state = isFirst ? this.firstState : this.score > thresholds.image ? "anomalous" : "normal";
+    this.card.dataset.state = state;
+    this.card.querySelector(".state").textContent = state;
+  }
+
+  /** Load the anomaly map, at the size of the photograph. */
+  async load() {
+    this.isInSight = true;
+    const map = new Image();
+    map.src = this.canvas.dataset.map;
+    await map.decode();
+    if (!this.isInSight) return;
+    const photograph = this.card.querySelector("img");
+    const [width, height] = [photograph.getAttribute("width"), photograph.getAttribute("height")];
+    this.values = readValues(map, Number(width), Number(height));
+    this.draw();
+  }
+
+  /** Free the canvas. */
+  unload() {
+    this.isInSight = false;
+    this.values = null;
+    this.canvas.width = this.canvas.height = 0;
+  }
+
+  /** Draw the heatmap and the regions, if the map is loaded. */
+  draw() {
+    if (!this.values) return;
+    const { data, width, height } = this.values;
+    const image = new ImageData(width, height);
+    const mask = matchVerdict(data, width, height, thresholds.pixel, this.state === "anomalous");
+    paintHeat(image.data, data, sliders.heat.valueAsNumber);
+    paintOutline(image.data, mask, width, height);
+    this.canvas.width = width;
+    this.canvas.height = height;
+    this.canvas.getContext("2d").putImageData(image, 0, 0);
+  }
+}
+
+/** Read the values 0..255 of a gray image, resized. */
+function readValues(image, width, height) {
+  const canvas = new OffscreenCanvas(width, height);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  context.drawImage(image, 0, 0, width, height);
+  const { data } = context.getImageData(0, 0, width, height);
+  return { data: data.filter((_, index) => index % 4 === 0), width, height };
+}
+
+/** Find the regions of a map, as match_verdict of the package: 1 where there is one. */
+function matchVerdict(values, width, height, threshold, isAnomalous) {
+  const mask = new Uint8Array(values.length);
+  if (!isAnomalous) return mask;
+  let strongest = 0;
+  for (let index = 0; index < values.length; index++) {
+    mask[index] = values[index] > 255 * threshold;
+    if (values[index] > values[strongest]) strongest = index;
+  }
+  if (mask[strongest]) return mask;
+  const radius = Math.floor(Math.floor(Math.min(height, width) / settings.strongestPlace) / 2);
+  const [row, column] = [Math.floor(strongest / width), strongest % width];
+  for (let y = Math.max(row - radius, 0); y <= Math.min(row + radius, height - 1); y++) {
+    for (let x = Math.max(column - radius, 0); x <= Math.min(column + radius, width - 1); x++) {
+      mask[y * width + x] = 1;
+    }
+  }
+  return mask;
+}
+
+/** Paint the colors of a map: the higher a value, the more of its color. */
+function paintHeat(pixels, values, strength) {
+  const { palette, opacity } = settings;
+  for (let index = 0; index < values.length; index++) {
+    const [value, place] = [values[index], 4 * index];
+    const color = palette[value];
+    pixels[place] = color[0];
+    pixels[place + 1] = color[1];
+    pixels[place + 2] = color[2];
+    pixels[place + 3] = 255 * strength * opacity * Math.sqrt(value / 255);
+  }
+}
+
+/** Paint lines around the regions: white at their edge and black around it are seen on any ground. */
+function paintOutline(pixels, mask, width, height) {
+  if (!mask.includes(1)) return;
+  const line = Math.max(1, Math.round(Math.min(width, height) / settings.linesPerSide));
+  for (let y = 0; y < height; y++) {
+    const [up, down] = [Math.max(y - line, 0), Math.min(y + line, height - 1)];
+    for (let x = 0; x < width; x++) {
+      const [left, right] = [Math.max(x - line, 0), Math.min(x + line, width - 1)];
+      const count = (row) => mask[row * width + left] + mask[row * width + x] + mask[row * width + right];
+      const covered = count(up) + count(y) + count(down);
+      if (covered === 0 || covered === 9) continue;
+      const shade = mask[y * width + x] ? 255 : 0;
+      pixels.set([shade, shade, shade, 255], 4 * (y * width + x));
+    }
+  }
+}
+
+/** Write out a command with the thresholds in it. */
+function fillCommand() {
+  return settings.command
+    .replaceAll("{threshold}", thresholds.image)
+    .replaceAll("{pixel_threshold}", thresholds.pixel);
+}
+
+/** Decide on all photographs, and bring everything on the page in line with that. */
+function update() {
+  for (const photograph of photographs) photograph.decide();
+  const filter = controls.elements.filter.value;
+  const counts = { all: photographs.length, anomalous: 0, normal: 0, error: 0 };
+  for (const { card, state } of photographs) {
+    counts[state]++;
+    card.hidden = filter !== "all" && filter !== state;
+  }
+  for (const place of controls.querySelectorAll("[data-count]")) place.textContent = counts[place.dataset.count];
+  document.getElementById("none").hidden = counts[filter] > 0;
+  document.getElementById("summary").textContent =
+    `${counts.anomalous} anomalous, ${counts.normal} normal, ${counts.error} not read; ${counts[filter]} shown`;
+  document.getElementById("image-value").textContent = thresholds.image.toFixed(3);
+  document.getElementById("pixel-value").textContent = thresholds.pixel.toFixed(3);
+  const line = document.getElementById("threshold-line");
+  line.setAttribute("x1", 100 * thresholds.image);
+  line.setAttribute("x2", 100 * thresholds.image);
+  document.getElementById("command").textContent = fillCommand();
+  document.getElementById("copied").textContent = "";
+  document.getElementById("photographs").style.setProperty("--heat", sliders.heat.value);
+  for (const photograph of photographs) photograph.draw();
+}
+
+/** Copy the command or, where a page may not, select it. */
+async function copyCommand() {
+  const told = document.getElementById("copied");
+  try {
+    await navigator.clipboard.writeText(fillCommand());
+    told.textContent = "Copied.";
+  } catch {
+    getSelection().selectAllChildren(document.getElementById("command"));
+    told.textContent = "Selected: copy it with Ctrl+C.";
+  }
+}
+
+const photographs = [...document.querySelectorAll(".card")].map((card) => new Photograph(card));
+
+const photographOf = new Map(photographs.map((photograph) => [photograph.card, photograph]));
+const observer = new IntersectionObserver(
+  (changes) => {
+    for (const { target, isIntersecting } of changes) {
+      if (isIntersecting) photographOf.get(target).load();
+      else photographOf.get(target).unload();
+    }
+  },
+  { rootMargin: "50%" },
+);
+for (const { card, canvas } of photographs) if (canvas) observer.observe(card);
+
+let frame = 0;
+function updateSoon() {
+  cancelAnimationFrame(frame);
+  frame = requestAnimationFrame(update);
+}
+
+for (const name of ["image", "pixel"]) {
+  sliders[name].addEventListener("input", () => (thresholds[name] = sliders[name].valueAsNumber));
+}
+controls.addEventListener("input", updateSoon);
+document.getElementById("reset").addEventListener("click", () => {
+  Object.assign(thresholds, settings.thresholds);
+  sliders.image.value = thresholds.image;
+  sliders.pixel.value = thresholds.pixel;
+  updateSoon();
+});
+controls.addEventListener("submit", (event) => event.preventDefault());
+document.getElementById("copy").addEventListener("click", copyCommand);
+update();
