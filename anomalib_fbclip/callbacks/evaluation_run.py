@@ -104,7 +104,7 @@ class EvaluationRunMixin(AnomalibModule):
         super().on_predict_model_eval()
 
     def fit_thresholds(self, datamodule: AnomalibDataModule | None) -> None:
-        """Fit thresholds to labelled images before an export, as before a test.
+        """Fit thresholds to labeled images before an export, as before a test.
 
         Args:
             datamodule (AnomalibDataModule | None): The images. Without validation images nothing changes, nor does it

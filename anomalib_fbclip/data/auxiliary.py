@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Auxiliary datamodule: the labelled test split of other datamodules as training data.
+"""Auxiliary datamodule: the labeled test split of other datamodules as training data.
 
 A zero-shot model sees nothing of the dataset that it is tested on. Its adapters are trained once on an auxiliary
 dataset, on normal and anomalous images with their masks. Anomalib's datamodules keep these in their test split and put
@@ -11,7 +11,6 @@ only normal images into the train split; :class:`AuxiliaryDataModule` turns the 
 import copy
 import inspect
 import logging
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,19 +19,19 @@ import pandas as pd
 import torch
 from anomalib import TaskType
 from anomalib.data import AnomalibDataModule, AnomalibDataset, DatasetItem
-from anomalib.data.errors import MisMatchError
-from anomalib.data.utils import LabelName, TestSplitMode, ValSplitMode, random_split
+from anomalib.data.utils import LabelName, random_split
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADERS
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import Transform
 
+from .labeled_samples import check_category, check_masks, describe, read_labeled_samples
 from .masks import check_mask
 
 logger = logging.getLogger(__name__)
 
 
 class AuxiliaryDataset(AnomalibDataset):
-    """Labelled images of several datasets as one dataset.
+    """Labeled images of several datasets as one dataset.
 
     The task is segmentation when there are masks and classification when there are none.
 
@@ -51,7 +50,7 @@ class AuxiliaryDataset(AnomalibDataset):
 
 
 class TrainingImages(Dataset[DatasetItem]):
-    """The labelled images of a dataset, whose masks are checked as they are read.
+    """The labeled images of a dataset, whose masks are checked as they are read.
 
     Args:
         dataset (AnomalibDataset): The dataset. Every anomalous image has a mask.
@@ -83,12 +82,12 @@ class TrainingImages(Dataset[DatasetItem]):
 
 
 class AuxiliaryDataModule(AnomalibDataModule):
-    r"""Serve the labelled test split of one or several datamodules as training data.
+    r"""Serve the labeled test split of one or several datamodules as training data.
 
     What is trained on is exactly what the sources test on, taken together; images of their train splits and synthetic
     anomalies are never used. Every anomalous image needs a mask.
 
-    Validation and test data are the labelled test split of ``targets``, or a part of the training data that
+    Validation and test data are the labeled test split of ``targets``, or a part of the training data that
     ``val_split_ratio`` holds out. With neither there is no validation, and the test data is the training data itself.
 
     Args:
@@ -203,7 +202,7 @@ class AuxiliaryDataModule(AnomalibDataModule):
         """Let the sources and the targets download what they need."""
         datamodules = [*self.sources, *self.targets]
         for datamodule in datamodules:
-            _check_category(datamodule)
+            check_category(datamodule)
         for datamodule in datamodules:
             datamodule.prepare_data()
 
@@ -218,25 +217,25 @@ class AuxiliaryDataModule(AnomalibDataModule):
     def _read_sources(self) -> AuxiliaryDataset:
         tables = []
         for source in self.sources:
-            table = _read_labelled_samples(source, self.seed)
-            _check_masks(table, _describe(source))
+            table = read_labeled_samples(source, self.seed)
+            check_masks(table, describe(source))
             if table["label_index"].ne(LabelName.NORMAL).all():
-                logger.warning("There is no normal image to train on in the test split of %s.", _describe(source))
+                logger.warning("There is no normal image to train on in the test split of %s.", describe(source))
             tables.append(table)
 
         dataset = AuxiliaryDataset(tables)
         if not dataset.has_anomalous:
-            sources = ", ".join(_describe(source) for source in self.sources)
+            sources = ", ".join(describe(source) for source in self.sources)
             msg = f"There is no anomalous image to train on in the test split of {sources}."
             raise ValueError(msg)
         return dataset
 
     def _read_targets(self) -> AuxiliaryDataset:
-        tables = [_read_labelled_samples(target, self.seed) for target in self.targets]
+        tables = [read_labeled_samples(target, self.seed) for target in self.targets]
         dataset = AuxiliaryDataset(tables)
         if dataset.task == TaskType.SEGMENTATION:
             for target, table in zip(self.targets, tables, strict=True):
-                _check_masks(table, _describe(target))
+                check_masks(table, describe(target))
         return dataset
 
     def _hold_out(self) -> None:
@@ -309,89 +308,3 @@ def _select_categories(sources: list[AnomalibDataModule], categories: list[str] 
     for datamodule, name in zip(copies, names, strict=True):
         datamodule.category = name
     return copies
-
-
-def _describe(datamodule: AnomalibDataModule) -> str:
-    return f"{datamodule.name} '{datamodule.category}'" if datamodule.category else datamodule.name
-
-
-def _check_category(datamodule: AnomalibDataModule) -> None:
-    """Refuse a category that is neither published nor on the disk, rather than download the dataset in vain."""
-    # Anomalib lists the published categories beside the dataset class.
-    dataset_module = sys.modules.get(type(datamodule).__module__.replace("datamodules", "datasets"))
-    published = getattr(dataset_module, "CATEGORIES", ())
-    if not published or not datamodule.category or datamodule.category in published:
-        return
-
-    folder = Path(getattr(datamodule, "split_root", getattr(datamodule, "root", ".")))
-    found = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    if datamodule.category not in found:
-        msg = (
-            f"{datamodule.name} has no category '{datamodule.category}' and there is none in {folder}. "
-            f"Available: {', '.join(sorted({*published, *found}))}."
-        )
-        raise ValueError(msg)
-
-
-def _read_labelled_samples(datamodule: AnomalibDataModule, seed: int | None) -> pd.DataFrame:
-    """Read the labelled test split of a datamodule, and leave the datamodule as it is.
-
-    Returns:
-        pandas.DataFrame: One row for each image, with the columns that :class:`AuxiliaryDataset` needs.
-    """
-    description = _describe(datamodule)
-    if datamodule.test_split_mode == TestSplitMode.SYNTHETIC:
-        msg = f"The test split of {description} is synthetic: choose a test_split_mode with real anomalies."
-        raise ValueError(msg)
-    _check_category(datamodule)
-
-    datamodule = copy.copy(datamodule)
-    datamodule._is_setup = False  # noqa: SLF001 - what was read for another category must not be kept
-    datamodule.num_workers = 0  # only its datasets are used
-    if datamodule.seed is None:
-        datamodule.seed = seed
-    try:
-        datamodule.setup()
-    except (OSError, RuntimeError, ValueError, MisMatchError) as error:
-        msg = f"The test split of {description} cannot be read: {' '.join(str(error).split())}"
-        raise ValueError(msg) from error
-
-    # The dataloader's dataset and not `test_data`, which lacks the normal images where a datamodule, such as MVTecAD2,
-    # serves another dataset.
-    datasets = [datamodule.test_dataloader().dataset]
-    if datamodule.val_split_mode == ValSplitMode.FROM_TEST:
-        datasets.append(datamodule.val_data)
-    for dataset in datasets:
-        if type(dataset).__getitem__ is not AnomalibDataset.__getitem__:
-            msg = f"{description} cannot be combined: {type(dataset).__name__} reads its items in a way of its own."
-            raise TypeError(msg)
-
-    samples = pd.concat([dataset.samples for dataset in datasets], ignore_index=True)
-    unlabelled = ~samples["label_index"].isin([LabelName.NORMAL, LabelName.ABNORMAL])
-    if unlabelled.any():
-        msg = (
-            f"{unlabelled.sum()} of {len(samples)} images in the test split of {description} have no label; "
-            f"the first is {samples.loc[unlabelled, 'image_path'].iloc[0]}."
-        )
-        raise ValueError(msg)
-    return pd.DataFrame({
-        "image_path": samples["image_path"].astype(str),
-        "mask_path": samples["mask_path"].fillna("").astype(str),
-        "label_index": samples["label_index"].astype(int),
-        "split": samples["split"],
-    })
-
-
-def _check_masks(samples: pd.DataFrame, description: str) -> None:
-    anomalous = samples[samples["label_index"] == LabelName.ABNORMAL]
-    without_mask = anomalous[anomalous["mask_path"].eq("")]
-    if not without_mask.empty:
-        msg = (
-            f"{len(without_mask)} of {len(anomalous)} anomalous images in the test split of {description} have no "
-            f"mask; the first is {without_mask['image_path'].iloc[0]}."
-        )
-        raise ValueError(msg)
-    missing = [path for path in anomalous["mask_path"] if not Path(path).is_file()]
-    if missing:
-        msg = f"{len(missing)} of {len(anomalous)} mask files of {description} do not exist; the first is {missing[0]}."
-        raise ValueError(msg)

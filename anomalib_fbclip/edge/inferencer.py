@@ -21,7 +21,7 @@ from anomalib_fbclip.contract.thresholds import check_threshold
 
 from .errors import EdgeError, ImageError
 from .images import to_batch, to_rgb
-from .runtimes import Answer, PerformanceHint, Precision, Request, load
+from .runtimes import GraphOutputs, PerformanceHint, Precision, Request, load
 
 THRESHOLD_KEYS = ("score_threshold", "map_threshold")
 """Names, in what a file says of itself, of the thresholds at which its graph decides."""
@@ -261,20 +261,20 @@ class EdgeInferencer:
         else:
             yield prediction
 
-    def _decide(self, item: _Started, answer: Answer) -> Prediction:
+    def _decide(self, item: _Started, computed: GraphOutputs) -> Prediction:
         path = Path(item.source) if isinstance(item.source, str | Path) else None
-        score = single_value(answer.outputs, "pred_score")
-        anomaly_map = single_map(answer.outputs, "anomaly_map")
+        score = single_value(computed.outputs, "pred_score")
+        anomaly_map = single_map(computed.outputs, "anomaly_map")
         if not (math.isfinite(score) and np.isfinite(anomaly_map).all()):
             name = printable(path) if path else "An image"
             msg = f"{name} can't be judged: the answer is not a number. Export in a higher precision."
             raise ImageError(msg)
         is_anomalous = (
-            bool(single_value(answer.outputs, "pred_label")) if self.threshold is None else score > self.threshold
+            bool(single_value(computed.outputs, "pred_label")) if self.threshold is None else score > self.threshold
         )
         _, pixel_threshold = self.decision_thresholds()
         mask = (
-            single_map(answer.outputs, "pred_mask").astype(bool)
+            single_map(computed.outputs, "pred_mask").astype(bool)
             if pixel_threshold is None
             else anomaly_map > pixel_threshold
         )
@@ -285,7 +285,7 @@ class EdgeInferencer:
             is_anomalous=is_anomalous,
             anomaly_map=anomaly_map.astype(np.float32),
             mask=match_verdict(mask, anomaly_map, is_anomalous),
-            seconds=answer.seconds,
+            seconds=computed.seconds,
         )
 
 

@@ -37,8 +37,8 @@ MINIMUM_OPENVINO = (2024, 3)
 """Earlier ones compute other scores, or can't read an ``.onnx``, and say nothing of it."""
 
 
-class Answer(NamedTuple):
-    """What a graph computed.
+class GraphOutputs(NamedTuple):
+    """What a graph computed for one image.
 
     Attributes:
         outputs (dict[str, NDArray]): Output by name.
@@ -53,10 +53,10 @@ class Request(Protocol):
     """A computation that was started."""
 
     def done(self) -> bool:
-        """Tell whether the answer is there, or the computation has failed."""
+        """Tell whether the outputs are there, or the computation has failed."""
 
-    def result(self) -> Answer:
-        """Wait for the answer; to be called once.
+    def result(self) -> GraphOutputs:
+        """Wait for the outputs; to be called once.
 
         Raises:
             EdgeError: If the computation failed.
@@ -147,7 +147,7 @@ class OpenVinoRuntime:
         self.metadata = read_openvino_metadata(model)
         self.parallel_requests: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._compiled = compiled
-        # Not an AsyncInferQueue: it gives a request away before its answer was fetched, and after a computation that
+        # Not an AsyncInferQueue: it gives a request away before its outputs were fetched, and after a computation that
         # failed it neither tells which one that was, nor takes another.
         self._idle: list[openvino.InferRequest] = []
 
@@ -178,20 +178,20 @@ class OpenVinoRequest:
         self._idle = idle
 
     def done(self) -> bool:
-        """Tell whether the answer is there, or the computation has failed."""
+        """Tell whether the outputs are there, or the computation has failed."""
         try:
             return bool(self._request.wait_for(0))
         except RuntimeError:
             return True
 
-    def result(self) -> Answer:
-        """Wait for the answer. See :meth:`Request.result`."""
+    def result(self) -> GraphOutputs:
+        """Wait for the outputs. See :meth:`Request.result`."""
         try:
             self._request.wait()
             outputs = {
                 name: self._request.get_output_tensor(index).data.copy() for name, index in self._indices.items()
             }
-            return Answer(outputs, self._request.latency / 1000)
+            return GraphOutputs(outputs, self._request.latency / 1000)
         except RuntimeError as error:
             raise rejected(self._batch, error) from error
         finally:
@@ -219,17 +219,17 @@ class OnnxRuntime:
         self._input_name = graph_input.name
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onnxruntime")
 
-    def start(self, batch: NDArray[np.float32]) -> "Future[Answer]":
+    def start(self, batch: NDArray[np.float32]) -> "Future[GraphOutputs]":
         """Start a computation. See :meth:`Runtime.start`."""
         return self._executor.submit(self._run, batch)
 
-    def _run(self, batch: NDArray[np.float32]) -> Answer:
+    def _run(self, batch: NDArray[np.float32]) -> GraphOutputs:
         start = time.perf_counter()
         try:
             outputs = self._session.run(self._output_names, {self._input_name: batch})
         except Exception as error:  # its errors have nothing else in common
             raise rejected(batch, error) from error
-        return Answer(dict(zip(self._output_names, outputs, strict=True)), time.perf_counter() - start)
+        return GraphOutputs(dict(zip(self._output_names, outputs, strict=True)), time.perf_counter() - start)
 
 
 @cache

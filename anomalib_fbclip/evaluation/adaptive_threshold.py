@@ -129,11 +129,8 @@ def _group(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ..
 class PixelThreshold(Metric):
     """Threshold of anomaly maps, from masks or, where there are none, from the maps of normal images.
 
-    With masks it is the threshold that gives the best F1 score of the pixels. Without, the given share of the pixels of
-    normal images lies below it. Values are counted in fine bins, so memory does not grow.
-
-    Args:
-        normal_quantile (float): Share of the pixels of normal images below the threshold where there are no masks.
+    With masks it is the threshold that gives the best F1 score of the pixels. Without, ``NORMAL_QUANTILE`` of the
+    pixels of normal images lie below it. Values are counted in fine bins, so memory does not grow.
 
     Example:
         >>> metric = PixelThreshold()
@@ -148,9 +145,8 @@ class PixelThreshold(Metric):
     lowest: torch.Tensor
     highest: torch.Tensor
 
-    def __init__(self, normal_quantile: float = NORMAL_QUANTILE) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.normal_quantile = normal_quantile
         for state in ("normal", "anomalous"):
             self.add_state(state, default=torch.zeros(BINS, dtype=torch.int64), dist_reduce_fx="sum")
         self.add_state("lowest", default=torch.full((BINS,), torch.inf), dist_reduce_fx="min")
@@ -190,7 +186,7 @@ class PixelThreshold(Metric):
         if anomalous.any():
             threshold = best_threshold(lowest, highest, normal, anomalous)
         elif normal.any():
-            place = torch.searchsorted(normal.cumsum(0), self.normal_quantile * normal.sum())
+            place = torch.searchsorted(normal.cumsum(0), NORMAL_QUANTILE * normal.sum())
             threshold = highest[place]
         else:
             threshold = torch.full_like(lowest[0], torch.nan)

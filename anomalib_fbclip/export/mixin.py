@@ -37,7 +37,7 @@ class ExactExportMixin(ExportMixin):
 
     @abstractmethod
     def fit_thresholds(self, datamodule: AnomalibDataModule | None) -> None:
-        """Fit thresholds to the labelled images of a datamodule, unless they were fitted to images before."""
+        """Fit thresholds to the labeled images of a datamodule, unless they were fitted to images before."""
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to PyTorch with trained adapters, for inference alone: without gradients, metrics and visualizer.
@@ -116,7 +116,7 @@ class ExactExportMixin(ExportMixin):
                 or ``INT8_ACQ`` for computing in 8 bits. Defaults to ``None``.
             datamodule (AnomalibDataModule | None, optional): Images for ``INT8_PTQ`` (its validation images) and
                 ``INT8_ACQ`` (its test images too), which may be of other objects. Otherwise thresholds are fitted to
-                its labelled validation images if they were not fitted to images before. Defaults to ``None``.
+                its labeled validation images if they were not fitted to images before. Defaults to ``None``.
             metric (Metric | None, optional): What may not drop with ``INT8_ACQ``. ``None``: the F1 score of the images.
                 Defaults to ``None``.
             task (TaskType | None, optional): Not used. Defaults to ``None``.

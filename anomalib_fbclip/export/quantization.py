@@ -107,7 +107,7 @@ def quantize_with_accuracy_control(
     Args:
         model (openvino.Model): The model.
         images (Sequence[ImageItem]): Images from which the ranges of values are taken; up to 300 are used.
-        test_images (Sequence[ImageItem]): Labelled images on which the metric is computed.
+        test_images (Sequence[ImageItem]): Labeled images on which the metric is computed.
         metric (Metric): A metric of anomalib; the higher, the better.
         max_drop (float): How far the metric may drop.
 

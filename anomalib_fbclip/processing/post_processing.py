@@ -102,7 +102,7 @@ class ThresholdPostProcessor(PostProcessor):
         return self._sources.get(level, "default") if is_fitted or is_moved else "default"
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to look at labelled images."""
+        """Begin to look at labeled images."""
         del trainer
         self._metrics = {"image": ImageThreshold(), "pixel": PixelThreshold()}
         for metric in self._metrics.values():
@@ -116,7 +116,7 @@ class ThresholdPostProcessor(PostProcessor):
         *args,
         **kwargs,
     ) -> None:
-        """Take the predictions of labelled images."""
+        """Take the predictions of labeled images."""
         del trainer, pl_module, args, kwargs
         if outputs.gt_label is None:
             return
@@ -124,7 +124,7 @@ class ThresholdPostProcessor(PostProcessor):
         self._metrics["pixel"].update(outputs.anomaly_map, outputs.gt_mask, outputs.gt_label)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fit thresholds and normalization; without labelled images they stay as they are."""
+        """Fit thresholds and normalization; without labeled images they stay as they are."""
         del pl_module
         for level, metric in self._metrics.items():
             # Of several processes, all take part: one of them may have no image.

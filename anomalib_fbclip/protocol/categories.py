@@ -4,7 +4,6 @@
 """The name and the categories of a dataset."""
 
 import inspect
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import Split
 
 from anomalib_fbclip.data import MetaJson
+from anomalib_fbclip.data.labeled_samples import published_categories
 from anomalib_fbclip.data.meta_json import make_meta_json_dataset
 
 from .errors import ProtocolError
@@ -85,9 +85,7 @@ def _listed_categories(datamodule: MetaJson) -> list[str]:
 
 
 def _folders_of_categories(datamodule: AnomalibDataModule, root: Path) -> list[str]:
-    # Anomalib lists the published categories beside the dataset class.
-    dataset_module = sys.modules.get(type(datamodule).__module__.replace("datamodules", "datasets"))
-    published = set(getattr(dataset_module, "CATEGORIES", ()))
+    published = published_categories(datamodule)
     # VisA's and Real-IAD's lie in a folder of their own below the root.
     folders = [path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.is_dir()]
     return sorted({path.name for path in folders if path.name in published or (path / "test").is_dir()})

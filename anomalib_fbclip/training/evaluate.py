@@ -46,7 +46,7 @@ VALIDATION_SIZE = 192
 """Side of the drawn images of photographed textures, in pixels."""
 
 
-class LabelledImage(NamedTuple):
+class LabeledImage(NamedTuple):
     """An image with its label.
 
     Attributes:
@@ -70,14 +70,14 @@ class Accuracy(NamedTuple):
     pixel_auroc: float
 
 
-def list_images(category: Path) -> list[LabelledImage]:
+def list_images(category: Path) -> list[LabeledImage]:
     """List the test images of a category in MVTec AD's layout.
 
     Args:
         category (Path): Folder of the category.
 
     Returns:
-        list[LabelledImage]: The images, by name.
+        list[LabeledImage]: The images, by name.
 
     Raises:
         FileNotFoundError: If the folder has no test images, or a mask is missing.
@@ -91,19 +91,19 @@ def list_images(category: Path) -> list[LabelledImage]:
         if mask_path and not mask_path.is_file():
             msg = f"{path} has no mask: {mask_path} does not exist."
             raise FileNotFoundError(msg)
-        images.append(LabelledImage(path, mask_path))
+        images.append(LabeledImage(path, mask_path))
     if not images:
         msg = f"{category} has no images in test/good and test/<defect>: give a folder in MVTec AD's layout."
         raise FileNotFoundError(msg)
     return images
 
 
-def evaluate(model: FBClip, images: Sequence[LabelledImage], batch_size: int = 16) -> Accuracy:
+def evaluate(model: FBClip, images: Sequence[LabeledImage], batch_size: int = 16) -> Accuracy:
     """Measure how well a model ranks images and pixels.
 
     Args:
         model (FBClip): The model.
-        images (Sequence[LabelledImage]): Normal and anomalous images of one category.
+        images (Sequence[LabeledImage]): Normal and anomalous images of one category.
         batch_size (int, optional): Images in a batch.
             Defaults to ``16``.
 
@@ -128,7 +128,7 @@ def evaluate(model: FBClip, images: Sequence[LabelledImage], batch_size: int = 1
     )
 
 
-def read_input(transform: Transform, image: LabelledImage) -> tuple[torch.Tensor, torch.Tensor]:
+def read_input(transform: Transform, image: LabeledImage) -> tuple[torch.Tensor, torch.Tensor]:
     """Read an image and its mask as anomalib hands them to a model: ``[3, H, W]``, normalized, and ``[H, W]``."""
     pixels = torch.from_numpy(read_photograph(image.path, upright=False)).permute(2, 0, 1) / 255
     mask = torch.zeros(pixels.shape[1:])
@@ -139,14 +139,14 @@ def read_input(transform: Transform, image: LabelledImage) -> tuple[torch.Tensor
     return resized.as_subclass(torch.Tensor), resized_mask.as_subclass(torch.Tensor) > 0.5  # noqa: PLR2004
 
 
-def batched(items: Iterable[LabelledImage], size: int) -> Iterator[list[LabelledImage]]:
+def batched(items: Iterable[LabeledImage], size: int) -> Iterator[list[LabeledImage]]:
     """Group items; the last group may be smaller."""
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
 
 
-def draw_unseen_categories(root: Path, images: int = 60) -> dict[str, list[LabelledImage]]:
+def draw_unseen_categories(root: Path, images: int = 60) -> dict[str, list[LabeledImage]]:
     """Draw the procedural categories that no training saw.
 
     Args:
@@ -155,14 +155,14 @@ def draw_unseen_categories(root: Path, images: int = 60) -> dict[str, list[Label
             Defaults to ``60``.
 
     Returns:
-        dict[str, list[LabelledImage]]: Test images by category.
+        dict[str, list[LabeledImage]]: Test images by category.
     """
     for category in HELD_OUT_CATEGORIES:
         SyntheticParts(root, category, train_images=1, test_images=images).prepare_data()
     return {category: list_images(root / category) for category in HELD_OUT_CATEGORIES}
 
 
-def draw_validation_sets(root: Path, images: int = 60) -> dict[str, list[LabelledImage]]:
+def draw_validation_sets(root: Path, images: int = 60) -> dict[str, list[LabeledImage]]:
     """Draw what training decisions are made by: kinds that are neither trained on nor held out.
 
     Args:
@@ -172,19 +172,19 @@ def draw_validation_sets(root: Path, images: int = 60) -> dict[str, list[Labelle
             Defaults to ``60``.
 
     Returns:
-        dict[str, list[LabelledImage]]: Test images by category and by photograph.
+        dict[str, list[LabeledImage]]: Test images by category and by photograph.
     """
     for category in VALIDATION_CATEGORIES:
         SyntheticParts(root, category, train_images=1, test_images=images).prepare_data()
     for photograph in VALIDATION_PHOTOGRAPHS:
         for seed in range(2 * images):
             sample = draw_training_image(seed, VALIDATION_SIZE, [photograph], VALIDATION_DEFECTS, photographed=1.0)
-            save_labelled(root / photograph.noun, seed, sample)
+            save_labeled(root / photograph.noun, seed, sample)
     names = [*VALIDATION_CATEGORIES, *(photograph.noun for photograph in VALIDATION_PHOTOGRAPHS)]
     return {name: list_images(root / name) for name in names}
 
 
-def save_labelled(category: Path, number: int, sample: TrainingImage) -> None:
+def save_labeled(category: Path, number: int, sample: TrainingImage) -> None:
     """Write an image and the mask of its defect, if it has one, to a category's folder in MVTec AD's layout."""
     mask = sample.regions == DEFECT
     image_path = category / "test" / ("defect" if mask.any() else "good") / f"{number:03}.png"
@@ -262,7 +262,7 @@ def main(
         print(f"\n{speed:.1f} images a second, batch {batch_size}, {torch.get_num_threads()} threads")
 
 
-def measure(model: FBClip, categories: Mapping[str, Sequence[LabelledImage]]) -> dict[str, Accuracy]:
+def measure(model: FBClip, categories: Mapping[str, Sequence[LabeledImage]]) -> dict[str, Accuracy]:
     """Measure a model on several categories."""
     return {name: evaluate(model, images) for name, images in categories.items()}
 

@@ -16,11 +16,11 @@ from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import SyntheticParts
-from anomalib_fbclip.training.evaluate import Accuracy, LabelledImage, draw_unseen_categories, list_images, read_input
+from anomalib_fbclip.training.evaluate import Accuracy, LabeledImage, draw_unseen_categories, list_images, read_input
 
 COMPRESSIONS = (None, CompressionType.INT8, CompressionType.INT8_PTQ)
 
-Evaluate = Callable[[openvino.CompiledModel, list[LabelledImage]], Accuracy]
+Evaluate = Callable[[openvino.CompiledModel, list[LabeledImage]], Accuracy]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def compiled(
 def evaluate(model: FBClip) -> Evaluate:
     transform = model.pre_processor.transform
 
-    def evaluate(compiled_model: openvino.CompiledModel, images: list[LabelledImage]) -> Accuracy:
+    def evaluate(compiled_model: openvino.CompiledModel, images: list[LabeledImage]) -> Accuracy:
         scores, maps, masks = [], [], []
         for image in images:
             with Image.open(image.path) as file:
@@ -98,7 +98,7 @@ def cases(*categories: str) -> list:
 
 
 @pytest.fixture(scope="module")
-def unseen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[LabelledImage]]:
+def unseen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[LabeledImage]]:
     return draw_unseen_categories(tmp_path_factory.mktemp("unseen"))
 
 

@@ -153,7 +153,7 @@ def misprint(scene: Scene, rng: Generator, extent: float) -> Scene:
     return scene._replace(surface=surface._replace(albedo=albedo))
 
 
-def colour_fault(scene: Scene, rng: Generator, extent: float) -> Scene:
+def color_fault(scene: Scene, rng: Generator, extent: float) -> Scene:
     """Region of a wrong color, whose texture is as it should be."""
     center = _place(scene, rng)
     outline = blob(rng, 0.8 * extent, 0.12, tuple(center))
@@ -217,7 +217,7 @@ def abrasion(scene: Scene, rng: Generator, extent: float) -> Scene:
 
 
 def corrosion(scene: Scene, rng: Generator, extent: float) -> Scene:
-    """Blooms of rust, verdigris or mould."""
+    """Blooms of rust, verdigris or mold."""
     region = irregular(scene, rng, 1.2 * extent)
     speckle = smoothstep(noise(rng, scene.size, 30, 3), -0.5, 0.3) * region
     hue = (0.02, 0.08) if rng.random() < 0.7 else (0.35, 0.5)
@@ -300,7 +300,7 @@ DEFECTS: dict[str, Defect] = {
     "fracture": fracture,
     "foreign object": foreign_object,
     "misprint": misprint,
-    "colour fault": colour_fault,
+    "colour fault": color_fault,
     "contamination": contamination,
     "deformation": deformation,
     "abrasion": abrasion,

@@ -47,7 +47,7 @@ def _jitter(variation: Generator, base: Field, amount: float = 0.03) -> Field:
 
 
 def plastic(design: Generator, variation: Generator, size: int) -> Surface:
-    """Smooth moulded plastic, slightly uneven."""
+    """Smooth molded plastic, slightly uneven."""
     base = _jitter(variation, color(design, saturation=(0.05, 0.85), value=(0.2, 0.9)))
     uneven = noise(variation, size, 3, 2)
     return _surface(shade(base, 0.03 * uneven), 0.002 * uneven, design.uniform(0.3, 0.8))

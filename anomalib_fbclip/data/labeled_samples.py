@@ -1,0 +1,131 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The labeled test split of a datamodule as a table, with what is checked before and after it is read."""
+
+import copy
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+import pandas as pd
+from anomalib.data import AnomalibDataModule, AnomalibDataset
+from anomalib.data.errors import MisMatchError
+from anomalib.data.utils import LabelName, TestSplitMode, ValSplitMode
+
+
+def describe(datamodule: AnomalibDataModule) -> str:
+    """Name a dataset and its category in a message."""
+    return f"{datamodule.name} '{datamodule.category}'" if datamodule.category else datamodule.name
+
+
+def published_categories(datamodule: AnomalibDataModule) -> Collection[str]:
+    """List the published categories of a dataset, which anomalib keeps beside its class; there may be none."""
+    dataset_module = sys.modules.get(type(datamodule).__module__.replace("datamodules", "datasets"))
+    categories: Collection[str] = getattr(dataset_module, "CATEGORIES", ())
+    return categories
+
+
+def check_category(datamodule: AnomalibDataModule) -> None:
+    """Refuse a category that is neither published nor on the disk, rather than download the dataset in vain.
+
+    Args:
+        datamodule (AnomalibDataModule): The datamodule.
+
+    Raises:
+        ValueError: If the dataset has no such category.
+    """
+    published = published_categories(datamodule)
+    if not published or not datamodule.category or datamodule.category in published:
+        return
+
+    folder = Path(getattr(datamodule, "split_root", getattr(datamodule, "root", ".")))
+    found = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    if datamodule.category not in found:
+        msg = (
+            f"{datamodule.name} has no category '{datamodule.category}' and there is none in {folder}. "
+            f"Available: {', '.join(sorted({*published, *found}))}."
+        )
+        raise ValueError(msg)
+
+
+def read_labeled_samples(datamodule: AnomalibDataModule, seed: int | None) -> pd.DataFrame:
+    """Read the labeled test split of a datamodule, and leave the datamodule as it is.
+
+    Args:
+        datamodule (AnomalibDataModule): The datamodule.
+        seed (int | None): Seed of its random splits, if it has none.
+
+    Returns:
+        pandas.DataFrame: One row for each image, with the columns ``image_path``, ``mask_path`` (empty for an image
+            without mask), ``label_index`` and ``split``.
+
+    Raises:
+        TypeError: If the datamodule reads its images in a way of its own.
+        ValueError: If the split is synthetic, can't be read, or has images without a label.
+    """
+    description = describe(datamodule)
+    if datamodule.test_split_mode == TestSplitMode.SYNTHETIC:
+        msg = f"The test split of {description} is synthetic: choose a test_split_mode with real anomalies."
+        raise ValueError(msg)
+    check_category(datamodule)
+
+    datamodule = copy.copy(datamodule)
+    datamodule._is_setup = False  # noqa: SLF001 - what was read for another category must not be kept
+    datamodule.num_workers = 0  # only its datasets are used
+    if datamodule.seed is None:
+        datamodule.seed = seed
+    try:
+        datamodule.setup()
+    except (OSError, RuntimeError, ValueError, MisMatchError) as error:
+        msg = f"The test split of {description} cannot be read: {' '.join(str(error).split())}"
+        raise ValueError(msg) from error
+
+    # The dataloader's dataset and not `test_data`, which lacks the normal images where a datamodule, such as MVTecAD2,
+    # serves another dataset.
+    datasets = [datamodule.test_dataloader().dataset]
+    if datamodule.val_split_mode == ValSplitMode.FROM_TEST:
+        datasets.append(datamodule.val_data)
+    for dataset in datasets:
+        if type(dataset).__getitem__ is not AnomalibDataset.__getitem__:
+            msg = f"{description} cannot be combined: {type(dataset).__name__} reads its items in a way of its own."
+            raise TypeError(msg)
+
+    samples = pd.concat([dataset.samples for dataset in datasets], ignore_index=True)
+    unlabeled = ~samples["label_index"].isin([LabelName.NORMAL, LabelName.ABNORMAL])
+    if unlabeled.any():
+        msg = (
+            f"{unlabeled.sum()} of {len(samples)} images in the test split of {description} have no label; "
+            f"the first is {samples.loc[unlabeled, 'image_path'].iloc[0]}."
+        )
+        raise ValueError(msg)
+    return pd.DataFrame({
+        "image_path": samples["image_path"].astype(str),
+        "mask_path": samples["mask_path"].fillna("").astype(str),
+        "label_index": samples["label_index"].astype(int),
+        "split": samples["split"],
+    })
+
+
+def check_masks(samples: pd.DataFrame, description: str) -> None:
+    """Make sure that every anomalous image has a mask.
+
+    Args:
+        samples (pandas.DataFrame): A table of :func:`read_labeled_samples`.
+        description (str): What the dataset is called in a message.
+
+    Raises:
+        ValueError: If an anomalous image has no mask, or the mask's file does not exist.
+    """
+    anomalous = samples[samples["label_index"] == LabelName.ABNORMAL]
+    without_mask = anomalous[anomalous["mask_path"].eq("")]
+    if not without_mask.empty:
+        msg = (
+            f"{len(without_mask)} of {len(anomalous)} anomalous images in the test split of {description} have no "
+            f"mask; the first is {without_mask['image_path'].iloc[0]}."
+        )
+        raise ValueError(msg)
+    missing = [path for path in anomalous["mask_path"] if not Path(path).is_file()]
+    if missing:
+        msg = f"{len(missing)} of {len(anomalous)} mask files of {description} do not exist; the first is {missing[0]}."
+        raise ValueError(msg)
