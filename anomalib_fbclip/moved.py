@@ -24,10 +24,10 @@ MOVED = {
     "backbone": ["modeling.clip", "checkpoints.registry", "checkpoints.clip_files"],
     "comparison": ["protocol.comparison"],
     "disentanglement": ["modeling.mvfbe"],
-    "disentanglement.attention": ["modeling.mvfbe.attention"],
+    "disentanglement.attention": ["modeling.mvfbe.attention", "modeling.mvfbe.fused"],
     "disentanglement.foreground_mask": ["modeling.mvfbe.foreground_mask"],
     "disentanglement.suppression": ["modeling.mvfbe.suppression"],
-    "disentanglement.views": ["modeling.mvfbe.views"],
+    "disentanglement.views": ["modeling.mvfbe.views", "modeling.mvfbe.mixing"],
     "evaluator": ["evaluation.evaluator"],
     "explanation": ["modeling.explanation", "data.image_source"],
     "factory": ["modeling.build"],
@@ -38,7 +38,7 @@ MOVED = {
     "nano.weights": ["checkpoints.compact_clip"],
     "post_processing": ["processing.post_processing"],
     "pre_processing": ["processing.pre_processing"],
-    "precision": ["modeling.precision"],
+    "precision": ["modeling.precision", "callbacks.precision_check"],
     "prediction_table": ["callbacks.prediction_table"],
     "procedural": ["data.procedural"],
     "prompt_learner": ["modeling.prompt_learner"],
@@ -48,7 +48,11 @@ MOVED = {
 }
 """Where the names of a module are now, by its old path; the first is what a program runs. All below the package."""
 
-RENAMED = {"Answer": "Prediction", "usual_pretrained": "default_pretrained"}
+RENAMED = {
+    "Answer": "Prediction",
+    "LAYER_WEIGHTS": "NUM_LAYER_WEIGHTS",
+    "usual_pretrained": "default_pretrained",
+}
 """New names of what was renamed in these modules."""
 
 

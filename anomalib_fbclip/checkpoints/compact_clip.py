@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from safetensors import SafetensorError
 
+from .reading import reading
 from .safetensors_files import read_safetensors, write_safetensors
 
 if TYPE_CHECKING:
@@ -74,11 +74,8 @@ def read_clip(path: str | Path) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: If the file can't be read, or was not written by :func:`save_clip`.
     """
-    try:
+    with reading(f"CLIP weights '{path}'"):
         tensors, metadata = read_safetensors(Path(path))
-    except (OSError, SafetensorError) as error:
-        msg = f"CLIP weights '{path}' can't be read: {error}"
-        raise ValueError(msg) from error
     if metadata.get("format") != FORMAT:
         msg = f"CLIP weights '{path}' were not saved by save_clip."
         raise ValueError(msg)
