@@ -11,7 +11,6 @@ import inspect
 import json
 import logging
 import sys
-from argparse import ArgumentError
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from anomalib_fbclip.checkpoints.source import resolve_adapters_file
 from anomalib_fbclip.contract.files import replacing
 
 from .categories import find_categories, name_dataset
+from .command import run_command
 from .errors import ProtocolError
 from .job import Plan, ProtocolJobGenerator, choose_runner
 from .results import Row, read_rows, to_markdown, to_table
@@ -75,22 +75,8 @@ def create_parser() -> ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        arguments (list[str] | None, optional): The arguments. ``None``: those of the process. Defaults to ``None``.
-
-    Returns:
-        int: The exit code.
-    """
-    try:
-        return run(create_parser().parse_args(arguments))
-    except (ArgumentError, ProtocolError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on with the next category", file=sys.stderr)
-        return 130
+    """Run the command with these arguments, or with those of the process, and give the exit code."""
+    return run_command(create_parser(), run, arguments)
 
 
 def run(options: Namespace) -> int:

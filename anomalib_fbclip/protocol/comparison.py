@@ -19,22 +19,21 @@ from itertools import starmap
 from pathlib import Path
 
 import pandas as pd
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from anomalib_fbclip.contract.files import replacing
 from anomalib_fbclip.evaluation.markdown import markdown_lines
 
+from .command import run_command
+from .errors import ProtocolError
+
 MODEL = "model.class_path"
 MODEL_ARGUMENTS = "model.init_args."
 DATA = "data."
 DURATIONS = {"fit_duration": "fit, s", "test_duration": "test, s"}
 """Title of each duration by its column."""
-
-
-class ComparisonError(Exception):
-    """There is nothing to compare; the message says in one line why."""
 
 
 def find_tables(paths: Sequence[Path]) -> list[Path]:
@@ -47,14 +46,14 @@ def find_tables(paths: Sequence[Path]) -> list[Path]:
         list[Path]: The files.
 
     Raises:
-        ComparisonError: If a path does not exist, or there is no table in a folder.
+        ProtocolError: If a path does not exist, or there is no table in a folder.
     """
     files = []
     for path in paths:
         found = sorted(path.rglob("results.csv")) if path.is_dir() else [path]
         if not found or not found[0].is_file():
             msg = f"There is no results.csv of 'anomalib benchmark' at {path}."
-            raise ComparisonError(msg)
+            raise ProtocolError(msg)
         files += found
     return files
 
@@ -69,7 +68,7 @@ def read_tables(files: Sequence[Path]) -> pd.DataFrame:
         pandas.DataFrame: A row for each model and dataset, which have the columns ``model`` and ``dataset``.
 
     Raises:
-        ComparisonError: If a file is no table of a benchmark.
+        ProtocolError: If a file is no table of a benchmark.
     """
     tables = []
     for file in files:
@@ -77,10 +76,10 @@ def read_tables(files: Sequence[Path]) -> pd.DataFrame:
             table = pd.read_csv(file, dtype={"data.init_args.category": str})
         except (OSError, ValueError) as error:
             msg = f"{file} cannot be read: {error}"
-            raise ComparisonError(msg) from error
+            raise ProtocolError(msg) from error
         if MODEL not in table or not set(DURATIONS) <= set(table):
             msg = f"{file} is no table of 'anomalib benchmark': it has no column {MODEL}, or none of durations."
-            raise ComparisonError(msg)
+            raise ProtocolError(msg)
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
     table["model"] = [_name_model(row) for row in table.to_dict("records")]
@@ -111,14 +110,14 @@ def summarize(table: pd.DataFrame) -> pd.DataFrame:
             metrics, 0..1, and the durations in seconds. A metric that a model does not report is NaN.
 
     Raises:
-        ComparisonError: If no dataset was tested by all models.
+        ProtocolError: If no dataset was tested by all models.
     """
     models = table["model"].nunique()
     tested = table.groupby("dataset")["model"].nunique()
     common = tested[tested == models].index
     if common.empty:
         msg = f"No dataset was tested by all of {', '.join(table['model'].unique())}."
-        raise ComparisonError(msg)
+        raise ProtocolError(msg)
     table = table[table["dataset"].isin(common)]
     metrics = [column for column in table if column.startswith(("image_", "pixel_"))]
     summary = table.groupby("model", sort=False)[[*metrics, *DURATIONS]].mean()
@@ -152,11 +151,11 @@ def draw(summary: pd.DataFrame, metric: str) -> bytes:
         bytes: The picture, as PNG.
 
     Raises:
-        ComparisonError: If no model reports the metric.
+        ProtocolError: If no model reports the metric.
     """
     if metric not in summary or summary[metric].isna().all():
         msg = f"No model reports {metric}. There are: {', '.join(summary.columns[1:])}."
-        raise ComparisonError(msg)
+        raise ProtocolError(msg)
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
     rows = summary.dropna(subset=metric)
@@ -197,24 +196,28 @@ def create_parser() -> ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command.
+    """Run the command with these arguments, or with those of the process, and give the exit code."""
+    return run_command(create_parser(), run, arguments)
+
+
+def run(options: Namespace) -> int:
+    """Write the table and the picture, and show the table.
 
     Args:
-        arguments (list[str] | None, optional): The arguments. ``None``: those of the process. Defaults to ``None``.
+        options (Namespace): The command line.
 
     Returns:
-        int: The exit code.
+        int: The exit code, 0.
+
+    Raises:
+        ProtocolError: If there is nothing to compare.
+        OSError: If the files cannot be written.
     """
-    options = create_parser().parse_args(arguments)
-    try:
-        summary = summarize(read_tables(find_tables(options.tables)))
-        table, picture = to_markdown(summary), draw(summary, options.metric)
-        for suffix, content in ((".md", table.encode()), (".png", picture)):
-            with replacing(options.output.with_name(options.output.name + suffix)) as temporary:
-                temporary.write_bytes(content)
-    except (ComparisonError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    summary = summarize(read_tables(find_tables(options.tables)))
+    table, picture = to_markdown(summary), draw(summary, options.metric)
+    for suffix, content in ((".md", table.encode()), (".png", picture)):
+        with replacing(options.output.with_name(options.output.name + suffix)) as temporary:
+            temporary.write_bytes(content)
     print(table)
     print(f"Written: {options.output}.md and {options.output}.png", file=sys.stderr)
     return 0

@@ -5,4 +5,4 @@
 
 
 class ProtocolError(Exception):
-    """The protocol cannot begin; the message says in one line why, and what to do."""
+    """A command cannot begin; the message says in one line why, and what to do."""

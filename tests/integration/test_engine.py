@@ -3,12 +3,13 @@
 
 """FBClip in anomalib's engine, as anomalib's own generic model test runs every model, and what is special to it."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from anomalib import LearningType
-from anomalib.data import Folder, MVTecAD, PredictDataset
+from anomalib.data import AnomalibDataModule, Folder, MVTecAD, PredictDataset
 from anomalib.deploy import ExportType, TorchInferencer
 from anomalib.engine import Engine
 from anomalib.models import get_model
@@ -296,25 +297,36 @@ class TestCheckpoint:
 class TestWarnings:
     """What is not zero-shot, or not trained, is said."""
 
+    @pytest.fixture
+    def said_by_test(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Callable[..., str]:
+        """Test a model, and give what was logged."""
+
+        def run(model: FBClip, datamodule: AnomalibDataModule) -> str:
+            make_engine(tmp_path).test(model, datamodule=datamodule)
+            return caplog.text
+
+        return run
+
     def test_tested_on_what_it_was_trained_on(
-        self,
-        tmp_path: Path,
-        trained: tuple[FBClip, Path],
-        mvtec: Path,
-        caplog: pytest.LogCaptureFixture,
+        self, said_by_test: Callable[..., str], trained: tuple[FBClip, Path], mvtec: Path
     ) -> None:
-        make_engine(tmp_path).test(trained[0], datamodule=make_mvtec(mvtec))
-        assert "trained on MVTecAD, which is now tested: the result is not zero-shot" in caplog.text
+        said = said_by_test(trained[0], make_mvtec(mvtec))
+        assert "trained on MVTecAD, which is now tested: the result is not zero-shot" in said
 
     def test_tested_on_another_dataset(
-        self,
-        tmp_path: Path,
-        trained: tuple[FBClip, Path],
-        mvtec: Path,
-        caplog: pytest.LogCaptureFixture,
+        self, said_by_test: Callable[..., str], trained: tuple[FBClip, Path], mvtec: Path
     ) -> None:
-        make_engine(tmp_path).test(trained[0], datamodule=make_folder(mvtec, "parts"))
-        assert "zero-shot" not in caplog.text
+        assert "zero-shot" not in said_by_test(trained[0], make_folder(mvtec, "parts"))
+
+    def test_tested_on_the_targets_of_a_training(
+        self, said_by_test: Callable[..., str], trained: tuple[FBClip, Path], mvtec: Path
+    ) -> None:
+        datamodule = make_auxiliary(mvtec, targets=make_folder(mvtec, "parts"))
+        assert "not zero-shot" not in said_by_test(trained[0], datamodule)
+
+    def test_untrained(self, said_by_test: Callable[..., str], small_backbone: str, mvtec: Path) -> None:
+        said = said_by_test(FBClip(backbone=small_backbone, weights=None), make_mvtec(mvtec))
+        assert "The adapters are untrained (weights=None)" in said
 
     def test_fit_with_trained_adapters(
         self,
@@ -328,27 +340,6 @@ class TestWarnings:
         model = FBClip(backbone=small_backbone, weights=small_adapters)
         make_engine(tmp_path).fit(model, datamodule=make_auxiliary(mvtec, val_split_ratio=0.5))
         assert "trained already, so 'fit' does not train them on MVTecAD: to do so, set weights to null" in caplog.text
-
-    def test_tested_on_the_targets_of_a_training(
-        self,
-        tmp_path: Path,
-        trained: tuple[FBClip, Path],
-        mvtec: Path,
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
-        datamodule = make_auxiliary(mvtec, targets=make_folder(mvtec, "parts"))
-        make_engine(tmp_path).test(trained[0], datamodule=datamodule)
-        assert "not zero-shot" not in caplog.text
-
-    def test_untrained(
-        self,
-        tmp_path: Path,
-        small_backbone: str,
-        mvtec: Path,
-        caplog: pytest.LogCaptureFixture,
-    ) -> None:
-        make_engine(tmp_path).test(FBClip(backbone=small_backbone, weights=None), datamodule=make_mvtec(mvtec))
-        assert "The adapters are untrained (weights=None)" in caplog.text
 
 
 def make_folder(root: Path, name: str) -> Folder:
