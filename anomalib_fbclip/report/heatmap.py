@@ -45,17 +45,17 @@ def draw_heatmap(
         photograph (NDArray[np.uint8]): RGB values of shape ``[H, W, 3]``.
         anomaly_map (NDArray[np.floating]): The anomaly map, 0..1, shape ``[h, w]``. The whole photograph lies behind
             it.
-        mask (NDArray[np.bool_]): The regions, shape ``[h, w]``.
+        mask (NDArray[np.bool_]): The regions, of any shape ``[h, w]``, too.
 
     Returns:
         NDArray[np.uint8]: RGB values of shape ``[H, W, 3]``. A color stands for the same value in every picture.
     """
     height, width = photograph.shape[:2]
-    heat = _resize(anomaly_map.clip(0, 1), height, width)
+    heat = resize_map(anomaly_map.clip(0, 1), height, width)
     gray = np.asarray(Image.fromarray(photograph).convert("L"))
     opacity = OPACITY * np.sqrt(heat)[..., None]
     picture = ((1 - opacity) * gray[..., None] + opacity * to_colors(heat)).round().astype(np.uint8)
-    _outline(picture, _resize(mask, height, width) > 0.5)  # noqa: PLR2004
+    _outline(picture, resize_map(mask, height, width) > 0.5)  # noqa: PLR2004
     return picture
 
 
@@ -64,8 +64,8 @@ def to_colors(values: NDArray[np.floating]) -> NDArray[np.float32]:
     return PALETTE[(255 * values).round().astype(np.uint8)]
 
 
-def _resize(values: NDArray, height: int, width: int) -> NDArray[np.float32]:
-    """Resize a map ``[h, w]`` to ``[height, width]``, bilinearly."""
+def resize_map(values: NDArray, height: int, width: int) -> NDArray[np.float32]:
+    """Resize an anomaly map or a mask ``[h, w]`` to ``[height, width]``, bilinearly."""
     image = Image.fromarray(values.astype(np.float32))
     return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
 

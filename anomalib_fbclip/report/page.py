@@ -24,7 +24,7 @@ from anomalib_fbclip.contract.files import replacing
 from anomalib_fbclip.contract.records import Record, printable
 from anomalib_fbclip.contract.regions import STRONGEST_PLACE
 
-from .heatmap import LINES_PER_SIDE, OPACITY, PALETTE
+from .heatmap import OPACITY, PALETTE
 from .histogram import bar_heights
 from .thumbnails import PhotographSource, shrink_map, shrink_photograph, to_data_uri
 
@@ -32,9 +32,9 @@ REPORT_NAME = "report.html"
 """The report's usual name."""
 
 MAX_PHOTOGRAPH_SIDE = 480
-MAX_PATCH_SIDE = 160
+MAX_PLACE_SIDE = 160
 MAX_MAP_SIDE = 128
-"""Pixels of what the page holds of a photograph, of a reference patch and of an anomaly map."""
+"""Pixels that the page holds of a photograph, of a place of it, and of an anomaly map: of the longer side, at most."""
 
 
 class Thresholds(NamedTuple):
@@ -53,16 +53,18 @@ class Thresholds(NamedTuple):
     pixel_source: str
 
 
-class ReferencePatch(NamedTuple):
-    """The place of a good photograph that comes nearest to the most anomalous place of another one.
+class NearestReference(NamedTuple):
+    """The most anomalous place of a photograph, and the place of a good photograph that comes nearest to it.
 
     Attributes:
+        place (Image.Image): The most anomalous place, cut out.
+        reference (Image.Image): The place of the good photograph, cut out.
         path (str): The good photograph's file.
-        image (Image.Image): The place, cut out.
     """
 
+    place: Image.Image
+    reference: Image.Image
     path: str
-    image: Image.Image
 
 
 class Entry(NamedTuple):
@@ -72,13 +74,13 @@ class Entry(NamedTuple):
         record (Record): What was predicted, or why nothing was.
         photograph (PhotographSource | None): The photograph; ``None`` where the record is an error.
         anomaly_map (NDArray[np.floating] | None): Its anomaly map, 0..1, shape ``[h, w]``, if there is one.
-        reference (ReferencePatch | None): What its most anomalous place was compared with, if there are references.
+        nearest (NearestReference | None): What its most anomalous place comes nearest to, if there are references.
     """
 
     record: Record
     photograph: PhotographSource | None = None
     anomaly_map: NDArray[np.floating] | None = None
-    reference: ReferencePatch | None = None
+    nearest: NearestReference | None = None
 
 
 class Card(NamedTuple):
@@ -93,8 +95,9 @@ class Card(NamedTuple):
         size (tuple[int, int]): Width and height of the photograph on the page.
         photograph (str): The photograph.
         anomaly_map (str | None): The anomaly map.
-        patch_name (str): File name of the reference, if there is one.
-        patch (str | None): The reference patch.
+        place (str | None): The most anomalous place, if there are references.
+        reference (str): The place of a reference that comes nearest to it.
+        reference_name (str): The reference's file name.
     """
 
     name: str
@@ -105,8 +108,9 @@ class Card(NamedTuple):
     size: tuple[int, int] = (0, 0)
     photograph: str = ""
     anomaly_map: str | None = None
-    patch_name: str = ""
-    patch: str | None = None
+    place: str | None = None
+    reference: str = ""
+    reference_name: str = ""
 
 
 def write_report(
@@ -164,7 +168,6 @@ def write_report(
             "command": command,
             "palette": PALETTE.round().astype(int).tolist(),
             "opacity": OPACITY,
-            "linesPerSide": LINES_PER_SIDE,
             "strongestPlace": STRONGEST_PLACE,
         },
         style=style,
@@ -178,7 +181,7 @@ def write_report(
 
 def _to_card(entry: Entry, threshold: float) -> Card:
     """Shrink an entry to what the page holds of it."""
-    record, photograph, anomaly_map, reference = entry
+    record, photograph, anomaly_map, nearest = entry
     if record.error is not None:
         return _to_error_card(record, record.error)
     if record.score is None or photograph is None:
@@ -188,16 +191,18 @@ def _to_card(entry: Entry, threshold: float) -> Card:
         image = shrink_photograph(photograph, MAX_PHOTOGRAPH_SIDE)
     except ImageError as error:
         return _to_error_card(record, str(error))
-    return Card(
+    card = Card(
         *_name_and_folder(record),
         state=record.verdict or ("anomalous" if record.score > threshold else "normal"),
         score=record.score,
         size=image.size,
         photograph=to_data_uri(image),
         anomaly_map=None if anomaly_map is None else to_data_uri(shrink_map(anomaly_map, MAX_MAP_SIDE)),
-        patch_name="" if reference is None else printable(Path(reference.path).name),
-        patch=None if reference is None else to_data_uri(shrink_photograph(reference.image, MAX_PATCH_SIDE)),
     )
+    if nearest is None:
+        return card
+    place, reference = (to_data_uri(shrink_photograph(image, MAX_PLACE_SIDE)) for image in nearest[:2])
+    return card._replace(place=place, reference=reference, reference_name=printable(Path(nearest.path).name))
 
 
 def _to_error_card(record: Record, error: str) -> Card:

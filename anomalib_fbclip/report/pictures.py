@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from anomalib_fbclip.contract.records import Record
 from anomalib_fbclip.contract.regions import match_verdict
 
-from .heatmap import PALETTE, draw_heatmap
+from .heatmap import PALETTE, draw_heatmap, resize_map
 from .thumbnails import PhotographSource, shrink_photograph
 
 MAX_SIDE = 2048
@@ -61,31 +61,31 @@ def draw_picture(photograph: PhotographSource, anomaly_map: NDArray[np.floating]
         ImageError: If the photograph can't be read.
     """
     pixels = np.asarray(shrink_photograph(photograph, MAX_SIDE))
-    mask = _mask_of(record, anomaly_map, pixels.shape[:2])
-    picture = Image.fromarray(draw_heatmap(pixels, anomaly_map, mask))
-    _draw_caption(picture, anomaly_map, record)
+    height, width = pixels.shape[:2]
+    heat = resize_map(anomaly_map, height, width)
+    picture = Image.fromarray(draw_heatmap(pixels, heat, _find_mask(heat, record)))
+    _draw_caption(picture, heat, record)
     return picture
 
 
-def _mask_of(record: Record, anomaly_map: NDArray[np.floating], size: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Find the regions: a mask of the map's size or, from boxes, of the picture's."""
+def _find_mask(heat: NDArray[np.floating], record: Record) -> NDArray[np.bool_]:
+    """Find the regions in a map of the picture's size: from its values, so that they have no steps of a smaller map."""
     if record.pixel_threshold is not None:
-        return match_verdict(anomaly_map > record.pixel_threshold, anomaly_map, record.verdict == "anomalous")
-    mask = np.zeros(size, dtype=bool)
-    scale = size[1] / (record.width or size[1])
+        return match_verdict(heat > record.pixel_threshold, heat, record.verdict == "anomalous")
+    mask = np.zeros(heat.shape, dtype=bool)
+    scale = mask.shape[1] / (record.width or mask.shape[1])
     for region in record.regions or []:
         left, top, right, bottom = (round(scale * edge) for edge in region.box)
         mask[top:bottom, left:right] = True
     return mask
 
 
-def _draw_caption(picture: Image.Image, anomaly_map: NDArray[np.floating], record: Record) -> None:
+def _draw_caption(picture: Image.Image, heat: NDArray[np.floating], record: Record) -> None:
     """Write the caption, at the bottom or, if that is the more anomalous place, at the top."""
     words = _words_of(record)
     font = _fit_font(words, picture.size)
     band_height = min(round(2 * font.size), picture.height)
-    rows = max(1, len(anomaly_map) * band_height // picture.height)
-    top = 0 if anomaly_map[-rows:].max() > anomaly_map[:rows].max() else picture.height - band_height
+    top = 0 if heat[-band_height:].max() > heat[:band_height].max() else picture.height - band_height
     band = (0, top, picture.width, top + band_height)
     picture.paste(Image.blend(picture.crop(band), Image.new("RGB", (picture.width, band_height)), BAND_OPACITY), band)
 

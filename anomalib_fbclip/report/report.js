@@ -13,6 +13,9 @@ const sliders = {
   heat: document.getElementById("heat"),
 };
 
+/** Number of outlines that would cover a photograph's longer side. */
+const LINES_PER_SIDE = 240;
+
 // The sliders' steps are coarser than the first thresholds, so these are kept here.
 const thresholds = { ...settings.thresholds };
 
@@ -118,7 +121,7 @@ function paintHeat(pixels, values, strength) {
 /** Paint lines around the regions: white at their edge and black around it are seen on any ground. */
 function paintOutline(pixels, mask, width, height) {
   if (!mask.includes(1)) return;
-  const line = Math.max(1, Math.round(Math.min(width, height) / settings.linesPerSide));
+  const line = Math.ceil(Math.max(width, height) / LINES_PER_SIDE);
   for (let y = 0; y < height; y++) {
     const [up, down] = [Math.max(y - line, 0), Math.min(y + line, height - 1)];
     for (let x = 0; x < width; x++) {
