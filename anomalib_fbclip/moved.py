@@ -28,7 +28,7 @@ MOVED = {
     "disentanglement.foreground_mask": ["modeling.mvfbe.foreground_mask"],
     "disentanglement.suppression": ["modeling.mvfbe.suppression"],
     "disentanglement.views": ["modeling.mvfbe.views", "modeling.mvfbe.mixing"],
-    "evaluator": ["evaluation.evaluator"],
+    "evaluator": ["evaluation.evaluator", "evaluation.ranking_metrics", "evaluation.bins"],
     "explanation": ["modeling.explanation", "data.image_source"],
     "factory": ["modeling.build"],
     "loss": ["modeling.loss"],

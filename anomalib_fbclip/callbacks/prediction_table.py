@@ -220,8 +220,8 @@ def summarize(records: Sequence[Record], folder: Path, pictures: Path | None) ->
             be predicted; and where the table and the pictures are.
     """
     lines = [_describe(record) for record in records] if len(records) <= MAX_SHOWN else []
-    states = ["failed" if record.error else record.verdict for record in records]
-    counts = [f"{states.count(state)} {state}" for state in ("anomalous", "normal", "failed") if state in states]
+    outcomes = Counter("failed" if record.error else record.verdict for record in records)
+    counts = [f"{outcomes[name]} {name}" for name in ("anomalous", "normal", "failed") if outcomes[name]]
     lines += [
         ": ".join([_count(len(records), "image"), *([", ".join(counts)] if counts else [])]),
         f"Table: {_shorten(folder / TABLE_NAME)}.csv and .jsonl",

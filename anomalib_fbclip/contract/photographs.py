@@ -19,8 +19,8 @@ from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from .errors import ImageError, last_line
 from .records import printable
 
-ImageSource = str | Path | Image.Image | NDArray[np.uint8]
-"""A file, an image of Pillow, or RGB values 0..255 of shape ``[H, W, 3]``."""
+PhotographSource = str | Path | Image.Image
+"""A file, or an image of Pillow."""
 
 # What Pillow raises for files that are damaged, or no images.
 DECODING_ERRORS = (OSError, SyntaxError, TypeError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -85,13 +85,13 @@ def needs_own_reading(path: str | Path) -> bool:
         return _is_deep(image)
 
 
-def read_photograph(source: str | Path | Image.Image, *, upright: bool, minimum_side: int = 1) -> NDArray[np.uint8]:
+def read_photograph(source: PhotographSource, *, upright: bool, minimum_side: int = 1) -> NDArray[np.uint8]:
     """Read a photograph as RGB values.
 
     A photograph of more than 8 bits gives the same picture as with 8 bits. It is refused if its range is not known.
 
     Args:
-        source (str | Path | Image.Image): The file, or an image of Pillow.
+        source (PhotographSource): The file, or an image of Pillow.
         upright (bool): Whether it is turned as its EXIF data say. Otherwise it is as Pillow loads it: as it is stored
             or, if it is a TIFF, upright.
         minimum_side (int, optional): Pixels that each side must have. Defaults to ``1``.

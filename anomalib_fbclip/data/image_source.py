@@ -3,16 +3,13 @@
 
 """Loads an image from any source in the form that the model's pre-processor takes."""
 
-from pathlib import Path
-
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torchvision.transforms.v2.functional import to_dtype, to_image
 
-from anomalib_fbclip.contract.photographs import read_photograph
+from anomalib_fbclip.contract.photographs import PhotographSource, read_photograph
 
-ImageSource = str | Path | Image.Image | NDArray | torch.Tensor
+ImageSource = PhotographSource | NDArray | torch.Tensor
 """A file, an image of Pillow, RGB values ``[H, W, 3]`` in an array, or ``[3, H, W]`` in a tensor."""
 
 DIMENSIONS = CHANNELS = 3
@@ -35,7 +32,7 @@ def load_image(source: ImageSource, minimum_side: int = 1) -> torch.Tensor:
             small.
         ValueError: If the values are none of an RGB image.
     """
-    if isinstance(source, str | Path | Image.Image):
+    if isinstance(source, PhotographSource):
         source = read_photograph(source, upright=True, minimum_side=minimum_side)
     if source.ndim == DIMENSIONS:
         image = to_dtype(to_image(source), torch.float32, scale=True)

@@ -16,12 +16,12 @@ from typing import TextIO, cast, get_args
 
 from anomalib_fbclip.contract.files import replacing
 from anomalib_fbclip.contract.image_files import describe_skipped
-from anomalib_fbclip.contract.photographs import ImageSource, describe_pages
+from anomalib_fbclip.contract.photographs import describe_pages
 from anomalib_fbclip.contract.records import Record, RecordWriter, Verdict, printable
 from anomalib_fbclip.contract.thresholds import check_threshold
 
 from .errors import EdgeError, ImageError
-from .images import find_images
+from .images import ImageSource, find_images
 from .inferencer import EdgeInferencer, Prediction
 from .overlay import draw_overlay
 from .runtimes import Precision

@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomalib_fbclip.contract import errors, image_files
-from anomalib_fbclip.contract.photographs import ImageSource, check_size, read_photograph
+from anomalib_fbclip.contract.photographs import PhotographSource, check_size, read_photograph
 from anomalib_fbclip.contract.records import printable
 
 from .errors import EdgeError, ImageError
+
+ImageSource = PhotographSource | NDArray[np.uint8]
+"""A file, an image of Pillow, or RGB values 0..255 of shape ``[H, W, 3]``."""
 
 
 def find_images(path: Path, exclude: Path | None = None) -> list[Path]:
@@ -70,7 +73,7 @@ def to_rgb(source: ImageSource, minimum_side: int = 1) -> NDArray[np.uint8]:
         ValueError: If it is none of what is expected.
     """
     try:
-        if isinstance(source, str | Path | Image.Image):
+        if isinstance(source, PhotographSource):
             return read_photograph(source, upright=True, minimum_side=minimum_side)
         pixels = to_pixels(source)
         check_size("The image", pixels.shape[0], pixels.shape[1], minimum_side)
