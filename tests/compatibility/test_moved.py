@@ -4,7 +4,6 @@
 """Paths of version 0.1.0 that users can have typed still work, with a warning that names the new path."""
 
 import importlib
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from jsonargparse import ArgumentParser
 
 from anomalib_fbclip.evaluation.evaluator import RankingEvaluator
 from anomalib_fbclip.moved import MOVED
+from support.command_line import run
 
 # Names of each old path.
 NAMES = {
@@ -88,18 +88,13 @@ def test_a_class_path() -> None:
 
 
 @pytest.mark.parametrize("path", ["comparison", "nano.evaluate", "nano.train"])
-def test_programs(path: str) -> None:
+def test_programs(tmp_path: Path, path: str) -> None:
     """The program is the new one, and says so; a warning names it."""
     new_path = f"anomalib_fbclip.{MOVED[path][0]}"
     old, new = (
-        subprocess.run(
-            [sys.executable, "-m", module, "--help"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        for module in (f"anomalib_fbclip.{path}", new_path)
+        run(tmp_path, sys.executable, "-m", module, "--help") for module in (f"anomalib_fbclip.{path}", new_path)
     )
+    assert (old.returncode, new.returncode) == (0, 0)
     assert old.stdout.startswith("usage: ")
     assert old.stdout == new.stdout
     assert f"FutureWarning: anomalib_fbclip.{path} has moved to {new_path}." in old.stderr
