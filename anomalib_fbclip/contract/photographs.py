@@ -39,10 +39,10 @@ SIXTEEN_BITS = 65535
 CAMERA_LIMIT = 1 << 14
 """Values below may be those of a camera with 10, 12 or 14 bits."""
 
-BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE_VALUE, PLANAR_CONFIGURATION = 258, 262, 281, 284
+BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE_VALUE, PLANAR_CONFIGURATION, SAMPLE_FORMAT = 258, 262, 281, 284, 339
 """Tags of TIFF."""
 
-WHITE_IS_ZERO, SEPARATE_PLANES = 0, 2
+WHITE_IS_ZERO, SEPARATE_PLANES, SIGNED = 0, 2, 2
 
 TileT = TypeVar("TileT", bound=tuple[Any, ...])
 
@@ -82,7 +82,7 @@ def needs_own_reading(path: str | Path) -> bool:
         ImageError: If the header can't be read.
     """
     with _open(path) as image:
-        return _is_deep(image)
+        return _is_deep(image) or _is_signed(image)
 
 
 def read_photograph(source: PhotographSource, *, upright: bool, minimum_side: int = 1) -> NDArray[np.uint8]:
@@ -176,6 +176,9 @@ def _turn_upright(photograph: Image.Image, orientation: int) -> Image.Image:
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if not _is_deep(image):
+        if _is_signed(image):
+            msg = f"{printable(name)} has signed values, whose range is not known: save it with values of 0 to 255."
+            raise ImageError(msg)
         return image.convert("RGB")
     tags = _tags(image)
     pixels = _from_fractions(image, name) if image.mode == "F" else _from_whole_numbers(image, name)
@@ -188,9 +191,14 @@ def _tags(image: Image.Image) -> Mapping[int, Any]:
     return getattr(image, "tag_v2", {})
 
 
+def _tiles(image: Image.Image) -> list[Any]:
+    """Give where the pieces of an image lie in its file, and how; an image in memory has none."""
+    return getattr(image, "tile", [])
+
+
 def _storage(image: Image.Image) -> str:
     """Give Pillow's name of how the values lie in the file; nothing for an image in memory."""
-    tiles = getattr(image, "tile", [])
+    tiles = _tiles(image)
     if not tiles:
         return ""
     arguments = tiles[0][3]
@@ -204,8 +212,18 @@ def _is_deep(image: Image.Image) -> bool:
         or image.mode.startswith("I;16")
         or storage in COLORS
         or storage == GRAY_AND_ALPHA
+        or _is_deep_ppm(image)
         or max(_tags(image).get(BITS_PER_SAMPLE, (1,))) > 8  # noqa: PLR2004
     )
+
+
+def _is_deep_ppm(image: Image.Image) -> bool:
+    """Tell whether it is a binary PPM with values of 0 to 65535, of which Pillow keeps 8 bits."""
+    return image.format == "PPM" and [(tile[0], tile[3]) for tile in _tiles(image)] == [("ppm", ("RGB", SIXTEEN_BITS))]
+
+
+def _is_signed(image: Image.Image) -> bool:
+    return SIGNED in _tags(image).get(SAMPLE_FORMAT, ())
 
 
 def _from_fractions(image: Image.Image, name: str) -> NDArray[np.uint8]:
@@ -261,6 +279,11 @@ def _load_whole_numbers(image: Image.Image, name: str) -> NDArray[Any]:
     if storage == GRAY_AND_ALPHA:
         upper, lower, *_ = _load_as(image, "RGBA").transpose(2, 0, 1)  # four bytes a pixel, too
         return upper.astype(np.uint16) << 8 | lower
+    if _is_deep_ppm(image):
+        file = cast("Any", image).fp
+        file.seek(_tiles(image)[0][2])
+        content = file.read(2 * 3 * image.width * image.height)
+        return np.frombuffer(content, ">u2").reshape(image.height, image.width, 3)
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
         return np.asarray(image)
     what = "whole numbers whose range is not known" if image.mode == "I" else "more than 8 bits in a form not read here"

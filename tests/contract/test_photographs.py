@@ -71,21 +71,28 @@ WRITERS: dict[str, tuple[Callable[[Path, np.ndarray], Path], str]] = {
     "TIFF in strips": (lambda path, values: write_tiff(path, values, rowsperstrip=7), "tif"),
     "TIFF in tiles": (lambda path, values: write_tiff(path, values, tile=(16, 16)), "tif"),
 }
+COLOR_WRITERS: dict[str, tuple[Callable[[Path, np.ndarray], Path], str]] = {"PPM": (write_with_opencv, "ppm")}
 GREY_WRITERS: dict[str, tuple[Callable[[Path, np.ndarray], Path], str]] = {
     "PNG of Pillow": (write_with_pillow, "png"),
     "TIFF of Pillow": (write_with_pillow, "tif"),
     "PGM": (write_with_opencv, "pgm"),
 }
+ALL_WRITERS = WRITERS | COLOR_WRITERS | GREY_WRITERS
+
+of_every_writer = pytest.mark.parametrize(
+    ("writer", "pixels"),
+    [
+        *((writer, COLORS) for writer in WRITERS | COLOR_WRITERS),
+        *((writer, GREY) for writer in WRITERS | GREY_WRITERS),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "grey" if value.ndim == 2 else "colors",
+)
 
 
 @pytest.mark.parametrize("factor", [256, 257])
-@pytest.mark.parametrize(
-    ("writer", "pixels"),
-    [(writer, pixels) for writer in WRITERS for pixels in (GREY, COLORS)] + [(writer, GREY) for writer in GREY_WRITERS],
-    ids=lambda value: value if isinstance(value, str) else "grey" if value.ndim == 2 else "colors",
-)
+@of_every_writer
 def test_16_bits_are_the_picture_of_8_bits(tmp_path: Path, writer: str, pixels: np.ndarray, factor: int) -> None:
-    write, suffix = (WRITERS | GREY_WRITERS)[writer]
+    write, suffix = ALL_WRITERS[writer]
     path = write(tmp_path / f"image.{suffix}", pixels.astype(np.uint16) * factor)
     assert needs_own_reading(path)
     assert np.array_equal(read(path), rgb(pixels))
@@ -183,14 +190,9 @@ class TestKnownRange:
 
 class TestUnknownRange:
     @pytest.mark.parametrize("bits", [10, 12, 14])
-    @pytest.mark.parametrize(
-        ("writer", "pixels"),
-        [(writer, pixels) for writer in WRITERS for pixels in (GREY, COLORS)]
-        + [(writer, GREY) for writer in GREY_WRITERS],
-        ids=lambda value: value if isinstance(value, str) else "grey" if value.ndim == 2 else "colors",
-    )
+    @of_every_writer
     def test_bits_of_a_camera(self, tmp_path: Path, writer: str, pixels: np.ndarray, bits: int) -> None:
-        write, suffix = (WRITERS | GREY_WRITERS)[writer]
+        write, suffix = ALL_WRITERS[writer]
         values = np.round(pixels / 255 * ((1 << bits) - 1)).astype(np.uint16)
         path = write(tmp_path / f"image.{suffix}", values)
         message = refused(path)
@@ -219,6 +221,12 @@ class TestUnknownRange:
         assert needs_own_reading(path)
         assert f"{path} has whole numbers whose range is not known" in refused(path)
         assert "The image has whole numbers" in refused(Image.fromarray(GREY.astype(np.int32)))
+
+    def test_signed_values(self, tmp_path: Path) -> None:
+        """Pillow takes -1 for white."""
+        path = write_tiff(tmp_path / "image.tif", GREY.astype(np.int8))
+        assert needs_own_reading(path)
+        assert f"{path} has signed values, whose range is not known: save it with values of 0 to 255." in refused(path)
 
     @pytest.mark.parametrize("compression", [None, "lzw"])
     def test_separate_planes(self, tmp_path: Path, compression: str | None) -> None:
