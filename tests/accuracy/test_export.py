@@ -3,7 +3,9 @@
 
 """Models in 8 bits find what fbclip-nano finds: at most a point of AUROC is lost, on images that are new to them."""
 
+import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +22,7 @@ from anomalib_fbclip.training.evaluate import Accuracy, LabeledImage, draw_unsee
 
 COMPRESSIONS = (None, CompressionType.INT8, CompressionType.INT8_PTQ)
 
-Evaluate = Callable[[openvino.CompiledModel, list[LabeledImage]], Accuracy]
+Evaluate = Callable[[CompressionType | None, tuple[LabeledImage, ...]], Accuracy]
 
 
 @pytest.fixture(scope="module")
@@ -35,31 +37,40 @@ def compiled(
     root = tmp_path_factory.mktemp("exported")
     parts = SyntheticParts(root / "parts", "tile", train_images=1, test_images=30, num_workers=0, image_seed=1)
     parts.prepare_data()
-    return {
-        compression: openvino.Core().compile_model(
-            model.to_openvino(
-                root,
-                f"model_{index}",
-                compression_type=compression,
-                datamodule=parts if compression == CompressionType.INT8_PTQ else None,  # others would fit thresholds
-            ),
-            "CPU",
-            {"INFERENCE_PRECISION_HINT": "f32"},
-        )
-        for index, compression in enumerate(COMPRESSIONS)
-    }
+    onnx_file = model.to_onnx(root)
+
+    def to_onnx(export_root: str, model_file_name: str, *args: object) -> Path:
+        del args
+        return Path(shutil.copy(onnx_file, Path(export_root, f"{model_file_name}.onnx")))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "to_onnx", to_onnx)  # it takes longest, and all of them come from it
+        return {
+            compression: openvino.Core().compile_model(
+                model.to_openvino(
+                    root,
+                    f"model_{index}",
+                    compression_type=compression,
+                    datamodule=parts if compression == CompressionType.INT8_PTQ else None,  # it would fit thresholds
+                ),
+                "CPU",
+                {"INFERENCE_PRECISION_HINT": "f32"},
+            )
+            for index, compression in enumerate(COMPRESSIONS)
+        }
 
 
 @pytest.fixture(scope="module")
-def evaluate(model: FBClip) -> Evaluate:
+def evaluate(model: FBClip, compiled: dict[CompressionType | None, openvino.CompiledModel]) -> Evaluate:
     transform = model.pre_processor.transform
 
-    def evaluate(compiled_model: openvino.CompiledModel, images: list[LabeledImage]) -> Accuracy:
+    @cache
+    def evaluate(compression: CompressionType | None, images: tuple[LabeledImage, ...]) -> Accuracy:
         scores, maps, masks = [], [], []
         for image in images:
             with Image.open(image.path) as file:
                 pixels = np.asarray(file.convert("RGB"), dtype=np.float32).transpose(2, 0, 1)[None] / 255
-            outputs = compiled_model(pixels)
+            outputs = compiled[compression](pixels)
             scores.append(outputs["pred_score"].item())
             maps.append(torch.from_numpy(outputs["anomaly_map"].copy()))
             masks.append(read_input(transform, image)[1])
@@ -77,24 +88,23 @@ def assert_not_worse(other: Accuracy, exact: Accuracy) -> None:
     assert other.pixel_auroc >= exact.pixel_auroc - 0.01
 
 
-QUANTISED = (CompressionType.INT8, CompressionType.INT8_PTQ)
+def assert_scores_are_as_near_to_chance(other: Accuracy, exact: Accuracy) -> None:
+    """Where images are ranked nearly by chance, 8 bits change their order both ways."""
+    assert abs(other.image_auroc - exact.image_auroc) <= 0.03  # 0.009 and 0.024 measured
+    assert other.pixel_auroc >= exact.pixel_auroc - 0.01
 
 
-def cases(*categories: str) -> list:
-    """Pair compressions and categories."""
-    by_chance = pytest.mark.xfail(
-        reason="of cookies fbclip-nano knows little more than chance: what 8 bits change of their order is lost or won",
-        strict=False,
-    )
-    return [
-        pytest.param(
-            compression,
-            category,
-            marks=[by_chance] if (compression, category) == (CompressionType.INT8_PTQ, "cookie") else [],
-        )
-        for compression in QUANTISED
-        for category in categories
-    ]
+QUANTIZED = (CompressionType.INT8, CompressionType.INT8_PTQ)
+RANKED_BY_CHANCE = (CompressionType.INT8_PTQ, "cookie")
+
+
+def check(compression: CompressionType, category: str, evaluate: Evaluate, images: list[LabeledImage]) -> None:
+    """Compare a compressed model with the exact one."""
+    other, exact = (evaluate(key, tuple(images)) for key in (compression, None))
+    if (compression, category) == RANKED_BY_CHANCE:
+        assert_scores_are_as_near_to_chance(other, exact)
+    else:
+        assert_not_worse(other, exact)
 
 
 @pytest.fixture(scope="module")
@@ -103,14 +113,14 @@ def unseen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[LabeledIm
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("compression", "category"), cases("gear", "cookie", "leather", "knitted_fabric"))
-def test_unseen_procedural_categories(category: str, compression, compiled, evaluate: Evaluate, unseen) -> None:
-    images = unseen[category]
-    assert_not_worse(evaluate(compiled[compression], images), evaluate(compiled[None], images))
+@pytest.mark.parametrize("category", ["gear", "cookie", "leather", "knitted_fabric"])
+@pytest.mark.parametrize("compression", QUANTIZED)
+def test_unseen_procedural_categories(category: str, compression, evaluate: Evaluate, unseen) -> None:
+    check(compression, category, evaluate, unseen[category])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("compression", "category"), cases("hazelnut", "cookie"))
-def test_photographs(category: str, compression, compiled, evaluate: Evaluate, real_data: Path) -> None:
-    images = list_images(real_data / category)
-    assert_not_worse(evaluate(compiled[compression], images), evaluate(compiled[None], images))
+@pytest.mark.parametrize("category", ["hazelnut", "cookie"])
+@pytest.mark.parametrize("compression", QUANTIZED)
+def test_photographs(category: str, compression, evaluate: Evaluate, real_data: Path) -> None:
+    check(compression, category, evaluate, list_images(real_data / category))
