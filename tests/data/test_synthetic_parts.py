@@ -220,6 +220,7 @@ class TestInterrupted:
 
 
 class TestConcurrent:
+    @pytest.mark.slow
     def test_two_processes(self, root, tmp_path):
         processes = [
             subprocess.Popen([sys.executable, "-c", WRITE, tmp_path], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
