@@ -25,4 +25,5 @@ def bar_heights(scores: Sequence[float]) -> list[float]:
         [1.0, 0.5]
     """
     counts, _ = np.histogram(scores, bins=BINS, range=(0, 1))
-    return [count / max(counts.max(), 1) for count in counts.tolist()]
+    heights = counts.tolist()
+    return [height / max(*heights, 1) for height in heights]
