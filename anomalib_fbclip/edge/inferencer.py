@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_fbclip.contract.metadata import SOURCE_KEYS, THRESHOLD_KEYS
 from anomalib_fbclip.contract.records import printable
 from anomalib_fbclip.contract.regions import Region, find_regions, match_verdict
 from anomalib_fbclip.contract.thresholds import check_threshold
@@ -21,12 +22,6 @@ from anomalib_fbclip.contract.thresholds import check_threshold
 from .errors import EdgeError, ImageError
 from .images import ImageSource, to_batch, to_rgb
 from .runtimes import GraphOutputs, PerformanceHint, Precision, Request, load
-
-THRESHOLD_KEYS = ("score_threshold", "map_threshold")
-"""Names, in what a file says of itself, of the thresholds at which its graph decides."""
-
-SOURCE_KEYS = ("image_threshold_source", "pixel_threshold_source")
-"""Names, in what a file says of itself, of where these thresholds come from."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_fbclip.contract.errors import last_line
+from anomalib_fbclip.contract.metadata import NAMESPACE
 
 from .errors import EdgeError
 
@@ -27,9 +28,6 @@ Precision = Literal["f32", "default"]
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 """OpenVINO's configuration with which a file decides as the tested model did; otherwise it may compute in 16 bits."""
-
-NAMESPACE = "fbclip"
-"""Under this name an exported file says what it is: section of OpenVINO's rt_info, prefix of ONNX's properties."""
 
 XML_START = b"<?xml"
 

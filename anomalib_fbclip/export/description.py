@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from anomalib.post_processing import PostProcessor
 
-from anomalib_fbclip.edge.inferencer import THRESHOLD_KEYS
+from anomalib_fbclip.contract.metadata import SOURCE_KEYS, THRESHOLD_KEYS
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 NAMES = ("backbone", "pretrained", "source", "image_size", "patch_size", "version")
 THRESHOLDS = ("image_threshold", "pixel_threshold")
 LIMITS = ("image_min", "image_max", "pixel_min", "pixel_max")
-SOURCES = ("image_threshold_source", "pixel_threshold_source")
 
 
 def describe(metadata: Mapping[str, Any], post_processor: object) -> dict[str, str]:
@@ -51,7 +50,7 @@ def _thresholds_and_limits(post_processor: object) -> dict[str, str]:
     if post_processor.enable_thresholding:
         decision = (post_processor.normalized_image_threshold, post_processor.normalized_pixel_threshold)
         values |= dict(zip(THRESHOLD_KEYS, decision, strict=True))
-    sources = {name: getattr(post_processor, name, None) for name in SOURCES}
+    sources = {name: getattr(post_processor, name, None) for name in SOURCE_KEYS}
     return {name: repr(value.item()) for name, value in values.items() if value.isfinite()} | {
         name: source for name, source in sources.items() if source
     }

@@ -20,7 +20,7 @@ from onnx_ir.passes.common import (
 )
 from onnxscript.optimizer import fold_constants
 
-from anomalib_fbclip.edge.runtimes import NAMESPACE
+from anomalib_fbclip.contract.metadata import NAMESPACE
 
 PRECISE_MODULES = ("pre_processor", "model.mvfbe.foreground_mask", "model.mvfbe.attention.gate")
 """Modules that are to be computed in 32 bits in every graph: positions of pixels need more than 8 bits, a mask that is

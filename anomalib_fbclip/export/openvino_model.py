@@ -10,8 +10,9 @@ from typing import Any
 
 import openvino
 
+from anomalib_fbclip.contract.metadata import NAMESPACE
 from anomalib_fbclip.edge.errors import EdgeError
-from anomalib_fbclip.edge.runtimes import NAMESPACE, read_openvino_metadata, read_openvino_model
+from anomalib_fbclip.edge.runtimes import read_openvino_metadata, read_openvino_model
 
 from .onnx_file import PRECISE_PREFIX
 
