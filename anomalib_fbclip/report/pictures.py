@@ -72,8 +72,8 @@ def _find_mask(heat: NDArray[np.floating], record: Record) -> NDArray[np.bool_]:
     """Find the regions in a map of the picture's size: from its values, so that they have no steps of a smaller map."""
     if record.pixel_threshold is not None:
         return match_verdict(heat > record.pixel_threshold, heat, record.verdict == "anomalous")
-    mask = np.zeros(heat.shape, dtype=bool)
-    scale = mask.shape[1] / (record.width or mask.shape[1])
+    mask = np.zeros_like(heat, dtype=bool)
+    scale = heat.shape[1] / (record.width or heat.shape[1])
     for region in record.regions or []:
         left, top, right, bottom = (round(scale * edge) for edge in region.box)
         mask[top:bottom, left:right] = True
@@ -109,9 +109,9 @@ def _words_of(record: Record) -> list[Words]:
 def _fit_font(words: list[Words], size: tuple[int, int]) -> ImageFont.FreeTypeFont:
     """Choose a font with which the caption fits into a picture of a width and a height."""
     font = _font(max(min(size) / LETTERS_PER_SIDE, MIN_FONT_SIZE))
-    spaces = len(words) + COLOR_BAR_SIZE[0] + 2  # the color bar's labels take two
+    spaces = len(words) + COLOR_BAR_SIZE[0] + 3  # the color bar's labels and gaps take three
     needed = sum(font.getlength(text) for text, _ in words) + spaces * font.size
-    return font if needed <= size[0] else _font(font.size * size[0] / needed)
+    return font if needed <= size[0] else _font(max(font.size * size[0] / needed, 1))
 
 
 def _font(size: float) -> ImageFont.FreeTypeFont:

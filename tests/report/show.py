@@ -1,14 +1,14 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A report to look at, as screenshots: python tests/report/show.py report.html OUTPUT."""
+"""A report to look at, as screenshots: PYTHONPATH=tests python tests/report/show.py report.html OUTPUT."""
 
 import sys
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from chromium import launch
+from support.chromium import launch
 
 
 def main(report: Path, output: Path) -> None:
