@@ -9,7 +9,7 @@ Paper:
 """
 
 from collections.abc import MutableMapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
@@ -21,6 +21,9 @@ from .clip import ClipBackbone
 from .mvfbe import MultiViewDisentanglement
 from .prompt_learner import PromptLearner
 from .text_fusion import TextFusion
+
+if TYPE_CHECKING:
+    from .few_shot import FewShot
 
 
 class Prediction(NamedTuple):
@@ -44,12 +47,14 @@ class Detection(NamedTuple):
         embeddings (list[torch.Tensor]): Maps in the joint space, layer by layer and in each view by view, each
             ``[B, 1 + L, D]``.
         text_features (torch.Tensor): The text features that they were compared with, shape ``[2, D]``.
+        layer_tokens (list[torch.Tensor]): Tokens of the chosen layers of the frozen CLIP, each ``[B, 1 + L, C]``.
     """
 
     pred_score: torch.Tensor
     patch_map: torch.Tensor
     embeddings: list[torch.Tensor]
     text_features: torch.Tensor
+    layer_tokens: list[torch.Tensor]
 
 
 class FBClipModel(nn.Module):
@@ -65,6 +70,9 @@ class FBClipModel(nn.Module):
         mvfbe (MultiViewDisentanglement): Multi-view foreground-background enhancement (paper: MVFBE).
         alignment (TextAlignment): Similarity of image tokens and text features.
         anomaly_map_generator (AnomalyMapGenerator): From the patch map to the anomaly map.
+
+    Attributes:
+        few_shot (FewShot | None): Decides by photographs of good parts, too, once it is set; beside the paper.
     """
 
     def __init__(
@@ -84,6 +92,7 @@ class FBClipModel(nn.Module):
         self.mvfbe = mvfbe
         self.alignment = alignment
         self.anomaly_map_generator = anomaly_map_generator
+        self.few_shot: FewShot | None = None
         self._text_features: torch.Tensor | None = None
 
     def forward(self, images: torch.Tensor) -> Prediction:
@@ -101,9 +110,14 @@ class FBClipModel(nn.Module):
         if isinstance(images, TVTensor):  # as anomalib's batches are; the compiler does not take them
             images = images.as_subclass(torch.Tensor)
         detection = self.detect(images, self.text_features())
-        anomaly_map = self.anomaly_map_generator(detection.patch_map, images.shape[-2:])
-        _require_finite(detection.pred_score)
-        return Prediction(detection.pred_score, anomaly_map)
+        if self.few_shot is None:
+            anomaly_map = self.anomaly_map_generator(detection.patch_map, images.shape[-2:])
+            prediction = Prediction(detection.pred_score, anomaly_map)
+        else:
+            deviation_map = self.anomaly_map_generator(self.few_shot(detection), images.shape[-2:])
+            prediction = Prediction(*self.few_shot.calibrate(deviation_map))
+        _require_finite(prediction.pred_score)
+        return prediction
 
     def detect(self, images: torch.Tensor, text_features: torch.Tensor) -> Detection:
         """Score images and patches by the text: what inference and training have in common.
@@ -124,7 +138,7 @@ class FBClipModel(nn.Module):
         embeddings = [self.backbone.project_image(tokens) for tokens in maps]
         probability = self.alignment(embeddings, text_features)
         pred_score, patch_map = probability[:, 0], probability[:, 1:].unflatten(1, (1, *grid))
-        return Detection(pred_score, patch_map, embeddings, text_features)
+        return Detection(pred_score, patch_map, embeddings, text_features, layer_tokens)
 
     def encode_text(self) -> torch.Tensor:
         """Compute the text features from the prompts, with a graph to the text parameters.

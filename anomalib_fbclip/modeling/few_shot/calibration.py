@@ -1,0 +1,124 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What good parts do to each other sets the scale: standard deviations, and probabilities with 0.5 as threshold."""
+
+import torch
+from torch import nn
+
+EXPECTED_SPREAD, EXPECTED_WEIGHT = 0.1, 2.0
+"""Standard deviation that scores of good parts are expected to have, as a share of their mean, and how many photographs
+that expectation is worth. With few photographs it keeps the threshold off their scores."""
+
+STEEPNESS = 4.0
+"""Logit by which a place that is like good parts lies below the threshold: it has a probability of 0.018."""
+
+TOP_SHARE = 0.01
+"""Share of a map whose mean is the image's score."""
+
+OUTLIER_SCORE, OUTLIER_RATIO, OUTLIER_MINIMUM = 5.0, 1.3, 4
+"""Modified z-score and multiple of the median above which a photograph is unlike the others, and the number of
+photographs from which on that can be told."""
+
+
+class Spread(nn.Module):
+    r"""Measures values in standard deviations from what good parts have.
+
+    .. math::
+
+        z(v) = \frac{v - \mu}{\sigma}
+
+    Args:
+        mean (torch.Tensor): Mean of the values of good parts, a scalar.
+        std (torch.Tensor): Their standard deviation, a scalar.
+
+    Example:
+        >>> spread = Spread.of(torch.tensor([1.0, 2.0, 3.0]))
+        >>> spread(torch.tensor(4.0))
+        tensor(2.)
+    """
+
+    def __init__(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        super().__init__()
+        self.mean: torch.Tensor
+        self.std: torch.Tensor
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    @classmethod
+    def of(cls, values: torch.Tensor) -> "Spread":
+        """Measure the values of the patches of good parts, of any shape."""
+        return cls(values.mean(), values.std().clamp(min=1e-6))
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Standardize values of any shape."""
+        return (values - self.mean) / self.std
+
+
+class Calibration(nn.Module):
+    r"""Makes probabilities in which 0.5 means: as unlike as good parts ever are.
+
+    .. math::
+
+        p(v) = \operatorname{sigmoid}\left(4 \left(\frac{v}{\theta} - 1\right)\right)
+
+    The order of values stays. Pixels and images have the same threshold :math:`\theta`, the :func:`prediction_limit` of
+    the scores of good parts.
+
+    Args:
+        threshold (torch.Tensor): The limit in standard deviations, a scalar.
+
+    Example:
+        >>> Calibration(torch.tensor(3.0))(torch.tensor([0.0, 3.0, 6.0]))
+        tensor([0.0180, 0.5000, 0.9820])
+    """
+
+    def __init__(self, threshold: torch.Tensor) -> None:
+        super().__init__()
+        self.threshold: torch.Tensor
+        self.register_buffer("threshold", threshold, persistent=False)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """Turn values in standard deviations, of pixels or of images, into probabilities of the same shape."""
+        return (STEEPNESS * (values / self.threshold - 1)).sigmoid()
+
+
+def top_mean(anomaly_map: torch.Tensor) -> torch.Tensor:
+    """Mean of the highest hundredth of maps ``[B, H, W]``, shape ``[B]``."""
+    values = anomaly_map.flatten(1)
+    return values.topk(max(round(TOP_SHARE * values.shape[1]), 1), dim=1).values.mean(dim=1)
+
+
+def prediction_limit(scores: torch.Tensor) -> torch.Tensor:
+    r"""Limit below which the score of a good part is expected: one standard deviation above the mean.
+
+    .. math::
+
+        \theta = \bar{s} + \sqrt{\frac{\sum_i (s_i - \bar{s})^2 + 2 (0.1 \bar{s})^2}{k - 1 + 2}}
+
+    Args:
+        scores (torch.Tensor): Scores of good parts, shape ``[k]``.
+
+    Returns:
+        torch.Tensor: The limit, a scalar.
+    """
+    mean = scores.mean().clamp(min=1e-3)
+    squares = (scores - mean).square().sum() + EXPECTED_WEIGHT * (EXPECTED_SPREAD * mean).square()
+    return mean + (squares / (len(scores) - 1 + EXPECTED_WEIGHT)).sqrt()
+
+
+def find_outliers(scores: torch.Tensor) -> list[int]:
+    """Find photographs that are unlike the others, by the modified z-score of Iglewicz and Hoaglin.
+
+    Args:
+        scores (torch.Tensor): Leave-one-out scores of the photographs, shape ``[k]``.
+
+    Returns:
+        list[int]: Their indices; none where there are too few photographs to tell.
+    """
+    if len(scores) < OUTLIER_MINIMUM:
+        return []
+    median = scores.median()
+    deviation = (scores - median).abs().median().clamp(min=1e-9)
+    modified = 0.6745 * (scores - median) / deviation
+    return ((modified > OUTLIER_SCORE) & (scores > OUTLIER_RATIO * median)).nonzero().flatten().tolist()

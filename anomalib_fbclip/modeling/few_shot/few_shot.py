@@ -1,0 +1,130 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Decides by a few photographs of good parts, together with the text."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from .calibration import Calibration, Spread, top_mean
+from .memory import Match, ReferenceMemory, join_layers
+
+if TYPE_CHECKING:
+    from anomalib_fbclip.modeling.fbclip import Detection
+
+MAPS = ("references", "text")
+"""Maps that take part in the decision."""
+
+
+class Merge(nn.Module):
+    r"""Adds up how unlike good parts an image's patches are, and how abnormal the text finds them.
+
+    Both are measured in standard deviations of good parts: a text map that varies much on good parts is worth little.
+
+    .. math::
+
+        Z = z_d(d) + z_t(\operatorname{logit} p)
+
+    Args:
+        spreads (Mapping[str, Spread]): What good parts have, for each map that takes part, of ``MAPS``.
+    """
+
+    def __init__(self, spreads: Mapping[str, Spread]) -> None:
+        super().__init__()
+        self.spreads = nn.ModuleDict(spreads)
+
+    def forward(self, distances: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Merge maps.
+
+        Args:
+            distances (torch.Tensor): Distance of each patch from good parts, shape ``[B, 1, h, w]``.
+            logits (torch.Tensor): Logits that the text gives them, of the same shape.
+
+        Returns:
+            torch.Tensor: How anomalous each patch is, in standard deviations of good parts, of the same shape.
+        """
+        values = {"references": distances, "text": logits}
+        return torch.stack([spread(values[name]) for name, spread in self.spreads.items()]).sum(dim=0)
+
+
+class FewShot(nn.Module):
+    """Decides by photographs of good parts, together with the text.
+
+    Args:
+        memory (ReferenceMemory): Patches of good parts.
+        merge (Merge): Merges the distances from them with the text map.
+        calibration (Calibration): From standard deviations to probabilities.
+    """
+
+    def __init__(self, memory: ReferenceMemory, merge: Merge, calibration: Calibration) -> None:
+        super().__init__()
+        self.memory = memory
+        self.merge = merge
+        self.calibration = calibration
+
+    def forward(self, detection: "Detection") -> torch.Tensor:
+        """Compare images with good parts.
+
+        Args:
+            detection (Detection): What the model found in the images.
+
+        Returns:
+            torch.Tensor: How anomalous each patch is in standard deviations of good parts, shape ``[B, 1, h, w]``.
+        """
+        distances = self.match(detection).distance.unflatten(1, detection.patch_map.shape[1:])
+        return self.merge(distances, text_logits(detection))
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> "FewShot":
+        """Build the part anew from :meth:`tensors`.
+
+        Args:
+            tensors (Mapping[str, torch.Tensor]): The tensors by name.
+
+        Returns:
+            FewShot: The part.
+        """
+        spreads = {
+            name: Spread(tensors[f"merge.spreads.{name}.mean"], tensors[f"merge.spreads.{name}.std"])
+            for name in MAPS
+            if f"merge.spreads.{name}.mean" in tensors
+        }
+        memory = ReferenceMemory(tensors["memory.patches"])
+        return cls(memory, Merge(spreads), Calibration(tensors["calibration.threshold"]))
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All that the part knows, by name."""
+        return dict(self.named_buffers())
+
+    @property
+    def k_shot(self) -> int:
+        """Number of photographs."""
+        return len(self.memory.patches)
+
+    def match(self, detection: "Detection") -> Match:
+        """Find the nearest reference patch of each patch."""
+        return self.memory(join_layers(later_half(detection.layer_tokens)))
+
+    def calibrate(self, deviation_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Turn maps in standard deviations, shape ``[B, H, W]``, into probabilities.
+
+        Args:
+            deviation_map (torch.Tensor): The maps, upsampled and smoothed.
+
+        Returns:
+            tuple[torch.Tensor, torch.Tensor]: Scores, shape ``[B]``, and anomaly maps, shape ``[B, H, W]``.
+        """
+        return self.calibration(top_mean(deviation_map)), self.calibration(deviation_map)
+
+
+def later_half(layer_tokens: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
+    """Take the later half of the chosen layers, whose tokens tell parts best."""
+    return layer_tokens[len(layer_tokens) // 2 :]
+
+
+def text_logits(detection: "Detection") -> torch.Tensor:
+    """Logits of the patches' abnormal probabilities, shape ``[B, 1, h, w]``."""
+    return detection.patch_map.logit(eps=1e-6)

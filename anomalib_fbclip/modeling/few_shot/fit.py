@@ -1,0 +1,137 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Learns from a few photographs of good parts, by leaving out one after the other."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch.nn import functional as F  # noqa: N812
+
+from .calibration import Calibration, Spread, find_outliers, prediction_limit, top_mean
+from .few_shot import MAPS, FewShot, Merge, later_half, text_logits
+from .memory import ReferenceMemory, join_layers, select_coreset
+
+if TYPE_CHECKING:
+    from anomalib_fbclip.modeling.fbclip import Detection, FBClipModel
+
+MEMORY_VALUES = 2**23
+"""Values that a memory holds at most: 33 MB."""
+
+
+class Photograph(NamedTuple):
+    """A photograph of a good part.
+
+    Attributes:
+        turned (torch.Tensor): Normalized images, turned by equal parts of a full turn, the first one not at all, shape
+            ``[A, 3, H, W]``.
+        mirrored (torch.Tensor): Its mirror image, shape ``[1, 3, H, W]``.
+    """
+
+    turned: torch.Tensor
+    mirrored: torch.Tensor
+
+
+class Block(NamedTuple):
+    """What the memory keeps of a photograph.
+
+    Attributes:
+        patches (torch.Tensor): Joined patch tokens, shape ``[R, D]``.
+        origins (torch.Tensor): Where they come from: which of the turned images, and which patch, shape ``[R, 2]``.
+    """
+
+    patches: torch.Tensor
+    origins: torch.Tensor
+
+
+class Fit(NamedTuple):
+    """What comes of photographs of good parts.
+
+    Attributes:
+        few_shot (FewShot): The part of the model that decides by them.
+        origins (torch.Tensor): For each row of the memory: photograph, turned image and patch, shape ``[k R, 3]``.
+        scores (torch.Tensor): Leave-one-out scores as the model gives them, 0..1, shape ``[k]``.
+        outliers (list[int]): Photographs that are unlike the others.
+    """
+
+    few_shot: FewShot
+    origins: torch.Tensor
+    scores: torch.Tensor
+    outliers: list[int]
+
+    @property
+    def false_alarm_share(self) -> float:
+        """Share of good parts that is to be expected above the threshold, at most.
+
+        The next good part is as likely to take any rank among the ``k + 1``, whatever the distribution.
+        """
+        return (int((self.scores > 0.5).sum()) + 1) / (len(self.scores) + 1)  # noqa: PLR2004
+
+
+@torch.no_grad()
+def fit(model: "FBClipModel", photographs: Sequence[Callable[[], Photograph]], maps: Sequence[str] = MAPS) -> Fit:
+    """Learn from photographs of good parts. Each is asked for twice, so that one at a time is in memory.
+
+    Args:
+        model (FBClipModel): The model. It stays as it is.
+        photographs (Sequence[Callable[[], Photograph]]): Gives each of the photographs.
+        maps (Sequence[str], optional): Maps that take part in the decision. Defaults to both.
+
+    Returns:
+        Fit: The part of the model that decides by them, and what is to be said of them.
+    """
+    text_features = model.text_features()
+
+    def detect(images: torch.Tensor) -> "Detection":
+        return model.detect(images, text_features)
+
+    blocks = [_remember(detect, photograph(), len(photographs)) for photograph in photographs]
+    memory = ReferenceMemory(torch.stack([block.patches for block in blocks]))
+    left_out = [_leave_out(detect, photograph(), index, memory) for index, photograph in enumerate(photographs)]
+    distances, logits = (torch.cat(values) for values in zip(*left_out, strict=True))
+    spreads = {"references": Spread.of(distances), "text": Spread.of(logits)}
+    merge = Merge({name: spreads[name] for name in maps})
+
+    size = [side * patch for side, patch in zip(distances.shape[-2:], model.backbone.patch_size, strict=True)]
+    scores = top_mean(model.anomaly_map_generator(merge(distances, logits), size))
+    calibration = Calibration(prediction_limit(scores))
+    return Fit(
+        few_shot=FewShot(memory, merge, calibration),
+        origins=torch.cat([F.pad(block.origins, (1, 0), value=index) for index, block in enumerate(blocks)]),
+        scores=calibration(scores),
+        outliers=find_outliers(top_mean(model.anomaly_map_generator(distances, size))),
+    )
+
+
+def _remember(detect: Callable[[torch.Tensor], "Detection"], photograph: Photograph, count: int) -> Block:
+    """Choose what the memory keeps of a photograph: as many patches as it has, fewer if there are many of them."""
+    tokens = torch.cat([_join(detect(image)) for image in photograph.turned.split(1)])
+    rows = tokens.flatten(0, 1)
+    patches, width = tokens.shape[1:]
+    chosen = select_coreset(rows, max(min(patches, MEMORY_VALUES // (count * width)), 1))
+    return Block(rows[chosen], torch.stack([chosen // patches, chosen % patches], dim=1))
+
+
+def _leave_out(
+    detect: Callable[[torch.Tensor], "Detection"],
+    photograph: Photograph,
+    index: int,
+    memory: ReferenceMemory,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compare a photograph with the others, and one alone with its own mirror image.
+
+    Returns:
+        tuple[torch.Tensor, torch.Tensor]: Distances of its patches, and the logits that the text gives them, each
+            ``[1, 1, h, w]``.
+    """
+    upright = detect(photograph.turned[:1])
+    is_alone = len(memory.patches) == 1
+    seen = detect(photograph.mirrored) if is_alone else upright
+    others = ReferenceMemory(_join(upright)) if is_alone else memory.without(index)
+    distance = others(_join(seen)).distance.unflatten(1, seen.patch_map.shape[1:])
+    return distance, text_logits(seen)
+
+
+def _join(detection: "Detection") -> torch.Tensor:
+    return join_layers(later_half(detection.layer_tokens))

@@ -1,0 +1,113 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The patches of good parts, and how far an image's patches are from them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+
+from anomalib_fbclip.modeling.precision import full_precision, to_full
+
+
+class Match(NamedTuple):
+    """The reference patches that are nearest to the patches of images.
+
+    Attributes:
+        distance (torch.Tensor): Cosine distance, 0..2, shape ``[B, L]``.
+        row (torch.Tensor): Row of the memory, shape ``[B, L]``.
+    """
+
+    distance: torch.Tensor
+    row: torch.Tensor
+
+
+class ReferenceMemory(nn.Module):
+    r"""Patches of good parts.
+
+    Of an image with normalized patch tokens :math:`x`, and a memory with rows :math:`m`, the distance of a patch is
+
+    .. math::
+
+        d = 1 - \max_m x^\top m
+
+    Everything is in a buffer, which ``torch.compile`` and an exported graph take as a constant.
+
+    Args:
+        patches (torch.Tensor): Joined patch tokens of :func:`join_layers`, as many of each photograph, shape
+            ``[k, R, D]``.
+
+    Example:
+        >>> tokens = join_layers([torch.randn(2, 1 + 9, 8), torch.randn(2, 1 + 9, 8)])
+        >>> memory = ReferenceMemory(tokens)
+        >>> memory(tokens).distance.abs().max() < 1e-5
+        tensor(True)
+    """
+
+    def __init__(self, patches: torch.Tensor) -> None:
+        super().__init__()
+        self.patches: torch.Tensor
+        self.register_buffer("patches", patches, persistent=False)
+
+    def forward(self, tokens: torch.Tensor) -> Match:
+        """Find the nearest row of each patch.
+
+        Args:
+            tokens (torch.Tensor): Joined patch tokens of images, shape ``[B, L, D]``.
+
+        Returns:
+            Match: Distance and row.
+        """
+        with full_precision(tokens.device):
+            similarity, row = (tokens @ self.patches.flatten(0, 1).mT).max(dim=-1)
+            return Match(1 - similarity, row)
+
+    def without(self, photograph: int) -> "ReferenceMemory":
+        """Leave a photograph out.
+
+        Args:
+            photograph (int): Its index.
+
+        Returns:
+            ReferenceMemory: The memory of the others.
+        """
+        others = [index for index in range(len(self.patches)) if index != photograph]
+        return ReferenceMemory(self.patches[others])
+
+
+def join_layers(layer_tokens: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Join the patch tokens of layers: the product of two joined tokens is the mean of the layers' cosines.
+
+    Args:
+        layer_tokens (Sequence[torch.Tensor]): Tokens of each of N layers, class token first, each ``[B, 1 + L, C]``.
+
+    Returns:
+        torch.Tensor: Joined patch tokens of length 1, shape ``[B, L, N C]``.
+    """
+    directions = [F.normalize(to_full(tokens[:, 1:]), dim=-1) for tokens in layer_tokens]
+    return torch.cat(directions, dim=-1) / len(directions) ** 0.5
+
+
+def select_coreset(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Choose rows that cover all others, by k-center greedy: the next one is the one that is farthest from all chosen.
+
+    anomalib's ``KCenterGreedy`` starts at random, and compares projections; rows of length 1 need one product a step.
+
+    Args:
+        rows (torch.Tensor): Rows of length 1, shape ``[M, D]``.
+        count (int): How many are chosen.
+
+    Returns:
+        torch.Tensor: Indices of the chosen rows, the first row first, shape ``[count]``.
+    """
+    if count >= len(rows):
+        return torch.arange(len(rows), device=rows.device)
+    chosen = [torch.zeros((), dtype=torch.long, device=rows.device)]
+    similarity = rows @ rows[0]
+    for _ in range(count - 1):
+        chosen.append(similarity.argmin())
+        similarity = torch.maximum(similarity, rows @ rows[chosen[-1]])
+    return torch.stack(chosen)
