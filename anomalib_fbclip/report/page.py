@@ -122,7 +122,7 @@ def write_report(
 ) -> None:
     """Write the report.
 
-    Entries are taken one at a time, and about 50 KB are kept of each.
+    Entries are taken one at a time, and some 30 KB are kept of each.
 
     Args:
         path (Path): The file, which is replaced when the page is complete. Its folder is made if it does not exist.

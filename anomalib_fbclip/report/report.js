@@ -33,11 +33,12 @@ class Photograph {
     return this.card.dataset.state;
   }
 
-  /** Decide at the image threshold. At the first one the table has the word: its numbers have more digits. */
+  /** Decide at the image threshold. At the first one the table has the word: it was decided before rounding. */
   decide() {
-    if (this.firstState === "error") return;
     const isFirst = thresholds.image === settings.thresholds.image;
-    const state = isFirst ? this.firstState : this.score > thresholds.image ? "anomalous" : "normal";
+    const decided = this.score > thresholds.image ? "anomalous" : "normal";
+    const state = isFirst || this.firstState === "error" ? this.firstState : decided;
+    if (state === this.state) return;
     this.card.dataset.state = state;
     this.card.querySelector(".state").textContent = state;
   }
