@@ -21,7 +21,6 @@ See Also:
 
 from collections.abc import Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ import torch
 from anomalib import LearningType
 from anomalib.data import Batch
 from anomalib.metrics import Evaluator
-from anomalib.models.components import AnomalibModule
 from anomalib.utils.path import get_pretrained_weights_dir
 from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
@@ -38,7 +36,7 @@ from torch import nn
 
 from .callbacks.evaluation_run import EvaluationRunMixin
 from .callbacks.run import TrainerRun
-from .checkpoints.adapters import FROZEN_PREFIX, Adapters, adapter_tensors
+from .checkpoints.adapters import FROZEN_PREFIX, Adapters
 from .checkpoints.clip_files import create_clip
 from .checkpoints.optimizer import halve_averages
 from .checkpoints.published import check_published, choose_zero_shot, fetch_published
@@ -52,14 +50,16 @@ from .checkpoints.registry import (
 )
 from .checkpoints.source import AdapterSource, read_given_adapters
 from .explaining import ExplanationMixin
-from .export import ExactExportMixin, describe
+from .export import ExactExportMixin
 from .modeling.build import NUM_LAYER_WEIGHTS, create_model
 from .modeling.clip import ClipBackbone
 from .modeling.fbclip import FBClipModel
+from .modeling.few_shot import MAPS
 from .modeling.loss import FBClipLoss
 from .modeling.mvfbe import VIEWS, create_views
 from .modeling.text_fusion import STRATEGY_WEIGHTS, resolve_strategy_weights
 from .processing.components import DefaultComponentsMixin, resolve_post_processor
+from .saving import SavingMixin
 
 __all__ = ["FBClip"]
 
@@ -70,7 +70,7 @@ CHECKPOINT_KEY = "fbclip"
 """Where a checkpoint says what its adapters belong to."""
 
 
-class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, ExactExportMixin, AnomalibModule):  # type: ignore[misc] # to_onnx is anomalib's
+class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, SavingMixin, ExactExportMixin):  # type: ignore[misc] # to_onnx is anomalib's
     """FB-CLIP Lightning model.
 
     FB-CLIP finds defects in images of objects that it has never seen. Light adapters on a frozen CLIP are trained once,
@@ -111,7 +111,8 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
             Defaults to ``0.15``.
         learning_rate (float, optional): Learning rate of Adam. Defaults to ``5e-5``.
         betas (tuple[float, float], optional): Decay rates of Adam's two averages. Defaults to ``(0.5, 0.999)``.
-        seed (int, optional): Seed of the adapters' initial values. Defaults to ``0``.
+        seed (int, optional): Seed of the adapters' initial values, and of the choice of good photographs. Defaults to
+            ``0``.
         image_threshold (float | None, optional): Score, 0..1, above which an image is anomalous: the score as it is
             shown, after the normalization if labeled validation images allow one. ``None``: 0.5, to which the
             normalization moves the best threshold of the validation images. Defaults to ``None``.
@@ -127,6 +128,14 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
         backbone_precision (str, optional): Type in which the CLIP's matrices are kept and multiplied, whatever the
             trainer's precision: ``float32``, or ``bfloat16`` or ``float16``, which halve its memory. Defaults to
             ``"float32"``.
+        few_shot_source (str | Path | None, optional): Folder of photographs of good parts that others are compared
+            with. Thresholds then come from them, unless labeled validation images give others. Defaults to ``None``.
+        k_shot (int, optional): How many good photographs are taken: of the folder or, without one, of the normal images
+            of the datamodule's training split. 0: all of the folder. Defaults to ``0``.
+        reference_rotations (int, optional): Copies of each good photograph, turned by equal parts of a full turn, for
+            parts that lie at any angle. 1: none are turned. Defaults to ``4``.
+        few_shot_maps (Sequence[str], optional): What decides with good photographs: ``references``, ``text`` or both.
+            Defaults to both.
 
     Raises:
         ValueError: If an argument does not fit the backbone, or a file can't be read or belongs to another model.
@@ -161,6 +170,10 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
         backbone_precision: str = "float32",
+        few_shot_source: str | Path | None = None,
+        k_shot: int = 0,
+        reference_rotations: int = 4,
+        few_shot_maps: Sequence[str] = MAPS,
     ) -> None:
         # Hyper-parameters are read from these names. A checkpoint takes plain data only, and a dict-form get_model or
         # the benchmark hand in containers of OmegaConf.
@@ -171,14 +184,12 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
         views = list(views)
         text_strategies = None if text_strategies is None else dict(text_strategies)
         betas = (betas[0], betas[1])
+        few_shot_source = None if few_shot_source is None else str(few_shot_source)
+        few_shot_maps = list(few_shot_maps)
 
-        precision = resolve_precision(backbone_precision)
         backbone_name = resolve_backbone(backbone)
         input_size = resolve_image_size(backbone_name, image_size)
-        layers = resolve_feature_layers(backbone_name, feature_layers, max_layers=NUM_LAYER_WEIGHTS)
-        view_modules = create_views(views)
         strategies = STRATEGY_WEIGHTS if text_strategies is None else text_strategies
-        strategy_weights = resolve_strategy_weights(strategies, STRATEGY_WEIGHTS)
         adapters = None if weights is None else read_given_adapters(weights, backbone_name)
         super().__init__(
             pre_processor=self.configure_pre_processor(input_size) if pre_processor is True else pre_processor,
@@ -187,19 +198,24 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
             visualizer=visualizer,
         )
 
+        self.configure_references(few_shot_source, k_shot, seed, reference_rotations, few_shot_maps)
         self.backbone_name = backbone_name
         self.image_size = input_size
         self.learning_rate = learning_rate
         self.betas = betas
         self.pretrained = pretrained or default_pretrained(backbone_name)
-        self.model = create_model(
-            backbone=ClipBackbone(create_clip(backbone_name, self.pretrained), layers, precision),
-            tokenizer=open_clip.get_tokenizer(backbone_name),
-            views=view_modules,
-            strategy_weights=strategy_weights,
+        self.model = create_model(  # the CLIP last: a wrong argument is refused before it is fetched
+            views=create_views(views),
+            strategy_weights=resolve_strategy_weights(strategies, STRATEGY_WEIGHTS),
             attention_size=resolve_attention_size(backbone_name),
             background_suppression=background_suppression,
             seed=seed,
+            tokenizer=open_clip.get_tokenizer(backbone_name),
+            backbone=ClipBackbone(
+                feature_layers=resolve_feature_layers(backbone_name, feature_layers, max_layers=NUM_LAYER_WEIGHTS),
+                precision=resolve_precision(backbone_precision),
+                clip=create_clip(backbone_name, self.pretrained),
+            ),
         )
         self.loss = FBClipLoss(consistency_weight=consistency_weight)
 
@@ -220,9 +236,10 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
 
     @property
     def learning_type(self) -> LearningType:
-        """Zero-shot; or one-class, which is what makes anomalib train, before and during the training of adapters."""
-        is_zero_shot = self._adapters.is_trained and not self._run.is_fitting
-        return LearningType.ZERO_SHOT if is_zero_shot else LearningType.ONE_CLASS
+        """Zero-shot, or few-shot with good photographs; for untrained adapters one-class, so that anomalib trains."""
+        if not self._adapters.is_trained or self._run.is_fitting:
+            return LearningType.ONE_CLASS
+        return LearningType.FEW_SHOT if self.is_few_shot else LearningType.ZERO_SHOT
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -290,6 +307,7 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
         Raises:
             ValueError: If the training data has no anomalous image, or no masks.
         """
+        self.forget_references()
         self._log_run()
         self._run.check_training_data()
 
@@ -321,8 +339,9 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
         checkpoint["state_dict"] = {
             name: tensor for name, tensor in checkpoint["state_dict"].items() if not name.startswith(FROZEN)
         }
-        checkpoint[CHECKPOINT_KEY] = self._metadata()
+        checkpoint[CHECKPOINT_KEY] = self.metadata()
         checkpoint["hyper_parameters"]["weights"] = None  # its own state has them
+        checkpoint["hyper_parameters"] |= {"few_shot_source": None, "k_shot": 0}  # they belong to a product
         if "optimizer_states" in checkpoint:
             checkpoint["optimizer_states"] = [halve_averages(state) for state in checkpoint["optimizer_states"]]
 
@@ -342,44 +361,11 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
         frozen = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(FROZEN)}
         checkpoint["state_dict"] = {**frozen, **checkpoint["state_dict"]}
         self.source = adapters.source
-
-    def description(self) -> dict[str, str]:
-        """Describe the model in strings, with trained adapters: an exported file says this of itself.
-
-        Returns:
-            dict[str, str]: Backbone, weights, source of the adapters, image size, thresholds, limits of the
-                normalization and version of the package, as far as they are known. Lists are JSON.
-        """
-        self._adapters.make_ready()
-        patch_size = list(self.model.backbone.patch_size)
-        return describe(self._metadata() | {"patch_size": patch_size}, self.post_processor)
-
-    def save_adapters(self, path: str | Path) -> None:
-        """Write the adapters, without the frozen CLIP, to a file that ``weights`` takes.
-
-        Args:
-            path (str | Path): A file with the suffix ``.safetensors``.
-
-        Raises:
-            ValueError: If the path has another suffix.
-        """
-        self._adapters.make_ready()
-        Adapters(adapter_tensors(self.model), self._metadata(), "The model").save(Path(path))
+        self.forget_references()
 
     @property
     def _run(self) -> TrainerRun:
         return TrainerRun(self._trainer)
-
-    def _metadata(self) -> dict[str, Any]:
-        return {
-            "backbone": self.backbone_name,
-            "pretrained": self.pretrained,
-            "signature": self.model.backbone.signature,
-            "image_size": list(self.image_size),
-            "feature_layers": list(self.model.backbone.feature_layers),
-            "version": version("anomalib-fbclip"),
-            "source": self._run.trained_dataset or self.source,
-        }
 
     def _fetch_published(self, weights: str) -> Adapters:
         """Read the published adapters that were asked for, fetched if they are not in the cache."""
@@ -391,6 +377,7 @@ class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, Exact
         self._adapters.make_ready()
         self.model.forget_text_features()  # a callback may have changed parameters in place
         self._run.warn_if_untrained(self.source)
+        self.prepare_references(self._run)
 
     def _log_run(self) -> None:
         adapters = f"trained on {self.source}" if self.source else "untrained"

@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.data.masks import MaskError
+from anomalib_fbclip.data.references import ReferencesError
 
 from .checkpoint import check_checkpoint
 from .precision_check import PrecisionError
@@ -19,7 +20,7 @@ from .results import is_command_line
 STOPPED, INTERRUPTED = 2, 130
 """Exit codes of a command that had to stop, and of one that was interrupted."""
 
-EXPECTED = (OSError, ImageError, MaskError, PrecisionError)
+EXPECTED = (OSError, ImageError, MaskError, PrecisionError, ReferencesError)
 """Errors whose message says all that a user needs."""
 
 

@@ -4,6 +4,7 @@
 """What a model is to know of a run of the trainer."""
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 
 from anomalib import TaskType
 from anomalib.data import AnomalibDataModule
@@ -51,6 +52,10 @@ class TrainerRun:
         if isinstance(self.datamodule, AuxiliaryDataModule) and self.datamodule.targets:
             return [target.name for target in self.datamodule.targets]
         return self.datamodule.name.split("+") if self.datamodule else []
+
+    def forward_context(self) -> AbstractContextManager[None]:
+        """Compute in the trainer's precision."""
+        return self.trainer.precision_plugin.forward_context() if self.trainer else nullcontext()
 
     def log(self, used: str) -> None:
         """Say what a run uses.

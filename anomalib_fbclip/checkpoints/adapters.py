@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from anomalib_fbclip.modeling.fbclip import FBClipModel, upgrade_state_dict
+from anomalib_fbclip.modeling.few_shot import FewShot
 
 from .published import PUBLISHED
 from .reading import reading
@@ -33,6 +34,9 @@ FORMAT = "anomalib-fbclip adapters"
 
 FROZEN_PREFIX = "backbone."
 """What the names of a model's frozen parameters begin with. All others are adapters."""
+
+FEW_SHOT_PREFIX = "few_shot."
+"""What the names of good photographs' patches, and of what comes of them, begin with."""
 
 SIGNATURE_TOLERANCE = 2e-3
 """How far the signatures of the same CLIP are apart at most, one of them in half precision."""
@@ -164,7 +168,12 @@ class Adapters:
                 differ.
         """
         self.check_signature(model.backbone.signature)
-        load_state_dict(model, {**frozen_tensors(model), **self.tensors}, self.origin)
+        own = {name: tensor for name, tensor in self.tensors.items() if not name.startswith(FEW_SHOT_PREFIX)}
+        load_state_dict(model, {**frozen_tensors(model), **own}, self.origin)
+        if references := {
+            name.removeprefix(FEW_SHOT_PREFIX): tensor for name, tensor in self.tensors.items() if name not in own
+        }:
+            model.few_shot = FewShot.from_tensors(references)
         layers = list(model.backbone.feature_layers)
         if (trained_on := self.metadata.get("feature_layers", layers)) != layers:
             logger.warning("%s was trained on feature layers %s, but %s are used.", self.origin, trained_on, layers)

@@ -34,8 +34,8 @@ class Record(NamedTuple):
         score (float | None): How anomalous it is, 0..1, after the normalization if there was one.
         verdict (Verdict | None): Whether the score is above the threshold; ``None`` where none is applied.
         threshold (float | None): The threshold of the score.
-        threshold_source (str | None): Where it comes from: ``given``, ``labels``, ``normal images``, ``checkpoint``,
-            ``exported file`` or ``default``.
+        threshold_source (str | None): Where it comes from: ``given``, ``labels``, ``normal images``, ``good
+            photographs``, ``checkpoint``, ``exported file`` or ``default``.
         anomaly_map_max (float | None): The largest value of the anomaly map, 0..1.
         pixel_threshold (float | None): The threshold of the anomaly map; ``None`` where there is none for all images.
         pixel_threshold_source (str | None): Where it comes from: as above, or ``masks``.

@@ -15,14 +15,16 @@ ImageSource = PhotographSource | NDArray | torch.Tensor
 DIMENSIONS = CHANNELS = 3
 
 
-def load_image(source: ImageSource, minimum_side: int = 1) -> torch.Tensor:
+def load_image(source: ImageSource, minimum_side: int = 1, *, upright: bool = True) -> torch.Tensor:
     """Load an image.
 
     Args:
-        source (ImageSource): The image. A file or an image of Pillow is turned upright as its EXIF data say. In an
-            array or a tensor, floating-point values lie in 0..1, and whole numbers fill their type's range.
+        source (ImageSource): The image. In an array or a tensor, floating-point values lie in 0..1, and whole numbers
+            fill their type's range.
         minimum_side (int, optional): Pixels that each side of a file or an image of Pillow must have. Defaults to
             ``1``.
+        upright (bool, optional): Whether a file or an image of Pillow is turned as its EXIF data say. Defaults to
+            ``True``.
 
     Returns:
         torch.Tensor: RGB values 0..1, shape ``[3, H, W]``.
@@ -33,7 +35,7 @@ def load_image(source: ImageSource, minimum_side: int = 1) -> torch.Tensor:
         ValueError: If the values are none of an RGB image.
     """
     if isinstance(source, PhotographSource):
-        source = read_photograph(source, upright=True, minimum_side=minimum_side)
+        source = read_photograph(source, upright=upright, minimum_side=minimum_side)
     if source.ndim == DIMENSIONS:
         image = to_dtype(to_image(source), torch.float32, scale=True)
         if len(image) == CHANNELS and image.numel() and image.min() >= 0 and image.max() <= 1:

@@ -1,72 +1,101 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Good photographs that others are compared with: which ones, and turned copies of them."""
+"""Photographs of good parts that others are compared with: which ones, and turned copies of them."""
 
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import LabelName
+from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
 from anomalib_fbclip.contract.image_files import find_images
 from anomalib_fbclip.contract.records import printable
 
 
-def find_references(source: Path, k_shot: int, seed: int) -> list[Path]:
-    """Choose good photographs of a folder.
+class ReferencesError(ValueError):
+    """Good photographs that were asked for can't be had. The message is one line, and says what to do."""
 
-    Args:
-        source (Path): The folder, or a single photograph.
-        k_shot (int): How many are taken. 0: all.
+
+class ReferenceChoice(NamedTuple):
+    """Which photographs of good parts are compared with.
+
+    Attributes:
+        few_shot_source (Path | None): A folder of them, or a single one.
+        k_shot (int): How many are taken: of the folder or, without one, of the normal images of a datamodule's
+            training split. 0: all of the folder.
         seed (int): Seed of the choice.
-
-    Returns:
-        list[Path]: The files, in the order of their names.
-
-    Raises:
-        ValueError: If there are no photographs, or fewer than ``k_shot``.
     """
-    if not source.exists():
-        msg = f"few_shot_source {printable(source)} does not exist: give a folder of good photographs."
-        raise ValueError(msg)
-    return _choose(find_images(source), k_shot, seed, f"few_shot_source {printable(source)}")
+
+    few_shot_source: Path | None
+    k_shot: int
+    seed: int
+
+    @classmethod
+    def of(cls, few_shot_source: str | None, k_shot: int, seed: int) -> "ReferenceChoice":
+        """Check the arguments of a model.
+
+        Raises:
+            ValueError: If ``k_shot`` is negative.
+        """
+        if k_shot < 0:
+            msg = f"k_shot {k_shot} can't be used: give the number of good photographs, or 0."
+            raise ValueError(msg)
+        return cls(None if few_shot_source is None else Path(few_shot_source), k_shot, seed)
+
+    @property
+    def is_made(self) -> bool:
+        """Whether any are asked for."""
+        return self.few_shot_source is not None or self.k_shot > 0
+
+    def paths(self, datamodule: AnomalibDataModule | None) -> list[Path]:
+        """Find the photographs.
+
+        Args:
+            datamodule (AnomalibDataModule | None): The datamodule of a run, set up; ``None`` if there is none.
+
+        Returns:
+            list[Path]: The files, in the order of their names.
+
+        Raises:
+            ReferencesError: If there are fewer than asked for, or none.
+        """
+        if self.few_shot_source is not None:
+            return self._choose(_find(self.few_shot_source), f"few_shot_source {printable(self.few_shot_source)}")
+        if datamodule is None:
+            msg = (
+                "k_shot alone takes good photographs from a datamodule's training split, and there is none here: give "
+                "a folder as few_shot_source."
+            )
+            raise ReferencesError(msg)
+        return self._choose(_normal_images(datamodule), f"The training split of {datamodule.name}")
+
+    def _choose(self, paths: Sequence[Path], origin: str) -> list[Path]:
+        if not paths:
+            msg = f"{origin} has no good photographs: give a folder of them as few_shot_source."
+            raise ReferencesError(msg)
+        if len(paths) < self.k_shot:
+            msg = f"{origin} has {len(paths)} good photographs, and k_shot is {self.k_shot}: add some, or lower k_shot."
+            raise ReferencesError(msg)
+        chosen = random.Random(self.seed).sample(list(paths), self.k_shot or len(paths))  # noqa: S311 - no secret
+        return sorted(chosen)
 
 
-def sample_references(datamodule: AnomalibDataModule, k_shot: int, seed: int) -> list[Path]:
-    """Choose normal images of a datamodule's training split.
+def _find(source: Path) -> list[Path]:
+    if source.exists():
+        return find_images(source)
+    msg = f"few_shot_source {printable(source)} does not exist: give a folder of good photographs."
+    raise ReferencesError(msg)
 
-    Args:
-        datamodule (AnomalibDataModule): The datamodule, set up.
-        k_shot (int): How many are taken.
-        seed (int): Seed of the choice.
 
-    Returns:
-        list[Path]: The files, in the order of their names.
-
-    Raises:
-        ValueError: If the split has fewer normal images than ``k_shot``.
-    """
+def _normal_images(datamodule: AnomalibDataModule) -> list[Path]:
     samples = datamodule.train_data.samples
-    normal = samples[samples["label_index"] == LabelName.NORMAL]
-    paths = sorted(map(Path, normal["image_path"]))
-    return _choose(paths, k_shot, seed, f"The training split of {datamodule.name}")
-
-
-def _choose(paths: Sequence[Path], k_shot: int, seed: int, origin: str) -> list[Path]:
-    wanted = k_shot or len(paths)
-    if not paths or len(paths) < wanted:
-        msg = (
-            f"{origin} has {len(paths) or 'no'} good photographs, and k_shot asks for {wanted}: add photographs, or "
-            "lower k_shot."
-            if paths and k_shot
-            else f"{origin} has no photographs: give a folder of good ones as few_shot_source."
-        )
-        raise ValueError(msg)
-    return sorted(random.Random(seed).sample(list(paths), wanted))  # noqa: S311 - a choice, no secret
+    return sorted(map(Path, samples.loc[samples["label_index"] == LabelName.NORMAL, "image_path"]))
 
 
 def turned_copies(image: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
@@ -82,4 +111,4 @@ def turned_copies(image: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
     yield image
     fill = image.flatten(1).median(dim=1).values.tolist()
     for index in range(1, count):
-        yield F.rotate(image, 360 * index / count, F.InterpolationMode.BILINEAR, fill=fill)
+        yield F.rotate(image, 360 * index / count, InterpolationMode.BILINEAR, fill=fill)

@@ -15,7 +15,7 @@ from anomalib_fbclip.contract.metadata import SOURCE_KEYS, THRESHOLD_KEYS
 if TYPE_CHECKING:
     import torch
 
-NAMES = ("backbone", "pretrained", "source", "image_size", "patch_size", "version")
+NAMES = ("backbone", "pretrained", "source", "image_size", "patch_size", "k_shot", "version")
 THRESHOLDS = ("image_threshold", "pixel_threshold")
 LIMITS = ("image_min", "image_max", "pixel_min", "pixel_max")
 
@@ -24,8 +24,8 @@ def describe(metadata: Mapping[str, Any], post_processor: object) -> dict[str, s
     """Describe a model in strings.
 
     Args:
-        metadata (Mapping[str, Any]): ``backbone``, ``pretrained``, ``source``, ``image_size``, ``patch_size`` and
-            ``version``, as far as they are known.
+        metadata (Mapping[str, Any]): ``backbone``, ``pretrained``, ``source``, ``image_size``, ``patch_size``,
+            ``k_shot`` and ``version``, as far as they are known.
         post_processor (object): The model's post-processor. One of anomalib's has thresholds at which the graph decides
             and, if they were fitted, thresholds and limits of the normalization, of the scores before it. FBClip's says
             where the thresholds come from, too.

@@ -23,6 +23,9 @@ LEVELS = ("image", "pixel")
 CHECKPOINT = "checkpoint"
 """The source of thresholds that a checkpoint brought."""
 
+DEFAULT, REFERENCES = "default", "good photographs"
+"""Sources of a threshold of 0.5: none, or scores in which good photographs lie below it."""
+
 SENSITIVITY = 0.5
 """anomalib's usual sensitivity: a score is compared with 1 less it."""
 
@@ -63,6 +66,7 @@ class ThresholdPostProcessor(PostProcessor):
         super().load_checkpoint_config(self._given_sensitivities)
         self._metrics: dict[str, Metric] = {}
         self._sources: dict[str, str] = {}
+        self._unfitted_source = DEFAULT
 
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
@@ -99,7 +103,17 @@ class ThresholdPostProcessor(PostProcessor):
             return "given"
         is_fitted = bool(getattr(self, f"_{level}_threshold").isfinite())
         is_moved = not math.isclose(getattr(self, f"{level}_sensitivity"), SENSITIVITY)
-        return self._sources.get(level, "default") if is_fitted or is_moved else "default"
+        return self._sources.get(level, DEFAULT) if is_fitted or is_moved else self._unfitted_source
+
+    def use_references(self) -> None:
+        """Take scores in which 0.5 is a threshold, until labels give another: fitted ones were of other scores."""
+        self._unfitted_source = REFERENCES
+        self._sources = {}
+        for level in LEVELS:
+            for name in (f"_{level}_threshold", f"{level}_min", f"{level}_max"):
+                getattr(self, name).fill_(math.nan)
+            if f"{level}_sensitivity" not in self._given_sensitivities:
+                setattr(self, f"{level}_sensitivity", SENSITIVITY)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to look at labeled images."""

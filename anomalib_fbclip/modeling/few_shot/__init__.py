@@ -4,6 +4,6 @@
 """Few-shot: a few photographs of good parts beside the text."""
 
 from .few_shot import MAPS, FewShot
-from .fit import Photograph, fit
+from .fit import Fit, Photograph, fit
 
-__all__ = ["MAPS", "FewShot", "Photograph", "fit"]
+__all__ = ["MAPS", "FewShot", "Fit", "Photograph", "fit"]

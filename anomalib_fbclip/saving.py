@@ -1,0 +1,62 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What files of a Lightning model hold and say: adapters, and the description of an exported file."""
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from .callbacks.run import TrainerRun
+from .checkpoints.adapters import Adapters, adapter_tensors
+from .checkpoints.source import AdapterSource
+from .export import describe
+from .few_shot import FewShotMixin
+
+
+class SavingMixin(FewShotMixin):
+    """Saves the adapters of :class:`FBClip`, and describes it."""
+
+    backbone_name: str
+    pretrained: str | None
+    image_size: tuple[int, int]
+    _adapters: AdapterSource
+
+    def description(self) -> dict[str, str]:
+        """Describe the model in strings, with trained adapters: an exported file says this of itself.
+
+        Returns:
+            dict[str, str]: Backbone, weights, source of the adapters, image size, thresholds, limits of the
+                normalization and version of the package, as far as they are known. Lists are JSON.
+        """
+        self._adapters.make_ready()
+        self.prepare_references(TrainerRun(None))
+        own = {"patch_size": list(self.model.backbone.patch_size), "k_shot": len(self.references)}
+        return describe(self.metadata() | own, self.post_processor)
+
+    def save_adapters(self, path: str | Path, with_references: bool = False) -> None:
+        """Write the adapters, without the frozen CLIP, to a file that ``weights`` takes.
+
+        Args:
+            path (str | Path): A file with the suffix ``.safetensors``.
+            with_references (bool, optional): Whether the file gets the good photographs' patches, too. Defaults to
+                ``False``.
+
+        Raises:
+            ValueError: If the path has another suffix.
+        """
+        self._adapters.make_ready()
+        tensors = adapter_tensors(self.model) | (self.reference_tensors() if with_references else {})
+        Adapters(tensors, self.metadata(), "The model").save(Path(path))
+
+    def metadata(self) -> dict[str, Any]:
+        """What the adapters belong to, as a checkpoint and a file of adapters hold it."""
+        return {
+            "backbone": self.backbone_name,
+            "pretrained": self.pretrained,
+            "signature": self.model.backbone.signature,
+            "image_size": list(self.image_size),
+            "feature_layers": list(self.model.backbone.feature_layers),
+            "version": version("anomalib-fbclip"),
+            "source": TrainerRun(self._trainer).trained_dataset or self._adapters.trained_on,
+        }
