@@ -45,7 +45,7 @@ READERS = 2
 
 
 class CheckedDataset(Dataset[ImageItem]):
-    """The images of one of anomalib's datasets, read rightly or refused by name.
+    """The images of one of anomalib's datasets, read correctly or rejected by name.
 
     Args:
         dataset (AnomalibDataset | PredictDataset): The dataset.

@@ -56,7 +56,7 @@ def read_reference(path: Path) -> tuple[dict[str, torch.Tensor], str]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(group), dict) for group in GROUPS):
         msg = (
-            f"Adapter weights '{path}' are no checkpoint of FB-CLIP: it has {' and '.join(map(repr, GROUPS))}. "
+            f"Adapter weights '{path}' are not a checkpoint of FB-CLIP: it has {' and '.join(map(repr, GROUPS))}. "
             "Give a checkpoint of anomalib as 'ckpt_path' instead."
         )
         raise ValueError(msg)

@@ -128,7 +128,7 @@ def _add_model_config(path: Path) -> str:
         msg = f"Backbone config {path} can't be read: {error}."
         raise ValueError(msg) from error
     if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
-        msg = f"Backbone config {path} is no open_clip model config: it needs embed_dim, vision_cfg and text_cfg."
+        msg = f"Backbone config {path} is not an open_clip model config: it needs embed_dim, vision_cfg and text_cfg."
         raise ValueError(msg)
     known = open_clip.get_model_config(path.stem)
     if known is not None and known != config:
@@ -258,5 +258,5 @@ def default_pretrained(backbone: str) -> str | None:
 
 
 def pretrained_tags(backbone: str) -> list[str]:
-    """Names of the weights that are to be had for a backbone: its own for a bundled one, otherwise open_clip's."""
+    """Names of the weights available for a backbone: its own for a bundled one, otherwise open_clip's."""
     return [BUNDLED[backbone].tag] if backbone in BUNDLED else list_pretrained_tags_by_model(backbone)

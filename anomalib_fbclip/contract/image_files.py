@@ -68,7 +68,7 @@ def describe_skipped(path: Path, exclude: Path | None = None) -> list[str]:
         exclude (Path | None, optional): A folder that is passed over. Defaults to ``None``.
 
     Returns:
-        list[str]: A line for each image. Files that are no images have none.
+        list[str]: A line for each image. Other files have none.
     """
     return [
         f"{printable(file)} was skipped: {kind} files are not read. Save it as PNG or JPEG."

@@ -164,5 +164,5 @@ class ExactExportMixin(ExportMixin):
 def _check_input_size(input_size: Sequence[int] | None) -> None:
     if input_size is None or (len(input_size) == 2 and min(input_size) > 0):  # noqa: PLR2004
         return
-    msg = f"Input size {list(input_size)} is no height and width in pixels: give two, or none for images of any size."
+    msg = f"Input size {list(input_size)} is not a height and width in pixels: give both, or none for any size."
     raise ValueError(msg)

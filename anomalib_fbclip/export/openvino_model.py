@@ -45,7 +45,7 @@ def check_compression(path: Path, compression: str) -> None:
 
 
 def _read_compression(path: Path) -> str | None:
-    """Read the compression of a file; ``None`` if it does not tell, or is no model."""
+    """Read the compression of a file; ``None`` if it does not say, or is not a model."""
     try:
         return read_openvino_metadata(read_openvino_model(openvino.Core(), path)).get(COMPRESSION_KEY)
     except EdgeError:

@@ -68,7 +68,7 @@ def read_tables(files: Sequence[Path]) -> pd.DataFrame:
         pandas.DataFrame: A row for each model and dataset, which have the columns ``model`` and ``dataset``.
 
     Raises:
-        ProtocolError: If a file is no table of a benchmark.
+        ProtocolError: If a file is not a table of a benchmark.
     """
     tables = []
     for file in files:
@@ -78,7 +78,7 @@ def read_tables(files: Sequence[Path]) -> pd.DataFrame:
             msg = f"{file} cannot be read: {error}"
             raise ProtocolError(msg) from error
         if MODEL not in table or not set(DURATIONS) <= set(table):
-            msg = f"{file} is no table of 'anomalib benchmark': it has no column {MODEL}, or none of durations."
+            msg = f"{file} is not a table of 'anomalib benchmark': it has no column {MODEL}, or none of durations."
             raise ProtocolError(msg)
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)

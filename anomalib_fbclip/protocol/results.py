@@ -67,7 +67,7 @@ def read_rows(path: Path) -> list[Row]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = [_parse_row(values) for values in csv.DictReader(file)]
     except (KeyError, TypeError, ValueError) as error:
-        msg = f"{path} is no table of results: {error!r}. Move it away, or give another --output"
+        msg = f"{path} is not a table of results: {error!r}. Move it away, or give another --output"
         raise ProtocolError(msg) from error
     return [row for row in rows if row.category != MEAN]
 

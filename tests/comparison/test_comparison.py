@@ -76,7 +76,7 @@ def test_the_last_of_several_measurements_counts(runs: Path) -> None:
     [
         (("nowhere",), "There is no results.csv of 'anomalib benchmark' at nowhere"),
         (("runs", "--metric", "image_F2"), "No model reports image_F2. There are: image_AUROC"),
-        (("other.csv",), "other.csv is no table of 'anomalib benchmark'"),
+        (("other.csv",), "other.csv is not a table of 'anomalib benchmark'"),
         (("runs", "alone.csv"), "No dataset was tested by all of"),
     ],
 )

@@ -370,7 +370,7 @@ def test_quantisation_without_images(compression, light_model: FBClip, tmp_path:
 
 @pytest.mark.parametrize("input_size", [(0, 90), (90, -1), (90,), (3, 90, 70)])
 def test_an_input_size_that_is_none(input_size, light_model: FBClip, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is no height and width in pixels: give two"):
+    with pytest.raises(ValueError, match="is not a height and width in pixels: give both"):
         light_model.to_onnx(tmp_path, input_size=input_size)
     assert not list(tmp_path.iterdir())
 

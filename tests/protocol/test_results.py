@@ -59,7 +59,7 @@ def test_each_settings_have_means_of_their_own(tmp_path: Path) -> None:
 def test_another_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "parts.csv"
     path.write_text(text)
-    with pytest.raises(ProtocolError, match=r"parts\.csv is no table of results"):
+    with pytest.raises(ProtocolError, match=r"parts\.csv is not a table of results"):
         add_rows(path, ROWS)
     assert path.read_text() == text
 
