@@ -341,8 +341,9 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> SyntheticParts:
     return SyntheticParts(root, "tile", image_size=128, train_images=1, test_images=20, num_workers=0, image_seed=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", [CompressionType.INT8_PTQ, CompressionType.INT8_ACQ])
-def test_quantisation_from_the_engine(compression, light_model: FBClip, parts, photographs, tmp_path: Path) -> None:
+def test_quantization_from_the_engine(compression, light_model: FBClip, parts, photographs, tmp_path: Path) -> None:
     parts.prepare_data()
     engine = Engine(accelerator="cpu", default_root_dir=tmp_path, logger=False)
     path = engine.export(
@@ -362,7 +363,7 @@ def test_quantisation_from_the_engine(compression, light_model: FBClip, parts, p
 
 
 @pytest.mark.parametrize("compression", [CompressionType.INT8_PTQ, CompressionType.INT8_ACQ])
-def test_quantisation_without_images(compression, light_model: FBClip, tmp_path: Path) -> None:
+def test_quantization_without_images(compression, light_model: FBClip, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=rf"{compression.name} needs images: give a datamodule \(--data"):
         light_model.to_openvino(tmp_path, compression_type=compression)
     assert not list(tmp_path.iterdir())
