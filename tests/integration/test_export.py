@@ -148,6 +148,7 @@ def assert_same(outputs: Decision, expected: Decision, tolerance: float) -> None
         assert np.array_equal(outputs.pred_label, expected.pred_label)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_onnx_runtime_decides_as_torch(name: str, photographs, tested, onnx_file: Path) -> None:
     session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
@@ -155,6 +156,7 @@ def test_onnx_runtime_decides_as_torch(name: str, photographs, tested, onnx_file
     assert_same(outputs, tested[name], tolerance=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compression", TOLERANCE)
 def test_openvino_decides_as_torch(compression, photographs, tested, openvino_files) -> None:
     compiled = compile_exact(openvino_files[compression])
@@ -164,6 +166,7 @@ def test_openvino_decides_as_torch(compression, photographs, tested, openvino_fi
         assert_same(outputs, tested[name], TOLERANCE[compression])
 
 
+@pytest.mark.slow
 def test_images_of_a_batch_do_not_mix(photographs, openvino_files) -> None:
     image = read(photographs["smaller"])
     compiled = compile_exact(openvino_files[None])
@@ -172,6 +175,7 @@ def test_images_of_a_batch_do_not_mix(photographs, openvino_files) -> None:
     np.testing.assert_allclose(together, np.concatenate(alone), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_default_precision_decides_nearly_the_same(photographs, tested, openvino_files) -> None:
     compiled = openvino.Core().compile_model(openvino_files[None], "CPU")
     for name, path in photographs.items():
@@ -193,6 +197,7 @@ def with_masks(path: Path) -> openvino.Model:
     return exported_model
 
 
+@pytest.mark.slow
 def test_foreground_masks_of_a_half_precision_file_rarely_flip(model: FBClip, photographs, openvino_files) -> None:
     compiled = openvino.Core().compile_model(with_masks(openvino_files[CompressionType.FP16]), "CPU", EXACT)
     flips = 0
@@ -208,6 +213,7 @@ def test_foreground_masks_of_a_half_precision_file_rarely_flip(model: FBClip, ph
     assert flips <= 0.005 * patches
 
 
+@pytest.mark.slow
 def test_files_hold_the_image_tower_and_the_attention_alone(model: FBClip, onnx_file: Path, openvino_files) -> None:
     parts = (model.model.backbone.visual, model.model.mvfbe.attention)
     weights = sum(parameter.numel() for part in parts for parameter in part.parameters())
@@ -222,6 +228,7 @@ def test_files_hold_the_image_tower_and_the_attention_alone(model: FBClip, onnx_
     assert openvino_files[CompressionType.INT8].with_suffix(".bin").stat().st_size <= 1.15 * weights
 
 
+@pytest.mark.slow
 def test_files_say_what_they_are(model: FBClip, onnx_file: Path, openvino_files) -> None:
     expected = model.description()
     assert {
@@ -242,12 +249,14 @@ def test_files_say_what_they_are(model: FBClip, onnx_file: Path, openvino_files)
         assert told == (compression.name if compression else "FP32")
 
 
+@pytest.mark.slow
 def test_nothing_else_is_left_beside_the_files(exported: Path, onnx_file: Path, openvino_files) -> None:
     names = {path.stem for path in openvino_files.values()}
     expected = {f"{name}{suffix}" for name in names for suffix in (".xml", ".bin")} | {onnx_file.name}
     assert {path.name for path in exported.rglob("*") if path.is_file()} == expected
 
 
+@pytest.mark.slow
 def test_anomalibs_openvino_inferencer(photographs, tested, openvino_files, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)  # it leaves a cache
     inferencer = OpenVINOInferencer(openvino_files[None], device="CPU", config=EXACT)
@@ -264,6 +273,7 @@ def test_anomalibs_torch_inferencer(model: FBClip, photographs, tested, tmp_path
     np.testing.assert_allclose(prediction.anomaly_map.detach(), tested["long"].anomaly_map, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_benchmark_app(openvino_files, tmp_path: Path) -> None:
     program = Path(shutil.which("benchmark_app") or pytest.fail("OpenVINO's benchmark_app is not installed"))
     result = run(
@@ -285,6 +295,7 @@ def test_a_fixed_input_size(light_model: FBClip, tmp_path: Path, photographs) ->
         compiled(read(photographs["long"]))
 
 
+@pytest.mark.slow
 def test_files_of_another_compression_are_not_replaced(model: FBClip, openvino_files, tmp_path: Path) -> None:
     folder = tmp_path / "weights" / "openvino"
     folder.mkdir(parents=True)
@@ -300,6 +311,7 @@ def test_files_of_another_compression_are_not_replaced(model: FBClip, openvino_f
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 
+@pytest.mark.slow
 def test_files_of_the_same_compression_are_replaced(
     model: FBClip, onnx_file: Path, openvino_files, tmp_path: Path
 ) -> None:
@@ -398,6 +410,7 @@ def test_a_pre_processor_of_the_users_own_is_kept(photographs) -> None:
     assert isinstance(FBClip("fbclip-nano").pre_processor, AntialiasedPreProcessor)
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path: Path, photographs) -> None:
     result = anomalib(
         tmp_path,

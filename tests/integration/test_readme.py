@@ -173,8 +173,8 @@ def look_up_models(folder: Path, config: str) -> None:
 
 
 def is_slow(block: Block) -> bool:
-    """Tell whether a block exports a graph, which takes most of a minute, or needs one."""
-    return "anomalib export" in block.code or "model.xml" in block.code
+    """Tell whether a block trains, or exports a graph or needs one."""
+    return any(words in block.code for words in ("anomalib fit", "training.bundled", "anomalib export", "model.xml"))
 
 
 class Reader:
@@ -192,7 +192,7 @@ class Reader:
     def read(self, index: int) -> str:
         """Run a block, after those before it, and give what it printed.
 
-        Nothing but exports needs exports, so they are passed over where a test of something else is run alone.
+        Nothing but slow blocks needs slow blocks, so they are passed over where a test of something else is run alone.
         """
         for earlier, block in enumerate(BLOCKS[: index + 1]):
             if earlier not in self._done and (is_slow(BLOCKS[index]) or not is_slow(block)):
