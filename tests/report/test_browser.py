@@ -132,7 +132,7 @@ def test_a_slider_decides_again(open_report: Open) -> None:
 
 def test_a_first_threshold_between_a_sliders_steps(open_report: Open) -> None:
     """The slider shows 0.450, but what decides is the threshold; and at it, what the table says."""
-    entries = [entry("a.png", 0.4501, verdict="normal"), entry("b.png", 0.4503, verdict="anomalous")]
+    entries = [entry("a.png", 0.4501401, verdict="normal"), entry("b.png", 0.4503, verdict="anomalous")]
     page = open_report(entries, thresholds=Thresholds(0.45014, 0.5, "labels", "masks"))
     assert states(page) == {"b.png": "anomalous", "a.png": "normal"}
     assert "--threshold 0.45014 --pixel" in page.locator("#command").text_content()
