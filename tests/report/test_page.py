@@ -68,6 +68,7 @@ def test_photographs_are_sorted_by_score_and_errors_come_last(tmp_path: Path) ->
     assert page.texts["h3"] == ["c.png", "a.png", "b.png"]
     assert [card["data-state"] for card in page.cards] == ["anomalous", "normal", "error"]
     assert "b.png is no image." in page.texts["p"]
+    assert page.texts["p"][0] == "1 anomalous, 1 normal, 1 not read"
 
 
 def test_the_verdict_of_the_table_comes_first(tmp_path: Path) -> None:
