@@ -3,14 +3,13 @@
 
 """Explanations of a Lightning model: of an image from wherever it is, through the model's own pre-processor."""
 
-from anomalib.models.components import AnomalibModule
-
 from .data.image_source import ImageSource, load_image
 from .modeling.explanation import Explanation, explain
 from .modeling.fbclip import FBClipModel
+from .processing.mixin import ModelMixin
 
 
-class ExplanationMixin(AnomalibModule):
+class ExplanationMixin(ModelMixin):
     """Shows how :class:`FBClip` comes to its answers."""
 
     model: FBClipModel

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from anomalib.models.components import AnomalibModule
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
@@ -22,12 +21,13 @@ from .data.image_source import ImageSource, load_image
 from .data.references import ReferenceChoice, turned_copies
 from .modeling.fbclip import FBClipModel
 from .modeling.few_shot import MAPS, Fit, Photograph, fit
+from .processing.mixin import ModelMixin
 from .processing.post_processing import ThresholdPostProcessor
 
 logger = logging.getLogger(__name__)
 
 
-class FewShotMixin(AnomalibModule):
+class FewShotMixin(ModelMixin):
     """Lets :class:`FBClip` compare photographs with those of good parts.
 
     Attributes:

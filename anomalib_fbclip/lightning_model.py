@@ -29,6 +29,7 @@ import torch
 from anomalib import LearningType
 from anomalib.data import Batch
 from anomalib.metrics import Evaluator
+from anomalib.models.components import AnomalibModule
 from anomalib.utils.path import get_pretrained_weights_dir
 from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
@@ -70,7 +71,9 @@ CHECKPOINT_KEY = "fbclip"
 """Where a checkpoint says what its adapters belong to."""
 
 
-class FBClip(EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, SavingMixin, ExactExportMixin):  # type: ignore[misc] # to_onnx is anomalib's
+class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
+    EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, SavingMixin, ExactExportMixin, AnomalibModule
+):
     """FB-CLIP Lightning model.
 
     FB-CLIP finds defects in images of objects that it has never seen. Light adapters on a frozen CLIP are trained once,

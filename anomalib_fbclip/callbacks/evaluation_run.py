@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
 from anomalib_fbclip.evaluation.evaluator import RankingEvaluator
 from anomalib_fbclip.modeling.fbclip import FBClipModel
+from anomalib_fbclip.processing.mixin import ModelMixin
 from anomalib_fbclip.processing.post_processing import ThresholdPostProcessor
 
 from .checked_data import CheckedData
@@ -26,7 +27,7 @@ from .prediction_table import ImageSizes, PredictionTable
 from .results import ResultsFolder
 
 
-class EvaluationRunMixin(AnomalibModule):
+class EvaluationRunMixin(ModelMixin):
     """Makes the runs of :class:`FBClip` end with results that hold."""
 
     model: FBClipModel

@@ -17,6 +17,7 @@ from anomalib.models import FBClip, get_model, list_models
 import anomalib_fbclip
 assert FBClip is anomalib_fbclip.FBClip
 assert {"f_b_clip", "padim"} <= list_models()
+assert not any("mixin" in name for name in list_models())
 
 arguments = {"backbone": sys.argv[1], "weights": None}
 for name in ("FBClip", "fbclip", "fb_clip", "f_b_clip"):
