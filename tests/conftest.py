@@ -8,9 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from support.images import write_mvtec_category
 from support.small import write_adapters, write_backbone
+
+settings.register_profile("untimed", deadline=None)  # no test is about how long something takes
+settings.load_profile("untimed")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
