@@ -21,6 +21,9 @@ from anomalib_fbclip.training.bundled import continue_from
 from support.command_line import run
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("train")
