@@ -20,7 +20,6 @@ from anomalib_fbclip.checkpoints.registry import resolve_backbone
 from anomalib_fbclip.training.bundled import continue_from
 from support.command_line import run
 
-
 pytestmark = pytest.mark.slow
 
 
