@@ -3,16 +3,39 @@
 
 """Explanations of a Lightning model: of an image from wherever it is, through the model's own pre-processor."""
 
+from itertools import islice
+from typing import NamedTuple
+
+from PIL import Image
+from torchvision.transforms.v2.functional import to_pil_image
+
+from .callbacks.run import TrainerRun
 from .data.image_source import ImageSource, load_image
+from .data.references import turned_copies
+from .few_shot import FewShotMixin, reference_name
 from .modeling.explanation import Explanation, explain
-from .modeling.fbclip import FBClipModel
-from .processing.mixin import ModelMixin
 
 
-class ExplanationMixin(ModelMixin):
+class ReferencePatch(NamedTuple):
+    """A patch of a photograph of a good part.
+
+    Attributes:
+        photograph (int): The photograph's index in ``FBClip.references``.
+        name (str): Its file, or its number.
+        turn (int): Which of its turned copies: 0 is not turned.
+        place (tuple[int, int]): Row and column of the patch in the copy.
+        grid (tuple[int, int]): Number of rows and columns.
+    """
+
+    photograph: int
+    name: str
+    turn: int
+    place: tuple[int, int]
+    grid: tuple[int, int]
+
+
+class ExplanationMixin(FewShotMixin):
     """Shows how :class:`FBClip` comes to its answers."""
-
-    model: FBClipModel
 
     def explain(self, image: ImageSource) -> Explanation:
         """Show how the model comes to its answer for one image.
@@ -22,8 +45,8 @@ class ExplanationMixin(ModelMixin):
                 whole numbers, or fractions 0..1.
 
         Returns:
-            Explanation: The intermediate maps of every layer and view, and the score and the anomaly map before the
-                post-processor.
+            Explanation: The intermediate maps of every layer and view, the comparison with good photographs if there
+                are any, and the score and the anomaly map before the post-processor.
 
         Raises:
             ImageError: If a file or an image of Pillow can't be read, the range of its values is not known, or it is
@@ -37,5 +60,68 @@ class ExplanationMixin(ModelMixin):
             >>> explanation.similarities.shape  # of each layer and view  # doctest: +SKIP
             torch.Size([5, 3, 37, 37])
         """
+        self.prepare_references(TrainerRun(self._trainer))
         pixels = load_image(image, max(self.model.backbone.patch_size)).unsqueeze(0).to(self.device)
         return explain(self.model, self.pre_processor(pixels) if self.pre_processor else pixels)
+
+    def nearest_reference(self, explanation: Explanation, place: tuple[int, int] | None = None) -> ReferencePatch:
+        """Find the patch of a good photograph that a place of an image is nearest to.
+
+        Args:
+            explanation (Explanation): What :meth:`explain` gave for the image, with the same good photographs.
+            place (tuple[int, int] | None, optional): Row and column of the patch. ``None``: the most anomalous one.
+                Defaults to ``None``.
+
+        Returns:
+            ReferencePatch: The patch. :meth:`reference_crop` cuts it out.
+
+        Raises:
+            ValueError: If there are no good photographs, or only their patches are known, from a file of adapters.
+
+        Example:
+            >>> model.use_references(["good/1.jpg", "good/2.jpg"])  # doctest: +SKIP
+            >>> nearest = model.nearest_reference(model.explain("photograph.jpg"))  # doctest: +SKIP
+            >>> nearest.name, nearest.turn, nearest.place  # doctest: +SKIP
+            ('good/2.jpg', 0, (7, 12))
+        """
+        maps = explanation.reference_maps
+        if maps is None or self.reference_fit is None:
+            msg = "The good photographs are not known here: give them to use_references, then call explain."
+            raise ValueError(msg)
+        rows, columns = maps.rows.shape
+        photograph, turn, patch = self.reference_fit.origins[maps.rows[place or maps.most_anomalous]].tolist()
+        name = reference_name(self.references[photograph], photograph)
+        return ReferencePatch(photograph, name, turn, divmod(patch, columns), (rows, columns))
+
+    def reference_crop(self, patch: ReferencePatch) -> Image.Image:
+        """Cut a patch out of a good photograph, with the patches around it.
+
+        Args:
+            patch (ReferencePatch): What :meth:`nearest_reference` gave.
+
+        Returns:
+            Image.Image: The piece of the turned copy, as large as :func:`crop_patch` cuts it.
+        """
+        photograph = load_image(self.references[patch.photograph], upright=self.references_upright)
+        copy = next(islice(turned_copies(photograph, self.reference_rotations), patch.turn, None))
+        return crop_patch(copy, patch.place, patch.grid)
+
+
+def crop_patch(image: ImageSource, place: tuple[int, int], grid: tuple[int, int]) -> Image.Image:
+    """Cut a patch out of an image, with the patches around it.
+
+    Args:
+        image (ImageSource): The image, as ``FBClip.explain`` takes it.
+        place (tuple[int, int]): Row and column of the patch.
+        grid (tuple[int, int]): Number of rows and columns.
+
+    Returns:
+        Image.Image: The piece: 3 patches high and wide, less at the edge of the image.
+    """
+    pixels = load_image(image)
+    top, left, bottom, right = (
+        round(min(max(index + offset, 0), count) * side / count)
+        for offset in (-1, 2)
+        for index, count, side in zip(place, grid, pixels.shape[1:], strict=True)
+    )
+    return to_pil_image(pixels[:, top:bottom, left:right])

@@ -4,12 +4,14 @@
 """Few-shot runs of a Lightning model: photographs of good parts, from wherever they are, through its pre-processor."""
 
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import torch
+from anomalib.data import AnomalibDataModule, InferenceBatch
+from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
@@ -18,11 +20,11 @@ from .callbacks.run import TrainerRun
 from .checkpoints.adapters import FEW_SHOT_PREFIX
 from .contract.records import printable
 from .data.image_source import ImageSource, load_image
-from .data.references import ReferenceChoice, turned_copies
+from .data.references import GivenReferences, ReferenceChoice, turned_copies
 from .modeling.fbclip import FBClipModel
-from .modeling.few_shot import MAPS, Fit, Photograph, fit
+from .modeling.few_shot import MAPS, Fit, fit
 from .processing.mixin import ModelMixin
-from .processing.post_processing import ThresholdPostProcessor
+from .processing.post_processing import DEFAULT, REFERENCES, ThresholdPostProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -32,14 +34,16 @@ class FewShotMixin(ModelMixin):
 
     Attributes:
         references (list[ImageSource]): The photographs of good parts that are in use.
+        references_upright (bool): Whether files and images of Pillow among them were turned as their EXIF data say.
         reference_fit (Fit | None): What came of them.
     """
 
     model: FBClipModel
-    reference_choice: ReferenceChoice
+    reference_choice: ReferenceChoice | GivenReferences
     reference_rotations: int
     few_shot_maps: list[str]
     references: list[ImageSource]
+    references_upright: bool
     reference_fit: Fit | None
 
     def configure_references(
@@ -65,6 +69,7 @@ class FewShotMixin(ModelMixin):
         self.reference_rotations = rotations
         self.few_shot_maps = maps
         self.references = []
+        self.references_upright = False
         self.reference_fit = None
 
     @property
@@ -90,20 +95,65 @@ class FewShotMixin(ModelMixin):
         if not references:
             msg = "There are no photographs of good parts: give at least one."
             raise ValueError(msg)
-        self._fit_references(list(references), upright=True)
+        self.reference_choice = GivenReferences(tuple(references))
+        self.prepare_references(TrainerRun(None))
+
+    def forward(self, batch: torch.Tensor, *args, **kwargs) -> InferenceBatch:
+        """Predict images. See :meth:`anomalib.models.components.AnomalibModule.forward`.
+
+        Args:
+            batch (torch.Tensor): Images with values 0..1, shape ``[B, 3, H, W]``.
+            *args: Passed on.
+            **kwargs: Passed on.
+
+        Returns:
+            InferenceBatch: The predictions.
+        """
+        self.prepare_references(TrainerRun(None))
+        return super().forward(batch, *args, **kwargs)
 
     def prepare_references(self, run: TrainerRun) -> None:
-        """Get the photographs that were asked for ready, as a run reads its images: not turned upright."""
-        if not self.reference_choice.is_made or run.is_fitting:
-            return
-        paths: list[ImageSource] = list(self.reference_choice.paths(run.datamodule))
-        if paths != self.references:
+        """Get the photographs that were asked for ready, as a run reads its images: not turned upright.
+
+        Those in use stay where there is no datamodule that may have others.
+
+        Raises:
+            ImageError: If one can't be read, or is smaller than a patch.
+            ReferencesError: If there are fewer than asked for.
+        """
+        is_asked_for = self.reference_choice.is_made and not run.is_fitting
+        if is_asked_for and (run.datamodule is not None or not self.references):
             with run.forward_context():
-                self._fit_references(paths, upright=run.trainer is None)
+                self._take_references(run.datamodule, upright=run.trainer is None)
+
+    def prepare_references_of(self, datamodule: AnomalibDataModule | None) -> None:
+        """Get the photographs that were asked for ready for an export. Those in use stay.
+
+        Args:
+            datamodule (AnomalibDataModule | None): Its training split has them if ``k_shot`` alone was given.
+
+        Raises:
+            ImageError: If one can't be read, or is smaller than a patch.
+            ReferencesError: If there are fewer than asked for.
+        """
+        if self.reference_choice.is_made and not self.references:
+            self._take_references(datamodule, upright=True)
 
     def forget_references(self) -> None:
-        """Compare with no photographs of good parts any more."""
-        self.references, self.reference_fit, self.model.few_shot = [], None, None
+        """Compare with no photographs of good parts any more, nor keep thresholds that belong to them."""
+        if self.model.few_shot is not None:
+            self.references, self.reference_fit, self.model.few_shot = [], None, None
+            self.expect_other_scores()
+
+    def forget_photographs(self) -> None:
+        """Forget the photographs of good parts themselves. What came of them stays."""
+        self.reference_choice = ReferenceChoice.none()
+        self.references, self.reference_fit = [], None
+
+    def expect_other_scores(self) -> None:
+        """Forget thresholds that were fitted: with good photographs, or without any more, scores are others."""
+        if isinstance(self.post_processor, ThresholdPostProcessor):
+            self.post_processor.forget_fit(DEFAULT if self.model.few_shot is None else REFERENCES)
 
     def reference_tensors(self) -> dict[str, torch.Tensor]:
         """What a file of adapters holds of the photographs of good parts.
@@ -117,27 +167,32 @@ class FewShotMixin(ModelMixin):
             raise ValueError(msg)
         return {f"{FEW_SHOT_PREFIX}{name}": tensor for name, tensor in self.model.few_shot.tensors().items()}
 
-    def _fit_references(self, references: list[ImageSource], upright: bool) -> None:
+    def _take_references(self, datamodule: AnomalibDataModule | None, *, upright: bool) -> None:
+        references = self.reference_choice.find(datamodule)
+        if references != self.references:
+            self._fit_references(references, upright=upright or self.reference_choice.is_upright)
+
+    def _fit_references(self, references: list[ImageSource], *, upright: bool) -> None:
         self.forget_references()
         with _progress(2 * len(references)) as advance:
             load = partial(self._load_reference, upright=upright, advance=advance)
             result = fit(self.model, [partial(load, reference) for reference in references], self.few_shot_maps)
-        self.references, self.reference_fit, self.model.few_shot = references, result, result.few_shot
-        if isinstance(self.post_processor, ThresholdPostProcessor):
-            self.post_processor.use_references()
+        self.references, self.references_upright = references, upright
+        self.reference_fit, self.model.few_shot = result, result.few_shot
+        self.expect_other_scores()
         self._report_references(result)
 
-    def _load_reference(self, reference: ImageSource, upright: bool, advance: Callable[[], None]) -> Photograph:
+    def _load_reference(
+        self, reference: ImageSource, upright: bool, advance: Callable[[], None]
+    ) -> Iterator[torch.Tensor]:
+        """Give a photograph and its turned copies, each only once it is asked for, as batches of one image."""
         image = load_image(reference, max(self.model.backbone.patch_size), upright=upright)
-        turned = torch.cat([self._pre_process(copy) for copy in turned_copies(image, self.reference_rotations)])
-        mirrored = self._pre_process(image.flip(-1))
         advance()
-        return Photograph(turned, mirrored)
+        for copy in turned_copies(image, self.reference_rotations):
+            batch = copy.unsqueeze(0).to(self.device)
+            yield self.pre_processor(batch) if self.pre_processor else batch
 
-    def _pre_process(self, image: torch.Tensor) -> torch.Tensor:
-        batch = image.unsqueeze(0).to(self.device)
-        return self.pre_processor(batch) if self.pre_processor else batch
-
+    @rank_zero_only
     def _report_references(self, result: Fit) -> None:
         """Say how sure a threshold from so few photographs is, and which of them are unlike the others."""
         count = len(self.references)
@@ -156,11 +211,12 @@ class FewShotMixin(ModelMixin):
         for index in result.outliers:
             logger.warning(
                 "%s is unlike the other good photographs: it is defective, or of another kind. Look at it.",
-                _name(self.references[index], index),
+                reference_name(self.references[index], index),
             )
 
 
-def _name(reference: ImageSource, index: int) -> str:
+def reference_name(reference: ImageSource, index: int) -> str:
+    """Give the file of a photograph of a good part, or its number if it is not from a file."""
     if isinstance(reference, str | Path):
         return printable(reference)
     filename = getattr(reference, "filename", "") if isinstance(reference, Image.Image) else ""
@@ -169,6 +225,7 @@ def _name(reference: ImageSource, index: int) -> str:
 
 @contextmanager
 def _progress(total: int) -> Generator[Callable[[], None]]:
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    is_quiet = rank_zero_only.rank > 0  # type: ignore[attr-defined] # Lightning sets it
+    with Progress(console=Console(stderr=True), transient=True, disable=is_quiet) as progress:
         task = progress.add_task("Good photographs", total=total)
         yield lambda: progress.advance(task)

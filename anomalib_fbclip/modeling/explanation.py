@@ -5,7 +5,7 @@
 
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +13,35 @@ from torch import nn
 
 from .alignment import similarity
 from .fbclip import FBClipModel
+from .few_shot import FewShot
+
+Call = tuple[tuple[Any, ...], Any]
+"""Arguments and result of a module."""
+
+
+class ReferenceMaps(NamedTuple):
+    """How the patches of one image compare with those of good photographs. All maps are on the CPU.
+
+    Attributes:
+        distances (torch.Tensor): Cosine distance of each patch from the nearest reference patch, 0..2, shape
+            ``[h, w]``.
+        rows (torch.Tensor): Row of the memory that holds the nearest reference patch, shape ``[h, w]``.
+        deviations (torch.Tensor): How anomalous each patch is, by all maps that take part, in standard deviations of
+            good parts, shape ``[h, w]``.
+        probabilities (torch.Tensor): The same as probabilities, shape ``[h, w]``; above 0.5, a patch is more anomalous
+            than those of good parts are.
+    """
+
+    distances: torch.Tensor
+    rows: torch.Tensor
+    deviations: torch.Tensor
+    probabilities: torch.Tensor
+
+    @property
+    def most_anomalous(self) -> tuple[int, int]:
+        """Row and column of the most anomalous patch."""
+        row, column = divmod(int(self.deviations.argmax()), self.deviations.shape[1])
+        return row, column
 
 
 class Explanation(NamedTuple):
@@ -33,9 +62,10 @@ class Explanation(NamedTuple):
             the temperature, before the maps are merged, shape ``[N, V, h, w]``; above 0, it is more like the abnormal.
         layer_weights (torch.Tensor): Weight of each layer, shape ``[N]``. The sigmoid of all similarities' sum with
             these weights is the patch map.
-        patch_map (torch.Tensor): Abnormal probability of each patch, shape ``[h, w]``.
+        patch_map (torch.Tensor): Abnormal probability of each patch by the text, shape ``[h, w]``.
         anomaly_map (torch.Tensor): The model's anomaly map, 0..1, shape ``[H, W]`` of the model's input.
         pred_score (torch.Tensor): The model's score of the image, 0..1, a scalar.
+        reference_maps (ReferenceMaps | None): The comparison with good photographs; ``None`` without any.
     """
 
     layers: tuple[int, ...]
@@ -48,6 +78,7 @@ class Explanation(NamedTuple):
     patch_map: torch.Tensor
     anomaly_map: torch.Tensor
     pred_score: torch.Tensor
+    reference_maps: ReferenceMaps | None = None
 
     @property
     def removals(self) -> torch.Tensor:
@@ -77,6 +108,7 @@ def explain(model: FBClipModel, image: torch.Tensor) -> Explanation:
         _record(model.mvfbe.attention.gate) as gate_calls,
         _record(model.mvfbe.suppression) as suppression_calls,
         _record(model.alignment) as alignment_calls,
+        _record(model.few_shot) as few_shot_calls,
     ):
         predictions = model(image)
     (((_, grid), _),) = mvfbe_calls
@@ -105,12 +137,30 @@ def explain(model: FBClipModel, image: torch.Tensor) -> Explanation:
         patch_map=probability[0, 1:].unflatten(0, grid).cpu(),
         anomaly_map=predictions.anomaly_map[0].cpu(),
         pred_score=predictions.pred_score[0].cpu(),
+        reference_maps=None if model.few_shot is None else _compare(model.few_shot, *few_shot_calls),
+    )
+
+
+def _compare(few_shot: FewShot, call: Call) -> ReferenceMaps:
+    """Keep what the comparison with good photographs gives."""
+    (detection,), deviations = call
+    match = few_shot.match(detection)
+    grid = deviations.shape[-2:]
+    return ReferenceMaps(
+        distances=match.distance[0].unflatten(0, grid).cpu(),
+        rows=match.row[0].unflatten(0, grid).cpu(),
+        deviations=deviations[0, 0].cpu(),
+        probabilities=few_shot.calibration(deviations)[0, 0].cpu(),
     )
 
 
 @contextmanager
-def _record(module: nn.Module) -> Generator[list[tuple[tuple[Any, ...], Any]]]:
-    """Keep the arguments and the result of every call of a module."""
-    calls: list[tuple[tuple[Any, ...], Any]] = []
-    with module.register_forward_hook(lambda _, arguments, result: calls.append((arguments, result))):
+def _record(module: nn.Module | None) -> Generator[list[Call]]:
+    """Keep the arguments and the result of every call of a module, if there is one."""
+    calls: list[Call] = []
+
+    def keep(_: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:  # noqa: ANN401 - whatever modules give
+        calls.append((arguments, result))
+
+    with module.register_forward_hook(keep) if module else nullcontext():
         yield calls

@@ -13,6 +13,8 @@ from PIL import Image
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.data.image_source import load_image
+from anomalib_fbclip.data.references import turned_copies
+from anomalib_fbclip.explaining import crop_patch
 from anomalib_fbclip.modeling.explanation import Explanation
 
 
@@ -195,3 +197,103 @@ def test_photographs_that_are_too_small(tmp_path: Path) -> None:
     assert load_image(path).shape == (3, 13, 30)
     with pytest.raises(ImageError, match=r"image\.png has 30 x 13 pixels, and each side needs 14 or more"):
         load_image(path, minimum_side=14)
+
+
+GRID = (4, 5)
+
+
+@pytest.fixture(scope="module")
+def good() -> list[np.ndarray]:
+    return list(np.random.default_rng(1).integers(0, 256, (2, 56, 70, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module")
+def few_shot_model(small_backbone: str, small_adapters: Path, good: list[np.ndarray]) -> FBClip:
+    model = FBClip(backbone=small_backbone, weights=small_adapters, image_size=(56, 70))
+    model.use_references(good)
+    return model
+
+
+class TestReferences:
+    def test_without_any(self, model: FBClip, explanation: Explanation) -> None:
+        assert explanation.reference_maps is None
+        with pytest.raises(ValueError, match="good photographs are not known here: give them to use_references"):
+            model.nearest_reference(explanation)
+
+    def test_it_ends_where_the_model_ends(self, few_shot_model: FBClip, pixels: np.ndarray) -> None:
+        explanation = few_shot_model.explain(pixels)
+        assert explanation.reference_maps is not None
+        few_shot = few_shot_model.model.few_shot
+        deviations = explanation.reference_maps.deviations
+        anomaly_map = few_shot_model.model.anomaly_map_generator(deviations[None, None], (56, 70))
+        score, anomaly_map = few_shot.calibrate(anomaly_map)
+        torch.testing.assert_close(explanation.anomaly_map, anomaly_map[0])
+        torch.testing.assert_close(explanation.pred_score, score[0])
+        assert torch.equal(explanation.reference_maps.probabilities, few_shot.calibration(deviations))
+        row, column = explanation.reference_maps.most_anomalous
+        assert deviations[row, column] == deviations.max()
+
+    def test_the_text_speaks_as_before(
+        self, few_shot_model: FBClip, pixels: np.ndarray, explanation: Explanation
+    ) -> None:
+        assert torch.equal(few_shot_model.explain(pixels).patch_map, explanation.patch_map)
+
+    @pytest.mark.parametrize("turn", [0, 2])
+    @pytest.mark.parametrize("photograph", [0, 1])
+    def test_a_good_photograph_is_nearest_to_itself(
+        self, few_shot_model: FBClip, good: list[np.ndarray], photograph: int, turn: int
+    ) -> None:
+        """Turned by half a turn, its patches are those of another copy."""
+        image = list(turned_copies(load_image(good[photograph]), 4))[turn]
+        explanation = few_shot_model.explain(image)
+        maps = explanation.reference_maps
+        assert maps is not None
+        assert maps.distances.shape == maps.rows.shape == maps.deviations.shape == GRID
+        remembered = (maps.distances < 1e-5).nonzero().tolist()  # the coreset leaves some out
+        assert remembered
+        for row, column in remembered:
+            nearest = few_shot_model.nearest_reference(explanation, (row, column))
+            assert nearest == (photograph, f"Good photograph {photograph + 1}", turn, (row, column), GRID)
+            crop = few_shot_model.reference_crop(nearest)
+            assert np.array_equal(crop, crop_patch(image, (row, column), GRID))
+
+    def test_the_most_anomalous_place(self, few_shot_model: FBClip, pixels: np.ndarray) -> None:
+        explanation = few_shot_model.explain(pixels)
+        assert explanation.reference_maps is not None
+        place = explanation.reference_maps.most_anomalous
+        assert few_shot_model.nearest_reference(explanation) == few_shot_model.nearest_reference(explanation, place)
+
+    def test_of_a_folder(
+        self, small_backbone: str, small_adapters: Path, good: list[np.ndarray], pixels: np.ndarray, tmp_path: Path
+    ) -> None:
+        """Photographs that lie on their side are read as the model reads them, and cut out the same way."""
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        for index, image in enumerate(good):
+            Image.fromarray(np.rot90(image).copy()).save(tmp_path / f"{index}.png", exif=exif)
+        model = FBClip(small_backbone, weights=small_adapters, image_size=(56, 70), few_shot_source=tmp_path)
+        nearest = model.nearest_reference(model.explain(pixels))
+        assert nearest.name == str(tmp_path / f"{nearest.photograph}.png")
+        upright = list(turned_copies(load_image(good[nearest.photograph]), 4))[nearest.turn]
+        assert np.array_equal(model.reference_crop(nearest), crop_patch(upright, nearest.place, GRID))
+
+    def test_of_a_file_of_adapters(
+        self, few_shot_model: FBClip, small_backbone: str, pixels: np.ndarray, tmp_path: Path
+    ) -> None:
+        """It has patches, and no photographs."""
+        few_shot_model.save_adapters(tmp_path / "adapters.safetensors", with_references=True)
+        model = FBClip(small_backbone, weights=tmp_path / "adapters.safetensors", image_size=(56, 70))
+        explanation = model.explain(pixels)
+        assert torch.equal(explanation.anomaly_map, few_shot_model.explain(pixels).anomaly_map)
+        with pytest.raises(ValueError, match="not known here"):
+            model.nearest_reference(explanation)
+
+
+@pytest.mark.parametrize(
+    ("place", "box"),
+    [((1, 2), (0, 10, 30, 40)), ((0, 0), (0, 0, 20, 20)), ((3, 4), (20, 30, 40, 50))],
+)
+def test_a_patch_is_cut_out_with_those_around_it(place: tuple[int, int], box: tuple[int, int, int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    top, left, bottom, right = box
+    assert np.array_equal(crop_patch(image, place, GRID), image[top:bottom, left:right])
