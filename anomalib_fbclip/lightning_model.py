@@ -24,7 +24,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
 from anomalib import LearningType
 from anomalib.data import Batch
@@ -38,27 +37,17 @@ from torch import nn
 from .callbacks.evaluation_run import EvaluationRunMixin
 from .callbacks.run import TrainerRun
 from .checkpoints.adapters import FROZEN_PREFIX, Adapters
-from .checkpoints.clip_files import create_clip
+from .checkpoints.building import build_model
 from .checkpoints.optimizer import halve_averages
 from .checkpoints.published import check_published, choose_zero_shot, fetch_published
-from .checkpoints.registry import (
-    default_pretrained,
-    resolve_attention_size,
-    resolve_backbone,
-    resolve_feature_layers,
-    resolve_image_size,
-    resolve_precision,
-)
+from .checkpoints.registry import default_pretrained, resolve_backbone, resolve_image_size
 from .checkpoints.source import AdapterSource, read_given_adapters
 from .explaining import ExplanationMixin
 from .export import ExactExportMixin
-from .modeling.build import NUM_LAYER_WEIGHTS, create_model
-from .modeling.clip import ClipBackbone
 from .modeling.fbclip import FBClipModel
 from .modeling.few_shot import MAPS
 from .modeling.loss import FBClipLoss
-from .modeling.mvfbe import VIEWS, create_views
-from .modeling.text_fusion import STRATEGY_WEIGHTS, resolve_strategy_weights
+from .modeling.mvfbe import VIEWS
 from .processing.components import DefaultComponentsMixin, resolve_post_processor
 from .saving import SavingMixin
 
@@ -192,7 +181,6 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
 
         backbone_name = resolve_backbone(backbone)
         input_size = resolve_image_size(backbone_name, image_size)
-        strategies = STRATEGY_WEIGHTS if text_strategies is None else text_strategies
         adapters = None if weights is None else read_given_adapters(weights, backbone_name)
         super().__init__(
             pre_processor=self.configure_pre_processor(input_size) if pre_processor is True else pre_processor,
@@ -207,24 +195,23 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         self.learning_rate = learning_rate
         self.betas = betas
         self.pretrained = pretrained or default_pretrained(backbone_name)
-        self.model = create_model(  # the CLIP last: a wrong argument is refused before it is fetched
-            views=create_views(views),
-            strategy_weights=resolve_strategy_weights(strategies, STRATEGY_WEIGHTS),
-            attention_size=resolve_attention_size(backbone_name),
-            background_suppression=background_suppression,
-            seed=seed,
-            tokenizer=open_clip.get_tokenizer(backbone_name),
-            backbone=ClipBackbone(
-                feature_layers=resolve_feature_layers(backbone_name, feature_layers, max_layers=NUM_LAYER_WEIGHTS),
-                precision=resolve_precision(backbone_precision),
-                clip=create_clip(backbone_name, self.pretrained),
-            ),
+        self.model = build_model(
+            backbone_name,
+            self.pretrained,
+            feature_layers,
+            views,
+            text_strategies,
+            background_suppression,
+            backbone_precision,
+            seed,
         )
         self.loss = FBClipLoss(consistency_weight=consistency_weight)
 
         self._adapters = AdapterSource(self.model)
         if adapters is not None:
             self._adapters.load(adapters)
+            if self.model.few_shot is not None:
+                self.expect_other_scores()
         elif weights is not None:
             self._adapters.fetch_when_needed(partial(self._fetch_published, weights))
 
@@ -354,6 +341,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         Raises:
             ValueError: If the checkpoint is not of FBClip, or its adapters belong to another backbone.
         """
+        self.forget_references()
         super().on_load_checkpoint(checkpoint)
         if CHECKPOINT_KEY not in checkpoint:
             msg = "The checkpoint is not one of FBClip. Adapters in other files are given as 'weights'."
@@ -364,7 +352,6 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         frozen = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(FROZEN)}
         checkpoint["state_dict"] = {**frozen, **checkpoint["state_dict"]}
         self.source = adapters.source
-        self.forget_references()
 
     @property
     def _run(self) -> TrainerRun:

@@ -3,7 +3,6 @@
 
 """A separate folder for the results of each run."""
 
-import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,11 +11,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
+from anomalib_fbclip.contract.numbered_folders import LATEST, is_numbered, make_next, next_numbered
 from anomalib_fbclip.contract.records import TABLE_NAME
-
-LATEST = "latest"
-
-VERSION = re.compile(r"v\d+")
 
 
 class ResultsFolder(Callback):
@@ -57,7 +53,7 @@ def _holds_results(folder: Path) -> bool:
 def _writes_results(trainer: Trainer) -> bool:
     """Tell whether a run writes results into its folder: on the command line a validation comes before the others."""
     if trainer.state.fn == TrainerFn.VALIDATING:
-        return is_command_line(trainer) and _is_numbered(Path(trainer.default_root_dir))
+        return is_command_line(trainer) and is_numbered(Path(trainer.default_root_dir))
     if trainer.state.fn == TrainerFn.TESTING:
         return getattr(trainer.lightning_module, "visualizer", None) is not None or is_command_line(trainer)
     return True
@@ -88,30 +84,13 @@ def claim_folder(current: Path) -> Path:
     Raises:
         OSError: If it can't be made.
     """
-    root = current.parent if _is_numbered(current) else current
+    root = current.parent if is_numbered(current) else current
     latest = root / LATEST
     if any(path.is_file() for path in (latest / "weights").rglob("*")):
-        return _make_next(root)
+        return make_next(root)
     if latest.is_dir() and not latest.is_symlink():  # earlier versions of anomalib's commands left a folder
-        latest.rename(_next(root))
+        latest.rename(next_numbered(root))
     while True:
         # Another process may have been faster: with the folder, or with the link.
         with suppress(FileExistsError, FileNotFoundError):
             return create_versioned_dir(root)
-
-
-def _is_numbered(folder: Path) -> bool:
-    return folder.name == LATEST or VERSION.fullmatch(folder.name) is not None
-
-
-def _make_next(root: Path) -> Path:
-    while True:
-        with suppress(FileExistsError):
-            folder = _next(root)
-            folder.mkdir()
-            return folder
-
-
-def _next(root: Path) -> Path:
-    numbers = [int(path.name[1:]) for path in root.iterdir() if VERSION.fullmatch(path.name)]
-    return root / f"v{max(numbers, default=-1) + 1}"

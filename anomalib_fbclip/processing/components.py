@@ -6,11 +6,10 @@
 from anomalib.metrics import Evaluator
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
-from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import nn
-from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
 
 from anomalib_fbclip.evaluation.evaluator import RankingEvaluator
+from anomalib_fbclip.modeling.transform import create_transform
 
 from .post_processing import ThresholdPostProcessor
 from .pre_processing import AntialiasedPreProcessor
@@ -29,12 +28,7 @@ class DefaultComponentsMixin:
         Returns:
             PreProcessor: The pre-processor.
         """
-        return AntialiasedPreProcessor(
-            transform=Compose([
-                Resize(image_size or (518, 518), interpolation=InterpolationMode.BICUBIC, antialias=True),
-                Normalize(mean=OPENAI_DATASET_MEAN, std=OPENAI_DATASET_STD),
-            ]),
-        )
+        return AntialiasedPreProcessor(transform=create_transform(image_size or (518, 518)))
 
     @staticmethod
     def configure_post_processor() -> PostProcessor:

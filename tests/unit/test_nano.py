@@ -216,7 +216,7 @@ class TestModel:
 
     @pytest.mark.parametrize("weights", ["mvtec", "visa"])
     def test_published_adapters_are_refused(self, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delattr("anomalib_fbclip.lightning_model.create_clip")
+        monkeypatch.delattr("anomalib_fbclip.checkpoints.building.create_clip")
         message = "fit backbone ViT-L-14-336 only, not 'fbclip-nano': set 'weights' to 'auto' for those that come with"
         with pytest.raises(ValueError, match=message) as caught:
             FBClip(backbone=bundled.NAME, weights=weights)

@@ -70,7 +70,7 @@ def test_foreign_files(tmp_path: Path) -> None:
 
 def test_a_reference_checkpoint_of_another_backbone(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused before a CLIP is fetched and built."""
-    monkeypatch.delattr("anomalib_fbclip.lightning_model.create_clip")
+    monkeypatch.delattr("anomalib_fbclip.checkpoints.building.create_clip")
     message = r"another backbone: its widths \(image, text, joint\) are \[128, 64, 768\], not \[1024, 768, 768\]"
     with pytest.raises(ValueError, match=message):
         FBClip(weights=reference)
