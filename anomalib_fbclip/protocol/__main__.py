@@ -11,6 +11,8 @@ import inspect
 import json
 import logging
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from anomalib.data import AnomalibDataModule, get_datamodule
 from anomalib.pipelines.components.runners.parallel import ParallelExecutionError
 from anomalib.pipelines.components.runners.serial import SerialExecutionError
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.console import Console
 
 from anomalib_fbclip import FBClip
@@ -31,6 +34,9 @@ from .command import run_command
 from .errors import ProtocolError
 from .job import Plan, ProtocolJobGenerator, choose_runner
 from .results import Row, read_rows, to_markdown, to_table
+from .shots import Shots, find_complete, list_shots
+from .shots import to_markdown as to_shots_markdown
+from .shots import to_table as to_shots_table
 
 FIXED: set[str | int] = {
     "pre_processor",
@@ -40,7 +46,7 @@ FIXED: set[str | int] = {
     "image_threshold",
     "pixel_threshold",
 }
-"""Arguments of FBClip that are no matter of choice here: none of the metrics needs a threshold."""
+"""Arguments of FBClip that are no matter of choice here: none of the paper's metrics needs a threshold."""
 
 WITHOUT_EFFECT = {"category", "categories", "train_batch_size", "eval_batch_size", "num_workers"}
 """Arguments of datamodules on which the results of a category do not depend."""
@@ -64,6 +70,14 @@ def create_parser() -> ArgumentParser:
     )
     parser.add_class_arguments(FBClip, "model", skip=FIXED, fail_untyped=False, instantiate=False)
     parser.add_argument("--categories", type=list[str] | None, default=None, help="those to test (default: all)")
+    parser.add_argument(
+        "--shots",
+        type=list[NonNegativeInt] | None,
+        default=None,
+        help="numbers of good photographs to test with, of each category's training split, such as [0, 1, 2, 4, 8]; "
+        "0: zero-shot",
+    )
+    parser.add_argument("--choices", type=PositiveInt, default=3, help="how often so many photographs are chosen")
     parser.add_argument(
         "--output",
         type=Path,
@@ -92,34 +106,69 @@ def run(options: Namespace) -> int:
         ProtocolError: If it cannot begin.
         OSError: If the results cannot be written.
     """
-    data = {"class_path": options.data.class_path, "init_args": options.data.get("init_args", Namespace()).as_dict()}
-    model = options.model.as_dict()
+    shots = _list_shots(options)
     try:
-        datamodule = get_datamodule(data)
-        settings = describe_settings(model, data)
+        datamodule, plans = _make_plans(options, shots)
     except (TypeError, ValueError) as error:
         raise ProtocolError(str(error)) from error
     categories = find_categories(datamodule, options.categories)
-    name = name_dataset(datamodule)
-    file = options.output / f"{name}.csv"
-    _check_dataset(file, Path(getattr(datamodule, "root", None) or "."))
-    plan = Plan(json.dumps(model, default=str), data, options.accelerator, settings, file)
+    _check_dataset(plans[0].file, Path(getattr(datamodule, "root", None) or "."))
 
+    results = []
+    for index, plan in enumerate(plans):
+        if shots:
+            print(f"{shots[index].title}:", file=sys.stderr)
+        results.append(_test_missing(plan, categories))
+    if any(results):
+        title = f"FB-CLIP on {plans[0].file.stem}, {len(find_complete(results))} of {len(categories)} categories"
+        _show(plans[0].file, f"{title}, in percent", shots, results)
+    return int(any(len(rows) < len(categories) for rows in results))
+
+
+def _make_plans(options: Namespace, shots: Sequence[Shots]) -> tuple[AnomalibDataModule, list[Plan]]:
+    """Create the datamodule of any category, and plan a test for each choice of good photographs, or a single one."""
+    data = {"class_path": options.data.class_path, "init_args": options.data.get("init_args", Namespace()).as_dict()}
+    model = options.model.as_dict()
+    datamodule = get_datamodule(data)
+    files = digest_files(model)
+    file = options.output / f"{name_dataset(datamodule)}.csv"
+    return datamodule, [
+        Plan(json.dumps(each, default=str), data, options.accelerator, describe_settings(each, data, files), file)
+        for each in ([chosen.arguments(model) for chosen in shots] or [model])
+    ]
+
+
+def _show(file: Path, title: str, shots: Sequence[Shots], results: Sequence[dict[str, Row]]) -> None:
+    """Show the table of the results, and write it beside the file of them."""
+    if shots:
+        by_shots = dict(zip(shots, results, strict=True))
+        table, text = to_shots_table(title, by_shots), to_shots_markdown(file.stem, by_shots)
+    else:
+        rows = list(results[0].values())
+        table, text = to_table(title, rows), to_markdown(file.stem, rows)
+    Console().print(table)
+    markdown = file.with_suffix(".md")
+    with replacing(markdown) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    print(f"Written: {file} and {markdown}", file=sys.stderr)
+
+
+def _list_shots(options: Namespace) -> list[Shots]:
+    """List the choices of good photographs that are asked for, if any are."""
+    if options.shots and (options.model.k_shot or options.model.few_shot_source is not None):
+        msg = "--shots takes good photographs of each category's training split: leave out k_shot and few_shot_source"
+        raise ProtocolError(msg)
+    return list_shots(options.shots or [], options.choices)
+
+
+def _test_missing(plan: Plan, categories: list[str]) -> dict[str, Row]:
+    """Test the categories that are not tested yet, and give the results of all that could be."""
     done = _rows_of(plan, categories)
-    missing = [category for category in categories if category not in done]
     if done:
-        print(f"{len(done)} of {len(categories)} categories are in {file} already", file=sys.stderr)
-    failed = bool(missing) and not _run_jobs(plan, missing)
-
-    rows = list(_rows_of(plan, categories).values())
-    if rows:
-        title = f"FB-CLIP on {name}, {len(rows)} of {len(categories)} categories, in percent"
-        Console().print(to_table(title, rows))
-        markdown = file.with_suffix(".md")
-        with replacing(markdown) as temporary:
-            temporary.write_text(to_markdown(name, rows), encoding="utf-8")
-        print(f"Written: {file} and {markdown}", file=sys.stderr)
-    return int(failed)
+        print(f"{len(done)} of {len(categories)} categories are in {plan.file} already", file=sys.stderr)
+    if missing := [category for category in categories if category not in done]:
+        _run_jobs(plan, missing)
+    return _rows_of(plan, categories)
 
 
 def _check_dataset(file: Path, root: Path) -> None:
@@ -136,37 +185,39 @@ def _rows_of(plan: Plan, categories: list[str]) -> dict[str, Row]:
     return {category: rows[category] for category in categories if category in rows}
 
 
-def _run_jobs(plan: Plan, categories: list[str]) -> bool:
-    """Run the jobs, and tell whether all succeeded. Each job says itself why it failed."""
+def _run_jobs(plan: Plan, categories: list[str]) -> None:
+    """Run the jobs. Each says itself why it failed."""
     logging.getLogger("anomalib.pipelines").setLevel(logging.CRITICAL)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # devices, for each category
-    try:
+    with suppress(SerialExecutionError, ParallelExecutionError):
         choose_runner(ProtocolJobGenerator(plan, categories)).run({})
-    except (SerialExecutionError, ParallelExecutionError):
-        return False
-    return True
 
 
-def describe_settings(model: dict[str, Any], data: dict[str, Any]) -> str:
+def digest_files(model: dict[str, Any]) -> list[str]:
+    """Compute the digests of the files of weights that these arguments of FBClip name."""
+    backbone = resolve_backbone(model["backbone"])
+    adapters = None if model["weights"] is None else resolve_adapters_file(str(model["weights"]), backbone)
+    files = [Path(path) for path in (adapters, model["pretrained"]) if path]
+    return [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files if path.is_file()]
+
+
+def describe_settings(model: dict[str, Any], data: dict[str, Any], files: list[str]) -> str:
     """Describe what the results depend on, but for the category.
 
     Args:
         model (dict[str, Any]): Arguments of FBClip.
         data (dict[str, Any]): ``class_path`` and ``init_args`` of the datamodule.
+        files (list[str]): Digests of the files of weights.
 
     Returns:
-        str: As JSON: the arguments that are not the usual ones, the datamodule, digests of the files of weights, and
-            the version.
+        str: As JSON: the arguments that are not the usual ones, the datamodule, the digests, and the version.
     """
     usual = {name: parameter.default for name, parameter in inspect.signature(FBClip).parameters.items()}
-    backbone = resolve_backbone(model["backbone"])
-    adapters = None if model["weights"] is None else resolve_adapters_file(str(model["weights"]), backbone)
-    files = [Path(path) for path in (adapters, model["pretrained"]) if path]
     settings = {
         "model": {name: value for name, value in model.items() if value != _plain(usual[name])},
         "layout": data["class_path"].rpartition(".")[-1],
         "data": {name: value for name, value in data["init_args"].items() if name not in WITHOUT_EFFECT},
-        "files": [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in files if path.is_file()],
+        "files": files,
         "version": version("anomalib-fbclip"),
     }
     return json.dumps(settings, default=str, sort_keys=True)

@@ -20,6 +20,7 @@ from anomalib_fbclip import FBClip
 
 from .categories import argument_of_category
 from .results import METRICS, Row, add_rows
+from .verdicts import VerdictEvaluator
 
 
 class Plan(NamedTuple):
@@ -74,7 +75,7 @@ class ProtocolJob(Job):
             raise
         if task_id is None:
             add_rows(self.plan.file, [row])
-        values = [f"{METRICS[name]} {100 * value:.1f}" for name, value in row.metrics.items()]
+        values = [f"{title} {100 * row.metrics[name]:.1f}" for name, title in METRICS.items() if name in row.metrics]
         print(f"{self.position} {self.category}: {', '.join(values) or 'no metric'}", file=sys.stderr, flush=True)
         return row
 
@@ -123,7 +124,7 @@ def load_model(arguments: str) -> FBClip:
     Returns:
         FBClip: The model, with nothing but the metrics of scores as they are.
     """
-    return FBClip(**json.loads(arguments), post_processor=False, visualizer=False)
+    return FBClip(**json.loads(arguments), evaluator=VerdictEvaluator(), post_processor=False, visualizer=False)
 
 
 class ProtocolJobGenerator(JobGenerator):

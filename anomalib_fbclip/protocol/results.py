@@ -25,10 +25,15 @@ METRICS = {
 }
 """Title of each metric by its name."""
 
+VERDICTS = {"image_Recall": "found", "image_FalsePositiveRate": "false alarms"}
+"""Title of each measure of the verdicts at the threshold 0.5 by its name."""
+
 MEAN = "mean"
 """What stands in the place of the category in the row of the means."""
 
-COLUMNS = ("category", *METRICS, "normal", "anomalous", "settings")
+MEASURED = (*METRICS, *VERDICTS)
+
+COLUMNS = ("category", *MEASURED, "normal", "anomalous", "settings")
 
 
 class Row(NamedTuple):
@@ -36,7 +41,7 @@ class Row(NamedTuple):
 
     Attributes:
         category (str): Name of the category.
-        metrics (dict[str, float]): Those of ``METRICS`` that are defined, 0..1.
+        metrics (dict[str, float]): Those of ``MEASURED`` that are defined, 0..1.
         normal (int): Number of normal test images.
         anomalous (int): Number of anomalous test images.
         settings (str): What the results depend on, but for the category.
@@ -75,7 +80,7 @@ def read_rows(path: Path) -> list[Row]:
 def _parse_row(values: dict[str, str]) -> Row:
     return Row(
         category=values["category"],
-        metrics={name: float(values[name]) for name in METRICS if values[name]},
+        metrics={name: float(values[name]) for name in MEASURED if values[name]},
         normal=int(values["normal"]),
         anomalous=int(values["anomalous"]),
         settings=values["settings"],
@@ -94,7 +99,7 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
     writer.writerow(COLUMNS)
     for settings in dict.fromkeys(row.settings for row in rows):
         for row in with_mean([row for row in rows if row.settings == settings]):
-            values = [f"{row.metrics[name]:.6f}" if name in row.metrics else "" for name in METRICS]
+            values = [f"{row.metrics[name]:.6f}" if name in row.metrics else "" for name in MEASURED]
             writer.writerow([row.category, *values, row.normal, row.anomalous, row.settings])
     with replacing(path) as temporary:
         temporary.write_bytes(text.getvalue().encode())
@@ -108,7 +113,7 @@ def add_rows(path: Path, rows: Iterable[Row]) -> None:
 
 def with_mean(rows: Sequence[Row]) -> list[Row]:
     """Add a row with the mean of each metric over the categories for which it is defined."""
-    columns = {name: [row.metrics[name] for row in rows if name in row.metrics] for name in METRICS}
+    columns = {name: [row.metrics[name] for row in rows if name in row.metrics] for name in MEASURED}
     means = {name: statistics.fmean(values) for name, values in columns.items() if values}
     normal, anomalous = sum(row.normal for row in rows), sum(row.anomalous for row in rows)
     return [*rows, Row(MEAN, means, normal, anomalous, rows[0].settings)]

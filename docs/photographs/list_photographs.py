@@ -8,7 +8,8 @@
     python docs/photographs/list_photographs.py datasets/photographs
 
 ``<category>/{train/good, test/good, test/<defect>}`` hold images, ``<category>/ground_truth/<defect>/<stem>_mask.png``
-the masks. A category without ``train`` gives every fourth of its normal images to those that models are trained on.
+the masks. A category without ``train`` gives the first eight of its normal images to those that models are trained on,
+and they are not tested.
 """
 
 import json
@@ -20,7 +21,7 @@ def list_images(root: Path, category: str) -> dict[str, list[dict[str, str | int
     """List the images of a category by split, in the form of AnomalyCLIP's meta.json."""
     splits = {split: sorted((root / category / split).glob("*/*")) for split in ("train", "test")}
     if not splits["train"]:
-        splits["train"] = [path for path in splits["test"] if path.parent.name == "good"][::4]
+        splits["train"] = [path for path in splits["test"] if path.parent.name == "good"][:8]
         splits["test"] = sorted({*splits["test"]} - {*splits["train"]})
     return {split: [describe(root, category, path) for path in paths] for split, paths in splits.items()}
 

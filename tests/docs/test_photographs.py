@@ -31,13 +31,13 @@ def test_every_mask_belongs_to_its_image(tmp_path: Path) -> None:
 
 
 def test_a_category_without_images_to_train_on(tmp_path: Path) -> None:
-    write_category(tmp_path / "magnetic_tile", "cracked", "_mask")
+    write_category(tmp_path / "magnetic_tile", "cracked", "_mask", normal=10)
     shutil.rmtree(tmp_path / "magnetic_tile" / "train")
     runpy.run_path(str(FOLDER / "list_photographs.py"))["main"](tmp_path)
     datamodule = MetaJson(root=tmp_path, categories="magnetic_tile", num_workers=0)
     datamodule.setup()
     train, test = ({item.image_path for item in data} for data in (datamodule.train_data, datamodule.test_data))
-    assert len(train) == 1
+    assert sorted(Path(path).name for path in train) == [f"{index:03}.png" for index in range(8)]
     assert not train & test
     assert train | test == {str(path) for path in (tmp_path / "magnetic_tile" / "test").rglob("*") if path.is_file()}
 

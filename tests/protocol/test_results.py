@@ -34,9 +34,12 @@ def test_csv(tmp_path: Path) -> None:
     add_rows(path, ROWS[1:])
     assert read_rows(path) == ROWS
     header, *lines = path.read_text().splitlines()
-    assert header == "category,image_AUROC,image_AUPR,pixel_AUROC,pixel_AUPRO,normal,anomalous,settings"
+    assert header == (
+        "category,image_AUROC,image_AUPR,pixel_AUROC,pixel_AUPRO,image_Recall,image_FalsePositiveRate,"
+        "normal,anomalous,settings"
+    )
     assert [line.split(",")[0] for line in lines] == ["bottle", "cable", "mean"]
-    assert lines[1].startswith("cable,0.700000,,0.900000,1.000000,3,2,")
+    assert lines[1].startswith("cable,0.700000,,0.900000,1.000000,,,3,2,")
     assert [file.name for file in path.parent.iterdir()] == ["parts.csv"]
 
 

@@ -1,0 +1,227 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The protocol by number of good photographs."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from anomalib.data import ImageBatch, MVTecAD
+from anomalib.engine import Engine
+from rich.console import Console
+
+from anomalib_fbclip import FBClip
+from anomalib_fbclip.protocol.__main__ import main
+from anomalib_fbclip.protocol.job import ProtocolJob
+from anomalib_fbclip.protocol.results import METRICS, Row, read_rows
+from anomalib_fbclip.protocol.shots import Shots, find_complete, list_shots, to_markdown, to_table
+from anomalib_fbclip.protocol.verdicts import FalsePositiveRate, Recall
+from support.images import write_mvtec_category
+
+PHOTOGRAPHS = {"nut": 4, "bolt": 2}
+"""Number of normal images to choose from, by category."""
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two categories of parts, one of them with few normal images to choose from."""
+    root = tmp_path_factory.mktemp("datasets") / "parts"
+    for seed, (category, count) in enumerate(PHOTOGRAPHS.items()):
+        write_mvtec_category(root, category, seed=seed)
+        for path in sorted((root / category / "train" / "good").iterdir())[count:]:
+            path.unlink()
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def arguments(parts: Path, small_backbone: str, small_adapters: Path) -> tuple[str, ...]:
+    model = ("--model.backbone", small_backbone, "--model.weights", str(small_adapters), "--accelerator", "cpu")
+    data = ("--data", "MVTecAD", "--data.root", str(parts), "--data.num_workers", "0", "--output", "results")
+    return (*model, *data, "--categories", "[nut, bolt]", "--model.reference_rotations", "1")
+
+
+@pytest.fixture
+def tested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Categories that are really tested, as they are."""
+    names: list[str] = []
+    evaluate = ProtocolJob._evaluate
+
+    def note(self: ProtocolJob, task_id: int | None) -> object:
+        names.append(self.category)
+        return evaluate(self, task_id)
+
+    monkeypatch.setattr(ProtocolJob, "_evaluate", note)
+    return names
+
+
+def first_cells(path: Path) -> list[list[str]]:
+    lines = path.read_text(encoding="utf-8").splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")][:2] for line in lines]
+
+
+def test_table_by_shots(arguments: tuple[str, ...], tested: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main([*arguments, "--shots", "[0, 1, 2]", "--choices", "2"]) == 0
+    assert tested == ["nut", "bolt"] * 5
+    screen = capsys.readouterr()
+    assert "2 good photographs, choice 2:" in screen.err
+    assert "FB-CLIP on parts, 2 of 2 categories, in percent" in screen.out
+    names = ("nut", "bolt", "mean")
+    assert first_cells(Path("results/parts.md")) == [[name, str(number)] for name in names for number in range(3)]
+    one_choice, two_choices, *_ = Path("results/parts.md").read_text(encoding="utf-8").splitlines()[2:]
+    assert "±" not in one_choice
+    assert two_choices.count("±") == 6
+    assert sorted(path.name for path in Path("results").iterdir()) == ["parts.csv", "parts.md"]
+
+
+def test_same_as_anomalib_test(
+    arguments: tuple[str, ...], parts: Path, small_backbone: str, small_adapters: Path
+) -> None:
+    assert main([*arguments, "--shots", "[2]", "--choices", "2", "--categories", "[nut]"]) == 0
+    for choice, row in enumerate(read_rows(Path("results/parts.csv"))):
+        model = FBClip(
+            small_backbone, weights=small_adapters, visualizer=False, reference_rotations=1, k_shot=2, seed=choice
+        )
+        datamodule = MVTecAD(root=parts, category="nut", num_workers=0)
+        (expected,) = Engine(accelerator="cpu", devices=1).test(model, datamodule=datamodule)
+        assert {name: row.metrics[name] for name in METRICS} == pytest.approx(expected, abs=1e-5)
+
+
+def test_zero_shots_are_the_usual_test(arguments: tuple[str, ...], tested: list[str]) -> None:
+    assert main(list(arguments)) == 0
+    assert main([*arguments, "--shots", "[0]"]) == 0
+    assert tested == ["nut", "bolt"]
+    assert first_cells(Path("results/parts.md")) == [["nut", "0"], ["bolt", "0"], ["mean", "0"]]
+
+
+def test_goes_on_where_it_was_interrupted(
+    arguments: tuple[str, ...],
+    tested: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    evaluate = ProtocolJob._evaluate
+
+    def interrupt(self: ProtocolJob, task_id: int | None) -> object:
+        if len(tested) == 3:
+            raise KeyboardInterrupt
+        return evaluate(self, task_id)
+
+    command = [*arguments, "--shots", "[1]", "--choices", "2"]
+    with monkeypatch.context() as context:
+        context.setattr(ProtocolJob, "_evaluate", interrupt)
+        assert main(command) == 130
+    capsys.readouterr()
+    assert main(command) == 0
+    assert tested == ["nut", "bolt", "nut", "bolt"]
+    screen = capsys.readouterr().err
+    assert "2 of 2 categories are in results/parts.csv already" in screen
+    assert "1 of 2 categories are in results/parts.csv already" in screen
+    assert main([*command, "--choices", "3"]) == 0
+    assert tested[4:] == ["nut", "bolt"]
+
+
+def test_more_shots_than_photographs(arguments: tuple[str, ...], capsys: pytest.CaptureFixture) -> None:
+    assert main([*arguments, "--shots", "[2, 4]", "--choices", "1"]) == 1
+    screen = capsys.readouterr()
+    (line,) = [line for line in screen.err.splitlines() if "failed" in line]
+    assert "[2/2] bolt failed: The training split of MVTecAD has 2 good photographs, and k_shot is 4" in line
+    assert "Traceback" not in screen.err
+    assert "1 of 2 categories" in screen.out
+    assert first_cells(Path("results/parts.md")) == [
+        *(["nut", "2"], ["nut", "4"], ["bolt", "2"]),
+        *(["mean", "2"], ["mean", "4"]),
+    ]
+    _, nut, *_, mean = Path("results/parts.md").read_text(encoding="utf-8").splitlines()[2:]
+    assert mean == nut.replace("nut", "mean")
+
+
+def test_one_map_alone(arguments: tuple[str, ...]) -> None:
+    command = [*arguments, "--shots", "[2]", "--choices", "1", "--categories", "[nut]"]
+    for maps in ("[references]", "[text]", "[references, text]"):
+        assert main([*command, "--model.few_shot_maps", maps]) == 0
+    rows = read_rows(Path("results/parts.csv"))
+    assert ['"few_shot_maps": ["references"]' in row.settings for row in rows] == [True, False, False]
+    assert len({row.metrics["pixel_AUROC"] for row in rows}) == 3
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (("--shots", "[-1]"), "shots"),
+        (("--shots", "[1]", "--choices", "0"), "choices"),
+        (("--shots", "[1]", "--model.k_shot", "2"), "leave out k_shot and few_shot_source"),
+        (("--shots", "[1]", "--model.few_shot_source", "good"), "leave out k_shot and few_shot_source"),
+    ],
+)
+def test_cannot_begin(
+    arguments: tuple[str, ...], extra: tuple[str, ...], message: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert main([*arguments, *extra]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert message in line
+    assert not Path("results").exists()
+
+
+def test_what_is_tested() -> None:
+    assert list_shots([4, 0, 4], choices=2) == [Shots(4, 0), Shots(4, 1), Shots(0, 0)]
+    assert Shots(4, 1).arguments({"views": ["identity"], "seed": 5}) == {"views": ["identity"], "seed": 6, "k_shot": 4}
+    assert [shots.title for shots in (Shots(0, 0), Shots(1, 0), Shots(8, 2))] == [
+        *("Zero-shot", "1 good photograph, choice 1", "8 good photographs, choice 3"),
+    ]
+
+
+def row(category: str, auroc: float, found: float) -> Row:
+    return Row(category, {"image_AUROC": auroc, "image_Recall": found}, 3, 2, "{}")
+
+
+RESULTS = {
+    Shots(0, 0): {"nut": row("nut", 0.5, 0.0), "bolt": row("bolt", 0.7, 0.0)},
+    Shots(4, 0): {"nut": row("nut", 0.8, 0.5), "bolt": row("bolt", 0.6, 0.5)},
+    Shots(4, 1): {"nut": row("nut", 0.9, 0.7), "bolt": row("bolt", 0.9, 0.5)},
+}
+
+
+def test_mean_and_spread_over_the_choices() -> None:
+    assert to_markdown("parts", RESULTS).splitlines() == [
+        "| parts | shots | image AUROC | image AP | pixel AUROC | pixel AUPRO | found | false alarms |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+        "| nut | 0 | 50.0 | - | - | - | 0.0 | - |",
+        "| nut | 4 | 85.0 ± 7.1 | - | - | - | 60.0 ± 14.1 | - |",
+        "| bolt | 0 | 70.0 | - | - | - | 0.0 | - |",
+        "| bolt | 4 | 75.0 ± 21.2 | - | - | - | 50.0 ± 0.0 | - |",
+        "| mean | 0 | 60.0 | - | - | - | 0.0 | - |",
+        "| mean | 4 | 80.0 ± 14.1 | - | - | - | 55.0 ± 7.1 | - |",
+    ]
+
+
+def test_means_are_over_the_same_categories() -> None:
+    results = {**RESULTS, Shots(4, 1): {"bolt": row("bolt", 0.9, 0.5)}}
+    assert find_complete(results.values()) == ["bolt"]
+    assert to_markdown("parts", results).splitlines()[-1].startswith("| mean | 4 | 75.0 ± 21.2 |")
+
+
+def test_table_on_the_screen() -> None:
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(to_table("FB-CLIP on parts", RESULTS))
+    text = capture.get()
+    assert [word in text for word in ("FB-CLIP on parts", "false alarms", "75.0 ± 21.2", "mean")] == [True] * 4
+
+
+def test_verdicts() -> None:
+    batch = ImageBatch(
+        image=torch.zeros(6, 3, 2, 2),
+        pred_score=torch.tensor([0.9, 0.5, 0.1, 0.2, 0.51, 0.0]),
+        gt_label=torch.tensor([True, True, True, False, False, False]),
+    )
+    for metric, expected in ((Recall, 1 / 3), (FalsePositiveRate, 1 / 3)):
+        of_images = metric(["pred_score", "gt_label"], prefix="image_")
+        of_images.update(batch)
+        assert of_images.compute() == pytest.approx(expected)
+        assert of_images.name == f"image_{metric.__name__}"
