@@ -31,7 +31,8 @@ class SavingMixin(FewShotMixin):
         """
         self._adapters.make_ready()
         self.prepare_references(TrainerRun(None))
-        own = {"patch_size": list(self.model.backbone.patch_size), "k_shot": len(self.references)}
+        few_shot = self.model.few_shot
+        own = {"patch_size": list(self.model.backbone.patch_size), "k_shot": few_shot.k_shot if few_shot else 0}
         return describe(self.metadata() | own, self.post_processor)
 
     def save_adapters(self, path: str | Path, with_references: bool = False) -> None:

@@ -6,16 +6,22 @@
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from anomalib.data import AnomalibDataModule
-from anomalib.data.utils import LabelName
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
 from anomalib_fbclip.contract.image_files import find_images
 from anomalib_fbclip.contract.records import printable
+
+from .image_source import ImageSource
+
+if TYPE_CHECKING:
+    from anomalib.data import AnomalibDataModule
+
+LARGEST_TURNED = 2048
+"""Pixels that the shorter side of a turned copy has at most: models look at fewer, and to turn more takes memory."""
 
 
 class ReferencesError(ValueError):
@@ -48,19 +54,29 @@ class ReferenceChoice(NamedTuple):
             raise ValueError(msg)
         return cls(None if few_shot_source is None else Path(few_shot_source), k_shot, seed)
 
+    @classmethod
+    def none(cls) -> "ReferenceChoice":
+        """Ask for no photographs."""
+        return cls(few_shot_source=None, k_shot=0, seed=0)
+
     @property
     def is_made(self) -> bool:
         """Whether any are asked for."""
         return self.few_shot_source is not None or self.k_shot > 0
 
-    def paths(self, datamodule: AnomalibDataModule | None) -> list[Path]:
+    @property
+    def is_upright(self) -> bool:
+        """Whether they are turned upright in a run, too: they are read as a run reads its own images."""
+        return False
+
+    def find(self, datamodule: "AnomalibDataModule | None") -> list[ImageSource]:
         """Find the photographs.
 
         Args:
-            datamodule (AnomalibDataModule | None): The datamodule of a run, set up; ``None`` if there is none.
+            datamodule (AnomalibDataModule | None): The datamodule of a run or of an export; ``None`` if there is none.
 
         Returns:
-            list[Path]: The files, in the order of their names.
+            list[ImageSource]: The files, in the order of their names.
 
         Raises:
             ReferencesError: If there are fewer than asked for, or none.
@@ -75,7 +91,7 @@ class ReferenceChoice(NamedTuple):
             raise ReferencesError(msg)
         return self._choose(_normal_images(datamodule), f"The training split of {datamodule.name}")
 
-    def _choose(self, paths: Sequence[Path], origin: str) -> list[Path]:
+    def _choose(self, paths: Sequence[Path], origin: str) -> list[ImageSource]:
         if not paths:
             msg = f"{origin} has no good photographs: give a folder of them as few_shot_source."
             raise ReferencesError(msg)
@@ -83,7 +99,32 @@ class ReferenceChoice(NamedTuple):
             msg = f"{origin} has {len(paths)} good photographs, and k_shot is {self.k_shot}: add some, or lower k_shot."
             raise ReferencesError(msg)
         chosen = random.Random(self.seed).sample(list(paths), self.k_shot or len(paths))  # noqa: S311 - no secret
-        return sorted(chosen)
+        return [*sorted(chosen)]
+
+
+class GivenReferences(NamedTuple):
+    """Photographs of good parts that were handed in.
+
+    Attributes:
+        images (tuple[ImageSource, ...]): The photographs.
+    """
+
+    images: tuple[ImageSource, ...]
+
+    @property
+    def is_made(self) -> bool:
+        """Whether any are asked for."""
+        return True
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether they are turned upright in a run, too."""
+        return True
+
+    def find(self, datamodule: "AnomalibDataModule | None") -> list[ImageSource]:
+        """Give the photographs."""
+        del datamodule
+        return [*self.images]
 
 
 def _find(source: Path) -> list[Path]:
@@ -93,7 +134,12 @@ def _find(source: Path) -> list[Path]:
     raise ReferencesError(msg)
 
 
-def _normal_images(datamodule: AnomalibDataModule) -> list[Path]:
+def _normal_images(datamodule: "AnomalibDataModule") -> list[Path]:
+    from anomalib.data.utils import LabelName  # a datamodule is here, so that anomalib is imported already
+
+    if not hasattr(datamodule, "train_data"):  # outside of a run
+        datamodule.prepare_data()
+        datamodule.setup("fit")
     samples = datamodule.train_data.samples
     return sorted(map(Path, samples.loc[samples["label_index"] == LabelName.NORMAL, "image_path"]))
 
@@ -106,9 +152,12 @@ def turned_copies(image: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
         count (int): Number of copies. They are turned by equal parts of a full turn, the first one not at all.
 
     Yields:
-        torch.Tensor: The copies, of the same shape. Corners have the photograph's median color.
+        torch.Tensor: The copies. The first one is the photograph itself. The others may be smaller, with the same ratio
+            of sides, and their corners have the photograph's median color.
     """
     yield image
+    if min(image.shape[1:]) > LARGEST_TURNED:
+        image = F.resize(image, [LARGEST_TURNED], antialias=True)
     fill = image.flatten(1).median(dim=1).values.tolist()
     for index in range(1, count):
         yield F.rotate(image, 360 * index / count, InterpolationMode.BILINEAR, fill=fill)

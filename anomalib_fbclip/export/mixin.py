@@ -36,6 +36,14 @@ class ExactExportMixin(ExportMixin):
         """Make the model ready for the export, and describe it in strings, by name."""
 
     @abstractmethod
+    def prepare_references_of(self, datamodule: AnomalibDataModule | None) -> None:
+        """Get photographs of good parts ready, if there are to be any."""
+
+    @abstractmethod
+    def forget_photographs(self) -> None:
+        """Forget the photographs of good parts themselves. What came of them stays."""
+
+    @abstractmethod
     def fit_thresholds(self, datamodule: AnomalibDataModule | None) -> None:
         """Fit thresholds to the labeled images of a datamodule, unless they were fitted to images before."""
 
@@ -116,7 +124,8 @@ class ExactExportMixin(ExportMixin):
                 or ``INT8_ACQ`` for computing in 8 bits. Defaults to ``None``.
             datamodule (AnomalibDataModule | None, optional): Images for ``INT8_PTQ`` (its validation images) and
                 ``INT8_ACQ`` (its test images too), which may be of other objects. Otherwise thresholds are fitted to
-                its labeled validation images if they were not fitted to images before. Defaults to ``None``.
+                its labeled validation images if they were not fitted to images before. With ``k_shot`` alone, its
+                training split has the good photographs. Defaults to ``None``.
             metric (Metric | None, optional): What may not drop with ``INT8_ACQ``. ``None``: the F1 score of the images.
                 Defaults to ``None``.
             task (TaskType | None, optional): Not used. Defaults to ``None``.
@@ -142,6 +151,7 @@ class ExactExportMixin(ExportMixin):
         compression = compression_type.name if compression_type else UNCOMPRESSED
         path = Path("weights", "openvino", f"{model_file_name}.xml")
         check_compression(Path(export_root) / path, compression)
+        self.prepare_references_of(datamodule)
         if not is_calibrated:  # images for calibration may be of other objects
             self.fit_thresholds(datamodule)
         description = self.description() | {COMPRESSION_KEY: compression}
@@ -158,7 +168,9 @@ class ExactExportMixin(ExportMixin):
         frozen = {id(value): nn.Parameter(value.detach(), requires_grad=False) for value in module.parameters()}
         shared = {id(value): value for value in module.buffers()}
         left_out = {id(part): None for part in (module.evaluator, module.visualizer)}
-        return copy.deepcopy(self, frozen | shared | left_out)
+        inference = copy.deepcopy(self, frozen | shared | left_out)
+        inference.forget_photographs()
+        return inference
 
 
 def _check_input_size(input_size: Sequence[int] | None) -> None:

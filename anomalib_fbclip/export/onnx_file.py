@@ -22,9 +22,16 @@ from onnxscript.optimizer import fold_constants
 
 from anomalib_fbclip.contract.metadata import NAMESPACE
 
-PRECISE_MODULES = ("pre_processor", "model.mvfbe.foreground_mask", "model.mvfbe.attention.gate")
+PRECISE_MODULES = (
+    "pre_processor",
+    "model.mvfbe.foreground_mask",
+    "model.mvfbe.attention.gate",
+    "model.few_shot",
+    "model.few_shot.calibration",
+)
 """Modules that are to be computed in 32 bits in every graph: positions of pixels need more than 8 bits, a mask that is
-cut at a threshold flips with the rounding, and the gate scales all tokens by what its last layer gives."""
+cut at a threshold flips with the rounding, the gate scales all tokens by what its last layer gives, and distances from
+good parts are small differences of cosines near 1."""
 
 PRECISE_PREFIX = "precise/"
 """Beginning of the names of the nodes of these modules."""

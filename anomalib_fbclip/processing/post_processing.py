@@ -105,9 +105,14 @@ class ThresholdPostProcessor(PostProcessor):
         is_moved = not math.isclose(getattr(self, f"{level}_sensitivity"), SENSITIVITY)
         return self._sources.get(level, DEFAULT) if is_fitted or is_moved else self._unfitted_source
 
-    def use_references(self) -> None:
-        """Take scores in which 0.5 is a threshold, until labels give another: fitted ones were of other scores."""
-        self._unfitted_source = REFERENCES
+    def forget_fit(self, source: str) -> None:
+        """Forget thresholds and normalization that were fitted or a checkpoint's, because they are of other scores.
+
+        Args:
+            source (str): Where the threshold of 0.5 comes from until labels give another: ``DEFAULT``, or
+                ``REFERENCES``.
+        """
+        self._unfitted_source = source
         self._sources = {}
         for level in LEVELS:
             for name in (f"_{level}_threshold", f"{level}_min", f"{level}_max"):

@@ -3,7 +3,7 @@
 
 """Learns from a few photographs of good parts, by leaving out one after the other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -14,23 +14,14 @@ from .few_shot import MAPS, FewShot, Merge, later_half, text_logits
 from .memory import ReferenceMemory, join_layers, select_coreset
 
 if TYPE_CHECKING:
-    from anomalib_fbclip.modeling.fbclip import Detection, FBClipModel
+    from anomalib_fbclip.modeling.fbclip import FBClipModel
 
 MEMORY_VALUES = 2**23
 """Values that a memory holds at most: 33 MB."""
 
 
-class Photograph(NamedTuple):
-    """A photograph of a good part.
-
-    Attributes:
-        turned (torch.Tensor): Normalized images, turned by equal parts of a full turn, the first one not at all, shape
-            ``[A, 3, H, W]``.
-        mirrored (torch.Tensor): Its mirror image, shape ``[1, 3, H, W]``.
-    """
-
-    turned: torch.Tensor
-    mirrored: torch.Tensor
+Photograph = Callable[[], Iterable[torch.Tensor]]
+"""Gives the normalized images of a photograph of a good part, each ``[1, 3, H, W]``: first as it is, then turned."""
 
 
 class Block(NamedTuple):
@@ -69,26 +60,22 @@ class Fit(NamedTuple):
         return (int((self.scores > 0.5).sum()) + 1) / (len(self.scores) + 1)  # noqa: PLR2004
 
 
+@torch.inference_mode(mode=False)  # what comes of it outlives a run
 @torch.no_grad()
-def fit(model: "FBClipModel", photographs: Sequence[Callable[[], Photograph]], maps: Sequence[str] = MAPS) -> Fit:
+def fit(model: "FBClipModel", photographs: Sequence[Photograph], maps: Sequence[str] = MAPS) -> Fit:
     """Learn from photographs of good parts. Each is asked for twice, so that one at a time is in memory.
 
     Args:
         model (FBClipModel): The model. It stays as it is.
-        photographs (Sequence[Callable[[], Photograph]]): Gives each of the photographs.
+        photographs (Sequence[Photograph]): The photographs.
         maps (Sequence[str], optional): Maps that take part in the decision. Defaults to both.
 
     Returns:
         Fit: The part of the model that decides by them, and what is to be said of them.
     """
-    text_features = model.text_features()
-
-    def detect(images: torch.Tensor) -> "Detection":
-        return model.detect(images, text_features)
-
-    blocks = [_remember(detect, photograph(), len(photographs)) for photograph in photographs]
+    blocks = [_remember(model, photograph(), len(photographs)) for photograph in photographs]
     memory = ReferenceMemory(torch.stack([block.patches for block in blocks]))
-    left_out = [_leave_out(detect, photograph(), index, memory) for index, photograph in enumerate(photographs)]
+    left_out = [_leave_out(model, _first(photograph()), index, memory) for index, photograph in enumerate(photographs)]
     distances, logits = (torch.cat(values) for values in zip(*left_out, strict=True))
     spreads = {"references": Spread.of(distances), "text": Spread.of(logits)}
     merge = Merge({name: spreads[name] for name in maps})
@@ -104,9 +91,9 @@ def fit(model: "FBClipModel", photographs: Sequence[Callable[[], Photograph]], m
     )
 
 
-def _remember(detect: Callable[[torch.Tensor], "Detection"], photograph: Photograph, count: int) -> Block:
+def _remember(model: "FBClipModel", images: Iterable[torch.Tensor], count: int) -> Block:
     """Choose what the memory keeps of a photograph: as many patches as it has, fewer if there are many of them."""
-    tokens = torch.cat([_join(detect(image)) for image in photograph.turned.split(1)])
+    tokens = torch.cat([_encode(model, image) for image in images])
     rows = tokens.flatten(0, 1)
     patches, width = tokens.shape[1:]
     chosen = select_coreset(rows, max(min(patches, MEMORY_VALUES // (count * width)), 1))
@@ -114,24 +101,30 @@ def _remember(detect: Callable[[torch.Tensor], "Detection"], photograph: Photogr
 
 
 def _leave_out(
-    detect: Callable[[torch.Tensor], "Detection"],
-    photograph: Photograph,
+    model: "FBClipModel",
+    image: torch.Tensor,
     index: int,
     memory: ReferenceMemory,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compare a photograph with the others, and one alone with its own mirror image.
+    """Compare a photograph with the others; of one alone, the mirror image with itself.
 
     Returns:
         tuple[torch.Tensor, torch.Tensor]: Distances of its patches, and the logits that the text gives them, each
             ``[1, 1, h, w]``.
     """
-    upright = detect(photograph.turned[:1])
     is_alone = len(memory.patches) == 1
-    seen = detect(photograph.mirrored) if is_alone else upright
-    others = ReferenceMemory(_join(upright)) if is_alone else memory.without(index)
-    distance = others(_join(seen)).distance.unflatten(1, seen.patch_map.shape[1:])
-    return distance, text_logits(seen)
+    others = ReferenceMemory(_encode(model, image)) if is_alone else memory.without(index)
+    detection = model.detect(image.flip(-1) if is_alone else image, model.text_features())
+    tokens = join_layers(later_half(detection.layer_tokens))
+    distance = others(tokens).distance.unflatten(1, detection.patch_map.shape[1:])
+    return distance, text_logits(detection)
 
 
-def _join(detection: "Detection") -> torch.Tensor:
-    return join_layers(later_half(detection.layer_tokens))
+def _encode(model: "FBClipModel", image: torch.Tensor) -> torch.Tensor:
+    """Give the joined patch tokens of an image, shape ``[1, L, D]``."""
+    layer_tokens, _ = model.backbone.encode_image(image)
+    return join_layers(later_half(layer_tokens))
+
+
+def _first(images: Iterable[torch.Tensor]) -> torch.Tensor:
+    return next(iter(images))

@@ -106,8 +106,9 @@ def select_coreset(rows: torch.Tensor, count: int) -> torch.Tensor:
     if count >= len(rows):
         return torch.arange(len(rows), device=rows.device)
     chosen = [torch.zeros((), dtype=torch.long, device=rows.device)]
-    similarity = rows @ rows[0]
-    for _ in range(count - 1):
-        chosen.append(similarity.argmin())
-        similarity = torch.maximum(similarity, rows @ rows[chosen[-1]])
+    with full_precision(rows.device):
+        similarity = rows @ rows[0]
+        for _ in range(count - 1):
+            chosen.append(similarity.argmin())
+            similarity = torch.maximum(similarity, rows @ rows[chosen[-1]])
     return torch.stack(chosen)

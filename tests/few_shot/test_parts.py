@@ -1,0 +1,291 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Memory, merge and calibration do what is written down."""
+
+import math
+import runpy
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from anomalib_fbclip.modeling.few_shot import FewShot, fit
+from anomalib_fbclip.modeling.few_shot.calibration import (
+    Calibration,
+    Spread,
+    find_outliers,
+    prediction_limit,
+    top_mean,
+)
+from anomalib_fbclip.modeling.few_shot.few_shot import Merge
+from anomalib_fbclip.modeling.few_shot.memory import ReferenceMemory, join_layers, select_coreset
+
+oracle = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("oracle.py"))))
+
+fit_module = import_module("anomalib_fbclip.modeling.few_shot.fit")  # of which the package has the function
+
+PATCH, SIDE = 4, 3
+"""Pixels of the side of a patch, and patches of the side of an image."""
+
+property_test = settings(deadline=None, max_examples=25)
+
+seeds = st.integers(0, 2**32 - 1)
+scores = st.lists(st.floats(0.1, 50), min_size=1, max_size=12)
+
+
+def random_layers(seed: int, images: int, patches: int, layers: int) -> list[torch.Tensor]:
+    """Tokens of layers, of lengths that differ much."""
+    stream = np.random.default_rng(seed)
+    return [
+        torch.from_numpy(stream.normal(size=(images, 1 + patches, 5)) * 10 ** stream.uniform(-2, 2)).float()
+        for _ in range(layers)
+    ]
+
+
+def patches_of(layer_tokens: list[torch.Tensor], image: int) -> list[list[np.ndarray]]:
+    """The tokens of an image's patches, of each patch those of all layers."""
+    layers = [tokens[image, 1:].double().numpy() for tokens in layer_tokens]
+    return [list(tokens) for tokens in zip(*layers, strict=True)]
+
+
+@property_test
+@given(seeds, st.integers(1, 3), st.integers(1, 4))
+def test_the_memory_gives_the_nearest_patch_by_the_mean_of_the_layers_cosines(seed, layers, photographs) -> None:
+    references = random_layers(seed, photographs, patches=4, layers=layers)
+    images = random_layers(seed + 1, 2, patches=6, layers=layers)
+    match = ReferenceMemory(join_layers(references))(join_layers(images))
+    rows = [patch for index in range(photographs) for patch in patches_of(references, index)]
+    for image in range(2):
+        for patch, tokens in enumerate(patches_of(images, image)):
+            distance, row = oracle.distance(tokens, rows)
+            assert match.distance[image, patch].item() == pytest.approx(distance, abs=1e-5)
+            assert match.row[image, patch].item() == row
+
+
+@property_test
+@given(seeds, st.integers(1, 20))
+def test_coreset(seed: int, count: int) -> None:
+    rows = nn.functional.normalize(torch.from_numpy(np.random.default_rng(seed).normal(size=(20, 4))), dim=1)
+    assert select_coreset(rows, count).tolist() == (
+        oracle.k_center_greedy(rows.numpy(), count) if count < 20 else list(range(20))
+    )
+
+
+def test_a_coreset_is_chosen_in_full_precision() -> None:
+    rows = nn.functional.normalize(1 + 0.01 * torch.randn(200, 64, generator=torch.manual_seed(0)), dim=1)
+    chosen = select_coreset(rows, 20)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(select_coreset(rows, 20), chosen)
+
+
+@property_test
+@given(scores)
+def test_prediction_limit(values: list[float]) -> None:
+    assert prediction_limit(torch.tensor(values)).item() == pytest.approx(oracle.prediction_limit(values), rel=1e-5)
+
+
+@property_test
+@given(st.floats(0.1, 20), st.lists(st.floats(-30, 60), min_size=2, max_size=20))
+def test_calibration(limit: float, values: list[float]) -> None:
+    calibration = Calibration(torch.tensor(limit, dtype=torch.float64))
+    ordered = torch.tensor(sorted(values), dtype=torch.float64)
+    found = calibration(ordered)
+    assert found.tolist() == pytest.approx([oracle.probability(value, limit) for value in ordered.tolist()])
+    assert (found.diff() >= 0).all()
+    assert calibration(torch.tensor(limit, dtype=torch.float64)).item() == pytest.approx(0.5)
+
+
+@property_test
+@given(seeds)
+def test_merge(seed: int) -> None:
+    distances, logits = torch.randn(2, 3, 1, 4, 5, generator=torch.Generator().manual_seed(seed))
+    spreads = {"references": Spread(torch.tensor(0.2), torch.tensor(0.1)), "text": Spread.of(logits)}
+    both, references, text = (
+        Merge({name: spreads[name] for name in names})(distances, logits)
+        for names in (("references", "text"), ("references",), ("text",))
+    )
+    assert torch.allclose(references, (distances - 0.2) / 0.1)
+    assert text.flatten().tolist() == pytest.approx(oracle.standardized(logits.flatten().tolist()), abs=1e-4)
+    assert torch.allclose(both, references + text)
+
+
+def test_the_score_is_the_mean_of_the_highest_hundredth() -> None:
+    maps = torch.randn(2, 30, 20, generator=torch.manual_seed(0))
+    expected = [sum(sorted(anomaly_map.flatten().tolist())[-6:]) / 6 for anomaly_map in maps]
+    assert top_mean(maps).tolist() == pytest.approx(expected)
+    assert top_mean(maps[:, :2, :2]).tolist() == maps[:, :2, :2].flatten(1).amax(dim=1).tolist()
+
+
+class TestOutliers:
+    def test_one_that_is_unlike_the_others(self) -> None:
+        assert find_outliers(torch.tensor([1.0, 1.1, 3.0, 0.9, 1.05])) == [2]
+
+    def test_scores_that_lie_close_together(self) -> None:
+        """One may be many deviations from others that hardly differ, and still be like them."""
+        assert find_outliers(torch.tensor([1.0, 1.001, 1.2, 0.999, 1.002])) == []
+
+    def test_scores_that_differ_much(self) -> None:
+        assert find_outliers(torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])) == []
+
+    def test_too_few_to_tell(self) -> None:
+        assert find_outliers(torch.tensor([1.0, 1.0, 9.0])) == []
+        assert find_outliers(torch.tensor([1.0, 1.0, 1.0, 9.0])) == [3]
+
+
+class PatchMeans:
+    """A model in which the tokens of a patch are made of its own pixels."""
+
+    patch_size = (PATCH, PATCH)
+
+    def __init__(self) -> None:
+        self.backbone = self
+        generator = torch.Generator().manual_seed(0)
+        self.projections = torch.randn(2, 3 * PATCH**2, 6, generator=generator)
+
+    def encode_image(self, images: torch.Tensor) -> tuple[list[torch.Tensor], tuple[int, int]]:
+        patches = nn.functional.unfold(images, PATCH, stride=PATCH).mT
+        tokens = [patches @ projection for projection in self.projections]
+        return [nn.functional.pad(values, (0, 0, 1, 0)) for values in tokens], (SIDE, SIDE)
+
+    @staticmethod
+    def text_features() -> torch.Tensor:
+        return torch.zeros(2, 1)
+
+    def detect(self, images: torch.Tensor, text_features: torch.Tensor) -> SimpleNamespace:
+        del text_features
+        layer_tokens, grid = self.encode_image(images)
+        patch_map = layer_tokens[0][:, 1:, 0].sigmoid().unflatten(1, (1, *grid))
+        return SimpleNamespace(layer_tokens=layer_tokens, patch_map=patch_map)
+
+    @staticmethod
+    def anomaly_map_generator(patch_map: torch.Tensor, size: list[int]) -> torch.Tensor:
+        return nn.functional.interpolate(patch_map, size, mode="bilinear").squeeze(1)
+
+
+def random_images(seed: int, photographs: int, copies: int = 2) -> list[list[torch.Tensor]]:
+    side = PATCH * SIDE
+    generator = torch.Generator().manual_seed(seed)
+    return [list(torch.randn(copies, 1, 3, side, side, generator=generator)) for _ in range(photographs)]
+
+
+def photographs_of(images: list[list[torch.Tensor]]) -> list:
+    return [lambda copies=copies: iter(copies) for copies in images]
+
+
+@property_test
+@given(seeds, st.integers(2, 4))
+def test_leaving_one_out_is_fitting_the_others(seed: int, photographs: int) -> None:
+    model, images = PatchMeans(), random_images(seed, photographs)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fit_module, "MEMORY_VALUES", 5 * 6 * photographs)
+        whole = fit(model, photographs_of(images), ["references"])
+        assert whole.few_shot.memory.patches.shape == (photographs, 5, 6)
+        distances = []
+        for index in range(photographs):
+            others = images[:index] + images[index + 1 :]
+            patch.setattr(fit_module, "MEMORY_VALUES", 5 * 6 * len(others))
+            memory = fit(model, photographs_of(others), ["references"]).few_shot.memory
+            distances.append(memory(join_layers(model.encode_image(images[index][0])[0][1:])).distance)
+    spread = whole.few_shot.merge.spreads["references"]
+    expected = torch.stack(distances)
+    assert spread.mean.item() == pytest.approx(expected.mean().item(), abs=1e-5)
+    assert spread.std.item() == pytest.approx(expected.std().item(), abs=1e-5)
+    merged = spread(expected).unflatten(-1, (SIDE, SIDE))
+    limits = top_mean(model.anomaly_map_generator(merged, [PATCH * SIDE] * 2))
+    limit = oracle.prediction_limit(limits.tolist())
+    assert whole.few_shot.calibration.threshold.item() == pytest.approx(limit, rel=1e-3)
+    assert whole.scores.tolist() == pytest.approx(
+        [oracle.probability(score, limit) for score in limits.tolist()], abs=1e-3
+    )
+
+
+@property_test
+@given(seeds)
+def test_one_photograph_is_compared_with_its_mirror_image(seed: int) -> None:
+    model, images = PatchMeans(), random_images(seed, 1)
+    result = fit(model, photographs_of(images), ["references", "text"])
+    upright, mirrored = (
+        patches_of(model.encode_image(image)[0][1:], 0) for image in (images[0][0], images[0][0].flip(-1))
+    )
+    distances = [oracle.distance(patch, upright)[0] for patch in mirrored]
+    spread = result.few_shot.merge.spreads["references"]
+    assert spread.mean.item() == pytest.approx(sum(distances) / len(distances), abs=1e-5)
+    assert result.few_shot.k_shot == 1
+    assert result.outliers == []
+    assert result.false_alarm_share == pytest.approx(0.5)
+    assert result.scores.item() < 0.5
+
+
+def test_a_row_of_the_memory_tells_where_it_comes_from() -> None:
+    model, images = PatchMeans(), random_images(0, 3, copies=4)
+    result = fit(model, photographs_of(images))
+    for row, (photograph, copy, patch) in zip(
+        result.few_shot.memory.patches.flatten(0, 1), result.origins, strict=True
+    ):
+        tokens = join_layers(model.encode_image(images[photograph][copy])[0][1:])
+        assert torch.allclose(row, tokens[0, patch], atol=1e-6)
+
+
+def test_one_photograph_at_a_time_is_in_memory() -> None:
+    """Each is asked for twice; turned copies only once, for the memory."""
+    images = random_images(0, 3, copies=4)
+    alive, largest, asked = 0, 0, []
+
+    def photograph(index: int) -> object:
+        nonlocal alive, largest
+        alive += 1
+        largest = max(largest, alive)
+        try:
+            for turn, image in enumerate(images[index]):
+                asked.append((index, turn))
+                yield image
+        finally:
+            alive -= 1
+
+    fit(PatchMeans(), [lambda index=index: photograph(index) for index in range(3)])
+    assert largest == 1
+    assert sorted(asked) == sorted([(i, turn) for i in range(3) for turn in range(4)] + [(i, 0) for i in range(3)])
+
+
+@pytest.mark.parametrize("photographs", [1, 2, 8, 100])
+def test_a_file_grows_by_40_megabytes_at_most(photographs: int) -> None:
+    """By the count for ViT-L at 518 pixels: 37 x 37 patches, and three layers of 1024 channels."""
+    patches, width = 37**2, 3 * 1024
+    rows = min(patches, fit_module.MEMORY_VALUES // (photographs * width))
+    assert rows >= 1
+    assert 4 * photographs * rows * width <= 40e6
+
+
+@pytest.mark.parametrize("values", [60, 10**9])
+def test_the_memory_holds_no_more_than_it_may(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fit_module, "MEMORY_VALUES", values)
+    patches = fit(PatchMeans(), photographs_of(random_images(0, 2, copies=4))).few_shot.memory.patches
+    assert patches.shape == (2, min(values // (2 * 6), SIDE**2), 6)
+
+
+@pytest.mark.parametrize("maps", [["references"], ["text"], ["references", "text"]])
+def test_from_tensors(maps: list[str]) -> None:
+    model = PatchMeans()
+    few_shot = fit(model, photographs_of(random_images(0, 2)), maps).few_shot
+    again = FewShot.from_tensors(few_shot.tensors())
+    detection = model.detect(random_images(1, 1)[0][0], model.text_features())
+    assert torch.equal(again(detection), few_shot(detection))
+    deviation_map = 10 * torch.randn(2, 8, 8)
+    for found, expected in zip(again.calibrate(deviation_map), few_shot.calibrate(deviation_map), strict=True):
+        assert torch.equal(found, expected)
+    assert list(again.merge.spreads) == maps
+    assert not few_shot.state_dict()
+
+
+def test_the_share_of_good_parts_above_the_threshold() -> None:
+    result = fit(PatchMeans(), photographs_of(random_images(0, 3)))
+    above = result._replace(scores=torch.tensor([0.6, 0.2, 0.51, 0.5]))
+    assert above.false_alarm_share == pytest.approx(3 / 5)
+    assert math.isclose(result._replace(scores=torch.tensor([0.1] * 8)).false_alarm_share, 1 / 9)
