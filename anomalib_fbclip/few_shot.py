@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from .callbacks.run import TrainerRun
 from .checkpoints.adapters import FEW_SHOT_PREFIX
+from .checkpoints.source import AdapterSource
 from .contract.records import printable
 from .data.image_source import ImageSource, load_image
 from .data.references import GivenReferences, ReferenceChoice, turned_copies
@@ -39,6 +40,7 @@ class FewShotMixin(ModelMixin):
     """
 
     model: FBClipModel
+    _adapters: AdapterSource
     reference_choice: ReferenceChoice | GivenReferences
     reference_rotations: int
     few_shot_maps: list[str]
@@ -96,7 +98,7 @@ class FewShotMixin(ModelMixin):
             msg = "There are no photographs of good parts: give at least one."
             raise ValueError(msg)
         self.reference_choice = GivenReferences(tuple(references))
-        self.prepare_references(TrainerRun(None))
+        self._fit_references(list(references), upright=True)
 
     def forward(self, batch: torch.Tensor, *args, **kwargs) -> InferenceBatch:
         """Predict images. See :meth:`anomalib.models.components.AnomalibModule.forward`.
@@ -174,6 +176,7 @@ class FewShotMixin(ModelMixin):
 
     def _fit_references(self, references: list[ImageSource], *, upright: bool) -> None:
         self.forget_references()
+        self._adapters.make_ready()
         with _progress(2 * len(references)) as advance:
             load = partial(self._load_reference, upright=upright, advance=advance)
             result = fit(self.model, [partial(load, reference) for reference in references], self.few_shot_maps)

@@ -277,6 +277,32 @@ class TestReferences:
         upright = list(turned_copies(load_image(good[nearest.photograph]), 4))[nearest.turn]
         assert np.array_equal(model.reference_crop(nearest), crop_patch(upright, nearest.place, GRID))
 
+    def test_other_photographs_take_their_place(
+        self, small_backbone: str, small_adapters: Path, good: list[np.ndarray], pixels: np.ndarray
+    ) -> None:
+        model = FBClip(small_backbone, weights=small_adapters, image_size=(56, 70))
+        model.use_references([pixels, pixels])
+        before = model.explain(good[0]).pred_score
+        model.use_references(good)
+        assert model.explain(good[0]).pred_score < before
+        assert np.array_equal(model.references, good)
+
+    @pytest.mark.usefixtures("published_adapters_fit")
+    def test_adapters_are_fetched_first(
+        self,
+        small_backbone: str,
+        small_adapters: Path,
+        few_shot_model: FBClip,
+        good: list[np.ndarray],
+        pixels: np.ndarray,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """What the text says of good photographs depends on them."""
+        monkeypatch.setattr("anomalib_fbclip.lightning_model.fetch_published", lambda *_: small_adapters)
+        model = FBClip(small_backbone, image_size=(56, 70))
+        model.use_references(good)
+        assert torch.equal(model.explain(pixels).anomaly_map, few_shot_model.explain(pixels).anomaly_map)
+
     def test_of_a_file_of_adapters(
         self, few_shot_model: FBClip, small_backbone: str, pixels: np.ndarray, tmp_path: Path
     ) -> None:
