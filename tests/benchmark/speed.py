@@ -47,6 +47,9 @@ GRID = (37, 37)
 PATCHCORE_BANK = (16384, 1536)
 """Size of PatchCore's memory: a tenth of the patches of 209 images, with its usual layers."""
 
+MEMORY = (8, 341, 3072)
+"""What is kept of 8 good photographs: patches of each, and their length, which is that of three layers."""
+
 
 def count_attention(query: torch.Size, key: torch.Size, value: torch.Size, *_, **__) -> int:
     """Count the operations of an attention, as torch does for those that run on a GPU."""
@@ -67,6 +70,7 @@ class Row(NamedTuple):
         precision (str): Type in which the CLIP is kept.
         batch (int): Images at once.
         compiled (bool): Whether it is compiled.
+        references (int): Number of good photographs that are compared with.
         once (bool): Whether it takes so long that a single call has to do.
     """
 
@@ -76,6 +80,7 @@ class Row(NamedTuple):
     precision: str = "float32"
     batch: int = 1
     compiled: bool = False
+    references: int = 0
     once: bool = False
 
 
@@ -98,6 +103,7 @@ TOWER = "prepare_tower"
 CPU_ROWS = (
     Row("image tower alone, f32", TOWER),
     Row("FB-CLIP, f32", "prepare_model"),
+    Row("FB-CLIP, 8 good photographs, f32", "prepare_model", references=8),
     Row("FB-CLIP, f32, compiled", "prepare_model", compiled=True),
     Row("image tower alone, bf16", TOWER, precision="bfloat16"),
     Row("FB-CLIP, bf16", "prepare_model", precision="bfloat16"),
@@ -121,13 +127,17 @@ GPU_ROWS = (
 
 
 def create_fbclip(folder: Path, precision: str) -> FBClip:
-    """Create an FB-CLIP with the random weights that lie in the folder."""
+    """Create an FB-CLIP with the random weights that lie in the folder.
+
+    Good photographs are not turned: it would take longer to encode them, and as many patches would be kept.
+    """
     from anomalib_fbclip import FBClip
 
     return FBClip(
         pretrained=folder / "clip.safetensors",
         weights=folder / "adapters.safetensors",
         backbone_precision=precision,
+        reference_rotations=1,
     )
 
 
@@ -156,7 +166,13 @@ def autocast(row: Row) -> torch.autocast | nullcontext[None]:
 
 def prepare_model(row: Row, folder: Path) -> Callable[[], object]:
     """Prepare the whole model."""
-    model = create_fbclip(folder, row.precision).eval().model.to(row.device)
+    fbclip = create_fbclip(folder, row.precision).eval().to(row.device)
+    if row.references:
+        photographs = torch.rand(row.references, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+        fbclip.use_references([*photographs])
+        memory = fbclip.model.few_shot.memory.patches
+        print(f"{row.name}: {memory.nbytes / 1e6:.1f} MB, patches {[*memory.shape]}", file=sys.stderr)
+    model = fbclip.model
     images = make_images(row)
     with torch.inference_mode():
         model.text_features()
@@ -306,6 +322,8 @@ def profile_stages(folder: Path, threads: int, repetitions: int) -> list[tuple[s
 
 
 def _run_stages(model: FBClipModel, images: torch.Tensor, stage: Callable) -> None:
+    from anomalib_fbclip.modeling.few_shot.few_shot import later_half
+    from anomalib_fbclip.modeling.few_shot.memory import ReferenceMemory, join_layers
     from anomalib_fbclip.modeling.mvfbe import FusedAttention
 
     text_features = model.text_features()
@@ -319,6 +337,8 @@ def _run_stages(model: FBClipModel, images: torch.Tensor, stage: Callable) -> No
     suppressed = stage("background suppression", lambda: model.mvfbe.suppression(attended))
     embeddings = stage("into the joint space", lambda: [model.backbone.project_image(each) for each in suppressed])
     stage("alignment", lambda: model.alignment(embeddings, text_features))
+    memory = ReferenceMemory(torch.randn(MEMORY))
+    stage("comparison with 8 good photographs", lambda: memory(join_layers(later_half(layer_tokens))))
 
 
 def describe_processor() -> str:
@@ -367,17 +387,27 @@ def print_stages(stages: list[tuple[str, float, int]]) -> None:
     print(*markdown_lines(header, cells), sep="\n")
 
 
-def main(seconds: float = 12.0, threads: int | None = None, compiled: bool = False) -> None:
+def main(
+    seconds: float = 12.0,
+    threads: int | None = None,
+    compiled: bool = False,
+    rows: list[str] | None = None,
+) -> None:
     """Measure and print.
 
     Args:
         seconds (float): How long each row is measured, beside one call that does not count.
         threads (int | None): Threads; ``None``: one for each core.
         compiled (bool): Whether the compiled model is measured too, which takes minutes to compile.
+        rows (list[str] | None): Names of the rows to measure; ``None``: all.
     """
     threads = threads or os.cpu_count() or 1
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    rows = [row for row in CPU_ROWS + GPU_ROWS * torch.cuda.is_available() if compiled or not row.compiled]
+    found: dict[Row, Measurement | None] = dict.fromkeys(
+        row
+        for row in CPU_ROWS + GPU_ROWS * torch.cuda.is_available()
+        if (row.name in rows if rows else compiled or not row.compiled)
+    )
     with (
         tempfile.TemporaryDirectory() as name,
         ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as processes,
@@ -385,8 +415,7 @@ def main(seconds: float = 12.0, threads: int | None = None, compiled: bool = Fal
         folder = Path(name)
         processes.submit(write_weights, folder).result()
         libraries = processes.submit(measure_libraries).result()
-        found: dict[Row, Measurement | None] = {}
-        for row in rows:
+        for row in found:
             future = processes.submit(measure, row, folder, threads, seconds)
             # The other rows are worth having.
             if error := future.exception():
