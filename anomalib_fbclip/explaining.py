@@ -7,10 +7,10 @@ from itertools import islice
 from typing import NamedTuple
 
 from PIL import Image
-from torchvision.transforms.v2.functional import to_pil_image
 
 from .callbacks.run import TrainerRun
 from .data.image_source import ImageSource, load_image
+from .data.patches import crop_patch
 from .data.references import turned_copies
 from .few_shot import FewShotMixin, reference_name
 from .modeling.explanation import Explanation, explain
@@ -100,28 +100,9 @@ class ExplanationMixin(FewShotMixin):
             patch (ReferencePatch): What :meth:`nearest_reference` gave.
 
         Returns:
-            Image.Image: The piece of the turned copy, as large as :func:`crop_patch` cuts it.
+            Image.Image: The piece of the turned copy, as large as :func:`~anomalib_fbclip.data.patches.crop_patch` cuts
+                it.
         """
         photograph = load_image(self.references[patch.photograph], upright=self.references_upright)
         copy = next(islice(turned_copies(photograph, self.reference_rotations), patch.turn, None))
         return crop_patch(copy, patch.place, patch.grid)
-
-
-def crop_patch(image: ImageSource, place: tuple[int, int], grid: tuple[int, int]) -> Image.Image:
-    """Cut a patch out of an image, with the patches around it.
-
-    Args:
-        image (ImageSource): The image, as ``FBClip.explain`` takes it.
-        place (tuple[int, int]): Row and column of the patch.
-        grid (tuple[int, int]): Number of rows and columns.
-
-    Returns:
-        Image.Image: The piece: 3 patches high and wide, less at the edge of the image.
-    """
-    pixels = load_image(image)
-    top, left, bottom, right = (
-        round(min(max(index + offset, 0), count) * side / count)
-        for offset in (-1, 2)
-        for index, count, side in zip(place, grid, pixels.shape[1:], strict=True)
-    )
-    return to_pil_image(pixels[:, top:bottom, left:right])

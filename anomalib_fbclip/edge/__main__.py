@@ -18,7 +18,7 @@ from anomalib_fbclip.contract.files import replacing
 from anomalib_fbclip.contract.image_files import describe_skipped
 from anomalib_fbclip.contract.photographs import describe_pages
 from anomalib_fbclip.contract.records import Record, RecordWriter, Verdict, printable
-from anomalib_fbclip.contract.thresholds import check_threshold
+from anomalib_fbclip.contract.thresholds import parse_threshold
 
 from .errors import EdgeError, ImageError
 from .images import ImageSource, find_images
@@ -56,25 +56,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--threshold",
-        type=threshold,
+        type=parse_threshold,
         help="an image with a higher score is anomalous (default: as the model was exported)",
     )
     parser.add_argument(
         "--pixel_threshold",
-        type=threshold,
+        type=parse_threshold,
         help="where the anomaly map is higher is the anomalous region (default: as the model was exported)",
     )
     return parser.parse_args(arguments)
-
-
-def threshold(text: str) -> float:
-    """Parse a number of 0..1."""
-    value = float(text)
-    try:
-        check_threshold("a threshold", value)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return value
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,118 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The arguments of the command."""
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn, get_args
+
+from anomalib_fbclip import bundled
+from anomalib_fbclip.contract.thresholds import parse_threshold
+from anomalib_fbclip.edge.runtimes import Precision
+
+EXIT_CODES = (
+    "Exit codes: 0, all are normal; 1, at least one is anomalous; 2, something could not be read, or it could not "
+    "begin or had to stop; 130, interrupted."
+)
+
+OF_THE_MODEL_IN_TORCH = ("backbone", "weights", "good", "shots")
+"""Options that an exported model has settled already."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2 and a line that says what is wrong, and what is near it."""
+        options = [option for action in self._actions for option in action.option_strings]
+        unknown = re.findall(r"--[\w-]+", message) if message.startswith("unrecognized") else []
+        near = [name for option in unknown for name in difflib.get_close_matches(option, options, n=1)]
+        hint = f"Did you mean {' and '.join(near)}?" if near else f"See {self.prog} --help."
+        self.exit(2, f"error: {message.rstrip('.')}. {hint}\n")
+
+
+def create_parser() -> Parser:
+    """Create the parser of the command line."""
+    parser = Parser(
+        prog="fbclip",
+        description="Find defects in photographs: a verdict for each, a report, a table and pictures.",
+        epilog=EXIT_CODES,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "photographs",
+        nargs="+",
+        help="photographs, folders of them, videos, numbers of cameras",
+    )
+    parser.add_argument("--good", type=Path, help="photographs of good parts, which the others are compared with")
+    parser.add_argument("--shots", type=_count, help="how many of the good photographs are taken (default: all)")
+    parser.add_argument(
+        "--backbone", help=f"the CLIP: {bundled.NAME} (default), ViT-L-14-336, or another ViT of open_clip"
+    )
+    parser.add_argument(
+        "--weights", help="trained adapters: a file, mvtec, visa or auto, which fits the backbone (default: auto)"
+    )
+    parser.add_argument("--model", type=Path, help="an exported model, .xml or .onnx, in place of backbone and weights")
+    parser.add_argument("--threshold", type=parse_threshold, help="a photograph with a higher score is anomalous, 0..1")
+    parser.add_argument(
+        "--pixel-threshold", type=parse_threshold, help="where the anomaly map is higher is an anomalous region, 0..1"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("fbclip-results"),
+        help="folder of the results, in which each run has one of its own: v0, v1, ... (default: fbclip-results)",
+    )
+    parser.add_argument(
+        "--device", help="cpu, cuda, ...; for an exported model a device of OpenVINO (default: the fastest)"
+    )
+    parser.add_argument(
+        "--precision",
+        help="what the CLIP computes in: float32 (default), bfloat16 or float16; for an exported model f32 (default) "
+        "or default, which is OpenVINO's choice",
+    )
+    parser.add_argument("--json", action="store_true", help="write lines of JSON to standard output, for programs")
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log, too")
+    return parser
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line, or exit with code 2 and one line."""
+    parser = create_parser()
+    options = parser.parse_args(arguments)
+    if options.shots and not options.good:
+        parser.error("--shots needs --good, the folder of the good photographs")
+    if options.model and options.precision not in {None, *get_args(Precision)}:
+        parser.error(
+            f"--precision {options.precision} does not go with --model: give {' or '.join(get_args(Precision))}"
+        )
+    for name in OF_THE_MODEL_IN_TORCH:
+        if options.model and getattr(options, name):
+            parser.error(f"--{name} does not go with --model: an exported model has all that in it")
+    return options
+
+
+def without_thresholds(arguments: Sequence[str] | None) -> list[str]:
+    """Leave the thresholds out of the arguments of a command line."""
+    left: list[str] = []
+    waiting = iter(sys.argv[1:] if arguments is None else arguments)
+    for argument in waiting:
+        name, _, value = argument.partition("=")
+        if name not in {"--threshold", "--pixel-threshold"}:
+            left.append(argument)
+        elif not value:
+            next(waiting)
+    return left
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        msg = f"{text!r} is no number of photographs: give 1 or more."
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)

@@ -1,0 +1,186 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command ``fbclip``.
+
+Exit codes: 0, all photographs are normal; 1, at least one is anomalous; 2, something could not be read, or it could not
+begin or had to stop; 130, interrupted.
+"""
+
+import argparse
+import io
+import os
+import shlex
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from anomalib_fbclip.contract.errors import ImageError, last_line
+from anomalib_fbclip.contract.numbered_folders import link_latest, make_next
+from anomalib_fbclip.contract.records import TABLE_NAME
+from anomalib_fbclip.contract.thresholds import USUAL_THRESHOLD
+from anomalib_fbclip.edge.errors import EdgeError
+
+from .arguments import parse_arguments, without_thresholds
+from .errors import InspectionError
+from .good import find_good
+from .logs import logging_to
+from .models import Ready, get_ready
+from .screen import Screen
+from .sources import Inputs, find_inputs
+from .words import count
+
+INTERRUPTED = 130
+
+PLAIN_ERRORS = (InspectionError, EdgeError, ImageError, ValueError)
+"""Errors whose message is one line that says what to do."""
+
+OF_THE_FILE = "exported file"
+"""Where thresholds come from that an exported model does not tell."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        arguments (Sequence[str] | None, optional): The arguments. ``None``: those of the process. Defaults to ``None``.
+
+    Returns:
+        int: The exit code.
+    """
+    options = parse_arguments(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the screen can't show
+    try:
+        return inspect(options, without_thresholds(arguments))
+    except KeyboardInterrupt:
+        message, code = "interrupted", INTERRUPTED
+    except Exception as error:
+        if options.traceback:
+            raise
+        message, code = f"error: {describe_error(error)}", 2
+    print(message, file=sys.stderr)
+    _give_up_output()
+    return code
+
+
+def inspect(options: argparse.Namespace, command: Sequence[str]) -> int:
+    """Inspect photographs.
+
+    Args:
+        options (argparse.Namespace): The command line.
+        command (Sequence[str]): Its arguments without thresholds.
+
+    Returns:
+        int: The exit code.
+
+    Raises:
+        InspectionError: If it can't begin.
+        EdgeError: If an exported model fails.
+        OSError: If the results can't be written.
+    """
+    inputs = find_inputs(options.photographs, [folder for folder in (options.output, options.good) if folder])
+    good = find_good(options.good, options.shots) if options.good else []
+    screen = Screen(as_json=options.json)
+    folder = make_next(options.output)
+    with logging_to(folder, verbose=options.verbose):
+        try:
+            ready = get_ready(options, good, inputs.total, screen)
+        except BaseException:  # an interrupt, too
+            shutil.rmtree(folder)
+            raise
+        link_latest(folder)
+        return run(ready, inputs, folder, screen, command)
+
+
+def run(ready: Ready, inputs: Inputs, folder: Path, screen: Screen, command: Sequence[str]) -> int:
+    """Inspect photographs, and write what comes out.
+
+    Args:
+        ready (Ready): The model.
+        inputs (Inputs): What is inspected.
+        folder (Path): The folder of the results.
+        screen (Screen): The screen.
+        command (Sequence[str]): Arguments of the command line, without thresholds.
+
+    Returns:
+        int: The exit code.
+    """
+    from anomalib_fbclip.report.page import REPORT_NAME, Thresholds, write_report
+
+    from .results import Results
+
+    for line in inputs.skipped:
+        screen.tell(line)
+    image, pixel = ready.inferencer.decision_thresholds()
+    image_source, pixel_source = ready.inferencer.threshold_sources()
+    with screen.progress("Photographs", inputs.total) as advance:
+        results = Results(ready.inferencer, folder, partial(screen.show, advance=advance))
+        write_report(
+            folder / REPORT_NAME,
+            results.entries(inputs),
+            Thresholds(
+                USUAL_THRESHOLD if image is None else image,
+                USUAL_THRESHOLD if pixel is None else pixel,
+                image_source or OF_THE_FILE,
+                pixel_source or OF_THE_FILE,
+            ),
+            f"{shlex.join(['fbclip', *command])} --threshold {{threshold}} --pixel-threshold {{pixel_threshold}}",
+            ready.good_scores,
+        )
+    for line in [*summarize(results.counts, image_source), *list_files(folder)]:
+        screen.tell(line)
+    if results.is_interrupted:
+        raise KeyboardInterrupt
+    return 2 if results.counts["error"] else int(results.counts["anomalous"] > 0)
+
+
+def summarize(counts: Counter[str], threshold_source: str | None) -> list[str]:
+    """Summarize an inspection.
+
+    Args:
+        counts (Counter[str]): Number of photographs that are ``normal``, ``anomalous`` and an ``error``.
+        threshold_source (str | None): Where the threshold comes from, in the words of the table.
+
+    Returns:
+        list[str]: How many there are, and what to make of it if all are the same.
+    """
+    errors = f", {counts['error']} could not be read" if counts["error"] else ""
+    total = count(sum(counts.values()), "photograph")
+    lines = [f"{total}: {counts['anomalous']} anomalous, {counts['normal']} normal{errors}"]
+    is_one_sided = min(counts["normal"], counts["anomalous"]) == 0 and counts["normal"] + counts["anomalous"] > 1
+    if is_one_sided and threshold_source == "default":
+        lines.append(
+            "All have the same verdict, and the threshold does not come from your parts: give photographs of good ones "
+            "with --good."
+        )
+    return lines
+
+
+def list_files(folder: Path) -> list[str]:
+    """Say where the results are."""
+    from anomalib_fbclip.report.page import REPORT_NAME
+
+    return [f"Report: {folder / REPORT_NAME}", f"Table:  {folder / TABLE_NAME}.csv and .jsonl"]
+
+
+def describe_error(error: Exception) -> str:
+    """Say in one line what went wrong, and what to do."""
+    if isinstance(error, PLAIN_ERRORS):
+        return last_line(error)
+    if isinstance(error, BrokenPipeError):
+        return "nobody reads the output any more."
+    if isinstance(error, OSError):
+        return f"the results can't be written ({error}): give another folder as --output."
+    return f"{type(error).__name__}: {last_line(error)} (--traceback shows where)"
+
+
+def _give_up_output() -> None:
+    """Have Python not fail once more at its end, where standard output takes nothing more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

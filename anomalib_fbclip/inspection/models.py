@@ -1,0 +1,120 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Gets the model ready that is asked for, and says which one it is."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from anomalib_fbclip import bundled
+from anomalib_fbclip.contract.records import printable
+
+from .prediction import Inferencer
+from .screen import Screen
+from .words import count
+
+if TYPE_CHECKING:
+    from anomalib_fbclip.modeling.few_shot import Fit
+
+    from .torch_inferencer import TorchInferencer
+
+PAPER_BACKBONE = "ViT-L-14-336"
+
+GOOD_FOR = {
+    bundled.NAME: f"small and quick, for a first look. More accurate is --backbone {PAPER_BACKBONE}, a download of "
+    "0.9 GB.",
+    PAPER_BACKBONE: "the paper's model, the most accurate one. Without a GPU, a photograph takes seconds.",
+}
+"""What backbones are good for."""
+
+
+class Ready(NamedTuple):
+    """A model that is ready.
+
+    Attributes:
+        inferencer (Inferencer): The model.
+        good_scores (list[float]): Scores of the good photographs that others are compared with.
+    """
+
+    inferencer: Inferencer
+    good_scores: list[float]
+
+
+def get_ready(options: argparse.Namespace, good: Sequence[Path], total: int | None, screen: Screen) -> Ready:
+    """Get the model ready, and say which one it is.
+
+    Args:
+        options (argparse.Namespace): The command line.
+        good (Sequence[Path]): Photographs of good parts.
+        total (int | None): Number of photographs to inspect; ``None`` if it is not known.
+        screen (Screen): The screen.
+
+    Returns:
+        Ready: The model.
+
+    Raises:
+        InspectionError: If the device can't be used, or weights can't be fetched.
+        EdgeError: If the exported model can't be used.
+        ImageError: If a good photograph can't be read.
+        ValueError: If an argument does not fit the backbone, or a file can't be read.
+    """
+    if options.model:
+        return Ready(load_exported(options, total, screen), [])
+    inferencer = load_torch(options, screen)
+    return Ready(inferencer, compare(inferencer, good, screen) if good else [])
+
+
+def load_exported(options: argparse.Namespace, total: int | None, screen: Screen) -> Inferencer:
+    """Load an exported model, without torch."""
+    from anomalib_fbclip.edge import EdgeInferencer
+
+    with screen.progress("Loading the model", None):
+        inferencer = EdgeInferencer(
+            options.model,
+            options.device or "AUTO",
+            options.threshold,
+            options.pixel_threshold,
+            "LATENCY" if total in {None, 1} else "THROUGHPUT",
+            options.precision or "f32",
+        )
+    screen.tell(inferencer.describe())
+    return inferencer
+
+
+def load_torch(options: argparse.Namespace, screen: Screen) -> "TorchInferencer":
+    """Load the model of a backbone."""
+    with screen.progress("Loading the model", None):
+        from .torch_inferencer import TorchInferencer
+
+        backbone = options.backbone or bundled.NAME
+        inferencer = TorchInferencer(
+            backbone,
+            options.weights or "auto",
+            options.device or "auto",
+            options.precision or "float32",
+            options.threshold,
+            options.pixel_threshold,
+        )
+    screen.tell(f"{backbone}: {GOOD_FOR.get(backbone, f'adapters trained on {inferencer.trained_on}.')}")
+    return inferencer
+
+
+def compare(inferencer: "TorchInferencer", good: Sequence[Path], screen: Screen) -> list[float]:
+    """Have a model compare with photographs of good parts, and give their scores."""
+    with screen.progress("Good photographs", 2 * len(good)) as advance:
+        result = inferencer.compare_with(good, advance)
+    for line in describe_fit(result, good):
+        screen.tell(line)
+    return result.scores.tolist()
+
+
+def describe_fit(result: "Fit", good: Sequence[Path]) -> list[str]:
+    """Say how sure a threshold from good photographs is, and which of them are unlike the others."""
+    above = round(result.false_alarm_share * (len(good) + 1))
+    photographs = count(len(good), "good photograph")
+    return [
+        f"Compared with {photographs}: up to {above} in {len(good) + 1} good parts may be called anomalous.",
+        *(f"{printable(good[index])} is unlike the other good photographs: look at it." for index in result.outliers),
+    ]

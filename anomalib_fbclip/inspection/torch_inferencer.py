@@ -1,0 +1,234 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Predictions of the model in torch, as anomalib's engine gives them."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+
+from anomalib_fbclip import bundled
+from anomalib_fbclip.checkpoints.adapters import Adapters
+from anomalib_fbclip.checkpoints.building import build_model
+from anomalib_fbclip.checkpoints.published import choose_zero_shot, fetch_published
+from anomalib_fbclip.checkpoints.registry import default_pretrained, resolve_backbone, resolve_image_size
+from anomalib_fbclip.checkpoints.source import read_given_adapters
+from anomalib_fbclip.contract.records import printable
+from anomalib_fbclip.contract.regions import match_verdict
+from anomalib_fbclip.contract.thresholds import USUAL_THRESHOLD
+from anomalib_fbclip.data.image_source import load_image
+from anomalib_fbclip.data.patches import crop_patch
+from anomalib_fbclip.data.references import turned_copies
+from anomalib_fbclip.edge.errors import ImageError
+from anomalib_fbclip.edge.images import ImageSource, to_rgb
+from anomalib_fbclip.edge.inferencer import Prediction
+from anomalib_fbclip.modeling.few_shot import Fit, fit
+from anomalib_fbclip.modeling.few_shot.memory import Match
+from anomalib_fbclip.modeling.transform import create_transform
+from anomalib_fbclip.report.page import NearestReference
+
+from .errors import InspectionError
+from .prediction import ComparedPrediction
+
+ROTATIONS = 4
+"""Copies of each good photograph, turned by equal parts of a full turn."""
+
+CACHED_PHOTOGRAPHS = 8
+"""Good photographs that are kept in memory, to cut places out of them."""
+
+
+class TorchInferencer:
+    """Predicts with the model in torch.
+
+    Args:
+        backbone (str): Frozen CLIP, as :class:`~anomalib_fbclip.FBClip` takes it.
+        weights (str): Trained adapters, likewise.
+        device (str): A device of torch, or ``"auto"``.
+        precision (str): Type in which the CLIP is kept.
+        threshold (float | None): A photograph with a higher score is anomalous, 0..1. ``None``: 0.5.
+        pixel_threshold (float | None): A place where the anomaly map is higher belongs to a region, 0..1. ``None``:
+            0.5.
+
+    Attributes:
+        trained_on (str | None): Dataset that the adapters were trained on; ``None`` if it is not known.
+
+    Raises:
+        InspectionError: If the device can't be used, or weights can't be fetched.
+        ValueError: If an argument does not fit the backbone, or a file can't be read.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        weights: str,
+        device: str,
+        precision: str,
+        threshold: float | None,
+        pixel_threshold: float | None,
+    ) -> None:
+        self._device = resolve_device(device)
+        name = resolve_backbone(backbone)
+        given = read_given_adapters(weights, name)
+        try:
+            self._model = build_model(name, default_pretrained(name), precision=precision)
+            adapters = given or fetch_adapters(weights)
+        except RuntimeError as error:
+            msg = f"{error} {bundled.NAME}, which is used without --backbone and --weights, needs no network."
+            raise InspectionError(msg) from error
+        adapters.load_into(self._model)
+        self.trained_on = adapters.source
+        self._model.eval().to(self._device)
+        image_size = resolve_image_size(name, None)
+        self._transform = create_transform(image_size)
+        self._grid = self._model.backbone.grid(image_size)
+        self._given_thresholds = (threshold, pixel_threshold)
+        self._comparison: Comparison | None = None
+
+    def compare_with(self, photographs: Sequence[Path], advance: Callable[[], None]) -> Fit:
+        """Compare with photographs of good parts from now on.
+
+        Args:
+            photographs (Sequence[Path]): Their files.
+            advance (Callable[[], None]): Called twice for each of them.
+
+        Returns:
+            Fit: What came of them.
+
+        Raises:
+            ImageError: If one can't be read, or is smaller than a patch.
+        """
+
+        def read(path: Path) -> Iterator[torch.Tensor]:
+            image = load_image(path, self._minimum_side)
+            advance()
+            return map(self._normalize, turned_copies(image, ROTATIONS))
+
+        result = fit(self._model, [partial(read, path) for path in photographs])
+        self._model.few_shot = result.few_shot
+        self._comparison = Comparison(photographs, result, self._grid)
+        return result
+
+    def decision_thresholds(self) -> tuple[float, float]:
+        """Give the thresholds of scores and of anomaly maps."""
+        image, pixel = (USUAL_THRESHOLD if given is None else given for given in self._given_thresholds)
+        return image, pixel
+
+    def threshold_sources(self) -> tuple[str, str]:
+        """Tell where they come from, in the words of the table."""
+        usual = "default" if self._model.few_shot is None else "good photographs"
+        image, pixel = (usual if given is None else "given" for given in self._given_thresholds)
+        return image, pixel
+
+    def stream(
+        self,
+        images: Iterable[ImageSource],
+        on_failure: Callable[[ImageSource, ImageError], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """Predict images one after the other. See :class:`~anomalib_fbclip.inspection.prediction.Inferencer`."""
+        for source in images:
+            try:
+                image = to_rgb(source, self._minimum_side)
+            except ImageError as error:
+                if on_failure is None:
+                    raise
+                on_failure(source, error)
+                continue
+            start = time.perf_counter()
+            with torch.inference_mode():
+                score, anomaly_map = self._model(self._normalize(load_image(image)))
+            anomaly_map = anomaly_map[0].float().cpu().numpy()
+            score = score.item()
+            seconds = time.perf_counter() - start
+            threshold, pixel_threshold = self.decision_thresholds()
+            is_anomalous = score > threshold
+            prediction = Prediction(
+                image=image,
+                path=Path(source) if isinstance(source, str | Path) else None,
+                score=score,
+                is_anomalous=is_anomalous,
+                anomaly_map=anomaly_map,
+                mask=match_verdict(anomaly_map > pixel_threshold, anomaly_map, is_anomalous),
+                seconds=seconds,
+            )
+            yield self._comparison.complete(prediction) if self._comparison else prediction
+
+    @property
+    def _minimum_side(self) -> int:
+        return max(self._model.backbone.patch_size)
+
+    def _normalize(self, image: torch.Tensor) -> torch.Tensor:
+        return self._transform(image.unsqueeze(0).to(self._device))
+
+
+class Comparison:
+    """Finds the place of a good photograph that a photograph's most anomalous place is nearest to.
+
+    Args:
+        photographs (Sequence[Path]): The good photographs.
+        result (Fit): What came of them. Its memory is watched: each photograph is compared with it once.
+        grid (tuple[int, int]): Rows and columns of patches.
+    """
+
+    def __init__(self, photographs: Sequence[Path], result: Fit, grid: tuple[int, int]) -> None:
+        self._photographs = photographs
+        self._origins = result.origins.cpu()
+        self._grid = grid
+        self._matches: deque[Match] = deque(maxlen=1)
+        self._read = lru_cache(CACHED_PHOTOGRAPHS)(load_image)
+        result.few_shot.memory.register_forward_hook(self._keep)
+
+    def complete(self, prediction: Prediction) -> ComparedPrediction:
+        """Add the nearest place to the prediction that was made last."""
+        rows, columns = self._grid
+        height, width = prediction.anomaly_map.shape
+        y, x = divmod(int(prediction.anomaly_map.argmax()), width)
+        row, column = y * rows // height, x * columns // width
+        (match,) = self._matches
+        photograph, turn, patch = self._origins[match.row[0, row * columns + column]].tolist()
+        path = self._photographs[photograph]
+        copy = next(islice(turned_copies(self._read(path), ROTATIONS), turn, None))
+        nearest = NearestReference(
+            place=crop_patch(prediction.image, (row, column), self._grid),
+            reference=crop_patch(copy, divmod(patch, columns), self._grid),
+            path=str(path),
+        )
+        return ComparedPrediction(**vars(prediction), nearest=nearest)
+
+    def _keep(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], match: Match) -> None:
+        del module, inputs
+        self._matches.append(match)
+
+
+def fetch_adapters(weights: str) -> Adapters:
+    """Read published adapters, fetched if they are not in anomalib's cache."""
+    from anomalib.utils.path import get_pretrained_weights_dir  # it imports nothing else of anomalib
+
+    name = choose_zero_shot(()) if weights == "auto" else weights
+    return Adapters.read(fetch_published(name, get_pretrained_weights_dir() / "fbclip"))
+
+
+def resolve_device(name: str) -> torch.device:
+    """Find a device of torch.
+
+    Args:
+        name (str): Its name. ``"auto"``: the accelerator if there is one, otherwise the CPU.
+
+    Returns:
+        torch.device: The device.
+
+    Raises:
+        InspectionError: If it is not there.
+    """
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    found = [torch.device("cpu"), *([accelerator] if accelerator else [])]
+    if name == "auto":
+        return found[-1]
+    if name.partition(":")[0] not in {device.type for device in found}:
+        msg = f"--device {printable(name)} is not there: choose among auto, {', '.join(map(str, found))}."
+        raise InspectionError(msg)
+    return torch.device(name)
