@@ -126,7 +126,8 @@ class TestConfigs:
     @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
     def test_comments(self, path):
         """What ``test_readme.py`` runs."""
-        subcommand = {"quickstart": "test", "predict": "predict", "export": "export"}.get(path.stem, "fit")
+        subcommands = {"quickstart": "test", "predict": "predict", "few_shot": "predict", "export": "export"}
+        subcommand = subcommands.get(path.stem, "fit")
         assert f"#   anomalib {subcommand} --config configs/{path.name}\n" in path.read_text(encoding="utf-8")
         readme = (CONFIGS.parent / "README.md").read_text(encoding="utf-8")
         assert f"anomalib {subcommand} --config configs/{path.name}" in readme
