@@ -13,8 +13,8 @@ from PIL import Image
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.data.image_source import load_image
+from anomalib_fbclip.data.patches import crop_patch
 from anomalib_fbclip.data.references import turned_copies
-from anomalib_fbclip.explaining import crop_patch
 from anomalib_fbclip.modeling.explanation import Explanation
 
 
