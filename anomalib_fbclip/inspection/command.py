@@ -131,19 +131,20 @@ def run(ready: Ready, inputs: Inputs, folder: Path, screen: Screen, command: Seq
             f"{shlex.join(['fbclip', *command])} --threshold {{threshold}} --pixel-threshold {{pixel_threshold}}",
             ready.good_scores,
         )
-    for line in [*summarize(results.counts, image_source), *list_files(folder)]:
+    for line in [*summarize(results.counts, image_source, ready.advice), *list_files(folder)]:
         screen.tell(line)
     if results.is_interrupted:
         raise KeyboardInterrupt
     return 2 if results.counts["error"] else int(results.counts["anomalous"] > 0)
 
 
-def summarize(counts: Counter[str], threshold_source: str | None) -> list[str]:
+def summarize(counts: Counter[str], threshold_source: str | None, advice: str) -> list[str]:
     """Summarize an inspection.
 
     Args:
         counts (Counter[str]): Number of photographs that are ``normal``, ``anomalous`` and an ``error``.
         threshold_source (str | None): Where the threshold comes from, in the words of the table.
+        advice (str): How to get one that comes from the parts.
 
     Returns:
         list[str]: How many there are, and what to make of it if all are the same.
@@ -153,10 +154,7 @@ def summarize(counts: Counter[str], threshold_source: str | None) -> list[str]:
     lines = [f"{total}: {counts['anomalous']} anomalous, {counts['normal']} normal{errors}"]
     is_one_sided = min(counts["normal"], counts["anomalous"]) == 0 and counts["normal"] + counts["anomalous"] > 1
     if is_one_sided and threshold_source == "default":
-        lines.append(
-            "All have the same verdict, and the threshold does not come from your parts: give photographs of good ones "
-            "with --good."
-        )
+        lines.append(f"All have the same verdict, and the threshold does not come from your parts: {advice}")
     return lines
 
 

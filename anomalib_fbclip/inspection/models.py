@@ -30,16 +30,23 @@ GOOD_FOR = {
 """What backbones are good for."""
 
 
+ADVICE = "give photographs of good ones with --good."
+ADVICE_FOR_EXPORTED = "export the model once more with photographs of good ones, or give --threshold."
+"""What to do where no threshold comes from the parts that are inspected."""
+
+
 class Ready(NamedTuple):
     """A model that is ready.
 
     Attributes:
         inferencer (Inferencer): The model.
         good_scores (list[float]): Scores of the good photographs that others are compared with.
+        advice (str): How to get a threshold that comes from the parts that are inspected.
     """
 
     inferencer: Inferencer
     good_scores: list[float]
+    advice: str
 
 
 def get_ready(options: argparse.Namespace, good: Sequence[Path], total: int | None, screen: Screen) -> Ready:
@@ -61,9 +68,9 @@ def get_ready(options: argparse.Namespace, good: Sequence[Path], total: int | No
         ValueError: If an argument does not fit the backbone, or a file can't be read.
     """
     if options.model:
-        return Ready(load_exported(options, total, screen), [])
+        return Ready(load_exported(options, total, screen), [], ADVICE_FOR_EXPORTED)
     inferencer = load_torch(options, screen)
-    return Ready(inferencer, compare(inferencer, good, screen) if good else [])
+    return Ready(inferencer, compare(inferencer, good, screen) if good else [], ADVICE)
 
 
 def load_exported(options: argparse.Namespace, total: int | None, screen: Screen) -> Inferencer:
@@ -79,7 +86,8 @@ def load_exported(options: argparse.Namespace, total: int | None, screen: Screen
             "LATENCY" if total in {None, 1} else "THROUGHPUT",
             options.precision or "f32",
         )
-    screen.tell(inferencer.describe())
+    backbone = inferencer.metadata.get("backbone", "a model that does not say what it is")
+    screen.tell(f"{printable(options.model)}: {backbone}, exported; good for machines without torch.")
     return inferencer
 
 
