@@ -113,7 +113,7 @@ def run(ready: Ready, inputs: Inputs, folder: Path, screen: Screen, command: Seq
 
     from .results import Results
 
-    for line in inputs.skipped:
+    for line in [*ready.lines, *inputs.skipped]:
         screen.tell(line)
     image, pixel = ready.inferencer.decision_thresholds()
     image_source, pixel_source = ready.inferencer.threshold_sources()

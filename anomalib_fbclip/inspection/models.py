@@ -1,12 +1,12 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Gets the model ready that is asked for, and says which one it is."""
+"""Gets the model ready that is asked for."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from anomalib_fbclip import bundled
 from anomalib_fbclip.contract.records import printable
@@ -40,23 +40,25 @@ class Ready(NamedTuple):
 
     Attributes:
         inferencer (Inferencer): The model.
-        good_scores (list[float]): Scores of the good photographs that others are compared with.
+        lines (list[str]): What is to be said of it.
         advice (str): How to get a threshold that comes from the parts that are inspected.
+        good_scores (list[float]): Scores of the good photographs that others are compared with.
     """
 
     inferencer: Inferencer
-    good_scores: list[float]
+    lines: list[str]
     advice: str
+    good_scores: list[float]
 
 
 def get_ready(options: argparse.Namespace, good: Sequence[Path], total: int | None, screen: Screen) -> Ready:
-    """Get the model ready, and say which one it is.
+    """Get the model ready that is asked for.
 
     Args:
         options (argparse.Namespace): The command line.
         good (Sequence[Path]): Photographs of good parts.
         total (int | None): Number of photographs to inspect; ``None`` if it is not known.
-        screen (Screen): The screen.
+        screen (Screen): Shows how far it is.
 
     Returns:
         Ready: The model.
@@ -67,55 +69,51 @@ def get_ready(options: argparse.Namespace, good: Sequence[Path], total: int | No
         ImageError: If a good photograph can't be read.
         ValueError: If an argument does not fit the backbone, or a file can't be read.
     """
-    if options.model:
-        return Ready(load_exported(options, total, screen), [], ADVICE_FOR_EXPORTED)
-    inferencer = load_torch(options, screen)
-    return Ready(inferencer, compare(inferencer, good, screen) if good else [], ADVICE)
+    with screen.progress("Loading the model", None):
+        ready = load_exported(options, total) if options.model else load_torch(options)
+    return compare(ready, good, screen) if good else ready
 
 
-def load_exported(options: argparse.Namespace, total: int | None, screen: Screen) -> Inferencer:
+def load_exported(options: argparse.Namespace, total: int | None) -> Ready:
     """Load an exported model, without torch."""
     from anomalib_fbclip.edge import EdgeInferencer
 
-    with screen.progress("Loading the model", None):
-        inferencer = EdgeInferencer(
-            options.model,
-            options.device or "AUTO",
-            options.threshold,
-            options.pixel_threshold,
-            "LATENCY" if total in {None, 1} else "THROUGHPUT",
-            options.precision or "f32",
-        )
+    inferencer = EdgeInferencer(
+        options.model,
+        options.device or "AUTO",
+        options.threshold,
+        options.pixel_threshold,
+        "LATENCY" if total in {None, 1} else "THROUGHPUT",
+        options.precision or "f32",
+    )
     backbone = inferencer.metadata.get("backbone", "a model that does not say what it is")
-    screen.tell(f"{printable(options.model)}: {backbone}, exported; good for machines without torch.")
-    return inferencer
+    line = f"{printable(options.model)}: {backbone}, exported; good for machines without torch."
+    return Ready(inferencer, [line], ADVICE_FOR_EXPORTED, [])
 
 
-def load_torch(options: argparse.Namespace, screen: Screen) -> "TorchInferencer":
+def load_torch(options: argparse.Namespace) -> Ready:
     """Load the model of a backbone."""
-    with screen.progress("Loading the model", None):
-        from .torch_inferencer import TorchInferencer
+    from .torch_inferencer import TorchInferencer
 
-        backbone = options.backbone or bundled.NAME
-        inferencer = TorchInferencer(
-            backbone,
-            options.weights or "auto",
-            options.device or "auto",
-            options.precision or "float32",
-            options.threshold,
-            options.pixel_threshold,
-        )
-    screen.tell(f"{backbone}: {GOOD_FOR.get(backbone, f'adapters trained on {inferencer.trained_on}.')}")
-    return inferencer
+    backbone = options.backbone or bundled.NAME
+    inferencer = TorchInferencer(
+        backbone,
+        options.weights or "auto",
+        options.device or "auto",
+        options.precision or "float32",
+        options.threshold,
+        options.pixel_threshold,
+    )
+    line = f"{backbone}: {GOOD_FOR.get(backbone, f'adapters trained on {inferencer.trained_on}.')}"
+    return Ready(inferencer, [line], ADVICE, [])
 
 
-def compare(inferencer: "TorchInferencer", good: Sequence[Path], screen: Screen) -> list[float]:
-    """Have a model compare with photographs of good parts, and give their scores."""
+def compare(ready: Ready, good: Sequence[Path], screen: Screen) -> Ready:
+    """Have a model of torch compare with photographs of good parts."""
+    inferencer = cast("TorchInferencer", ready.inferencer)
     with screen.progress("Good photographs", 2 * len(good)) as advance:
         result = inferencer.compare_with(good, advance)
-    for line in describe_fit(result, good):
-        screen.tell(line)
-    return result.scores.tolist()
+    return ready._replace(lines=[*ready.lines, *describe_fit(result, good)], good_scores=result.scores.tolist())
 
 
 def describe_fit(result: "Fit", good: Sequence[Path]) -> list[str]:

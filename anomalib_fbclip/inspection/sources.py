@@ -159,9 +159,10 @@ def _open_capture(source: int | str, name: str) -> "cv2.VideoCapture":
     if not find_spec("cv2"):
         msg = f"{name} needs OpenCV to be read: pip install opencv-python-headless"
         raise InspectionError(msg)
-    os.environ |= {"OPENCV_LOG_LEVEL": "OFF", "OPENCV_FFMPEG_LOGLEVEL": "-8"}  # it writes to the screen itself
+    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"  # OpenCV and FFmpeg write to the screen themselves
     import cv2
 
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():
         msg = f"{name} can't be opened: give a video that OpenCV reads, or the number of a camera that is connected."
