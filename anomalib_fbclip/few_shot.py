@@ -54,7 +54,7 @@ class FewShotMixin(ModelMixin):
         k_shot: int,
         seed: int,
         rotations: int,
-        maps: list[str],
+        maps: Sequence[str],
     ) -> None:
         """Note which photographs of good parts are asked for, and how they are compared with. See :class:`FBClip`.
 
@@ -69,7 +69,7 @@ class FewShotMixin(ModelMixin):
             msg = f"few_shot_maps {maps} can't be used: choose one or both, each once, of {list(MAPS)}."
             raise ValueError(msg)
         self.reference_rotations = rotations
-        self.few_shot_maps = maps
+        self.few_shot_maps = [*maps]
         self.references = []
         self.references_upright = False
         self.reference_fit = None
@@ -142,7 +142,12 @@ class FewShotMixin(ModelMixin):
             self._take_references(datamodule, upright=True)
 
     def forget_references(self) -> None:
-        """Compare with no photographs of good parts any more, nor keep thresholds that belong to them."""
+        """Compare with no photographs of good parts any more."""
+        self.outdate_references()
+        self.reference_choice = ReferenceChoice.none()
+
+    def outdate_references(self) -> None:
+        """Forget what came of photographs of good parts, because adapters change: the next run makes it anew."""
         if self.model.few_shot is not None:
             self.references, self.reference_fit, self.model.few_shot = [], None, None
             self.expect_other_scores()
@@ -175,7 +180,7 @@ class FewShotMixin(ModelMixin):
             self._fit_references(references, upright=upright or self.reference_choice.is_upright)
 
     def _fit_references(self, references: list[ImageSource], *, upright: bool) -> None:
-        self.forget_references()
+        self.outdate_references()
         self._adapters.make_ready()
         with _progress(2 * len(references)) as advance:
             load = partial(self._load_reference, upright=upright, advance=advance)

@@ -22,7 +22,7 @@ See Also:
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from anomalib import LearningType
@@ -50,6 +50,12 @@ from .modeling.loss import FBClipLoss
 from .modeling.mvfbe import VIEWS
 from .processing.components import DefaultComponentsMixin, resolve_post_processor
 from .saving import SavingMixin
+
+if TYPE_CHECKING:
+    NonNegativeInt: TypeAlias = int
+    PositiveInt: TypeAlias = int
+else:  # anomalib's command line refuses others
+    from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 __all__ = ["FBClip"]
 
@@ -163,9 +169,9 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         visualizer: Visualizer | bool = True,
         backbone_precision: str = "float32",
         few_shot_source: str | Path | None = None,
-        k_shot: int = 0,
-        reference_rotations: int = 4,
-        few_shot_maps: Sequence[str] = MAPS,
+        k_shot: NonNegativeInt = 0,
+        reference_rotations: PositiveInt = 4,
+        few_shot_maps: Sequence[Literal["references", "text"]] = MAPS,
     ) -> None:
         # Hyper-parameters are read from these names. A checkpoint takes plain data only, and a dict-form get_model or
         # the benchmark hand in containers of OmegaConf.
@@ -177,6 +183,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         text_strategies = None if text_strategies is None else dict(text_strategies)
         betas = (betas[0], betas[1])
         few_shot_source = None if few_shot_source is None else str(few_shot_source)
+        k_shot, reference_rotations = int(k_shot), int(reference_rotations)
         few_shot_maps = list(few_shot_maps)
 
         backbone_name = resolve_backbone(backbone)
@@ -297,7 +304,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         Raises:
             ValueError: If the training data has no anomalous image, or no masks.
         """
-        self.forget_references()
+        self.outdate_references()
         self._log_run()
         self._run.check_training_data()
 
@@ -341,7 +348,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         Raises:
             ValueError: If the checkpoint is not of FBClip, or its adapters belong to another backbone.
         """
-        self.forget_references()
+        self.outdate_references()
         super().on_load_checkpoint(checkpoint)
         if CHECKPOINT_KEY not in checkpoint:
             msg = "The checkpoint is not one of FBClip. Adapters in other files are given as 'weights'."

@@ -173,10 +173,21 @@ class Adapters:
         if references := {
             name.removeprefix(FEW_SHOT_PREFIX): tensor for name, tensor in self.tensors.items() if name not in own
         }:
-            model.few_shot = FewShot.from_tensors(references)
+            self._load_references(references, model)
         layers = list(model.backbone.feature_layers)
         if (trained_on := self.metadata.get("feature_layers", layers)) != layers:
             logger.warning("%s was trained on feature layers %s, but %s are used.", self.origin, trained_on, layers)
+
+    def _load_references(self, tensors: Mapping[str, torch.Tensor], model: FBClipModel) -> None:
+        layers = model.backbone.feature_layers
+        if self.metadata.get("feature_layers") != list(layers):
+            msg = (
+                f"{self.origin} holds good photographs of feature layers {self.metadata.get('feature_layers')}, but "
+                f"{list(layers)} are used: set 'feature_layers' to the same."
+            )
+            raise ValueError(msg)
+        with reading(self.origin):
+            model.few_shot = FewShot.from_tensors(tensors)
 
 
 def adapter_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:

@@ -4,7 +4,7 @@
 """Decides by a few photographs of good parts, together with the text."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from .memory import Match, ReferenceMemory, join_layers
 if TYPE_CHECKING:
     from anomalib_fbclip.modeling.fbclip import Detection
 
-MAPS = ("references", "text")
+MAPS: tuple[Literal["references", "text"], ...] = ("references", "text")
 """Maps that take part in the decision."""
 
 
@@ -87,7 +87,7 @@ class FewShot(nn.Module):
         Returns:
             FewShot: The part.
         """
-        spreads = {
+        spreads: dict[str, Spread] = {
             name: Spread(tensors[f"merge.spreads.{name}.mean"], tensors[f"merge.spreads.{name}.std"])
             for name in MAPS
             if f"merge.spreads.{name}.mean" in tensors
