@@ -1,0 +1,235 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the command shows and writes, and its exit codes."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+from PIL import Image
+
+from anomalib_fbclip.contract.records import read_schema
+from support.command_line import environment
+from support.graphs import write_graph
+from support.parts import Run, draw_part
+from support.photographs import store
+
+COMMAND = [sys.executable, "-m", "anomalib_fbclip.inspect"]
+
+IMPORTED = """
+import sys
+from anomalib_fbclip.inspection.command import main
+assert main(sys.argv[1:]) in {0, 1}
+print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
+
+
+def test_screen(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
+    """Nothing is seen but what a user needs, and what libraries say is in a file."""
+    result = fbclip("photographs", "--good", "photographs/good")
+    assert (result.returncode, result.stderr) == (1, "")
+    first, compared, fine, spot, summary, report, table = result.stdout.splitlines()
+    assert first.startswith("fbclip-nano: small and quick")
+    assert compared.startswith("Compared with 4 good photographs: up to")
+    assert [fine.split()[0], fine.split()[2]] == ["normal", "photographs/fine.png"]
+    assert [spot.split()[0], spot.split()[2]] == ["anomalous", "photographs/spot.png"]
+    assert summary == "2 photographs: 1 anomalous, 1 normal"
+    assert report == "Report: fbclip-results/v0/report.html"
+    assert table == "Table:  fbclip-results/v0/predictions.csv and .jsonl"
+    folder = tmp_path / "fbclip-results/latest"
+    assert {path.name for path in folder.iterdir()} == {
+        "fbclip.log",
+        "images",
+        "predictions.csv",
+        "predictions.jsonl",
+        "report.html",
+    }
+    assert "Loading CLIP" in (folder / "fbclip.log").read_text()
+    assert {path.name for path in (folder / "images").iterdir()} == {"fine.png.jpg", "spot.png.jpg"}
+    with Image.open(folder / "images/spot.png.jpg") as picture:
+        assert picture.size == (140, 100)
+
+
+def test_report(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
+    fbclip("photographs", "--good", "photographs/good", "--threshold", "0.4", "--pixel-threshold=0.3")
+    page = (tmp_path / "fbclip-results/v0/report.html").read_text()
+    assert (
+        "fbclip photographs --good photographs/good --threshold {threshold} --pixel-threshold {pixel_threshold}" in page
+    )
+    assert "the 4 good photographs themselves" in " ".join(page.split())
+    assert "comes nearest to it, in " in " ".join(page.split())
+
+
+def test_verbose(photographs: Path, fbclip: Run) -> None:
+    assert "Loading CLIP" in fbclip(photographs, "-v").stderr
+
+
+def test_json(photographs: Path, fbclip: Run) -> None:
+    result = fbclip("photographs", "--good", "photographs/good", "--json")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    for row in rows:
+        jsonschema.validate(row, read_schema())
+    assert [row["verdict"] for row in rows] == ["normal", "anomalous"]
+    assert {row["threshold_source"] for row in rows} == {"good photographs"}
+    assert "2 photographs: 1 anomalous, 1 normal" in result.stderr
+
+
+def test_all_normal(photographs: Path, fbclip: Run) -> None:
+    result = fbclip("photographs/fine.png", "--good", "photographs/good")
+    assert result.returncode == 0
+
+
+@pytest.mark.parametrize("threshold", ["0", "1"])
+def test_advice_where_all_are_the_same(threshold: str, photographs: Path, fbclip: Run) -> None:
+    """Only where no threshold was given, nor came from data."""
+    assert "with --good" not in fbclip(photographs, "--threshold", threshold).stdout
+
+
+def test_advice(photographs: Path, fbclip: Run) -> None:
+    lines = fbclip("photographs/good").stdout.splitlines()
+    verdicts = {line.split()[0] for line in lines[1:5]}
+    assert len(verdicts) == 1
+    assert "All have the same verdict, and the threshold does not come from your parts" in lines[6]
+
+
+def test_each_run_has_a_folder(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
+    for _ in range(2):
+        fbclip(photographs / "fine.png", "--output", "mine")
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {"v0", "v1", "latest"}
+    assert (tmp_path / "mine/latest").resolve().name == "v1"
+
+
+def test_several_inputs(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
+    """Each photograph once, and no picture in another's place."""
+    (tmp_path / "more").mkdir()
+    draw_part(3).save(tmp_path / "more/fine.png")
+    result = fbclip("photographs", "more", "photographs/fine.png", "--good", "photographs/good", "--json")
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["path"] for row in rows] == ["photographs/fine.png", "photographs/spot.png", "more/fine.png"]
+    assert len({row["picture"] for row in rows}) == 3
+    assert all((tmp_path / row["picture"]).is_file() for row in rows)
+
+
+def test_own_results_are_not_inspected(photographs: Path, fbclip: Run) -> None:
+    first, second = (fbclip(".", "--json").stdout.splitlines() for _ in range(2))
+    assert len(first) == len(second)
+
+
+def test_turned_upright(tmp_path: Path, fbclip: Run) -> None:
+    upright = np.asarray(draw_part(0, defective=True))
+    turned, exif = store(upright, 6)
+    turned.save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(upright).save(tmp_path / "upright.png")
+    rows = [json.loads(line) for line in fbclip("turned.png", "upright.png", "--json").stdout.splitlines()]
+    assert rows[0]["score"] == rows[1]["score"]
+    assert (rows[0]["width"], rows[0]["height"]) == (140, 100)
+
+
+def test_video(tmp_path: Path, fbclip: Run) -> None:
+    cv2 = pytest.importorskip("cv2")
+    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (140, 100))
+    for seed in range(3):
+        writer.write(np.asarray(draw_part(seed))[..., ::-1])
+    writer.release()
+    rows = [json.loads(line) for line in fbclip("clip.avi", "--json").stdout.splitlines()]
+    assert [row["path"] for row in rows] == ["clip.avi#1", "clip.avi#2", "clip.avi#3"]
+    assert (tmp_path / rows[2]["picture"]).is_file()
+
+
+def test_video_without_opencv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    from anomalib_fbclip.inspection.command import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("anomalib_fbclip.inspection.sources.find_spec", lambda _: None)
+    (tmp_path / "clip.mp4").touch()
+    assert main(["clip.mp4"]) == 2
+    assert capsys.readouterr().err == "error: clip.mp4 needs OpenCV to be read: pip install opencv-python-headless\n"
+
+
+def test_exported_model(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
+    write_graph(tmp_path / "model.xml", metadata={"backbone": "fbclip-nano"})
+    result = fbclip("photographs", "--model", "model.xml", "--threshold", "0.2")
+    assert result.returncode in {0, 1}
+    assert result.stdout.splitlines()[0].startswith("model.xml: fbclip-nano, exported")
+    assert (tmp_path / "fbclip-results/v0/report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "unwanted"),
+    [
+        ([], {"lightning", "torchmetrics", "matplotlib", "pandas", "skimage"}),
+        (["--model", "model.xml"], {"torch", "open_clip", "anomalib", "lightning"}),
+    ],
+    ids=["torch", "exported"],
+)
+def test_imports(options: list[str], unwanted: set[str], tmp_path: Path, photographs: Path) -> None:
+    write_graph(tmp_path / "model.xml")
+    result = subprocess.run(
+        [sys.executable, "-c", IMPORTED, "photographs", *options],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert unwanted.isdisjoint(result.stderr.split())
+
+
+def test_interrupt(tmp_path: Path, photographs: Path) -> None:
+    """What there is when a user stops it is kept, and the report is written."""
+    for seed in range(200):
+        draw_part(seed).save(photographs / f"{seed:03}.png")
+    process = subprocess.Popen(
+        [*COMMAND, "photographs", "--json"],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "interrupted"
+    folder = tmp_path / "fbclip-results/v0"
+    rows = (folder / "predictions.jsonl").read_text().splitlines()
+    assert 0 < len(rows) < 200
+    assert (folder / "report.html").is_file()
+
+
+def test_terminal(tmp_path: Path, photographs: Path) -> None:
+    """In color, and with a progress bar that is gone in the end."""
+    controller, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [*COMMAND, "photographs", "--good", "photographs/good"],
+        cwd=tmp_path,
+        env=environment() | {"TERM": "xterm-256color"},
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    output = b""
+    while chunk := _read(controller):
+        output += chunk
+    assert process.wait() == 1
+    text = output.decode()
+    assert "\x1b[1;31manomalous" in text
+    assert "\x1b[32mnormal" in text
+    assert "Good photographs" in text
+    assert "Photographs" in text
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:  # the terminal is closed
+        return b""
