@@ -37,7 +37,7 @@ MOVED = {
     "nano.train": ["training.bundled"],
     "nano.weights": ["checkpoints.compact_clip"],
     "post_processing": ["processing.post_processing"],
-    "pre_processing": ["processing.pre_processing"],
+    "pre_processing": ["processing.pre_processing", "modeling.resize"],
     "precision": ["modeling.precision", "callbacks.precision_check"],
     "prediction_table": ["callbacks.prediction_table"],
     "procedural": ["data.procedural"],

@@ -29,7 +29,7 @@ from anomalib_fbclip.edge.images import ImageSource, to_rgb
 from anomalib_fbclip.edge.inferencer import Prediction
 from anomalib_fbclip.modeling.few_shot import Fit, fit
 from anomalib_fbclip.modeling.few_shot.memory import Match
-from anomalib_fbclip.modeling.transform import create_transform
+from anomalib_fbclip.modeling.transform import create_exported_transform, create_transform
 from anomalib_fbclip.report.page import NearestReference
 
 from .errors import InspectionError
@@ -85,6 +85,7 @@ class TorchInferencer:
         self._model.eval().to(self._device)
         image_size = resolve_image_size(name, None)
         self._transform = create_transform(image_size)
+        self._reference_transform = create_exported_transform(image_size)
         self._grid = self._model.backbone.grid(image_size)
         self._given_thresholds = (threshold, pixel_threshold)
         self._comparison: Comparison | None = None
@@ -106,7 +107,7 @@ class TorchInferencer:
         def read(path: Path) -> Iterator[torch.Tensor]:
             image = load_image(path, self._minimum_side)
             advance()
-            return map(self._normalize, turned_copies(image, ROTATIONS))
+            return map(self._reference_transform, map(self._to_batch, turned_copies(image, ROTATIONS)))
 
         result = fit(self._model, [partial(read, path) for path in photographs])
         self._model.few_shot = result.few_shot
@@ -140,7 +141,7 @@ class TorchInferencer:
                 continue
             start = time.perf_counter()
             with torch.inference_mode():
-                score, anomaly_map = self._model(self._normalize(load_image(image)))
+                score, anomaly_map = self._model(self._transform(self._to_batch(load_image(image))))
             anomaly_map = anomaly_map[0].float().cpu().numpy()
             score = score.item()
             seconds = time.perf_counter() - start
@@ -161,8 +162,8 @@ class TorchInferencer:
     def _minimum_side(self) -> int:
         return max(self._model.backbone.patch_size)
 
-    def _normalize(self, image: torch.Tensor) -> torch.Tensor:
-        return self._transform(image.unsqueeze(0).to(self._device))
+    def _to_batch(self, image: torch.Tensor) -> torch.Tensor:
+        return image.unsqueeze(0).to(self._device)
 
 
 class Comparison:

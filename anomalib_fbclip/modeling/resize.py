@@ -1,0 +1,93 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Resizing by products with matrices, antialiasing included, which gives the same pixels in an exported graph.
+
+Neither ONNX Runtime nor OpenVINO has torch's antialiased resize with dynamic sizes. Resizing one side is linear, so
+here it is a product with a matrix that depends only on the image's size. Any runtime can compute that.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torchvision.transforms.v2 import InterpolationMode
+
+
+class AntialiasedResize(nn.Module):
+    """Resizes images as ``Resize(..., antialias=True)`` does, by a product with two matrices.
+
+    Args:
+        size (tuple[int, int]): Height and width of the result in pixels.
+        interpolation (InterpolationMode): ``BILINEAR`` or ``BICUBIC``.
+
+    Example:
+        >>> resize = AntialiasedResize((224, 224), InterpolationMode.BICUBIC)
+        >>> resize(torch.rand(1, 3, 576, 768)).shape
+        torch.Size([1, 3, 224, 224])
+    """
+
+    def __init__(self, size: tuple[int, int], interpolation: InterpolationMode) -> None:
+        super().__init__()
+        self.size = size
+        self.interpolation = interpolation
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Resize images of floating-point values, shape ``[..., H, W]``, to ``[..., height, width]``."""
+        kernel = KERNELS[self.interpolation]
+        vertical, horizontal = (
+            resize_matrix(side, resized_side, kernel, images.device).to(images.dtype)
+            for side, resized_side in zip(images.shape[-2:], self.size, strict=True)
+        )
+        # Flat, because a fixed size makes the matrices constant, and OpenVINO 2026.4 then takes the channels of a
+        # normalization that follows the product for its rows or columns, and refuses the graph.
+        resized = vertical @ (images @ horizontal.mT).flatten(0, -3)
+        return resized.unflatten(0, images.shape[:-2])
+
+
+def resize_matrix(
+    side: int,
+    resized_side: int,
+    kernel: Callable[[torch.Tensor], torch.Tensor],
+    device: torch.device | None = None,
+) -> torch.Tensor:
+    """Compute the matrix that resizes one side of an image with antialiasing.
+
+    Each pixel of the result averages the pixels around its center, weighted by the kernel, which is stretched where the
+    side shrinks. All is computed by tensor operations, so that an exported graph does it for an image of any size.
+
+    Args:
+        side (int): Pixels of the side; may be symbolic.
+        resized_side (int): Pixels of the side after the resize.
+        kernel (Callable[[torch.Tensor], torch.Tensor]): Weight by the distance in pixels.
+        device (torch.device | None): Where the result is wanted.
+
+    Returns:
+        torch.Tensor: Matrix of shape ``[resized_side, side]`` whose rows sum to 1.
+    """
+    scale = torch.scalar_tensor(side, device=device) / resized_side
+    centers = (torch.arange(resized_side, device=device) + 0.5) * scale
+    positions = torch.arange(side, device=device)
+    distances = (positions - centers.unsqueeze(-1) + 0.5) / scale.clamp(min=1)
+    weights = kernel(distances)
+    return weights / weights.sum(dim=-1, keepdim=True)
+
+
+def triangle(distance: torch.Tensor) -> torch.Tensor:
+    """Weigh pixels by their distance, as a bilinear resize does."""
+    return (1 - distance.abs()).clamp(min=0)
+
+
+def cubic(distance: torch.Tensor) -> torch.Tensor:
+    """Weigh pixels by their distance, as an antialiased bicubic resize does: Keys' kernel with a = -½."""
+    distance = distance.abs()
+    near = (1.5 * distance - 2.5) * distance.square() + 1
+    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    return torch.where(distance < 1, near, torch.where(distance < 2, far, 0.0))  # noqa: PLR2004
+
+
+KERNELS: dict[InterpolationMode, Callable[[torch.Tensor], torch.Tensor]] = {
+    InterpolationMode.BILINEAR: triangle,
+    InterpolationMode.BICUBIC: cubic,
+}
+"""Kernels of the resizes that torch can antialias."""
