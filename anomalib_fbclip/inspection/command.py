@@ -13,6 +13,7 @@ import os
 import shlex
 import shutil
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -58,9 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return inspect(options, without_thresholds(arguments))
     except KeyboardInterrupt:
         message, code = "interrupted", INTERRUPTED
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, a user gets one line
         if options.traceback:
-            raise
+            traceback.print_exc()
         message, code = f"error: {describe_error(error)}", 2
     print(message, file=sys.stderr)
     _give_up_output()
@@ -113,7 +114,7 @@ def run(ready: Ready, inputs: Inputs, folder: Path, screen: Screen, command: Seq
 
     from .results import Results
 
-    for line in [*ready.lines, *inputs.skipped]:
+    for line in [*ready.lines, *inputs.notes]:
         screen.tell(line)
     image, pixel = ready.inferencer.decision_thresholds()
     image_source, pixel_source = ready.inferencer.threshold_sources()

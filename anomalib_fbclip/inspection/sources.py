@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from anomalib_fbclip.contract.image_files import IMAGE_SUFFIXES, describe_skipped, find_images
+from anomalib_fbclip.contract.photographs import describe_pages
 from anomalib_fbclip.contract.records import printable
 from anomalib_fbclip.edge.images import ImageSource
 
@@ -92,11 +93,11 @@ class Inputs(NamedTuple):
 
     Attributes:
         parts (list[Files | Frames]): One for each argument.
-        skipped (list[str]): A line for each image that is passed over, because its kind is not read.
+        notes (list[str]): A line for each image whose kind is not read, or of which only the first page is.
     """
 
     parts: list[Files | Frames]
-    skipped: list[str]
+    notes: list[str]
 
     @property
     def total(self) -> int | None:
@@ -124,7 +125,7 @@ def find_inputs(arguments: Iterable[str], excluded: Sequence[Path]) -> Inputs:
         InspectionError: If there is no such file, a folder has no photographs, or a video can't be opened.
     """
     parts: list[Files | Frames] = []
-    skipped: list[str] = []
+    notes: list[str] = []
     seen: set[Path] = set()
     arguments = list(arguments)
     for index, argument in enumerate(arguments):
@@ -138,8 +139,8 @@ def find_inputs(arguments: Iterable[str], excluded: Sequence[Path]) -> Inputs:
             paths = [file for file in _find_photographs(path, excluded) if file.resolve() not in seen]
             seen.update(file.resolve() for file in paths)
             parts.append(Files(paths, path if path.is_dir() else path.parent, folder))
-            skipped += describe_skipped(path)
-    return Inputs(parts, skipped)
+            notes += [*describe_skipped(path), *describe_pages(paths)]
+    return Inputs(parts, notes)
 
 
 def _find_photographs(path: Path, excluded: Sequence[Path]) -> list[Path]:

@@ -133,6 +133,15 @@ def test_turned_upright(tmp_path: Path, fbclip: Run) -> None:
     assert (rows[0]["width"], rows[0]["height"]) == (140, 100)
 
 
+def test_notes(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
+    """What is not looked at is told."""
+    draw_part(0).save(photographs / "pages.tiff", save_all=True, append_images=[draw_part(1)])
+    (photographs / "phone.heic").touch()
+    _, heic, tiff, *_ = fbclip("photographs").stdout.splitlines()
+    assert heic == "photographs/phone.heic was skipped: HEIF files are not read. Save it as PNG or JPEG."
+    assert tiff == "photographs/pages.tiff has 2 pages: only the first is looked at."
+
+
 def test_video(tmp_path: Path, fbclip: Run) -> None:
     cv2 = pytest.importorskip("cv2")
     writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (140, 100))

@@ -172,6 +172,6 @@ def test_full_output(tmp_path: Path, photographs: Path) -> None:
 
 def test_traceback(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
     result = fbclip("photographs", "--weights", "mine.safetensors", "--traceback")
-    assert result.returncode != 0
+    assert result.returncode == 2
     assert "Traceback" in result.stderr
     assert result.stderr.splitlines()[-1].endswith("Give a file, 'auto', 'mvtec' or 'visa'.")
