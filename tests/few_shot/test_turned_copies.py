@@ -1,0 +1,40 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Turned copies of photographs."""
+
+import torch
+
+from anomalib_fbclip.data import references
+from anomalib_fbclip.data.references import turned_copies
+
+
+def test_quarter_turns_of_a_square() -> None:
+    image = torch.rand(3, 20, 20, generator=torch.manual_seed(0))
+    for index, copy in enumerate(turned_copies(image, 4)):
+        assert torch.allclose(copy, image.rot90(index, (1, 2)), atol=1e-5)
+
+
+def test_one_is_the_photograph_itself() -> None:
+    image = torch.rand(3, 20, 30)
+    (copy,) = turned_copies(image, 1)
+    assert copy is image
+
+
+def test_corners_have_the_median_color() -> None:
+    image = torch.full((3, 20, 30), 0.25)
+    image[0] = 0.5
+    image[:, 8:12, 13:17] = 1
+    for copy in list(turned_copies(image, 8))[1:]:
+        assert torch.allclose(copy[:, 0, 0], torch.tensor([0.5, 0.25, 0.25]))
+
+
+def test_a_large_photograph_is_shrunk_before_it_is_turned(monkeypatch) -> None:
+    """Of 12000 x 9000 pixels, each turn would take gigabytes."""
+    monkeypatch.setattr(references, "LARGEST_TURNED", 45)
+    image = torch.rand(3, 90, 120, generator=torch.manual_seed(0))
+    first, *others = turned_copies(image, 4)
+    assert first is image
+    assert [copy.shape for copy in others] == [(3, 45, 60)] * 3
+    small = torch.nn.functional.interpolate(image[None], (45, 60), mode="bilinear", antialias=True)[0]
+    assert torch.allclose(others[1], small.flip(1, 2), atol=1e-4)
