@@ -13,6 +13,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings name them
 napoleon_use_ivar = True
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3  # as README.md links to its sections
 html_theme = "furo"
 html_title = project

@@ -126,6 +126,9 @@ def write_photographs(folder: Path) -> None:
     shutil.copy(folder / "photographs" / "burn.jpg", folder / "photograph.jpg")
     shutil.copy(folder / "photographs" / "burn.jpg", folder / "part.jpg")
     shutil.copytree(folder / "photographs", folder / "photos")
+    (folder / "good").mkdir()
+    for index in range(4):
+        Image.fromarray(draw_sample(leather.product, 10 + index, size=256).image).save(folder / f"good/{index}.jpg")
 
 
 def write_datasets(root: Path) -> None:
@@ -284,6 +287,37 @@ def test_answer_is_as_it_stands_there(reader: Reader) -> None:
         assert any(re.fullmatch(pattern.replace(r"region", "regions?"), said_line) for said_line in said), line
     (results,) = {path.parents[2] for path in (reader.folder / "results/FBClip").glob("v*/images/*/photograph.jpg")}
     assert {"predictions.csv", "predictions.jsonl", "images"} <= {path.name for path in results.iterdir()}
+
+
+def verdicts_in(said: str) -> dict[str, str]:
+    """Find the verdict of each photograph in what a command printed."""
+    return dict(re.findall(r"^(.*\.jpg): (normal|anomalous) ", said, re.MULTILINE))
+
+
+def test_thresholds_from_good_photographs(reader: Reader) -> None:
+    said = reader.read(index_of("few_shot_source good --data"))
+    assert re.search(r"Thresholds from 4 good photographs: of good parts, up to \d in 5 may be called anomalous", said)
+    assert verdicts_in(said).keys() == {"photographs/burn.jpg", "photographs/good.jpg"}
+
+
+def test_good_photographs_of_a_training_split(reader: Reader) -> None:
+    assert "Thresholds from 4 good photographs" in reader.read(index_of("--model.k_shot 4"))
+
+
+@pytest.mark.slow
+def test_good_photographs_in_an_exported_file(reader: Reader) -> None:
+    """The verdicts are those of the model."""
+    reader.read(index_of("edge results/weights"))
+    lines = (reader.folder / "verdicts/predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    said = reader.read(index_of("few_shot_source good --data"))
+    assert {row["path"]: row["verdict"] for row in rows} == verdicts_in(said)
+    assert {row["threshold_source"] for row in rows} == {"good photographs"}
+
+
+def test_the_nearest_good_photograph(reader: Reader) -> None:
+    reader.read(index_of("nearest_reference"))
+    assert Image.open(reader.folder / "nearest.png").size == (48, 48)
 
 
 def test_protocol_and_comparison(reader: Reader) -> None:
