@@ -133,6 +133,15 @@ def test_turned_upright(tmp_path: Path, fbclip: Run) -> None:
     assert (rows[0]["width"], rows[0]["height"]) == (140, 100)
 
 
+def test_any_name(tmp_path: Path, fbclip: Run) -> None:
+    """A name that is no UTF-8, with a line break and a tag, is one line, and harms no page."""
+    draw_part(0).save(tmp_path / os.fsdecode(b"odd\xff\n<script>alert(1).png"))
+    result = fbclip(".")
+    assert result.returncode in {0, 1}
+    assert len(result.stdout.splitlines()) == 5
+    assert "<script>alert(1)" not in (tmp_path / "fbclip-results/v0/report.html").read_text()
+
+
 def test_notes(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
     """What is not looked at is told."""
     draw_part(0).save(photographs / "pages.tiff", save_all=True, append_images=[draw_part(1)])
