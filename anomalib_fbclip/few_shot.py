@@ -211,11 +211,8 @@ class FewShotMixin(ModelMixin):
             above,
             count + 1,
         )
-        if count == 1 and self.reference_rotations == 1:
-            logger.warning(
-                "A threshold from one photograph without turned copies calls many good parts anomalous: give more "
-                "photographs, or set reference_rotations to 4."
-            )
+        if count == 1:
+            logger.warning("A threshold from one photograph calls many good parts anomalous: give four or more.")
         for index in result.outliers:
             logger.warning(
                 "%s is unlike the other good photographs: it is defective, or of another kind. Look at it.",

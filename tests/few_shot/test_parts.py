@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from anomalib_fbclip.modeling.anomaly_map import AnomalyMapGenerator
 from anomalib_fbclip.modeling.few_shot import FewShot, fit
 from anomalib_fbclip.modeling.few_shot.calibration import (
     Calibration,
@@ -111,9 +112,19 @@ def test_merge(seed: int) -> None:
         Merge({name: spreads[name] for name in names})(distances, logits)
         for names in (("references", "text"), ("references",), ("text",))
     )
-    assert torch.allclose(references, (distances - 0.2) / 0.1)
-    assert text.flatten().tolist() == pytest.approx(oracle.standardized(logits.flatten().tolist()), abs=1e-4)
+    assert torch.allclose(references, ((distances - 0.2) / 0.1).clamp(min=-3))
+    expected = [max(deviation, -3.0) for deviation in oracle.standardized(logits.flatten().tolist())]
+    assert text.flatten().tolist() == pytest.approx(expected, abs=1e-4)
     assert torch.allclose(both, references + text)
+
+
+def test_a_clear_defect_is_not_hidden_by_how_normal_the_rest_is() -> None:
+    """The text of an image with a clear defect may find the rest of it much more normal than any good part."""
+    merge = Merge({"references": Spread(torch.tensor(0.0), torch.tensor(1.0)), "text": Spread.of(torch.randn(100))})
+    distances = torch.zeros(1, 1, 16, 16)
+    distances[..., 8, 8] = 25
+    deviation_map = AnomalyMapGenerator()(merge(distances, torch.full_like(distances, -50)), (128, 128))
+    assert deviation_map.amax() > 5
 
 
 def test_the_score_is_the_mean_of_the_highest_hundredth() -> None:

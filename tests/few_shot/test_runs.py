@@ -439,12 +439,8 @@ def test_a_defective_photograph_is_named(tmp_path: Path, arguments: dict, caplog
     assert told.endswith(" in 9 may be called anomalous.")
 
 
-def test_one_photograph_without_turned_copies_is_warned_of(
-    arguments: dict, good: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    for rotations in (1, 4):
-        FBClip(**arguments, few_shot_source=good / "0.png", reference_rotations=rotations).prepare_references(
-            TrainerRun(None)
-        )
-        assert ("without turned copies" in caplog.text) == (rotations == 1)
+def test_one_photograph_is_warned_of(arguments: dict, good: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for k_shot in (1, 2):
+        FBClip(**arguments, few_shot_source=good, k_shot=k_shot).prepare_references(TrainerRun(None))
+        assert ("A threshold from one photograph" in caplog.text) == (k_shot == 1)
         caplog.clear()

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 MAPS: tuple[Literal["references", "text"], ...] = ("references", "text")
 """Maps that take part in the decision."""
 
+LOWEST_DEVIATION = -3.0
+"""Standard deviations below which a patch is no more normal. A clear defect makes the text sure of the rest of its
+image, and smoothing would hide the defect in that."""
+
 
 class Merge(nn.Module):
     r"""Adds up how unlike good parts an image's patches are, and how abnormal the text finds them.
@@ -26,7 +30,7 @@ class Merge(nn.Module):
 
     .. math::
 
-        Z = z_d(d) + z_t(\operatorname{logit} p)
+        Z = \max(z_d(d), -3) + \max(z_t(\operatorname{logit} p), -3)
 
     Args:
         spreads (Mapping[str, Spread]): What good parts have, for each map that takes part, of ``MAPS``.
@@ -47,7 +51,8 @@ class Merge(nn.Module):
             torch.Tensor: How anomalous each patch is, in standard deviations of good parts, of the same shape.
         """
         values = {"references": distances, "text": logits}
-        return torch.stack([spread(values[name]) for name, spread in self.spreads.items()]).sum(dim=0)
+        deviations = [spread(values[name]).clamp(min=LOWEST_DEVIATION) for name, spread in self.spreads.items()]
+        return torch.stack(deviations).sum(dim=0)
 
 
 class FewShot(nn.Module):
