@@ -232,6 +232,7 @@ def test_8_bits_lose_a_point_at_most(tmp_path: Path, ball_screws: tuple[list[Pat
     model.use_references(good)
     onnx = model.to_onnx(tmp_path)
     parts = SyntheticParts(tmp_path, "tile", train_images=1, test_images=30, num_workers=0, image_seed=1)
+    parts.prepare_data()
     labels = [path.parent.name != "good" for path in tested]
     accuracy = {}
     with pytest.MonkeyPatch.context() as patch:
