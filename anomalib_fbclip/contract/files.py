@@ -3,10 +3,11 @@
 
 """Atomic writes: files are written to a hidden folder beside their destination, then moved there."""
 
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from uuid import uuid4
 
 
 @contextmanager
@@ -23,8 +24,22 @@ def incomplete_folder(folder: Path) -> Generator[Path]:
         OSError: If it can't be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder, prefix=".incomplete.") as incomplete:
-        yield Path(incomplete)
+    incomplete = folder / f".incomplete.{uuid4().hex}"
+    try:
+        incomplete.mkdir(mode=0o700)
+        yield incomplete
+    finally:
+        if incomplete.is_dir():
+            _remove(incomplete)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a folder, even if the user interrupts that."""
+    try:
+        shutil.rmtree(folder)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder, ignore_errors=True)  # a part of it may be gone
+        raise
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 
 """Tests of files that are complete or not there."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,23 @@ def test_incomplete_folder(tmp_path: Path) -> None:
         assert folder.name.startswith(".")
         (folder / "left").touch()
     assert not list((tmp_path / "new").iterdir())
+
+
+def test_interrupted_clearing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hidden folder is gone all the same."""
+    remove, calls = shutil.rmtree, []
+
+    def interrupted_once(folder: Path, **options: bool) -> None:
+        calls.append(folder)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        remove(folder, **options)
+
+    def write() -> None:
+        with incomplete_folder(tmp_path) as folder:
+            (folder / "picture.png").touch()
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted_once)
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert not list(tmp_path.iterdir())
