@@ -3,8 +3,10 @@
 
 """Writes what comes out of an inspection: the table, the pictures and the report."""
 
+import signal
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
@@ -58,15 +60,31 @@ class Results:
             EdgeError: If the model fails.
             OSError: If a result can't be written.
         """
-        with RecordWriter(self._folder) as table:
+        with RecordWriter(self._folder) as table, self._stop_between_photographs():
             predictions = self._inferencer.stream(self._sources(inputs), on_failure=self._fail)
             try:
                 for prediction in predictions:
                     yield from self._flush_failures(table)
                     yield self._add(prediction, table)
+                    if self.is_interrupted:
+                        break
                 yield from self._flush_failures(table)
             except KeyboardInterrupt:
                 self.is_interrupted = True
+
+    @contextmanager
+    def _stop_between_photographs(self) -> Generator[None]:
+        """Have an interrupt end the inspection after a photograph, so that the report is whole. A second one is at once."""
+
+        def stop(*_: object) -> None:
+            self.is_interrupted = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        previous = signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
 
     def _sources(self, inputs: Inputs) -> Iterator[ImageSource]:
         """Give the images, and keep what they are called until their predictions come, which is in the same order."""
