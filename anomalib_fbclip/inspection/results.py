@@ -74,7 +74,7 @@ class Results:
 
     @contextmanager
     def _stop_between_photographs(self) -> Generator[None]:
-        """Have an interrupt end the inspection after a photograph, so that the report is whole. A second one is at once."""
+        """Have an interrupt end the inspection after a photograph, with a whole report; a second one at once."""
 
         def stop(*_: object) -> None:
             self.is_interrupted = True
