@@ -3,7 +3,6 @@
 
 """Explanations of a Lightning model: of an image from wherever it is, through the model's own pre-processor."""
 
-from itertools import islice
 from typing import NamedTuple
 
 from PIL import Image
@@ -11,7 +10,7 @@ from PIL import Image
 from .callbacks.run import TrainerRun
 from .data.image_source import ImageSource, load_image
 from .data.patches import crop_patch
-from .data.references import turned_copies
+from .data.references import turned_copy
 from .few_shot import FewShotMixin, reference_name
 from .modeling.explanation import Explanation, explain
 
@@ -104,5 +103,5 @@ class ExplanationMixin(FewShotMixin):
                 it.
         """
         photograph = load_image(self.references[patch.photograph], upright=self.references_upright)
-        copy = next(islice(turned_copies(photograph, self.reference_rotations), patch.turn, None))
+        copy = turned_copy(photograph, self.reference_rotations, patch.turn)
         return crop_patch(copy, patch.place, patch.grid)

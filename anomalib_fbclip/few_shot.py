@@ -204,11 +204,10 @@ class FewShotMixin(ModelMixin):
     def _report_references(self, result: Fit) -> None:
         """Say how sure a threshold from so few photographs is, and which of them are unlike the others."""
         count = len(self.references)
-        above = round(result.false_alarm_share * (count + 1))
         logger.info(
             "Thresholds from %s: of good parts, up to %d in %d may be called anomalous.",
             f"{count} good photographs" if count > 1 else "1 good photograph",
-            above,
+            result.false_alarms,
             count + 1,
         )
         if count == 1:

@@ -146,7 +146,7 @@ class CheckedData(Callback):
         if (
             loop is trainer.validate_loop
             and isinstance(datamodule, AnomalibDataModule)
-            and not _has_val_data(datamodule)
+            and not has_val_data(datamodule)
         ):
             source.instance = []
         else:
@@ -234,7 +234,8 @@ def _is_known(dataset: object) -> TypeGuard[AnomalibDataset | PredictDataset]:
     )
 
 
-def _has_val_data(datamodule: AnomalibDataModule) -> bool:
+def has_val_data(datamodule: AnomalibDataModule) -> bool:
+    """Tell whether a datamodule, set up, has validation images."""
     return getattr(datamodule, "val_data", None) is not None
 
 

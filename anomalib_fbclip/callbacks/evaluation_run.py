@@ -18,13 +18,14 @@ from anomalib_fbclip.modeling.fbclip import FBClipModel
 from anomalib_fbclip.processing.mixin import ModelMixin
 from anomalib_fbclip.processing.post_processing import ThresholdPostProcessor
 
-from .checked_data import CheckedData
+from .checked_data import CheckedData, has_val_data
 from .checkpoint import check_checkpoint
 from .interruption import Interruption
 from .pictures import Pictures
 from .precision_check import PrecisionCheck
 from .prediction_table import ImageSizes, PredictionTable
 from .results import ResultsFolder
+from .run import TrainerRun
 
 
 class EvaluationRunMixin(ModelMixin):
@@ -123,8 +124,8 @@ class EvaluationRunMixin(ModelMixin):
         post_processor = self.post_processor
         if not isinstance(post_processor, ThresholdPostProcessor) or not post_processor.is_of_checkpoint:
             return
-        datamodule = getattr(self.trainer, "datamodule", None)
-        if not isinstance(datamodule, AnomalibDataModule) or getattr(datamodule, "val_data", None) is None:
+        datamodule = TrainerRun(self.trainer).datamodule
+        if datamodule is None or not has_val_data(datamodule):
             return
         loop, state = self.trainer.validate_loop, self.trainer.state
         fn, stage = state.fn, state.stage

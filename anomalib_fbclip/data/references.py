@@ -5,6 +5,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -161,3 +162,17 @@ def turned_copies(image: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
     fill = image.flatten(1).median(dim=1).values.tolist()
     for index in range(1, count):
         yield F.rotate(image, 360 * index / count, InterpolationMode.BILINEAR, fill=fill)
+
+
+def turned_copy(image: torch.Tensor, count: int, turn: int) -> torch.Tensor:
+    """Give one of the :func:`turned_copies` of a photograph.
+
+    Args:
+        image (torch.Tensor): RGB values, shape ``[3, H, W]``.
+        count (int): Number of copies.
+        turn (int): Which of them.
+
+    Returns:
+        torch.Tensor: The copy.
+    """
+    return next(islice(turned_copies(image, count), turn, None))

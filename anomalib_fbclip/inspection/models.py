@@ -118,9 +118,8 @@ def compare(ready: Ready, good: Sequence[Path], screen: Screen) -> Ready:
 
 def describe_fit(result: "Fit", good: Sequence[Path]) -> list[str]:
     """Say how sure a threshold from good photographs is, and which of them are unlike the others."""
-    above = round(result.false_alarm_share * (len(good) + 1))
-    photographs = count(len(good), "good photograph")
+    share = f"{result.false_alarms} in {len(good) + 1}"
     return [
-        f"Compared with {photographs}: up to {above} in {len(good) + 1} good parts may be called anomalous.",
+        f"Compared with {count(len(good), 'good photograph')}: up to {share} good parts may be called anomalous.",
         *(f"{printable(good[index])} is unlike the other good photographs: look at it." for index in result.outliers),
     ]

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -23,7 +22,7 @@ from anomalib_fbclip.contract.regions import match_verdict
 from anomalib_fbclip.contract.thresholds import USUAL_THRESHOLD
 from anomalib_fbclip.data.image_source import load_image
 from anomalib_fbclip.data.patches import crop_patch
-from anomalib_fbclip.data.references import turned_copies
+from anomalib_fbclip.data.references import turned_copies, turned_copy
 from anomalib_fbclip.edge.errors import ImageError
 from anomalib_fbclip.edge.images import ImageSource, to_rgb
 from anomalib_fbclip.edge.inferencer import Prediction
@@ -192,7 +191,7 @@ class Comparison:
         (match,) = self._matches
         photograph, turn, patch = self._origins[match.row[0, row * columns + column]].tolist()
         path = self._photographs[photograph]
-        copy = next(islice(turned_copies(self._read(path), ROTATIONS), turn, None))
+        copy = turned_copy(self._read(path), ROTATIONS, turn)
         nearest = NearestReference(
             place=crop_patch(prediction.image, (row, column), self._grid),
             reference=crop_patch(copy, divmod(patch, columns), self._grid),

@@ -52,12 +52,17 @@ class Fit(NamedTuple):
     outliers: list[int]
 
     @property
-    def false_alarm_share(self) -> float:
-        """Share of good parts that is to be expected above the threshold, at most.
+    def false_alarms(self) -> int:
+        """Number of ``k + 1`` good parts that is to be expected above the threshold, at most.
 
         The next good part is as likely to take any rank among the ``k + 1``, whatever the distribution.
         """
-        return (int((self.scores > 0.5).sum()) + 1) / (len(self.scores) + 1)  # noqa: PLR2004
+        return int((self.scores > 0.5).sum()) + 1  # noqa: PLR2004
+
+    @property
+    def false_alarm_share(self) -> float:
+        """The same as a share."""
+        return self.false_alarms / (len(self.scores) + 1)
 
 
 @torch.inference_mode(mode=False)  # what comes of it outlives a run
