@@ -6,7 +6,6 @@
 import argparse
 import difflib
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn, get_args
@@ -41,7 +40,7 @@ def create_parser() -> Parser:
     parser = Parser(
         prog="fbclip",
         description="Find defects in photographs: a verdict for each, a report, a table and pictures.",
-        epilog=EXIT_CODES,
+        epilog=f"{EXIT_CODES} 'fbclip configs' lists config files for anomalib, and writes one out.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -82,7 +81,7 @@ def create_parser() -> Parser:
     return parser
 
 
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line, or exit with code 2 and one line."""
     parser = create_parser()
     options = parser.parse_args(arguments)
@@ -98,10 +97,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def without_thresholds(arguments: Sequence[str] | None) -> list[str]:
+def without_thresholds(arguments: Sequence[str]) -> list[str]:
     """Leave the thresholds out of the arguments of a command line."""
     left: list[str] = []
-    waiting = iter(sys.argv[1:] if arguments is None else arguments)
+    waiting = iter(arguments)
     for argument in waiting:
         name, _, value = argument.partition("=")
         if name not in {"--threshold", "--pixel-threshold"}:

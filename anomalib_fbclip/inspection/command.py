@@ -26,6 +26,7 @@ from anomalib_fbclip.contract.thresholds import USUAL_THRESHOLD
 from anomalib_fbclip.edge.errors import EdgeError
 
 from .arguments import parse_arguments, without_thresholds
+from .configs import CONFIGS, run_configs
 from .errors import InspectionError
 from .good import find_good
 from .logs import logging_to
@@ -52,15 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         int: The exit code.
     """
-    options = parse_arguments(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = None if words[:1] == [CONFIGS] else parse_arguments(words)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the screen can't show
     try:
-        return inspect(options, without_thresholds(arguments))
+        return inspect(options, without_thresholds(words)) if options else run_configs(words[1:])
     except KeyboardInterrupt:
         message, code = "interrupted", INTERRUPTED
     except Exception as error:  # noqa: BLE001 - whatever it is, a user gets one line
-        if options.traceback:
+        if options and options.traceback:
             traceback.print_exc()
         message, code = f"error: {describe_error(error)}", 2
     print(message, file=sys.stderr)

@@ -30,6 +30,22 @@ def test_wheel_holds_the_package_and_what_makes_it_known(wheel: Path):
     assert sources == {name for name in names if name.endswith(".py")}
 
 
+def test_wheel_holds_the_configs(wheel: Path):
+    archive = zipfile.ZipFile(wheel)
+    configs = {
+        path.relative_to(REPOSITORY).as_posix(): path.read_bytes() for path in REPOSITORY.glob("configs/**/*.yaml")
+    }
+    held = {name for name in archive.namelist() if name.endswith(".yaml")}
+    assert {name: archive.read(name) for name in held} == {f"anomalib_fbclip/{name}": configs[name] for name in configs}
+
+
+def test_installed_configs(installed: Environment):
+    """From a wheel, where there is no checkout, and from an editable one."""
+    result = installed.run("fbclip", "configs", "quickstart")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == (REPOSITORY / "configs" / "quickstart.yaml").read_text(encoding="utf-8")
+
+
 def test_source_distribution_holds_the_tests(distributions: Path):
     (source,) = distributions.glob("*.tar.gz")
     with tarfile.open(source) as archive:

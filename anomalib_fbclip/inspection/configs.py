@@ -1,0 +1,68 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Config files for anomalib, which come with the package: ``fbclip configs``."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from .arguments import Parser
+from .errors import InspectionError
+
+CONFIGS = "configs"
+"""What the command begins with, and the folder of the files."""
+
+
+def run_configs(arguments: Sequence[str]) -> int:
+    """List the config files, or write one of them to standard output.
+
+    Args:
+        arguments (Sequence[str]): What follows ``fbclip configs``: nothing, or the name of a file.
+
+    Returns:
+        int: The exit code, 0.
+
+    Raises:
+        InspectionError: If there is no file of that name.
+    """
+    parser = Parser(
+        prog=f"fbclip {CONFIGS}",
+        description="Config files for anomalib: list them, or write one to the screen, from where > puts it in a file.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("name", nargs="?", help="the file that is written (default: all are listed)")
+    name = parser.parse_args(arguments).name
+    configs = find_configs()
+    if name is None:
+        sys.stdout.write(list_configs(configs))
+    elif name in configs:
+        sys.stdout.write(configs[name].read_text(encoding="utf-8"))
+    else:
+        msg = f"there is no config {name!r}: choose among {', '.join(configs)}."
+        raise InspectionError(msg)
+    sys.stdout.flush()
+    return 0
+
+
+def find_configs() -> dict[str, Path]:
+    """Find the config files: in the installed package, or beside it in a checkout.
+
+    Returns:
+        dict[str, Path]: The files by name: ``quickstart``, ``data/visa``. Those of the outermost folder come first.
+    """
+    package = Path(__file__).parents[1]
+    folder = next(parent / CONFIGS for parent in (package, package.parent) if (parent / CONFIGS).is_dir())
+    paths = sorted(folder.rglob("*.yaml"), key=lambda path: (len(path.parts), path))
+    return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+
+
+def list_configs(configs: dict[str, Path]) -> str:
+    """List config files, one a line, with what their first line says that they are for."""
+    width = max(map(len, configs))
+    lines = [f"{name:<{width}}  {_purpose_of(path)}\n" for name, path in configs.items()]
+    return "".join([*lines, f"\nWrite one to a file: fbclip {CONFIGS} quickstart > mine.yaml\n"])
+
+
+def _purpose_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").rstrip(":.")
