@@ -1,17 +1,17 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""fbclip-nano: a small CLIP and adapters that come with the package, trained on procedural images.
+"""fbclip-small: a small CLIP around a DINOv2, and adapters, that come with the package.
 
 :mod:`anomalib_fbclip.training.bundled` trains both again; ``MODEL_CARD.md`` says from what, and how well they do.
 """
 
 from pathlib import Path
 
-NAME = "fbclip-nano"
+NAME = "fbclip-small"
 """Name of the backbone."""
 
-TAG = "procedural"
+TAG = "dinov2_procedural"
 """Name of the backbone's weights, in the manner of open_clip's tags."""
 
 CONFIG_FILE = Path(__file__).with_name(f"{NAME}.json")
