@@ -304,6 +304,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         Raises:
             ValueError: If the training data has no anomalous image, or no masks.
         """
+        self.model.backbone.load_text_tower()
         self.outdate_references()
         self._log_run()
         self._run.check_training_data()
@@ -372,7 +373,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
 
     def _prepare_evaluation(self) -> None:
         self._adapters.make_ready()
-        self.model.forget_text_features()  # a callback may have changed parameters in place
+        self.model.forget_outdated_text_features()  # a callback may have changed parameters in place
         self._run.warn_if_untrained(self.source)
         self.prepare_references(self._run)
 

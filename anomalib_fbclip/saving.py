@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .callbacks.run import TrainerRun
-from .checkpoints.adapters import Adapters, adapter_tensors
+from .checkpoints.adapters import Adapters, adapter_tensors, give_text_features
 from .checkpoints.source import AdapterSource
 from .export import describe
 from .few_shot import FewShotMixin
@@ -31,12 +31,15 @@ class SavingMixin(FewShotMixin):
         """
         self._adapters.make_ready()
         self.prepare_references(TrainerRun(None))
+        self.model.text_features()  # a file of torch has them, and may have no CLIP beside it
         few_shot = self.model.few_shot
         own = {"patch_size": list(self.model.backbone.patch_size), "k_shot": few_shot.k_shot if few_shot else 0}
         return describe(self.metadata() | own, self.post_processor)
 
     def save_adapters(self, path: str | Path, with_references: bool = False) -> None:
         """Write the adapters, without the frozen CLIP, to a file that ``weights`` takes.
+
+        The file has the text features, too, so that inference with it loads no text tower.
 
         Args:
             path (str | Path): A file with the suffix ``.safetensors``.
@@ -47,8 +50,10 @@ class SavingMixin(FewShotMixin):
             ValueError: If the path has another suffix.
         """
         self._adapters.make_ready()
-        tensors = adapter_tensors(self.model) | (self.reference_tensors() if with_references else {})
-        Adapters(tensors, self.metadata(), "The model").save(Path(path))
+        text_features, of_text = give_text_features(self.model)
+        references = self.reference_tensors() if with_references else {}
+        tensors = adapter_tensors(self.model) | text_features | references
+        Adapters(tensors, self.metadata() | of_text, "The model").save(Path(path))
 
     def metadata(self) -> dict[str, Any]:
         """What the adapters belong to, as a checkpoint and a file of adapters hold it."""

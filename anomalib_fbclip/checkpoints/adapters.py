@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from anomalib_fbclip.modeling.fbclip import FBClipModel, upgrade_state_dict
+from anomalib_fbclip.modeling.fbclip import FBClipModel, text_digest, upgrade_state_dict
 from anomalib_fbclip.modeling.few_shot import FewShot
 
 from .published import PUBLISHED
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    import torch
-
 logger = logging.getLogger(__name__)
 
 FORMAT = "anomalib-fbclip adapters"
@@ -37,6 +36,9 @@ FROZEN_PREFIX = "backbone."
 
 FEW_SHOT_PREFIX = "few_shot."
 """What the names of good photographs' patches, and of what comes of them, begin with."""
+
+TEXT_FEATURES = "text_features"
+"""Name of the text features that the adapters give with their CLIP."""
 
 SIGNATURE_TOLERANCE = 2e-3
 """How far the signatures of the same CLIP are apart at most, one of them in half precision."""
@@ -57,7 +59,7 @@ class Adapters:
         tensors (Mapping[str, torch.Tensor]): The adapters by their names in :class:`~anomalib_fbclip.FBClipModel`.
         metadata (Mapping[str, Any]): What is known of them: ``source`` (the dataset that they were trained on) and, in
             a file of this project, ``backbone``, ``pretrained``, ``signature``, ``image_size``, ``feature_layers`` and
-            ``version``.
+            ``version``; with text features ``text_strategies`` and ``text_digest``.
         origin (str): Where they come from, as the subject of a message.
 
     Example:
@@ -164,19 +166,34 @@ class Adapters:
             model (FBClipModel): The model.
 
         Raises:
-            ValueError: If they were trained on other weights of the CLIP, names are missing or unknown, or shapes
-                differ.
+            ValueError: If they were trained on other weights of the CLIP, names are missing or unknown, shapes differ,
+                or their text features are those of others.
         """
         self.check_signature(model.backbone.signature)
-        own = {name: tensor for name, tensor in self.tensors.items() if not name.startswith(FEW_SHOT_PREFIX)}
-        load_state_dict(model, {**frozen_tensors(model), **own}, self.origin)
-        if references := {
-            name.removeprefix(FEW_SHOT_PREFIX): tensor for name, tensor in self.tensors.items() if name not in own
-        }:
+        self._check_text_features()
+        tensors = dict(self.tensors)
+        text_features = tensors.pop(TEXT_FEATURES, None)
+        references = {
+            name.removeprefix(FEW_SHOT_PREFIX): tensors.pop(name)
+            for name in self.tensors
+            if name.startswith(FEW_SHOT_PREFIX)
+        }
+        load_state_dict(model, {**frozen_tensors(model), **tensors}, self.origin)
+        if text_features is not None and model.text_digest() == self.metadata["text_digest"]:
+            model.use_text_features(text_features)  # others if the model weighs the text strategies in another way
+        if references:
             self._load_references(references, model)
         layers = list(model.backbone.feature_layers)
         if (trained_on := self.metadata.get("feature_layers", layers)) != layers:
             logger.warning("%s was trained on feature layers %s, but %s are used.", self.origin, trained_on, layers)
+
+    def _check_text_features(self) -> None:
+        if TEXT_FEATURES not in self.tensors:
+            return
+        digest = text_digest(self.tensors, self.metadata.get("text_strategies", {}))
+        if digest != self.metadata.get("text_digest"):
+            msg = f"{self.origin} holds text features of other adapters than its own: save them once more."
+            raise ValueError(msg)
 
     def _load_references(self, tensors: Mapping[str, torch.Tensor], model: FBClipModel) -> None:
         layers = model.backbone.feature_layers
@@ -212,3 +229,19 @@ def frozen_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:
         dict[str, torch.Tensor]: The backbone's parameters by name, sharing memory with the model.
     """
     return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(FROZEN_PREFIX)}
+
+
+def give_text_features(model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Compute what a file of adapters holds of the text features.
+
+    Args:
+        model (FBClipModel): The model.
+
+    Returns:
+        tuple[dict[str, torch.Tensor], dict[str, Any]]: Tensors and metadata; none of a model that computes in 16 bits,
+            whose text features are not exact.
+    """
+    features = model.text_features()
+    if {model.backbone.precision, features.dtype} != {torch.float32}:
+        return {}, {}
+    return {TEXT_FEATURES: features}, {"text_strategies": model.text_fusion.weights, "text_digest": model.text_digest()}

@@ -5,20 +5,23 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import open_clip
 
 from anomalib_fbclip.modeling.build import NUM_LAYER_WEIGHTS, create_model
-from anomalib_fbclip.modeling.clip import ClipBackbone
+from anomalib_fbclip.modeling.clip import ClipBackbone, DeferredText
 from anomalib_fbclip.modeling.mvfbe import VIEWS, create_views
 from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS, resolve_strategy_weights
 
 from .clip_files import create_clip
-from .registry import resolve_attention_size, resolve_feature_layers, resolve_precision
+from .registry import resolve_attention_size, resolve_feature_layers, resolve_precision, resolve_widths
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import torch
 
     from anomalib_fbclip.modeling.fbclip import FBClipModel
 
@@ -34,6 +37,8 @@ def build_model(
     seed: int = 0,
 ) -> FBClipModel:
     """Build a model with untrained adapters. A wrong argument is refused before the CLIP is fetched.
+
+    Text tower and tokenizer are loaded once prompts are to be encoded: never, if the model is given text features.
 
     Args:
         backbone (str): Name of the backbone, of :func:`~anomalib_fbclip.checkpoints.registry.resolve_backbone`.
@@ -62,10 +67,17 @@ def build_model(
         attention_size=resolve_attention_size(backbone),
         background_suppression=background_suppression,
         seed=seed,
-        tokenizer=open_clip.get_tokenizer(backbone),
+        tokenizer=partial(_tokenize, backbone),
         backbone=ClipBackbone(
             feature_layers=resolve_feature_layers(backbone, feature_layers, max_layers=NUM_LAYER_WEIGHTS),
             precision=resolve_precision(precision),
-            clip=create_clip(backbone, pretrained),
+            clip=create_clip(backbone, pretrained, towers="image"),
+            deferred_text=DeferredText(
+                resolve_widths(backbone).text, partial(create_clip, backbone, pretrained, towers="text")
+            ),
         ),
     )
+
+
+def _tokenize(backbone: str, texts: list[str]) -> torch.Tensor:
+    return open_clip.get_tokenizer(backbone)(texts)

@@ -9,7 +9,7 @@ import logging
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: S403 - only to catch and raise it
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import open_clip
 import torch
@@ -34,7 +34,14 @@ UNUSED = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
 """What files of CLIPs hold besides parameters."""
 
 
-def create_clip(backbone: str, pretrained: str | None) -> open_clip.CLIP:
+Towers: TypeAlias = Literal["both", "image", "text"]
+"""Towers of a CLIP that get their weights."""
+
+IMAGE_PREFIX = "visual."
+"""What the names of the image tower's parameters begin with in open_clip. All others are the text tower's."""
+
+
+def create_clip(backbone: str, pretrained: str | None, towers: Towers = "both") -> open_clip.CLIP:
     """Create a CLIP and load its weights.
 
     Args:
@@ -42,33 +49,35 @@ def create_clip(backbone: str, pretrained: str | None) -> open_clip.CLIP:
         pretrained (str | None): Tag of open_clip or of a bundled backbone, or path of a file that takes the place of
             the backbone's usual weights: safetensors, a state dict, OpenAI's archive, or a file of
             :func:`~anomalib_fbclip.checkpoints.compact_clip.save_clip`. ``None``: random weights.
+        towers (Towers, optional): Towers that get their weights. Defaults to ``"both"``.
 
     Returns:
-        open_clip.CLIP: The CLIP, in float32 on the CPU.
+        open_clip.CLIP: The CLIP, in float32 on the CPU; a tower that gets no weights of a file is on the meta device.
 
     Raises:
         ValueError: If the tag is unknown, or the file can't be read or belongs to another model.
         RuntimeError: If the weights of a tag could not be fetched.
     """
     if pretrained is None:
-        logger.warning(
-            "open_clip has no weights for backbone %s: its CLIP is random. Give a file of weights as 'pretrained'.",
-            backbone,
-        )
+        if towers != "text":  # which is loaded after the image tower
+            logger.warning(
+                "open_clip has no weights for backbone %s: its CLIP is random. Give a file of weights as 'pretrained'.",
+                backbone,
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_WEIGHTS_SEED)
             return open_clip.create_model(backbone)
     if backbone in BUNDLED and pretrained == BUNDLED[backbone].tag:
-        return _create_from_file(backbone, BUNDLED[backbone].clip, pretrained)
+        return _create_from_file(backbone, BUNDLED[backbone].clip, pretrained, towers)
     if pretrained in pretrained_tags(backbone):
-        return _create_from_file(backbone, _fetch(backbone, pretrained), pretrained)
+        return _create_from_file(backbone, _fetch(backbone, pretrained), pretrained, towers)
     path = Path(pretrained)
     if not path.is_file():
         tags = pretrained_tags(backbone)
         msg = f"Pretrained weights '{path}' are neither a file nor one of the tags of {backbone}: {tags}."
         raise ValueError(msg)
     # The file stands for the backbone's usual weights, so it has their activation.
-    return _create_from_file(backbone, path, default_pretrained(backbone))
+    return _create_from_file(backbone, path, default_pretrained(backbone), towers)
 
 
 def _fetch(backbone: str, tag: str) -> Path:
@@ -83,8 +92,8 @@ def _fetch(backbone: str, tag: str) -> Path:
         raise RuntimeError(msg) from None
 
 
-def _create_from_file(backbone: str, path: Path, tag: str | None) -> open_clip.CLIP:
-    """Create a CLIP with the weights of a file and the activation of a tag's weights."""
+def _create_from_file(backbone: str, path: Path, tag: str | None, towers: Towers) -> open_clip.CLIP:
+    """Create a CLIP with the weights of a file, which must fit as a whole, and the activation of a tag's weights."""
     logger.info("Loading CLIP %s with weights of %s.", backbone, path)
     is_quick_gelu = tag == OPENAI or get_pretrained_cfg(backbone, tag or "").get("quick_gelu", False)
     with torch.device("meta"):  # parameters without values, which the file's take the places of
@@ -99,9 +108,18 @@ def _create_from_file(backbone: str, path: Path, tag: str | None) -> open_clip.C
         else:
             tensors.pop(name, None)
     check_state_dict(expected, tensors, f"CLIP file {path} for backbone {backbone}")
-    clip.load_state_dict(tensors, assign=True)
-    _restore_causal_mask(getattr(clip, "text", clip))
+    for name in [name for name in tensors if towers not in {"both", _tower_of(name)}]:
+        del tensors[name]
+    # One after the other, so that what has been converted takes no memory any more.
+    converted = {name: tensors.pop(name).float() for name in list(tensors)}
+    clip.load_state_dict(converted, assign=True, strict=towers == "both")
+    if towers != "image":
+        _restore_causal_mask(getattr(clip, "text", clip))
     return clip
+
+
+def _tower_of(name: str) -> str:
+    return "image" if name.startswith(IMAGE_PREFIX) else "text"
 
 
 def _restore_causal_mask(text_tower: nn.Module) -> None:
@@ -111,13 +129,12 @@ def _restore_causal_mask(text_tower: nn.Module) -> None:
 
 
 def _read_clip_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read the parameters of a CLIP, by open_clip's names and in float32."""
+    """Read the parameters of a CLIP, by open_clip's names and in the types of the file."""
     tensors = read_tensors(path, f"Pretrained weights {path}")
     if TOKEN_IDS in tensors:
         return read_clip(path)
     names = {name: name.removeprefix("module.") for name in tensors}
-    # Safetensors stay in the file until they are converted.
-    return {name: tensors[stored].float() for stored, name in names.items() if name not in UNUSED}
+    return {name: tensors[stored] for stored, name in names.items() if name not in UNUSED}
 
 
 def read_tensors(path: Path, what: str) -> dict[str, torch.Tensor]:
@@ -143,7 +160,7 @@ def read_tensors(path: Path, what: str) -> dict[str, torch.Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """Map each tensor on its own, so that its memory is free again as soon as it is converted or not needed."""
+    """Map each tensor on its own: it is read once it is used, and its memory is free again once it is converted."""
 
     def read(name: str) -> torch.Tensor:
         with safe_open(path, "pt") as file:
@@ -161,6 +178,7 @@ def _read_torch_file(path: Path) -> Any:  # noqa: ANN401
         if is_torchscript:
             _refuse_code_at_load(path)
             return torch.jit.load(path, map_location="cpu").state_dict()
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     return torch.load(path, map_location="cpu", weights_only=True)
 
 

@@ -3,9 +3,9 @@
 
 """FB-CLIP as the paper builds it, and its ablations."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
-import open_clip
 import torch
 from torch import nn
 
@@ -30,7 +30,7 @@ NUM_LAYER_WEIGHTS = 6
 
 def create_model(
     backbone: ClipBackbone,
-    tokenizer: open_clip.SimpleTokenizer,
+    tokenizer: Callable[[list[str]], torch.Tensor],
     views: Mapping[str, nn.Module],
     strategy_weights: Mapping[str, float],
     attention_size: AttentionSize = PAPER_SIZE,
@@ -41,7 +41,7 @@ def create_model(
 
     Args:
         backbone (ClipBackbone): Frozen CLIP.
-        tokenizer (open_clip.SimpleTokenizer): The CLIP's tokenizer.
+        tokenizer (Callable[[list[str]], torch.Tensor]): The CLIP's tokenizer, called once prompts are to be encoded.
         views (Mapping[str, nn.Module]): Views by name, in the order of their maps.
         strategy_weights (Mapping[str, float]): Weight of each text strategy that takes part.
         attention_size (AttentionSize): Size of the foreground-background attention's branches.
@@ -58,7 +58,7 @@ def create_model(
         torch.manual_seed(seed)
         return FBClipModel(
             backbone=backbone,
-            prompt_learner=PromptLearner(tokenize_states(tokenizer), backbone.text_width),
+            prompt_learner=PromptLearner(partial(tokenize_states, tokenizer), backbone.text_width),
             text_fusion=TextFusion(
                 strategies={
                     "global": GlobalStrategy(),

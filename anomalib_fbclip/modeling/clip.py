@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import nn
@@ -20,13 +20,26 @@ from torch.nn import functional as F  # noqa: N812
 from .precision import to_full
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, MutableMapping, Sequence
 
     import open_clip
     from open_clip.transformer import Transformer, VisionTransformer
 
 MINIMUM_PATCHES = 3
 """The smoothing of the foreground mask mirrors two patches at its ends: fewer than three can't be mirrored."""
+
+
+class DeferredText(NamedTuple):
+    """A text tower that is loaded once prompts are to be encoded.
+
+    Attributes:
+        width (int): Its width T.
+        load (Callable[[], open_clip.CLIP]): Loads it, with the CLIP that it belongs to. To be pickled with a model, it
+            must be a function of a module, or a partial of one.
+    """
+
+    width: int
+    load: Callable[[], open_clip.CLIP]
 
 
 class ClipBackbone(nn.Module):
@@ -40,30 +53,68 @@ class ClipBackbone(nn.Module):
         feature_layers (Sequence[int]): Blocks of the image tower, counted from 1 and rising, whose output is read.
         precision (torch.dtype): Type in which the matrices are kept and multiplied. Norms, biases and the residual
             stream, from which the foreground mask is cut, are float32 in any case.
+        deferred_text (DeferredText | None): The text tower, if it is not to be taken from ``clip``.
     """
+
+    token_embedding: nn.Embedding
+    positional_embedding: nn.Parameter
+    transformer: Transformer
+    ln_final: nn.Module
+    text_projection: nn.Parameter | nn.Linear
 
     def __init__(
         self,
         clip: open_clip.CLIP,
         feature_layers: Sequence[int],
         precision: torch.dtype = torch.float32,
+        deferred_text: DeferredText | None = None,
     ) -> None:
         super().__init__()
         self.feature_layers = tuple(feature_layers)
         self.precision = precision
         self.visual: VisionTransformer = clip.visual
-        text = getattr(clip, "text", clip)
-        self.token_embedding: nn.Embedding = text.token_embedding
-        self.positional_embedding: nn.Parameter = text.positional_embedding
-        self.transformer: Transformer = text.transformer
-        self.ln_final: nn.Module = text.ln_final
-        self.text_projection: nn.Parameter | nn.Linear = text.text_projection
+        self._deferred_text = deferred_text
+        if deferred_text is None:
+            self._take_text_tower(clip)
         self.requires_grad_(requires_grad=False)
         self.eval()
         if precision != torch.float32:
             for parameter in self.parameters():
                 if parameter.ndim > 1:
                     parameter.data = parameter.data.to(precision)
+
+    @property
+    def has_text_tower(self) -> bool:
+        """Whether the text tower is loaded."""
+        return "token_embedding" in self._modules
+
+    def load_text_tower(self) -> None:
+        """Load the text tower, if that was deferred until now.
+
+        It comes to the device of the image tower, and in the same types.
+
+        Raises:
+            ValueError: If its file can't be read.
+            RuntimeError: If its weights could not be fetched.
+        """
+        if self.has_text_tower or self._deferred_text is None:
+            return
+        loaded = set(self.parameters())
+        with torch.inference_mode(mode=False):
+            self._take_text_tower(self._deferred_text.load())
+            for parameter in set(self.parameters()) - loaded:
+                like = self.visual.proj if parameter.ndim > 1 else self.visual.class_embedding
+                parameter.requires_grad = False
+                parameter.data = parameter.data.to(like)
+        self.eval()
+
+    def _take_text_tower(self, clip: open_clip.CLIP) -> None:
+        text = getattr(clip, "text", clip)
+        self.token_embedding = text.token_embedding
+        self.positional_embedding = text.positional_embedding
+        self.transformer = text.transformer
+        self.ln_final = text.ln_final
+        self.text_projection = text.text_projection
 
     def train(self, mode: bool = True) -> ClipBackbone:
         """Stay in evaluation mode, whatever the mode of the model around."""
@@ -78,7 +129,7 @@ class ClipBackbone(nn.Module):
     @property
     def text_width(self) -> int:
         """Width T of the text tower."""
-        return self.token_embedding.embedding_dim
+        return self._deferred_text.width if self._deferred_text else self.token_embedding.embedding_dim
 
     @property
     def embedding_width(self) -> int:
@@ -158,6 +209,18 @@ class ClipBackbone(nn.Module):
         if isinstance(self.text_projection, nn.Linear):
             return self.text_projection(hidden_states)
         return hidden_states @ self.text_projection.to(hidden_states.dtype)
+
+    def _load_from_state_dict(self, state_dict: MutableMapping, prefix: str, *args, **kwargs) -> None:
+        """Take the parameters of a backbone with or without a text tower.
+
+        With one, this backbone needs a text tower, too. Without one, it keeps its own.
+        """
+        visual, own = f"{prefix}visual.", self.state_dict(prefix=prefix)
+        if any(name.startswith(prefix) and not name.startswith(visual) for name in state_dict):
+            self.load_text_tower()
+        else:
+            state_dict.update({name: tensor for name, tensor in own.items() if not name.startswith(visual)})
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _own_precision(self, device: torch.device) -> AbstractContextManager[object]:
         """Multiply in the precision in which the matrices are kept, if it is not that of the model around."""

@@ -8,7 +8,8 @@ Paper:
     https://arxiv.org/abs/2603.19608
 """
 
-from collections.abc import MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from hashlib import sha256
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -19,11 +20,15 @@ from .alignment import TextAlignment
 from .anomaly_map import AnomalyMapGenerator
 from .clip import ClipBackbone
 from .mvfbe import MultiViewDisentanglement
-from .prompt_learner import PromptLearner
+from .prompt_learner import STATES, PromptLearner
 from .text_fusion import TextFusion
 
 if TYPE_CHECKING:
     from .few_shot import FewShot
+
+
+TEXT_PREFIXES = ("prompt_learner.", "text_fusion.")
+"""What the names of the text's learned parameters begin with."""
 
 
 class Prediction(NamedTuple):
@@ -94,6 +99,7 @@ class FBClipModel(nn.Module):
         self.anomaly_map_generator = anomaly_map_generator
         self.few_shot: FewShot | None = None
         self._text_features: torch.Tensor | None = None
+        self._given_for: str | None = None
 
     def forward(self, images: torch.Tensor) -> Prediction:
         """Detect anomalies.
@@ -149,16 +155,17 @@ class FBClipModel(nn.Module):
             torch.Tensor: Normalized text features, normal state first, shape ``[2, D]``.
         """
         self.forget_text_features()
+        self.backbone.load_text_tower()
         prompts = self.prompt_learner(self.backbone.token_embedding)
         hidden_states = self.backbone.encode_prompts(prompts)
         projected = self.backbone.project_text(hidden_states)
         return self.text_fusion(hidden_states, projected, self.prompt_learner.end_positions)
 
     def text_features(self) -> torch.Tensor:
-        """Give the text features for inference, which are computed once and kept.
+        """Give the text features for inference, which are computed once and kept, unless they were given.
 
-        They are forgotten where parameters are loaded, moved or converted, where a part of the model is replaced, and
-        in every step of a training. After any other change of parameters, call :meth:`forget_text_features`.
+        They are forgotten where parameters are loaded, where a part of the model is replaced, and in every step of a
+        training. After any other change of parameters, call :meth:`forget_text_features`.
 
         Returns:
             torch.Tensor: Normalized text features without a graph, normal state first, shape ``[2, D]``.
@@ -173,13 +180,32 @@ class FBClipModel(nn.Module):
 
         The compiler leaves this out, and has the graph begin after it.
         """
-        device = self.prompt_learner.token_ids.device
+        device = self.prompt_learner.normal_context.device
         with torch.inference_mode(mode=False), torch.no_grad(), torch.autocast(device.type, enabled=False):
             return self.encode_text()
 
+    def use_text_features(self, text_features: torch.Tensor) -> None:
+        """Take text features that the same parameters gave before, so that inference needs no text tower.
+
+        Args:
+            text_features (torch.Tensor): Normalized text features, normal state first, shape ``[2, D]``.
+        """
+        like = self.alignment.scale_weights
+        self._text_features = text_features.detach().to(like.device, like.dtype)
+        self._given_for = self.text_digest()
+
+    def text_digest(self) -> str:
+        """Digest of what text features depend on beside the CLIP: see :func:`text_digest`."""
+        return text_digest(self.state_dict(), self.text_fusion.weights)
+
     def forget_text_features(self) -> None:
         """Have the text features for inference computed anew: to be called after a change of parameters in place."""
-        self._text_features = None
+        self._text_features = self._given_for = None
+
+    def forget_outdated_text_features(self) -> None:
+        """Have the text features computed anew, unless they were given and their parameters are still the same."""
+        if self._given_for is None or self._given_for != self.text_digest():
+            self.forget_text_features()
 
     def __setattr__(self, name: str, value: torch.Tensor | nn.Module) -> None:
         """Set an attribute. Another part of the model gives other text features."""
@@ -187,10 +213,13 @@ class FBClipModel(nn.Module):
         if isinstance(value, nn.Module):
             self.forget_text_features()
 
-    def _apply(self, *args, **kwargs) -> "FBClipModel":
-        """Forget the text features where parameters are moved to another device or converted to another type."""
-        self.forget_text_features()
-        return super()._apply(*args, **kwargs)
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], *args, **kwargs) -> "FBClipModel":
+        """Move and convert the text features with the parameters."""
+        super()._apply(fn, *args, **kwargs)
+        if self._text_features is not None:
+            with torch.inference_mode(mode=False), torch.no_grad():
+                self._text_features = fn(self._text_features)
+        return self
 
     def _load_from_state_dict(self, state_dict: MutableMapping, prefix: str, *args, **kwargs) -> None:
         """Take names of earlier versions, and forget the text features, which may come from other parameters."""
@@ -214,6 +243,24 @@ def upgrade_state_dict(state_dict: MutableMapping[str, torch.Tensor], prefix: st
     """
     for name in [name for name in state_dict if name.startswith(f"{prefix}attention.")]:
         state_dict[f"{prefix}mvfbe.{name.removeprefix(prefix)}"] = state_dict.pop(name)
+
+
+def text_digest(tensors: Mapping[str, torch.Tensor], weights: Mapping[str, float]) -> str:
+    """Digest what text features depend on beside the CLIP, so that it can be told whether they belong together.
+
+    Args:
+        tensors (Mapping[str, torch.Tensor]): Parameters by their names in :class:`FBClipModel`. Only those of the text
+            are looked at.
+        weights (Mapping[str, float]): Weight of each text strategy that takes part.
+
+    Returns:
+        str: Other for other prompts, parameters or weights.
+    """
+    digest = sha256(repr((STATES, sorted(weights.items()))).encode())
+    for name in sorted(name for name in tensors if name.startswith(TEXT_PREFIXES)):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _require_finite(pred_score: torch.Tensor) -> None:

@@ -24,18 +24,30 @@ class PromptLearner(nn.Module):
         [\text{start}] [v_1] \ldots [v_{12}] [w_1] \ldots [w_n] [\text{end}]
 
     Args:
-        token_ids (torch.Tensor): Tokenized prompts, normal state first, shape ``[2, P]``: a start token, placeholders
-            for the context vectors, the state's words, an end token with the largest id, and padding.
+        token_ids (torch.Tensor | Callable[[], torch.Tensor]): Tokenized prompts, normal state first, shape ``[2, P]``:
+            a start token, placeholders for the context vectors, the state's words, an end token with the largest id,
+            and padding. Or what gives them, which is called once they are needed.
         width (int): Width T of the text tower.
         context_length (int): Learned vectors of each state.
     """
 
-    def __init__(self, token_ids: torch.Tensor, width: int, context_length: int = CONTEXT_LENGTH) -> None:
+    def __init__(
+        self,
+        token_ids: torch.Tensor | Callable[[], torch.Tensor],
+        width: int,
+        context_length: int = CONTEXT_LENGTH,
+    ) -> None:
         super().__init__()
-        self.token_ids: torch.Tensor
-        self.register_buffer("token_ids", token_ids, persistent=False)
+        self._token_ids = token_ids
         self.normal_context = nn.Parameter(torch.randn(context_length, width) * 0.02)
         self.abnormal_context = nn.Parameter(torch.randn(context_length, width) * 0.02)
+
+    @property
+    def token_ids(self) -> torch.Tensor:
+        """Tokenized prompts, normal state first, shape ``[2, P]``, on the device of the context vectors."""
+        if not isinstance(self._token_ids, torch.Tensor):
+            self._token_ids = self._token_ids()
+        return self._token_ids.to(self.normal_context.device)
 
     @property
     def end_positions(self) -> torch.Tensor:

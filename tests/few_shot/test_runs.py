@@ -139,7 +139,8 @@ class TestRuns:
         model = FBClip(**arguments, few_shot_source=good)
         before = copy.deepcopy(model.model.state_dict())
         make_engine(tmp_path).fit(model, datamodule=make_mvtec(mvtec))
-        assert all(torch.equal(before[name], tensor) for name, tensor in model.model.state_dict().items())
+        after = model.model.state_dict()  # with a text tower, which is loaded once it is needed
+        assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
         assert model.model.few_shot is not None
 
     @pytest.mark.parametrize("maps", [["references"], ["text"], ["references", "text"]])

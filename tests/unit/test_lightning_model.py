@@ -60,6 +60,10 @@ def test_predictions_do_not_depend_on_the_batch(model: FBClip, images: torch.Ten
 class TestTextFeatures:
     """They are computed once, and again only after a text parameter has changed."""
 
+    @pytest.fixture
+    def model(self, small_backbone: str) -> FBClip:
+        return FBClip(backbone=small_backbone, weights=None)
+
     @pytest.fixture(autouse=True)
     def count(self, model: FBClip, monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls: list[int] = []
@@ -79,7 +83,7 @@ class TestTextFeatures:
         model.model(images)
         assert len(count) == 1
 
-    @pytest.mark.parametrize("way", ["in place", "data", "optimizer", "state dict", "dtype"])
+    @pytest.mark.parametrize("way", ["in place", "data", "optimizer", "state dict"])
     def test_computed_anew(self, model: FBClip, images: torch.Tensor, count: list[int], way: str) -> None:
         before = model.model.text_features()
         context = model.model.prompt_learner.normal_context
@@ -95,15 +99,13 @@ class TestTextFeatures:
             model.configure_optimizers().step()
             count.clear()
             count.append(1)
-        elif way == "state dict":
+        else:
             state = model.state_dict()
             state["model.backbone.ln_final.weight"] = state["model.backbone.ln_final.weight"].mul(2)
             model.load_state_dict(state)
-        else:
-            model.double()
         after = model.model.text_features()
         assert len(count) == 2
-        assert not torch.equal(before.double(), after.double())
+        assert not torch.equal(before, after)
         model.model.text_features()
         assert len(count) == 2
 

@@ -22,8 +22,8 @@ GRAD_MODES = {"grad": nullcontext, "no_grad": torch.no_grad, "inference_mode": t
 
 
 @pytest.fixture
-def model(small_backbone: str, small_adapters: Path) -> FBClip:
-    return FBClip(small_backbone, weights=small_adapters, feature_layers=[4], views=["identity"]).eval()
+def model(small_backbone: str) -> FBClip:
+    return FBClip(small_backbone, weights=None, seed=7, feature_layers=[4], views=["identity"]).eval()
 
 
 @pytest.fixture

@@ -17,7 +17,9 @@ from safetensors.torch import save_file
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.checkpoints.adapters import Adapters, adapter_tensors
+from anomalib_fbclip.checkpoints.clip_files import create_clip
 from anomalib_fbclip.checkpoints.published import PUBLISHED, WeightsUnavailableError, fetch_published
+from anomalib_fbclip.checkpoints.registry import resolve_backbone
 from support.golden import Golden, save_as_numpy_1
 
 
@@ -94,7 +96,7 @@ def test_saving_and_loading(tmp_path: Path, small_backbone: str) -> None:
     path = tmp_path / "new folder" / "adapters.safetensors"
     model.save_adapters(path)
     with safe_open(path, "pt") as file:
-        assert sorted(file.keys()) == sorted(adapter_tensors(model.model))
+        assert sorted(file.keys()) == sorted([*adapter_tensors(model.model), "text_features"])
     loaded = FBClip(backbone=small_backbone, weights=path)
     assert loaded.source == "MVTecAD"
     for name, tensor in adapter_tensors(model.model).items():
@@ -139,7 +141,7 @@ def test_adapters_of_another_backbone(small_adapters: Path) -> None:
 
 
 def test_adapters_of_other_clip_weights(tmp_path: Path, small_backbone: str, small_adapters: Path) -> None:
-    state = FBClip(backbone=small_backbone, weights=None).model.backbone.state_dict()
+    state = create_clip(resolve_backbone(small_backbone), None).state_dict()
     clip = {name: tensor + 1 for name, tensor in state.items()}
     save_file(clip, tmp_path / "clip.safetensors")
     with pytest.raises(ValueError, match=r"trained on other weights of the backbone \(pretrained: None\)"):
