@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from .few_shot import FewShot
 
 
+TEXT_PARTS = {"backbone", "prompt_learner", "text_fusion"}
+"""Parts of the model that the text goes through."""
+
 TEXT_PREFIXES = ("prompt_learner.", "text_fusion.")
 """What the names of the text's learned parameters begin with."""
 
@@ -208,9 +211,9 @@ class FBClipModel(nn.Module):
             self.forget_text_features()
 
     def __setattr__(self, name: str, value: torch.Tensor | nn.Module) -> None:
-        """Set an attribute. Another part of the model gives other text features."""
+        """Set an attribute. Another part that the text goes through gives other text features."""
         super().__setattr__(name, value)
-        if isinstance(value, nn.Module):
+        if name in TEXT_PARTS:
             self.forget_text_features()
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], *args, **kwargs) -> "FBClipModel":

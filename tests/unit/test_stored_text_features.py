@@ -73,6 +73,12 @@ class TestInferenceLoadsNoText:
         loaded = torch.load(path, weights_only=False)["model"]
         assert names(model) == names(loaded) == {"visual"}
 
+    def test_with_good_photographs(self, small_backbone: str, small_adapters: Path, images: torch.Tensor) -> None:
+        model = FBClip(small_backbone, weights=small_adapters)
+        model.use_references([torch.rand(3, 56, 56), torch.rand(3, 56, 56)])
+        model.model(images)
+        assert names(model) == {"visual"}
+
     def test_after_conversion(self, small_backbone: str, small_adapters: Path) -> None:
         features = FBClip(small_backbone, weights=small_adapters).to(torch.bfloat16).model.text_features()
         assert features.dtype == torch.bfloat16
