@@ -9,6 +9,7 @@ from anomalib_fbclip.contract.image_files import find_images
 from anomalib_fbclip.contract.records import printable
 
 from .errors import InspectionError
+from .importing import quick_imports
 from .words import count
 
 
@@ -35,7 +36,8 @@ def find_good(folder: Path, shots: int | None) -> list[Path]:
     if shots and shots > found:
         msg = f"--good {printable(folder)} has {count(found, 'photograph')}, and --shots is {shots}: lower --shots."
         raise InspectionError(msg)
-    from anomalib_fbclip.data.references import ReferenceChoice  # with torch, so that mistakes are told before
+    with quick_imports():  # torch, too, so that mistakes are told before
+        from anomalib_fbclip.data.references import ReferenceChoice
 
     chosen = ReferenceChoice.of(str(folder), shots or 0, seed=0).find(datamodule=None)
     return [path for path in chosen if isinstance(path, Path)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from anomalib_fbclip import bundled
 from anomalib_fbclip.contract.records import printable
 
+from .importing import quick_imports
 from .prediction import Inferencer
 from .screen import Screen
 from .words import count
@@ -93,7 +94,8 @@ def load_exported(options: argparse.Namespace, total: int | None) -> Ready:
 
 def load_torch(options: argparse.Namespace) -> Ready:
     """Load the model of a backbone."""
-    from .torch_inferencer import TorchInferencer
+    with quick_imports():
+        from .torch_inferencer import TorchInferencer
 
     backbone = options.backbone or bundled.NAME
     inferencer = TorchInferencer(

@@ -3,6 +3,7 @@
 
 """What the command shows and writes, and its exit codes."""
 
+import gc
 import json
 import os
 import pty
@@ -199,6 +200,19 @@ def test_imports(options: list[str], unwanted: set[str], tmp_path: Path, photogr
         check=True,
     )
     assert unwanted.isdisjoint(result.stderr.split())
+
+
+def test_garbage_is_collected_after_the_imports() -> None:
+    """And what they made is passed over."""
+    from anomalib_fbclip.inspection.importing import quick_imports
+
+    try:
+        with quick_imports():
+            assert not gc.isenabled()
+        assert gc.isenabled()
+        assert gc.get_freeze_count()
+    finally:
+        gc.unfreeze()
 
 
 def test_interrupt(tmp_path: Path, photographs: Path) -> None:
