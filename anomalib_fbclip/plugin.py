@@ -11,6 +11,8 @@ anomalib finds models and datamodules by name among the classes that are importe
 2. As soon as anomalib's module has been imported, by whomever and however, ours is imported and its classes become
    attributes of anomalib's, as if they came with anomalib.
 
+3. Commands of anomalib that name the model are run by :mod:`anomalib_fbclip.command_line`, and all others as they are.
+
 The environment variable ``ANOMALIB_FBCLIP_AUTOLOAD=0`` switches this off. ``anomalib-fbclip`` and ``python -m
 anomalib_fbclip`` are anomalib's command line with the names registered beforehand, and do not depend on it.
 
@@ -22,17 +24,56 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
 
-class NameRegistration:
-    """Adds classes of one of our modules to one of anomalib's modules, once that one has been imported.
+class ImportObserver:
+    """Takes part when one of some modules is imported.
 
-    On ``sys.meta_path`` it is a finder that leaves all finding and loading to the others, and has :meth:`register`
-    called after the module was executed.
+    On ``sys.meta_path`` it is a finder that leaves all finding and loading to the others.
+
+    Args:
+        observed (frozenset[str]): The modules.
+    """
+
+    def __init__(self, observed: frozenset[str]) -> None:
+        self.observed = observed
+
+    def execute(self, module: "ModuleType", execute: "Callable[[ModuleType], None]") -> None:
+        """Execute a module, and do what there is to be done before and after that."""
+        raise NotImplementedError
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: "Sequence[str] | None" = None,
+        target: "ModuleType | None" = None,
+    ) -> "ModuleSpec | None":
+        """Find ``fullname`` by the other finders; see :class:`importlib.abc.MetaPathFinder`."""
+        if fullname not in self.observed:
+            return None
+        for finder in sys.meta_path:
+            spec = None if finder is self else finder.find_spec(fullname, path, target)
+            if spec is not None and spec.loader is not None:
+                self._take_part(spec.loader)
+                return spec
+        return None
+
+    def _take_part(self, loader: "Loader") -> None:
+        execute = loader.exec_module
+
+        def execute_observed(module: "ModuleType") -> None:
+            del loader.exec_module
+            self.execute(module, execute)
+
+        loader.exec_module = execute_observed  # type: ignore[method-assign]
+
+
+class NameRegistration(ImportObserver):
+    """Adds classes of one of our modules to one of anomalib's modules, once that one has been imported.
 
     Args:
         target (str): anomalib's module.
@@ -41,6 +82,7 @@ class NameRegistration:
     """
 
     def __init__(self, target: str, source: str, names: tuple[str, ...]) -> None:
+        super().__init__(frozenset((target, source)))
         self.target = target
         self.source = source
         self.names = names
@@ -59,35 +101,14 @@ class NameRegistration:
             if name not in target.__all__:
                 target.__all__.append(name)
 
-    def find_spec(
-        self,
-        fullname: str,
-        path: "Sequence[str] | None" = None,
-        target: "ModuleType | None" = None,
-    ) -> "ModuleSpec | None":
-        """Find ``fullname`` by the other finders; see :class:`importlib.abc.MetaPathFinder`."""
-        if fullname not in {self.target, self.source}:
-            return None
-        for finder in sys.meta_path:
-            spec = None if finder is self else finder.find_spec(fullname, path, target)
-            if spec is not None and spec.loader is not None:
-                self._register_after_execution(fullname, spec.loader)
-                return spec
-        return None
-
-    def _register_after_execution(self, fullname: str, loader: "Loader") -> None:
-        execute = loader.exec_module
-
-        def execute_and_register(module: "ModuleType") -> None:
-            del loader.exec_module
-            execute(module)
-            if fullname == self.source:
-                if self.target in sys.modules:  # otherwise its own import registers
-                    self.register()
-            elif not _is_executing(self.source):  # otherwise it is what imports anomalib's, and registers at its end
-                self.register_or_warn()
-
-        loader.exec_module = execute_and_register  # type: ignore[method-assign]
+    def execute(self, module: "ModuleType", execute: "Callable[[ModuleType], None]") -> None:
+        """Execute one of the modules, and register."""
+        execute(module)
+        if module.__name__ == self.source:
+            if self.target in sys.modules:  # otherwise its own import registers
+                self.register()
+        elif not _is_executing(self.source):  # otherwise it is what imports anomalib's, and registers at its end
+            self.register_or_warn()
 
     def register_or_warn(self) -> None:
         """Register, or say in one line why that is impossible, and leave anomalib as it is without us."""
@@ -115,6 +136,86 @@ class NameRegistration:
         gc.collect()
 
 
+class CommandTakeover(ImportObserver):
+    """Has anomalib's ``main`` leave commands that name the model to :mod:`anomalib_fbclip.command_line`.
+
+    Args:
+        target (str): anomalib's module with ``main``.
+    """
+
+    def __init__(self, target: str) -> None:
+        super().__init__(frozenset((target,)))
+        self.target = target
+
+    def execute(self, module: "ModuleType", execute: "Callable[[ModuleType], None]") -> None:  # noqa: PLR6301
+        """Execute anomalib's module, for commands that name the model without the warnings of what it imports."""
+        if names_model(sys.argv[1:]):
+            import warnings
+
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
+                execute(module)
+        else:
+            execute(module)
+        anomalib_main = module.main
+
+        def main() -> None:
+            if names_model(sys.argv[1:]) and hasattr(sys.modules.get("anomalib.models"), "FBClip"):
+                run_command()
+            else:
+                anomalib_main()
+
+        module.main = main  # type: ignore[attr-defined]
+
+
+def run_command() -> None:
+    """Run a command of anomalib's command line that names the model."""
+    from importlib import import_module
+
+    import_module("anomalib_fbclip.command_line").main()
+
+
+COMMANDS = frozenset(("fit", "validate", "test", "train", "predict", "export"))
+"""Commands of anomalib that run one model."""
+
+
+def names_model(arguments: "Sequence[str]") -> bool:
+    """Tell whether a command of anomalib is for FBClip, by its arguments or by a config file among them.
+
+    Args:
+        arguments (Sequence[str]): What follows ``anomalib``.
+
+    Returns:
+        bool: Whether it is.
+    """
+    if not arguments or arguments[0] not in COMMANDS:
+        return False
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    models = [words[index + 1] for index, word in enumerate(words[:-1]) if word in MODEL_OPTIONS]
+    classes = [model for model in models if not _is_config(model)]
+    if classes:
+        return any(name.rpartition(".")[2].lower() == "fbclip" for name in classes)
+    return any(_is_config(word) and _config_names_model(word) for word in words)
+
+
+MODEL_OPTIONS = frozenset(("--model", "--model.class_path", "--model.help"))
+
+
+def _is_config(word: str) -> bool:
+    return word.endswith((".yaml", ".yml", ".json"))
+
+
+def _config_names_model(path: str) -> bool:
+    import re
+    from pathlib import Path
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):  # anomalib says what is wrong with it
+        return False
+    return re.search(r"""\b(class_path|model)["']?\s*:\s*["']?([\w.]+\.)?FBClip\b""", text) is not None
+
+
 def _is_executing(name: str) -> bool:
     """Tell whether a module is being imported, as Python itself does."""
     return getattr(getattr(sys.modules.get(name), "__spec__", None), "_initializing", False)
@@ -124,6 +225,7 @@ REGISTRATIONS = (
     NameRegistration("anomalib.data", "anomalib_fbclip.data", ("AuxiliaryDataModule", "MetaJson", "SyntheticParts")),
     NameRegistration("anomalib.models", "anomalib_fbclip.lightning_model", ("FBClip",)),
 )
+TAKEOVER = CommandTakeover("anomalib.cli.cli")
 
 
 def register() -> None:
@@ -136,8 +238,15 @@ def install() -> None:
     """Have the names registered as soon as anomalib is imported; at once where it has been."""
     if os.environ.get("ANOMALIB_FBCLIP_AUTOLOAD") == "0":
         return
+    take_over_commands()
     for registration in REGISTRATIONS:
         if registration.target in sys.modules:
             registration.register_or_warn()
         elif registration not in sys.meta_path:
             sys.meta_path.insert(0, registration)
+
+
+def take_over_commands() -> None:
+    """Have commands that name the model run by us, as soon as anomalib's command line is imported."""
+    if TAKEOVER not in sys.meta_path:
+        sys.meta_path.insert(0, TAKEOVER)

@@ -26,6 +26,7 @@ from .precision_check import PrecisionCheck
 from .prediction_table import ImageSizes, PredictionTable
 from .results import ResultsFolder
 from .run import TrainerRun
+from .threshold_report import ThresholdReport
 
 
 class EvaluationRunMixin(ModelMixin):
@@ -84,6 +85,7 @@ class EvaluationRunMixin(ModelMixin):
             self.pre_processor,
             self.evaluator if is_ranking else None,
             self.post_processor,
+            ThresholdReport(self.post_processor) if isinstance(self.post_processor, ThresholdPostProcessor) else None,
             None if is_ranking else self.evaluator,
             pictures or visualizer,
             PredictionTable(self._data, sizes, pictures),

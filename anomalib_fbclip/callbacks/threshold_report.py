@@ -1,0 +1,58 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Says which thresholds a run uses that were fitted."""
+
+import logging
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from anomalib_fbclip.processing.post_processing import CHECKPOINT, LEVELS, ThresholdPostProcessor
+
+logger = logging.getLogger(__name__)
+
+FITTED = {CHECKPOINT, "labels", "masks", "normal images"}
+"""Sources of thresholds that were fitted, in the words of the table."""
+
+
+class ThresholdReport(Callback):
+    """Logs fitted thresholds before a test and before a prediction.
+
+    Args:
+        post_processor (ThresholdPostProcessor): Has the thresholds.
+    """
+
+    def __init__(self, post_processor: ThresholdPostProcessor) -> None:
+        self._post_processor = post_processor
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the thresholds."""
+        del pl_module
+        lines = [describe_threshold(self._post_processor, level) for level in LEVELS]
+        if trainer.is_global_zero and any(lines):
+            logger.info(" ".join(filter(None, lines)))
+
+    on_predict_start = on_test_start
+
+
+def describe_threshold(post_processor: ThresholdPostProcessor, level: str) -> str:
+    """Describe a fitted threshold.
+
+    Args:
+        post_processor (ThresholdPostProcessor): Has the threshold.
+        level (str): ``image`` or ``pixel``.
+
+    Returns:
+        str: A sentence; empty if the threshold was not fitted.
+    """
+    source = getattr(post_processor, f"{level}_threshold_source")
+    if source not in FITTED:
+        return ""
+    fitted, shown = (getattr(post_processor, f"{name}{level}_threshold").item() for name in ("", "normalized_"))
+    is_normalized = getattr(post_processor, f"{level}_min").isfinite()
+    scale = f" on the model's scale, shown as {shown:.3g}" if is_normalized else ""
+    return f"{level.capitalize()} threshold {fitted:.4g}{scale} (from {_name(source)})."
+
+
+def _name(source: str) -> str:
+    return "the checkpoint" if source == CHECKPOINT else source
