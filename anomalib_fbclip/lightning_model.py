@@ -29,10 +29,11 @@ from anomalib import LearningType
 from anomalib.data import Batch
 from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
 from anomalib.utils.path import get_pretrained_weights_dir
 from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
-from torch import nn
 
 from .callbacks.evaluation_run import EvaluationRunMixin
 from .callbacks.run import TrainerRun
@@ -163,8 +164,8 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         seed: int = 0,
         image_threshold: float | None = None,
         pixel_threshold: float | None = None,
-        pre_processor: nn.Module | bool = True,
-        post_processor: nn.Module | bool = True,
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
         backbone_precision: str = "float32",

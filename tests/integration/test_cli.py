@@ -143,9 +143,39 @@ benchmark:
 def test_help(tmp_path: Path) -> None:
     result = run(tmp_path, ANOMALIB, "test", "--model.help", "FBClip")
     assert result.returncode == 0, result.stderr
+    assert len(result.stdout.splitlines()) < 220  # 170 in a terminal of 80 columns
     text = " ".join(result.stdout.split())
     for part in ("--model.backbone", "--model.weights", "in pixels", "--model.feature_layers", "counted from 1"):
         assert part in text
+
+
+def test_components_of_the_users_own_are_arguments(tmp_path: Path, small_backbone: str) -> None:
+    result = run(
+        tmp_path,
+        *(
+            ANOMALIB,
+            "predict",
+            "--model",
+            "FBClip",
+            "--model.backbone",
+            small_backbone,
+            "--data",
+            ".",
+            "--print_config",
+        ),
+        *("--model.pre_processor", "PreProcessor", "--model.post_processor", "MEBinPostProcessor"),
+        *(
+            "--model.evaluator",
+            "false",
+            "--model.visualizer",
+            "ImageVisualizer",
+            "--model.visualizer.field_size",
+            "[9, 9]",
+        ),
+    )
+    assert result.returncode == 0, result.stderr
+    for name in ("PreProcessor", "MEBinPostProcessor", "ImageVisualizer"):
+        assert f".{name}\n" in result.stdout
 
 
 @pytest.mark.slow
