@@ -18,12 +18,14 @@ from anomalib_fbclip.modeling.fbclip import FBClipModel
 from anomalib_fbclip.processing.mixin import ModelMixin
 from anomalib_fbclip.processing.post_processing import ThresholdPostProcessor
 
+from .batch_records import BatchRecords, ImageSizes
 from .checked_data import CheckedData, has_val_data
 from .checkpoint import check_checkpoint
 from .interruption import Interruption
-from .pictures import Pictures
+from .pictures import PhotographVisualizer, Pictures
 from .precision_check import PrecisionCheck
-from .prediction_table import ImageSizes, PredictionTable
+from .prediction_table import PredictionTable
+from .report import FBClipReport
 from .results import ResultsFolder
 from .run import TrainerRun
 from .threshold_report import ThresholdReport
@@ -66,15 +68,26 @@ class EvaluationRunMixin(ModelMixin):
             check_checkpoint(checkpoint_path)  # says so if that is the reason
             raise
 
+    @classmethod
+    def configure_visualizer(cls) -> ImageVisualizer:
+        """Configure the default visualizer, which draws predictions on photographs in their own size.
+
+        Returns:
+            ImageVisualizer: The visualizer.
+        """
+        return PhotographVisualizer()
+
     def configure_callbacks(self) -> Sequence[Callback]:
         """List what takes part in a run of the trainer, in the order in which it is called.
 
         Returns:
             Sequence[Callback]: The model's components that are callbacks, and what makes results that hold.
         """
+        requested: Sequence[Callback] = getattr(self._trainer, "callbacks", ())
         sizes = ImageSizes()
         visualizer: object = self.visualizer
-        pictures = Pictures(visualizer) if isinstance(visualizer, ImageVisualizer) else None
+        records = BatchRecords(sizes)
+        pictures = Pictures(visualizer, records) if isinstance(visualizer, ImageVisualizer) else None
         # A RankingEvaluator takes the scores before the post-processor normalizes them, another one after it.
         is_ranking = isinstance(self.evaluator, RankingEvaluator)
         callbacks = [
@@ -87,8 +100,10 @@ class EvaluationRunMixin(ModelMixin):
             self.post_processor,
             ThresholdReport(self.post_processor) if isinstance(self.post_processor, ThresholdPostProcessor) else None,
             None if is_ranking else self.evaluator,
+            records,
             pictures or visualizer,
-            PredictionTable(self._data, sizes, pictures),
+            *(callback for callback in requested if isinstance(callback, FBClipReport)),  # moved to where it belongs
+            PredictionTable(self._data, records, pictures),
             Interruption(),
         ]
         return [callback for callback in callbacks if isinstance(callback, Callback)]

@@ -3,30 +3,77 @@
 
 """Pictures of predictions, each written whole or not at all, which overwrite no others."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from anomalib.data.utils.image import duplicate_filename
+from anomalib.utils.path import generate_output_filename
 from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from PIL import Image
 
 from anomalib_fbclip.contract.files import incomplete_folder
+from anomalib_fbclip.contract.photographs import read_photograph
+from anomalib_fbclip.contract.records import Record
+from anomalib_fbclip.report.pictures import draw_picture
+
+from .batch_records import BatchRecords
+
+
+class PhotographVisualizer(ImageVisualizer):
+    """Draws the anomaly map and the regions on each photograph of a prediction, with score, verdict and threshold.
+
+    A picture has the photograph's size, up to 2048 pixels a side, and its proportions. Images that come from no file
+    get none. Of a test, which has ground truth to show, pictures are those of
+    :class:`~anomalib.visualization.ImageVisualizer`; its arguments are for these.
+    """
+
+    def draw(self, trainer: Trainer, items: Sequence[Any], records: Sequence[Record]) -> None:
+        """Draw images into ``output_dir``, under the names that anomalib gives.
+
+        Args:
+            trainer (Trainer): Knows the datamodule, by which the files are named.
+            items (Sequence[Any]): The images, with their anomaly maps ``[H, W]``.
+            records (Sequence[Record]): What is said of them.
+
+        Raises:
+            ImageError: If a photograph can't be read any more.
+            OSError: If a picture can't be written.
+        """
+        datamodule = getattr(trainer, "datamodule", None)
+        for item, record in zip(items, records, strict=True):
+            if record.path is None or item.anomaly_map is None:
+                continue
+            # A run reads images as they are stored, not turned upright.
+            photograph = Image.fromarray(read_photograph(record.path, upright=False))
+            picture = draw_picture(photograph, item.anomaly_map.float().cpu().numpy(), record)
+            path = generate_output_filename(
+                record.path,
+                self.output_dir or Path(trainer.default_root_dir) / "images",
+                getattr(datamodule, "name", None),
+                getattr(datamodule, "category", None),
+            )
+            picture.save(path)
 
 
 class Pictures(Callback):
-    """Has a visualizer of anomalib draw into a folder of its own, and moves the complete pictures to their place.
+    """Has a visualizer draw into a folder of its own, and moves the complete pictures to their place.
 
     Args:
         visualizer (ImageVisualizer): The visualizer. Where it has no ``output_dir``, the pictures go to ``images`` in
             the folder of the results.
+        batch_records (BatchRecords): Has what is said of the images of each batch.
 
     Attributes:
         folder (Path | None): Folder of the pictures; ``None`` before the first.
         paths (list[Path | None]): Picture of each image of the batch.
     """
 
-    def __init__(self, visualizer: ImageVisualizer) -> None:
+    def __init__(self, visualizer: ImageVisualizer, batch_records: BatchRecords) -> None:
         self._visualizer = visualizer
+        self._batch_records = batch_records
         self.folder: Path | None = None
         self.paths: list[Path | None] = []
 
@@ -45,16 +92,21 @@ class Pictures(Callback):
             OSError: If a picture can't be written.
         """
         del outputs
-        model: Any = pl_module
+        records = self._batch_records.records
         output_dir = self._visualizer.output_dir
         self.folder = Path(trainer.default_root_dir) / "images" if output_dir is None else Path(output_dir)
         self.paths = []
         with incomplete_folder(self.folder) as incomplete:
             self._visualizer.output_dir = incomplete
             try:
-                for item in batch:
+                for item, record in zip(batch, records, strict=True):
                     alone: Any = [item]
-                    self._visualizer.on_test_batch_end(trainer, model, alone, alone, batch_idx, dataloader_idx)
+                    is_prediction = trainer.state.fn == TrainerFn.PREDICTING
+                    if is_prediction and isinstance(self._visualizer, PhotographVisualizer):
+                        self._visualizer.draw(trainer, alone, [record])
+                    else:
+                        model: Any = pl_module
+                        self._visualizer.on_test_batch_end(trainer, model, alone, alone, batch_idx, dataloader_idx)
                     self.paths.append(_move(incomplete, self.folder))
             finally:
                 self._visualizer.output_dir = output_dir

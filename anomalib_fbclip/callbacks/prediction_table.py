@@ -9,20 +9,18 @@ from collections.abc import Sequence
 from itertools import repeat
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from anomalib.data import ImageBatch
-from anomalib.post_processing import MEBinPostProcessor, PostProcessor
 from lightning.pytorch import Callback, LightningModule, Trainer
-from PIL import Image
 
-from anomalib_fbclip.contract.records import TABLE_NAME, Record, RecordWriter, Verdict, printable, write_records
-from anomalib_fbclip.contract.regions import find_regions, match_verdict
+from anomalib_fbclip.contract.records import TABLE_NAME, Record, RecordWriter, write_records
 
+from .batch_records import BatchRecords
 from .checked_data import CheckedData
 from .pictures import Pictures
-from .results import is_command_line
+from .results import is_command_line, shorten_path
 
 MAX_SHOWN = 10
 """Images up to which the screen shows the verdict on each."""
@@ -43,34 +41,6 @@ class Place(NamedTuple):
     image: int
 
 
-class ImageSizes(Callback):
-    """Knows the size of each image of a batch, which the pre-processor changes: it must be called before that one.
-
-    Attributes:
-        sizes (list[tuple[int, int]]): Height and width in pixels of each image of the batch, of its file if it has one:
-            a batch of images of several sizes is resized already.
-    """
-
-    def __init__(self) -> None:
-        self.sizes: list[tuple[int, int]] = []
-
-    def on_predict_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: ImageBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Look at the images."""
-        del trainer, pl_module, batch_idx, dataloader_idx
-        if batch.image_path:
-            self.sizes = [_size_of_file(path) for path in batch.image_path]
-        elif batch.image is not None:
-            height, width = batch.image.shape[-2:]
-            self.sizes = [(height, width)] * len(batch)
-
-
 class PredictionTable(Callback):
     """Writes ``predictions.csv`` and ``predictions.jsonl`` beside the pictures, and a summary to the screen.
 
@@ -78,18 +48,17 @@ class PredictionTable(Callback):
     predictions come. Where several devices predict, each a share of the images, each writes a table of its own, and in
     the end the first of them puts all together.
 
-    It must be called after the post-processor and the visualizer. Boxes and areas are right where the pre-processor
-    resizes the whole image, as that of FBClip does.
+    It must be called after the records and the pictures are made.
 
     Args:
         data (CheckedData): Knows which images can't be predicted.
-        image_sizes (ImageSizes): Sizes of the images before the pre-processing.
+        batch_records (BatchRecords): Has the rows of each batch.
         pictures (Pictures | None): The pictures, if there are any.
     """
 
-    def __init__(self, data: CheckedData, image_sizes: ImageSizes, pictures: Pictures | None) -> None:
+    def __init__(self, data: CheckedData, batch_records: BatchRecords, pictures: Pictures | None) -> None:
         self._data = data
-        self._image_sizes = image_sizes
+        self._batch_records = batch_records
         self._pictures = pictures
         self._writer: RecordWriter | None = None
         self._rows: list[tuple[Place, Record]] = []
@@ -129,18 +98,13 @@ class PredictionTable(Callback):
         Raises:
             OSError: If they can't be written.
         """
-        del pl_module, batch, batch_idx
-        post_processor = next((part for part in _callbacks(trainer) if isinstance(part, PostProcessor)), None)
-        thresholds = _thresholds(post_processor)
-        columns = (outputs.image_path, outputs.pred_score, outputs.pred_label, outputs.anomaly_map, outputs.pred_mask)
-        values = zip(*(column if column is not None else repeat(None) for column in columns), strict=False)
+        del pl_module, outputs, batch, batch_idx
         paths = self._pictures.paths if self._pictures else repeat(None)
-        for row, size, picture in zip(values, self._image_sizes.sizes, paths, strict=False):
-            record = _to_record(row, size, thresholds, picture)
+        for record, picture in zip(self._batch_records.records, paths, strict=False):
             place = self._next_place(trainer, dataloader_idx)
             while trainer.world_size == 1 and self._failures and self._failures[0][0] < place:
                 self._write(*self._failures.popleft())
-            self._write(place, record)
+            self._write(place, record if picture is None else record._replace(picture=str(picture)))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Complete the table, and show the summary.
@@ -224,56 +188,9 @@ def summarize(records: Sequence[Record], folder: Path, pictures: Path | None) ->
     counts = [f"{outcomes[name]} {name}" for name in ("anomalous", "normal", "failed") if outcomes[name]]
     lines += [
         ": ".join([_count(len(records), "image"), *([", ".join(counts)] if counts else [])]),
-        f"Table: {_shorten(folder / TABLE_NAME)}.csv and .jsonl",
+        f"Table: {shorten_path(folder / TABLE_NAME)}.csv and .jsonl",
     ]
-    return "\n".join(lines if pictures is None else [*lines, f"Heatmaps: {_shorten(pictures)}"])
-
-
-def _to_record(
-    values: tuple[Any, ...],
-    size: tuple[int, int],
-    thresholds: dict[str, Any],
-    picture: Path | None,
-) -> Record:
-    """Make a row of what was predicted for an image of a height and a width."""
-    path, score, label, anomaly_map, mask = values
-    verdict: Verdict | None = None if label is None else "anomalous" if label else "normal"
-    regions = None
-    if mask is not None:
-        mask = mask.cpu().numpy()
-        if label is not None and anomaly_map is not None:
-            mask = match_verdict(mask, anomaly_map.cpu().numpy(), bool(label))
-        regions = find_regions(mask, size)
-    return Record(
-        path,
-        score=float(score),
-        verdict=verdict,
-        anomaly_map_max=None if anomaly_map is None else float(anomaly_map.max()),
-        width=size[1],
-        height=size[0],
-        regions=regions,
-        picture=None if picture is None else str(picture),
-        **thresholds,
-    )
-
-
-def _thresholds(post_processor: PostProcessor | None) -> dict[str, Any]:
-    """Get the thresholds and their sources, as far as they hold for all images."""
-    if post_processor is None or not post_processor.enable_thresholding:
-        return {}
-    threshold, pixel_threshold = (
-        # What was given as 0.3 is 0.30000001 in single precision.
-        round(value.item(), 6)
-        for value in (post_processor.normalized_image_threshold, post_processor.normalized_pixel_threshold)
-    )
-    if isinstance(post_processor, MEBinPostProcessor):  # it chooses a threshold for each map
-        return {"threshold": threshold}
-    return {
-        "threshold": threshold,
-        "threshold_source": getattr(post_processor, "image_threshold_source", None),
-        "pixel_threshold": pixel_threshold,
-        "pixel_threshold_source": getattr(post_processor, "pixel_threshold_source", None),
-    }
+    return "\n".join(lines if pictures is None else [*lines, f"Heatmaps: {shorten_path(pictures)}"])
 
 
 def _gather(rows: list[tuple[Place, Record]]) -> list[tuple[Place, Record]]:
@@ -283,18 +200,8 @@ def _gather(rows: list[tuple[Place, Record]]) -> list[tuple[Place, Record]]:
     return [row for share in shares for row in share]
 
 
-def _callbacks(trainer: Trainer) -> list[Callback]:
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return callbacks
-
-
-def _size_of_file(path: str) -> tuple[int, int]:
-    with Image.open(path) as image:
-        return image.height, image.width
-
-
 def _describe(record: Record) -> str:
-    name = "image" if record.path is None else _shorten(record.path)
+    name = "image" if record.path is None else shorten_path(record.path)
     if record.error:
         return f"{name}: failed"
     details = [f"score {record.score:.3f}"]
@@ -303,12 +210,6 @@ def _describe(record: Record) -> str:
     if record.regions is not None:
         details.append(_count(len(record.regions), "anomalous region"))
     return f"{name}: {record.verdict or 'no verdict'} ({', '.join(details)})"
-
-
-def _shorten(path: str | Path) -> str:
-    """Give a path in one line, as it is seen from the working folder if it lies in it."""
-    path, here = Path(path), Path.cwd()
-    return printable(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _count(number: int, noun: str) -> str:

@@ -12,7 +12,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_fbclip.contract.numbered_folders import LATEST, is_numbered, make_next, next_numbered
-from anomalib_fbclip.contract.records import TABLE_NAME
+from anomalib_fbclip.contract.records import TABLE_NAME, printable
 
 
 class ResultsFolder(Callback):
@@ -68,6 +68,12 @@ def command_line(trainer: Trainer) -> SaveConfigCallback | None:
 def is_command_line(trainer: Trainer) -> bool:
     """Tell whether a trainer is that of anomalib's command line, which ends with an exit code."""
     return command_line(trainer) is not None
+
+
+def shorten_path(path: str | Path) -> str:
+    """Give a path in one line, as it is seen from the working folder if it lies in it."""
+    path, here = Path(path), Path.cwd()
+    return printable(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def claim_folder(current: Path) -> Path:

@@ -1,0 +1,138 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is said of the images of a batch: for the table, the pictures and the report."""
+
+from itertools import repeat
+from typing import Any
+
+from anomalib.data import ImageBatch
+from anomalib.post_processing import MEBinPostProcessor, PostProcessor
+from lightning.pytorch import Callback, LightningModule, Trainer
+from PIL import Image
+
+from anomalib_fbclip.contract.records import Record, Verdict
+from anomalib_fbclip.contract.regions import find_regions, match_verdict
+
+
+class ImageSizes(Callback):
+    """Knows the size of each image of a batch, which the pre-processor changes: it must be called before that one.
+
+    Attributes:
+        sizes (list[tuple[int, int]]): Height and width in pixels of each image of the batch, of its file if it has one:
+            a batch of images of several sizes is resized already.
+    """
+
+    def __init__(self) -> None:
+        self.sizes: list[tuple[int, int]] = []
+
+    def on_predict_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Look at the images."""
+        del trainer, pl_module, batch_idx, dataloader_idx
+        if batch.image_path:
+            self.sizes = [_size_of_file(path) for path in batch.image_path]
+        elif batch.image is not None:
+            height, width = batch.image.shape[-2:]
+            self.sizes = [(height, width)] * len(batch)
+
+    on_test_batch_start = on_predict_batch_start
+
+
+class BatchRecords(Callback):
+    """Makes a record of each image of a batch. It must be called after the post-processor.
+
+    Boxes and areas are right where the pre-processor resizes the whole image, as that of FBClip does.
+
+    Args:
+        image_sizes (ImageSizes): Sizes of the images before the pre-processing.
+
+    Attributes:
+        records (list[Record]): The records of the batch, without pictures.
+    """
+
+    def __init__(self, image_sizes: ImageSizes) -> None:
+        self._image_sizes = image_sizes
+        self.records: list[Record] = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 - as Lightning has it
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Make the records of a batch."""
+        del pl_module, outputs, batch_idx, dataloader_idx
+        thresholds = find_thresholds(trainer)
+        columns = (batch.image_path, batch.pred_score, batch.pred_label, batch.anomaly_map, batch.pred_mask)
+        values = zip(*(column if column is not None else repeat(None) for column in columns), strict=False)
+        self.records = [
+            _to_record(row, size, thresholds) for row, size in zip(values, self._image_sizes.sizes, strict=False)
+        ]
+
+    on_test_batch_end = on_predict_batch_end
+
+
+def find_thresholds(trainer: Trainer) -> dict[str, Any]:
+    """Get the thresholds of a run and their sources, as far as they hold for all images.
+
+    Args:
+        trainer (Trainer): The trainer.
+
+    Returns:
+        dict[str, Any]: ``threshold``, ``threshold_source``, ``pixel_threshold`` and ``pixel_threshold_source`` of a
+            record; none where none are applied.
+    """
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    post_processor = next((part for part in callbacks if isinstance(part, PostProcessor)), None)
+    if post_processor is None or not post_processor.enable_thresholding:
+        return {}
+    threshold, pixel_threshold = (
+        # What was given as 0.3 is 0.30000001 in single precision.
+        round(value.item(), 6)
+        for value in (post_processor.normalized_image_threshold, post_processor.normalized_pixel_threshold)
+    )
+    if isinstance(post_processor, MEBinPostProcessor):  # it chooses a threshold for each map
+        return {"threshold": threshold}
+    return {
+        "threshold": threshold,
+        "threshold_source": getattr(post_processor, "image_threshold_source", None),
+        "pixel_threshold": pixel_threshold,
+        "pixel_threshold_source": getattr(post_processor, "pixel_threshold_source", None),
+    }
+
+
+def _to_record(values: tuple[Any, ...], size: tuple[int, int], thresholds: dict[str, Any]) -> Record:
+    """Make a record of what was predicted for an image of a height and a width."""
+    path, score, label, anomaly_map, mask = values
+    verdict: Verdict | None = None if label is None else "anomalous" if label else "normal"
+    regions = None
+    if mask is not None:
+        mask = mask.cpu().numpy()
+        if label is not None and anomaly_map is not None:
+            mask = match_verdict(mask, anomaly_map.cpu().numpy(), bool(label))
+        regions = find_regions(mask, size)
+    return Record(
+        path,
+        score=float(score),
+        verdict=verdict,
+        anomaly_map_max=None if anomaly_map is None else float(anomaly_map.max()),
+        width=size[1],
+        height=size[0],
+        regions=regions,
+        **thresholds,
+    )
+
+
+def _size_of_file(path: str) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.height, image.width

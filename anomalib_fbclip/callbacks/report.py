@@ -1,0 +1,165 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The report of a test or a prediction, for those who ask for it."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from anomalib.data import ImageBatch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
+from PIL import Image
+
+from anomalib_fbclip.contract.errors import ImageError
+from anomalib_fbclip.contract.photographs import read_photograph
+from anomalib_fbclip.contract.records import Record
+from anomalib_fbclip.contract.thresholds import USUAL_THRESHOLD
+from anomalib_fbclip.report.page import MAX_MAP_SIDE, REPORT_NAME, Entry, Thresholds, write_report
+
+from .batch_records import BatchRecords, find_thresholds
+from .checked_data import CheckedData
+from .results import is_command_line, shorten_path
+
+
+class Prediction(NamedTuple):
+    """What is kept of an image until the page is written: some 30 KB.
+
+    Attributes:
+        record (Record): What is said of it.
+        anomaly_map (NDArray[np.float16] | None): Its anomaly map, shrunk to the size of the page.
+    """
+
+    record: Record
+    anomaly_map: NDArray[np.float16] | None = None
+
+
+class FBClipReport(Callback):
+    """Asks for ``report.html`` beside the pictures of a test or a prediction of :class:`FBClip`.
+
+    The report shows the photographs by score, and other thresholds can be tried out on it. Images that come from no
+    file are left out.
+
+    Example:
+        On the command line: ``anomalib predict --model FBClip --data photographs --trainer.callbacks FBClipReport``.
+        In Python:
+
+        >>> from anomalib.engine import Engine
+        >>> from anomalib_fbclip.callbacks.report import FBClipReport
+        >>> engine = Engine(callbacks=[FBClipReport()])  # doctest: +SKIP
+    """
+
+    def __init__(self) -> None:
+        self._predictions: list[Prediction] = []
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin a report."""
+        del trainer, pl_module
+        self._predictions = []
+
+    on_predict_start = on_test_start
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 - as Lightning has it
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep what the page shows of the images of a batch."""
+        del pl_module, outputs, batch_idx, dataloader_idx
+        records = _find(trainer, BatchRecords).records
+        maps = [None] * len(records) if batch.anomaly_map is None else [*batch.anomaly_map]
+        self._predictions += [
+            Prediction(record, None if anomaly_map is None else _shrink(anomaly_map))
+            for record, anomaly_map in zip(records, maps, strict=True)
+            if record.path is not None
+        ]
+
+    on_predict_batch_end = on_test_batch_end
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the report.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        predictions = self._gather(trainer)
+        if not trainer.is_global_zero or not predictions:
+            return
+        path = Path(trainer.default_root_dir) / REPORT_NAME
+        fit = getattr(pl_module, "reference_fit", None)
+        write_report(
+            path,
+            map(_to_entry, predictions),
+            _thresholds(trainer),
+            _command(trainer),
+            fit.scores.tolist() if fit is not None else (),
+        )
+        print(f"Report: {shorten_path(path)}")
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the report, with the images that could not be predicted.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        if trainer.is_global_zero:
+            failures = (failure for part in _find(trainer, CheckedData).failures for failure in part.values())
+            self._predictions += [Prediction(Record(path, error=reason)) for path, reason in failures]
+        self.on_test_end(trainer, pl_module)
+
+    def _gather(self, trainer: Trainer) -> list[Prediction]:
+        """Bring the predictions of all processes together."""
+        if trainer.world_size == 1:
+            return self._predictions
+        shares: list[list[Prediction]] = [[] for _ in range(trainer.world_size)]
+        torch.distributed.all_gather_object(shares, self._predictions)
+        return [prediction for share in shares for prediction in share]
+
+
+def _find(trainer: Trainer, kind: type[Any]) -> Any:  # noqa: ANN401 - an instance of the kind
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next(callback for callback in callbacks if isinstance(callback, kind))
+
+
+def _shrink(anomaly_map: torch.Tensor) -> NDArray[np.float16]:
+    image = Image.fromarray(anomaly_map.float().cpu().numpy())
+    image.thumbnail((MAX_MAP_SIDE, MAX_MAP_SIDE), Image.Resampling.BILINEAR)
+    return np.asarray(image).astype(np.float16)
+
+
+def _to_entry(prediction: Prediction) -> Entry:
+    """Read the photograph once more, as the run read it: not turned upright."""
+    record, anomaly_map = prediction
+    if record.error is not None or record.path is None:
+        return Entry(record)
+    try:
+        photograph = Image.fromarray(read_photograph(record.path, upright=False))
+    except ImageError as error:
+        return Entry(Record(record.path, error=str(error)))
+    return Entry(record, photograph, anomaly_map)
+
+
+def _thresholds(trainer: Trainer) -> Thresholds:
+    found = find_thresholds(trainer)
+    return Thresholds(
+        found.get("threshold", USUAL_THRESHOLD),
+        found.get("pixel_threshold", USUAL_THRESHOLD),
+        found.get("threshold_source") or "default",
+        found.get("pixel_threshold_source") or "default",
+    )
+
+
+def _command(trainer: Trainer) -> str:
+    """Give what predicts once more with thresholds of the page: the last argument of a name counts."""
+    if not is_command_line(trainer):
+        return "FBClip(..., image_threshold={threshold}, pixel_threshold={pixel_threshold})"
+    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    return f"{command} --model.image_threshold {{threshold}} --model.pixel_threshold {{pixel_threshold}}"
