@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import open_clip
 import torch
+from huggingface_hub.constants import HF_HUB_CACHE
 from open_clip.model import convert_to_custom_text_state_dict
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from safetensors import safe_open
@@ -21,11 +22,15 @@ from .compact_clip import TEMPERATURE, TOKEN_IDS, read_clip
 from .reading import reading, reason_of
 from .registry import BUNDLED, OPENAI, default_pretrained, pretrained_tags
 from .state_dict import check_state_dict
+from .unavailable import NEEDS_NO_NETWORK, WeightsUnavailableError
 
 if TYPE_CHECKING:
     from torch import nn
 
 logger = logging.getLogger(__name__)
+
+OPEN_CLIP_CACHE = Path("~/.cache/clip")
+"""Where open_clip keeps files of a URL."""
 
 RANDOM_WEIGHTS_SEED = 0
 """Seed of a CLIP without pretrained weights: adapters that were trained on it fit it again."""
@@ -56,7 +61,7 @@ def create_clip(backbone: str, pretrained: str | None, towers: Towers = "both") 
 
     Raises:
         ValueError: If the tag is unknown, or the file can't be read or belongs to another model.
-        RuntimeError: If the weights of a tag could not be fetched.
+        WeightsUnavailableError: If the weights of a tag could not be fetched.
     """
     if pretrained is None:
         if towers != "text":  # which is loaded after the image tower
@@ -87,9 +92,18 @@ def _fetch(backbone: str, tag: str) -> Path:
     except (OSError, RuntimeError) as error:
         msg = (
             f"CLIP weights {tag!r} of {backbone} could not be fetched ({reason_of(error)}). Connect to the network "
-            "once, so that open_clip keeps them in its cache, or fetch them by hand and give the file as 'pretrained'."
+            f"once, {_describe_place(get_pretrained_cfg(backbone, tag))}."
         )
-        raise RuntimeError(msg) from None
+        advice = f"Or give a file as 'pretrained'. {NEEDS_NO_NETWORK}"
+        raise WeightsUnavailableError(msg, advice) from None
+
+
+def _describe_place(config: dict[str, Any]) -> str:
+    """Say where open_clip looks for a file, and from where it comes."""
+    if url := config.get("url"):
+        return f"or download {url} by hand to '{OPEN_CLIP_CACHE.expanduser() / Path(url).name}'"
+    repository, _, name = config.get("hf_hub", "").rpartition("/")
+    return f"so that {name or 'open_clip_pytorch_model.bin'} of {repository} is kept in '{HF_HUB_CACHE}'"
 
 
 def _create_from_file(backbone: str, path: Path, tag: str | None, towers: Towers) -> open_clip.CLIP:

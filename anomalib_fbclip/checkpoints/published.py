@@ -13,6 +13,7 @@ from anomalib_fbclip.contract.files import replacing
 
 from .reference import read_reference
 from .registry import BUNDLED, PAPER_IMAGE_SIZE
+from .unavailable import NEEDS_NO_NETWORK, WeightsUnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +28,6 @@ PUBLISHED_BACKBONES = tuple(PAPER_IMAGE_SIZE)
 
 DATASET_ALIASES = {"mvtecad": "mvtec", "mvtecanomalydetection": "mvtec", "visa20220922": "visa"}
 """Other names of the datasets on which published adapters were trained: of datamodules, and of folders."""
-
-
-class WeightsUnavailableError(RuntimeError):
-    """Published adapters are not in the cache and could not be fetched."""
 
 
 def canonical_name(dataset: str) -> str:
@@ -103,10 +100,10 @@ def fetch_published(name: str, folder: Path) -> Path:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         msg = (
             f"FB-CLIP's adapters trained on {name!r} are not at '{path}', and could not be fetched from {url} "
-            f"({reason}). Either download {path.name} by hand and put it there, or give a file of adapters as "
-            "'weights', or train your own with 'anomalib fit' and give its checkpoint as 'ckpt_path'."
+            f"({reason}). Download {path.name} by hand and put it there, or give a file of adapters as 'weights'."
         )
-        raise WeightsUnavailableError(msg) from error
+        advice = "Or train your own with 'anomalib fit' and give its checkpoint as 'ckpt_path'. " + NEEDS_NO_NETWORK
+        raise WeightsUnavailableError(msg, advice) from error
     return path
 
 

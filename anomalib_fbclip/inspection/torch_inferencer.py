@@ -17,6 +17,7 @@ from anomalib_fbclip.checkpoints.building import build_model
 from anomalib_fbclip.checkpoints.published import choose_zero_shot, fetch_published
 from anomalib_fbclip.checkpoints.registry import default_pretrained, resolve_backbone, resolve_image_size
 from anomalib_fbclip.checkpoints.source import read_given_adapters
+from anomalib_fbclip.checkpoints.unavailable import WeightsUnavailableError
 from anomalib_fbclip.contract.records import printable
 from anomalib_fbclip.contract.regions import match_verdict
 from anomalib_fbclip.contract.thresholds import USUAL_THRESHOLD
@@ -76,8 +77,8 @@ class TorchInferencer:
         try:
             self._model = build_model(name, default_pretrained(name), precision=precision)
             adapters = given or fetch_adapters(weights)
-        except RuntimeError as error:
-            msg = f"{error} {bundled.NAME}, which is used without --backbone and --weights, needs no network."
+        except WeightsUnavailableError as error:
+            msg = f"{error.message} {bundled.NAME}, which is used without --backbone and --weights, needs no network."
             raise InspectionError(msg) from error
         adapters.load_into(self._model)
         self.trained_on = adapters.source

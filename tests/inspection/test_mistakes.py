@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anomalib_fbclip import bundled
 from support.command_line import environment
 from support.parts import Run, draw_part
 from support.photographs import write_png
@@ -67,7 +68,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
         lambda root: ["photographs", "--weights", write_pickle(root / "mine.pth", root / "mark")],
         "which could run code as they are read",
     ),
-    "no network": (lambda _: ["photographs", "--backbone", "ViT-B-32"], "could not be fetched"),
+    "no network": (
+        lambda _: ["photographs", "--backbone", "ViT-B-32"],
+        f".cache/clip/ViT-B-32.pt'. {bundled.NAME}, which is used without --backbone and --weights, needs no network.",
+    ),
     "unknown device": (lambda _: ["photographs", "--device", "abacus"], "choose among auto, cpu"),
     "unknown precision": (lambda _: ["photographs", "--precision", "int3"], "can't be used: choose among"),
     "no model": (lambda _: ["photographs", "--model", "model.xml"], "model.xml does not exist"),

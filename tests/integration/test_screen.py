@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from anomalib_fbclip import bundled
 from anomalib_fbclip.plugin import names_model
 from support.command_line import ANOMALIB, CONFIGS, anomalib, environment
 
@@ -99,6 +100,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "unknown map": (["--model.few_shot_maps", "[foo]"], "Expected a Literal['references', 'text'], not foo"),
     "unknown view": (["--model.views", "[foo]"], "Views ['foo'] can't be used: choose"),
     "unknown backbone": (["--model.backbone", "ViT-foo"], "Unknown backbone 'ViT-foo'"),
+    "no network": (
+        ["--model.backbone", "ViT-B-32", "--model.weights", "null"],
+        f".cache/clip/ViT-B-32.pt'. Or give a file as 'pretrained'. --model.backbone {bundled.NAME} needs no network.",
+    ),
     "no weights": (["--model.weights", "mine.safetensors"], "Adapter weights 'mine.safetensors' do not exist."),
     "no data": (["--data", "nowhere"], "Path does not exist: "),
     "no checkpoint": (["--ckpt_path", "nowhere.ckpt"], "Checkpoint file not found: "),

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from anomalib_fbclip import bundled
 from anomalib_fbclip.checkpoints.clip_files import create_clip
 from anomalib_fbclip.checkpoints.registry import (
     default_pretrained,
@@ -22,6 +23,7 @@ from anomalib_fbclip.checkpoints.registry import (
     resolve_feature_layers,
     resolve_image_size,
 )
+from anomalib_fbclip.checkpoints.unavailable import WeightsUnavailableError
 from anomalib_fbclip.modeling.clip import ClipBackbone
 from support.small import CONFIG, write_backbone
 
@@ -286,8 +288,17 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(msg)
 
     monkeypatch.setattr("anomalib_fbclip.checkpoints.clip_files.download_pretrained", fail)
-    with pytest.raises(RuntimeError, match=r"could not be fetched \(no route to host\).*'pretrained'"):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    with pytest.raises(WeightsUnavailableError, match=r"could not be fetched \(no route to host\)") as caught:
         create_clip("ViT-B-16", "openai")
+    message = str(caught.value)
+    assert "ViT-B-16.pt by hand to '/home/somebody/.cache/clip/ViT-B-16.pt'" in message
+    assert message.endswith(f"Or give a file as 'pretrained'. --model.backbone {bundled.NAME} needs no network.")
+    assert caught.value.message.endswith("ViT-B-16.pt'.")
+    with pytest.raises(
+        WeightsUnavailableError, match=r"so that open_clip_\S+ of timm/ViT-B-16-SigLIP is kept in '.*hub'"
+    ):
+        create_clip("ViT-B-16-SigLIP", "webli")
 
 
 def test_the_backbone_is_frozen(clip: torch.nn.Module) -> None:
