@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,37 @@ BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE_VALUE, PLANAR_CONFIGURATION, SAMPLE_FOR
 
 WHITE_IS_ZERO, SEPARATE_PLANES, SIGNED = 0, 2, 2
 
+SCALES = (8, 4, 2)
+"""Parts of its size that a JPEG can be decoded at."""
+
+TURNED = {5, 6, 7, 8}
+"""Orientations of EXIF data with which height and width change places."""
+
 TileT = TypeVar("TileT", bound=tuple[Any, ...])
+
+
+class Enough(NamedTuple):
+    """A size that is enough.
+
+    Attributes:
+        longer (int): Pixels of the longer side.
+        shorter (int): Pixels of the shorter side.
+    """
+
+    longer: int
+    shorter: int
+
+
+class Photograph(NamedTuple):
+    """A photograph, upright, perhaps at a part of its size.
+
+    Attributes:
+        pixels (NDArray[np.uint8]): RGB values of shape ``[h, w, 3]``.
+        size (tuple[int, int]): Height and width of the whole photograph in pixels.
+    """
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
 
 
 def describe_pages(paths: Iterable[str | Path]) -> list[str]:
@@ -105,9 +135,33 @@ def read_photograph(source: PhotographSource, *, upright: bool, minimum_side: in
     if isinstance(source, Image.Image):
         name = os.fsdecode(getattr(source, "filename", "")) or "The image"
         with _naming(name):
-            return _read(source, name, upright, minimum_side)
+            return _read(source, name, upright, minimum_side).pixels
     with _open(source) as image:
-        return _read(image, os.fspath(source), upright, minimum_side)
+        return _read(image, os.fspath(source), upright, minimum_side).pixels
+
+
+def read_reduced(source: PhotographSource, *, enough: Enough | None, minimum_side: int = 1) -> Photograph:
+    """Read a photograph upright, at an eighth, a quarter or half of its size if that is enough.
+
+    A JPEG is decoded at this part of its size. Of other files, pixels are averaged in squares.
+
+    Args:
+        source (PhotographSource): The file, or an image of Pillow.
+        enough (Enough | None): Size that is enough. ``None``: the whole size is needed.
+        minimum_side (int, optional): Pixels that each side of the whole photograph must have. Defaults to ``1``.
+
+    Returns:
+        Photograph: The photograph.
+
+    Raises:
+        ImageError: If it can't be read, its range is not known, or it is too small.
+    """
+    if isinstance(source, Image.Image):
+        name = os.fsdecode(getattr(source, "filename", "")) or "The image"
+        with _naming(name):
+            return _read(source, name, True, minimum_side, enough)
+    with _open(source) as image:
+        return _read(image, os.fspath(source), True, minimum_side, enough)
 
 
 def check_size(name: str, height: int, width: int, minimum_side: int) -> None:
@@ -151,12 +205,36 @@ def _open(path: str | Path) -> Generator[ImageFile.ImageFile]:
         yield image
 
 
-def _read(image: Image.Image, name: str, upright: bool, minimum_side: int) -> NDArray[np.uint8]:
+def _read(
+    image: Image.Image,
+    name: str,
+    upright: bool,
+    minimum_side: int,
+    enough: Enough | None = None,
+) -> Photograph:
+    scale = _choose_scale(image.size, enough)
+    whole = image.size
+    if scale > 1:
+        image.draft(None, (image.width // scale, image.height // scale))  # which JPEG files alone take notice of
+    is_decoded_whole = image.size == whole
     photograph = _to_rgb(image, name)
-    if upright and image.format != "TIFF":  # which Pillow turns when it loads it
-        photograph = _turn_upright(photograph, _orientation(image, name))
-    check_size(name, photograph.height, photograph.width, minimum_side)
-    return np.array(photograph)
+    if is_decoded_whole:
+        whole = photograph.size  # a TIFF is upright once it is loaded
+        photograph = photograph.reduce(scale) if scale > 1 else photograph
+    width, height = whole
+    if upright and image.format != "TIFF":
+        orientation = _orientation(image, name)
+        photograph = _turn_upright(photograph, orientation)
+        height, width = (width, height) if orientation in TURNED else (height, width)
+    check_size(name, height, width, minimum_side)
+    return Photograph(np.array(photograph), (height, width))
+
+
+def _choose_scale(size: tuple[int, int], enough: Enough | None) -> int:
+    if enough is None:
+        return 1
+    most = min(max(size) // enough.longer, min(size) // enough.shorter)
+    return next((scale for scale in SCALES if scale <= most), 1)
 
 
 def _orientation(image: Image.Image, name: str) -> int:
@@ -169,6 +247,8 @@ def _orientation(image: Image.Image, name: str) -> int:
 
 
 def _turn_upright(photograph: Image.Image, orientation: int) -> Image.Image:
+    if orientation == 1:
+        return photograph
     bare = Image.fromarray(np.asarray(photograph))  # Pillow can't write all EXIF data back
     bare.getexif()[ExifTags.Base.Orientation] = orientation
     return ImageOps.exif_transpose(bare)
@@ -179,7 +259,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         if _is_signed(image):
             msg = f"{printable(name)} has signed values, whose range is not known: save it with values of 0 to 255."
             raise ImageError(msg)
-        return image.convert("RGB")
+        image.load()
+        return image if image.mode == "RGB" else image.convert("RGB")  # which copies an image that is RGB
     tags = _tags(image)
     pixels = _from_fractions(image, name) if image.mode == "F" else _from_whole_numbers(image, name)
     inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO  # Pillow sees to it in images of 8 bits

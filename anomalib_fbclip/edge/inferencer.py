@@ -96,6 +96,9 @@ class EdgeInferencer:
     Attributes:
         metadata (dict[str, str]): What the file says of itself: backbone, image size and so on; empty if nothing.
         parallel_requests (int): Number of images of a stream that are computed at the same time.
+        minimum_side (int): Pixels that each side of an image must have.
+        input_side (int | None): Pixels of the longer side that the model resizes images to; ``None`` if the file does
+            not say it.
 
     Raises:
         EdgeError: If the model or the device can't be used.
@@ -122,7 +125,9 @@ class EdgeInferencer:
         self._check_graph()
         height, width = self._runtime.input_shape[2:]
         self._input_size = (height, width)
-        self._minimum_side = int(np.max(json.loads(self.metadata.get("patch_size", "1"))))
+        image_size = json.loads(self.metadata.get("image_size", "null"))
+        self.input_side: int | None = max(image_size) if image_size else None
+        self.minimum_side = int(np.max(json.loads(self.metadata.get("patch_size", "1"))))
 
     def describe(self) -> str:
         """Say in one line which model this is, and what runs it."""
@@ -233,7 +238,7 @@ class EdgeInferencer:
 
     def _start(self, source: ImageSource) -> _Started | _Failed:
         try:
-            image = to_rgb(source, self._minimum_side)
+            image = to_rgb(source, self.minimum_side)
         except ImageError as error:
             return _Failed(source, error)
         return _Started(source, image, self._runtime.start(to_batch(image, self._input_size)))

@@ -96,10 +96,18 @@ def inspect(options: argparse.Namespace, command: Sequence[str]) -> int:
             shutil.rmtree(folder)
             raise
         link_latest(folder)
-        return run(ready, inputs, folder, screen, command)
+        return run(ready, inputs, folder, screen, command, full_size=options.full_size)
 
 
-def run(ready: Ready, inputs: Inputs, folder: Path, screen: Screen, command: Sequence[str]) -> int:
+def run(
+    ready: Ready,
+    inputs: Inputs,
+    folder: Path,
+    screen: Screen,
+    command: Sequence[str],
+    *,
+    full_size: bool = False,
+) -> int:
     """Inspect photographs, and write what comes out.
 
     Args:
@@ -108,6 +116,7 @@ def run(ready: Ready, inputs: Inputs, folder: Path, screen: Screen, command: Seq
         folder (Path): The folder of the results.
         screen (Screen): The screen.
         command (Sequence[str]): Arguments of the command line, without thresholds.
+        full_size (bool, optional): Whether large photographs are read at their whole size. Defaults to ``False``.
 
     Returns:
         int: The exit code.
@@ -121,7 +130,7 @@ def run(ready: Ready, inputs: Inputs, folder: Path, screen: Screen, command: Seq
     image, pixel = ready.inferencer.decision_thresholds()
     image_source, pixel_source = ready.inferencer.threshold_sources()
     with screen.progress("Photographs", inputs.total) as advance:
-        results = Results(ready.inferencer, folder, partial(screen.show, advance=advance))
+        results = Results(ready.inferencer, folder, partial(screen.show, advance=advance), full_size=full_size)
         write_report(
             folder / REPORT_NAME,
             results.entries(inputs),

@@ -27,6 +27,14 @@ class ComparedPrediction(Prediction):
 class Inferencer(Protocol):
     """A model in torch, or an exported one: :class:`~anomalib_fbclip.edge.EdgeInferencer`."""
 
+    @property
+    def minimum_side(self) -> int:
+        """Pixels that each side of a photograph must have."""
+
+    @property
+    def input_side(self) -> int | None:
+        """Pixels of the longer side that the model resizes photographs to; ``None`` if it is not known."""
+
     def decision_thresholds(self) -> tuple[float | None, float | None]:
         """Give the thresholds of scores and of anomaly maps; ``None`` where they are not known."""
 

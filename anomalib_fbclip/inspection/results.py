@@ -6,44 +6,71 @@
 import signal
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
+from anomalib_fbclip.contract.ahead import map_ahead
 from anomalib_fbclip.contract.files import replacing
+from anomalib_fbclip.contract.photographs import Enough
 from anomalib_fbclip.contract.records import Record, RecordWriter
+from anomalib_fbclip.contract.regions import find_regions
 from anomalib_fbclip.edge.errors import ImageError
 from anomalib_fbclip.edge.images import ImageSource
 from anomalib_fbclip.edge.inferencer import Prediction
 from anomalib_fbclip.report.page import Entry
-from anomalib_fbclip.report.pictures import draw_picture
+from anomalib_fbclip.report.pictures import MAX_SIDE, draw_picture
+from anomalib_fbclip.report.thumbnails import shrink_photograph
 
 from .prediction import ComparedPrediction, Inferencer
-from .sources import Inputs, Item
+from .sources import Inputs, Item, Loaded
+
+DRAWN_BEHIND = 2
+"""Predictions whose pictures are still to be drawn, at most."""
+
+INPUTS_OF_MODEL = 2
+"""How many times as long as the model's input each side of a reduced photograph is, at least."""
+
+
+class _Predicted(NamedTuple):
+    """What came out for a photograph: a prediction, or an error."""
+
+    item: Item
+    size: tuple[int, int] = (0, 0)
+    prediction: Prediction | None = None
+    error: str | None = None
 
 
 class Results:
     """Predicts what is to be inspected, and writes table and pictures as the predictions come.
 
+    Photographs are read ahead of the model, and pictures drawn behind it.
+
     Args:
         inferencer (Inferencer): The model.
         folder (Path): The folder of the results.
         show (Callable[[Record], None]): Called with each row of the table.
+        full_size (bool): Whether large photographs are read at their whole size.
 
     Attributes:
         counts (Counter[str]): Number of photographs that are ``normal``, ``anomalous`` and an ``error``.
         is_interrupted (bool): Whether the user stopped it.
     """
 
-    def __init__(self, inferencer: Inferencer, folder: Path, show: Callable[[Record], None]) -> None:
+    def __init__(
+        self, inferencer: Inferencer, folder: Path, show: Callable[[Record], None], *, full_size: bool = False
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self.is_interrupted = False
         self._inferencer = inferencer
         self._folder = folder
         self._show = show
-        self._started: deque[Item] = deque()
-        self._failures: deque[Record] = deque()
+        self._enough = None if full_size else choose_enough(inferencer.input_side)
+        self._started: deque[Loaded] = deque()
+        self._failures: deque[_Predicted] = deque()
+        self._drawing: deque[Path] = deque()
 
     def entries(self, inputs: Inputs) -> Iterator[Entry]:
         """Predict, and give what the report shows of each photograph.
@@ -60,17 +87,31 @@ class Results:
             EdgeError: If the model fails.
             OSError: If a result can't be written.
         """
-        with RecordWriter(self._folder) as table, self._stop_between_photographs():
-            predictions = self._inferencer.stream(self._sources(inputs), on_failure=self._fail)
-            try:
-                for prediction in predictions:
-                    yield from self._flush_failures(table)
-                    yield self._add(prediction, table)
-                    if self.is_interrupted:
-                        break
-                yield from self._flush_failures(table)
-            except KeyboardInterrupt:
-                self.is_interrupted = True
+        behind = 0 if inputs.total is None else DRAWN_BEHIND  # a camera's frame has its verdict before the next one
+        entries = map_ahead(self._draw, self._begin(self._predict(inputs)), behind)
+        with (
+            RecordWriter(self._folder) as table,
+            self._stop_between_photographs(),
+            self._without_rest(),
+            closing(entries),
+        ):
+            for entry in entries:
+                table.write(entry.record)
+                self._drawing.popleft()
+                self.counts[entry.record.verdict or "error"] += 1
+                self._show(entry.record)
+                yield entry
+
+    @contextmanager
+    def _without_rest(self) -> Generator[None]:
+        """Remove the pictures that came into no table, when a second interrupt or an error ends the inspection."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.is_interrupted = True
+        finally:
+            for picture in self._drawing:
+                picture.unlink(missing_ok=True)
 
     @contextmanager
     def _stop_between_photographs(self) -> Generator[None]:
@@ -86,43 +127,70 @@ class Results:
         finally:
             signal.signal(signal.SIGINT, previous)
 
-    def _sources(self, inputs: Inputs) -> Iterator[ImageSource]:
+    def _predict(self, inputs: Inputs) -> Iterator[_Predicted]:
+        """Give what comes out for each photograph, in their order, until the user stops it."""
+        for prediction in self._inferencer.stream(self._images(inputs), on_failure=self._fail):
+            loaded = self._next_started()
+            yield from self._flush_failures()
+            if loaded.photograph is not None:
+                yield _Predicted(loaded.item, loaded.photograph.size, prediction)
+            if self.is_interrupted:
+                return
+        self._next_failures()
+        yield from self._flush_failures()
+
+    def _images(self, inputs: Inputs) -> Iterator[ImageSource]:
         """Give the images, and keep what they are called until their predictions come, which is in the same order."""
-        for item in inputs:
-            self._started.append(item)
-            yield item.source
+        for loaded in inputs.load(self._inferencer.minimum_side, self._enough):
+            self._started.append(loaded)
+            if loaded.photograph is not None:
+                yield loaded.photograph.pixels
 
     def _fail(self, source: ImageSource, error: ImageError) -> None:
         del source
-        self._failures.append(Record(self._started.popleft().name, error=str(error)))
+        self._failures.append(_Predicted(self._next_started().item, error=str(error)))
 
-    def _flush_failures(self, table: RecordWriter) -> Iterator[Entry]:
+    def _next_started(self) -> Loaded:
+        """Give the image whose turn it is, after those before it that could not be read."""
+        self._next_failures()
+        return self._started.popleft()
+
+    def _next_failures(self) -> None:
+        while self._started and self._started[0].photograph is None:
+            loaded = self._started.popleft()
+            self._failures.append(_Predicted(loaded.item, error=loaded.error))
+
+    def _flush_failures(self) -> Iterator[_Predicted]:
         while self._failures:
-            record = self._failures.popleft()
-            self._write(record, table)
-            yield Entry(record)
+            yield self._failures.popleft()
 
-    def _add(self, prediction: Prediction, table: RecordWriter) -> Entry:
-        item = self._started.popleft()
-        picture = self._folder / "images" / item.picture
-        record = self._to_record(prediction, item.name, picture)
-        photograph = Image.fromarray(prediction.image)
-        try:
-            with replacing(picture) as temporary:
-                draw_picture(photograph, prediction.anomaly_map, record).save(temporary, quality=90)
-            self._write(record, table)
-        except BaseException:  # an interrupt, too
-            picture.unlink(missing_ok=True)
-            raise
+    def _begin(self, predicted: Iterator[_Predicted]) -> Iterator[_Predicted]:
+        """Note the pictures that are begun."""
+        for one in predicted:
+            self._drawing.append(self._picture(one.item))
+            yield one
+
+    def _picture(self, item: Item) -> Path:
+        return self._folder / "images" / item.picture
+
+    def _draw(self, predicted: _Predicted) -> Entry:
+        """Write a picture, and give what the report shows. A thread does it, while the model goes on."""
+        prediction, item = predicted.prediction, predicted.item
+        if prediction is None:
+            return Entry(Record(item.name, error=predicted.error))
+        record = self._to_record(prediction, predicted)
+        photograph = shrink_photograph(Image.fromarray(prediction.image), MAX_SIDE)
+        with replacing(self._picture(item)) as temporary:
+            draw_picture(photograph, prediction.anomaly_map, record).save(temporary, quality=90)
         nearest = prediction.nearest if isinstance(prediction, ComparedPrediction) else None
         return Entry(record, photograph, prediction.anomaly_map, nearest)
 
-    def _to_record(self, prediction: Prediction, name: str, picture: Path) -> Record:
+    def _to_record(self, prediction: Prediction, predicted: _Predicted) -> Record:
         threshold, pixel_threshold = self._inferencer.decision_thresholds()
         threshold_source, pixel_threshold_source = self._inferencer.threshold_sources()
-        height, width = prediction.image.shape[:2]
+        height, width = predicted.size
         return Record(
-            name,
+            predicted.item.name,
             score=prediction.score,
             verdict="anomalous" if prediction.is_anomalous else "normal",
             threshold=threshold,
@@ -132,12 +200,22 @@ class Results:
             pixel_threshold_source=pixel_threshold_source,
             width=width,
             height=height,
-            regions=prediction.regions,
+            regions=find_regions(prediction.mask, predicted.size),
             seconds=prediction.seconds,
-            picture=picture.as_posix(),
+            picture=self._picture(predicted.item).as_posix(),
         )
 
-    def _write(self, record: Record, table: RecordWriter) -> None:
-        table.write(record)
-        self.counts[record.verdict or "error"] += 1
-        self._show(record)
+
+def choose_enough(input_side: int | None) -> Enough | None:
+    """Choose the size of a photograph that is enough for the model and for the picture.
+
+    Args:
+        input_side (int | None): Pixels of the longer side of the model's input; ``None`` if it is not known.
+
+    Returns:
+        Enough | None: The size. ``None``: the whole size is needed.
+    """
+    if input_side is None:
+        return None
+    least = INPUTS_OF_MODEL * input_side
+    return Enough(longer=max(MAX_SIDE, least), shorter=least)

@@ -5,12 +5,17 @@
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from PIL import Image
+
+from anomalib_fbclip.contract.ahead import map_ahead
+from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.image_files import IMAGE_SUFFIXES, describe_skipped, find_images
-from anomalib_fbclip.contract.photographs import describe_pages
+from anomalib_fbclip.contract.photographs import Enough, Photograph, describe_pages, read_reduced
 from anomalib_fbclip.contract.records import printable
 from anomalib_fbclip.edge.images import ImageSource
 
@@ -18,6 +23,9 @@ from .errors import InspectionError
 
 if TYPE_CHECKING:
     import cv2
+
+READ_AHEAD = 2
+"""Photographs that are read before they are needed."""
 
 VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
 
@@ -34,6 +42,20 @@ class Item(NamedTuple):
     name: str
     source: ImageSource
     picture: Path
+
+
+class Loaded(NamedTuple):
+    """An item that was read.
+
+    Attributes:
+        item (Item): The item.
+        photograph (Photograph | None): What it holds; ``None`` if it can't be read.
+        error (str | None): Why it can't be read.
+    """
+
+    item: Item
+    photograph: Photograph | None
+    error: str | None = None
 
 
 class Files:
@@ -109,6 +131,31 @@ class Inputs(NamedTuple):
         """Give the photographs and frames."""
         for part in self.parts:
             yield from part
+
+    def load(self, minimum_side: int, enough: Enough | None) -> Iterator[Loaded]:
+        """Read the photographs, a few of them ahead, and frames as they come.
+
+        Args:
+            minimum_side (int): Pixels that each side of a photograph must have.
+            enough (Enough | None): Size of a photograph that is enough. ``None``: the whole size is needed.
+
+        Yields:
+            Loaded: Photographs and frames.
+        """
+        load = partial(_load, minimum_side=minimum_side, enough=enough)
+        for part in self.parts:
+            # A camera's frame is to be the newest one when it is asked for.
+            yield from map_ahead(load, part, READ_AHEAD) if isinstance(part, Files) else map(load, part)
+
+
+def _load(item: Item, minimum_side: int, enough: Enough | None) -> Loaded:
+    if not isinstance(item.source, str | Path | Image.Image):
+        height, width = item.source.shape[:2]
+        return Loaded(item, Photograph(item.source, (height, width)))
+    try:
+        return Loaded(item, read_reduced(item.source, enough=enough, minimum_side=minimum_side))
+    except ImageError as error:
+        return Loaded(item, None, str(error))
 
 
 def find_inputs(arguments: Iterable[str], excluded: Sequence[Path]) -> Inputs:

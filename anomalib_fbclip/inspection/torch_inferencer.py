@@ -56,6 +56,7 @@ class TorchInferencer:
 
     Attributes:
         trained_on (str | None): Dataset that the adapters were trained on; ``None`` if it is not known.
+        input_side (int): Pixels of the longer side that the model resizes photographs to.
 
     Raises:
         InspectionError: If the device can't be used, or weights can't be fetched.
@@ -84,6 +85,7 @@ class TorchInferencer:
         self.trained_on = adapters.source
         self._model.eval().to(self._device)
         image_size = resolve_image_size(name, None)
+        self.input_side = max(image_size)
         self._transform = create_transform(image_size)
         self._reference_transform = create_exported_transform(image_size)
         self._grid = self._model.backbone.grid(image_size)
@@ -105,7 +107,7 @@ class TorchInferencer:
         """
 
         def read(path: Path) -> Iterator[torch.Tensor]:
-            image = load_image(path, self._minimum_side)
+            image = load_image(path, self.minimum_side)
             advance()
             return map(self._reference_transform, map(self._to_batch, turned_copies(image, ROTATIONS)))
 
@@ -133,7 +135,7 @@ class TorchInferencer:
         """Predict images one after the other. See :class:`~anomalib_fbclip.inspection.prediction.Inferencer`."""
         for source in images:
             try:
-                image = to_rgb(source, self._minimum_side)
+                image = to_rgb(source, self.minimum_side)
             except ImageError as error:
                 if on_failure is None:
                     raise
@@ -159,7 +161,8 @@ class TorchInferencer:
             yield self._comparison.complete(prediction) if self._comparison else prediction
 
     @property
-    def _minimum_side(self) -> int:
+    def minimum_side(self) -> int:
+        """Pixels that each side of a photograph must have."""
         return max(self._model.backbone.patch_size)
 
     def _to_batch(self, image: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ It is one file that needs no network. What decides on the page is ``report.js``,
 import base64
 import hashlib
 from collections.abc import Iterable, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 from PIL import Image
 
+from anomalib_fbclip.contract.ahead import map_ahead
 from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.files import replacing
 from anomalib_fbclip.contract.records import Record, printable
@@ -145,7 +147,7 @@ def write_report(
         ...     "fbclip photographs --threshold {threshold} --pixel-threshold {pixel_threshold}",
         ... )
     """
-    cards = [_to_card(entry, thresholds.image) for entry in entries]
+    cards = [*map_ahead(partial(_to_card, threshold=thresholds.image), entries, ahead=2)]
     cards.sort(key=lambda card: (-card.score, card.folder, card.name))
     style, script = (_read(name) for name in ("report.css", "report.js"))
     states = [card.state for card in cards]
