@@ -11,9 +11,9 @@ from anomalib_fbclip import plugin
 def main() -> None:
     """Register the names and run anomalib's command line."""
     plugin.take_over_commands()
-    plugin.register()
     from anomalib.cli.cli import main as anomalib_main
 
+    plugin.register()
     anomalib_main()
 
 

@@ -48,6 +48,9 @@ SILENT = (
 )
 """Their parts that only say that a step begins."""
 
+EXPORTED = "Exported model to "
+"""What anomalib's only information on the root logger begins with."""
+
 WITH_HANDLERS = (
     "lightning",
     "lightning.fabric",
@@ -119,7 +122,8 @@ def is_for_users(record: logging.LogRecord) -> bool:
     """Tell whether a message is shown."""
     if record.levelno >= logging.WARNING:
         return record.getMessage() != WRONG_FOR_FBCLIP
-    return record.name.partition(".")[0] in SPEAKERS and record.name not in SILENT
+    is_of_speakers = record.name.partition(".")[0] in SPEAKERS and record.name not in SILENT
+    return is_of_speakers or (record.name == "root" and record.getMessage().startswith(EXPORTED))
 
 
 class LineFormatter(logging.Formatter):

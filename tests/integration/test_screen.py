@@ -4,6 +4,7 @@
 """What anomalib's commands show of FBClip: what a user needs, once; and of other models what they showed before."""
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,6 +82,28 @@ def test_fitted_thresholds(fbclip: Command) -> None:
     assert line.endswith("shown as 0.5 (from masks).")
     assert "Warning" not in result.stderr
     assert "ckpt_path" not in result.stdout + result.stderr
+
+
+def test_export(fbclip: Command) -> None:
+    result = fbclip("export", "--export_type", "torch", "--export_root", "exported")
+    assert result.returncode == 0, result.stderr
+    assert lines_of(result) == ["Exported model to exported/weights/torch/model.pt"]
+
+
+def test_our_own_command(tmp_path: Path, photographs: Path) -> None:
+    """``anomalib-fbclip`` shows no more than ``anomalib`` does, where names are not registered at the start, too."""
+    command = [sys.executable, "-m", "anomalib_fbclip", "predict", "--model", "FBClip", "--model.views", "[foo]"]
+    result = subprocess.run(
+        [*command, "--data", photographs],
+        cwd=tmp_path,
+        env=environment() | {"ANOMALIB_FBCLIP_AUTOLOAD": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: Views ['foo'] can't be used")
+    assert result.stderr.count("\n") == 1
 
 
 def test_warnings_that_a_user_can_act_on(fbclip: Command) -> None:
