@@ -20,6 +20,7 @@ from anomalib_fbclip.contract.records import TABLE_NAME, Record, RecordWriter, w
 from .batch_records import BatchRecords
 from .checked_data import CheckedData
 from .pictures import Pictures
+from .report import FBClipReport
 from .results import is_command_line, shorten_path
 
 MAX_SHOWN = 10
@@ -168,7 +169,10 @@ class PredictionTable(Callback):
 
     def _summarize(self, records: Sequence[Record], trainer: Trainer) -> str:
         folder = Path(trainer.default_root_dir)
-        return summarize(records, folder, self._pictures.folder if self._pictures else None)
+        text = summarize(records, folder, self._pictures.folder if self._pictures else None)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        report = next((part.path for part in callbacks if isinstance(part, FBClipReport)), None)
+        return text if report is None else f"{text}\nReport: {shorten_path(report)}"
 
 
 def summarize(records: Sequence[Record], folder: Path, pictures: Path | None) -> str:

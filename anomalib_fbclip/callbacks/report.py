@@ -51,15 +51,19 @@ class FBClipReport(Callback):
         >>> from anomalib.engine import Engine
         >>> from anomalib_fbclip.callbacks.report import FBClipReport
         >>> engine = Engine(callbacks=[FBClipReport()])  # doctest: +SKIP
+
+    Attributes:
+        path (Path | None): The report of the last run, if one was written.
     """
 
     def __init__(self) -> None:
+        self.path: Path | None = None
         self._predictions: list[Prediction] = []
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a report."""
         del trainer, pl_module
-        self._predictions = []
+        self.path, self._predictions = None, []
 
     on_predict_start = on_test_start
 
@@ -85,11 +89,27 @@ class FBClipReport(Callback):
     on_predict_batch_end = on_test_batch_end
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the report.
+        """Write the report, and say where it is.
 
         Raises:
             OSError: If it can't be written.
         """
+        self._write(trainer, pl_module)
+        if self.path is not None:
+            print(f"Report: {shorten_path(self.path)}")
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the report, with the images that could not be predicted.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        if trainer.is_global_zero:
+            failures = (failure for part in _find(trainer, CheckedData).failures for failure in part.values())
+            self._predictions += [Prediction(Record(path, error=reason)) for path, reason in failures]
+        self._write(trainer, pl_module)
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
         predictions = self._gather(trainer)
         if not trainer.is_global_zero or not predictions:
             return
@@ -102,18 +122,7 @@ class FBClipReport(Callback):
             _command(trainer),
             fit.scores.tolist() if fit is not None else (),
         )
-        print(f"Report: {shorten_path(path)}")
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the report, with the images that could not be predicted.
-
-        Raises:
-            OSError: If it can't be written.
-        """
-        if trainer.is_global_zero:
-            failures = (failure for part in _find(trainer, CheckedData).failures for failure in part.values())
-            self._predictions += [Prediction(Record(path, error=reason)) for path, reason in failures]
-        self.on_test_end(trainer, pl_module)
+        self.path = path
 
     def _gather(self, trainer: Trainer) -> list[Prediction]:
         """Bring the predictions of all processes together."""
