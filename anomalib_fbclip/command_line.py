@@ -194,8 +194,8 @@ def shorten(message: str) -> str:
     if unknown:
         return _describe_unknown(option, unknown[1])
     lines = message.splitlines()
-    if len(lines) == 1:
-        return message
+    if len(lines) == 1 or option == "--":
+        return " ".join(message.split())
     nowhere = re.search(r"Expected a dot import path string: (.*)", message)
     if nowhere:
         return f"{option} {nowhere[1]} is neither the name of a class nor a config file."
@@ -215,6 +215,7 @@ def _find_reason(lines: list[str]) -> str:
     deepest = max(reasons, key=_indentation, default=lines[0])
     same = [line.lstrip(" -") for line in reasons if _indentation(line) == _indentation(deepest)]
     reason = re.sub(r"Not of type \w+: |typing\.|<class '(\w+)'>", r"\1", " or ".join(same) or deepest)
+    reason = reason.replace("Expected a int", "Expected an int")
     values = [line.strip().removeprefix("Given value: ") for line in lines if line.lstrip().startswith("Given value: ")]
     return f"{reason}, not {values[0]}" if len(values) > 1 else reason.replace(". Got value: ", ", not ")
 

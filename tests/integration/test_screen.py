@@ -119,6 +119,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "unknown argument of the trainer": (["--trainer.xyzzy", "1"], "Unrecognized arguments: --trainer.xyzzy 1"),
     "negative number": (["--model.k_shot", "-1"], "--model.k_shot: -1 does not conform to restriction v>=0"),
     "word for a number": (["--model.image_threshold", "high"], "--model.image_threshold: Expected a float, not high"),
+    "word for a whole number": (["--trainer.max_epochs", "many"], "--trainer.max_epochs: Expected an int"),
     "threshold above 1": (["--model.image_threshold", "3"], "image_threshold must be in 0..1, as the scores are"),
     "unknown map": (["--model.few_shot_maps", "[foo]"], "Expected a Literal['references', 'text'], not foo"),
     "unknown view": (["--model.views", "[foo]"], "Views ['foo'] can't be used: choose"),
@@ -132,6 +133,23 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no checkpoint": (["--ckpt_path", "nowhere.ckpt"], "Checkpoint file not found: "),
     "no such precision": (["--trainer.precision", "bf16-true"], "take bf16-mixed, or --model.backbone_precision"),
 }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("model: {class_path: FBClip, init_args: {backbon: x}}", "--model.backbon is no argument. Did you mean"),
+        ("model: {class_path: FBClip}\nxyzzy: 1", "Subcommand 'predict' does not accept option 'xyzzy'"),
+        ("model: {class_path: FBClip, init_args: [", "while parsing a flow "),
+    ],
+)
+def test_a_mistake_in_a_config(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "mine.yaml").write_text(content)
+    result = anomalib(tmp_path, "predict", "--config", "mine.yaml", "--data", "photographs")
+    assert result.returncode == 2
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
