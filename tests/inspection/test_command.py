@@ -184,7 +184,7 @@ def test_exported_model(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
 @pytest.mark.parametrize(
     ("options", "unwanted"),
     [
-        ([], {"lightning", "torchmetrics", "matplotlib", "pandas", "skimage"}),
+        ([], {"anomalib", "lightning", "torchmetrics", "matplotlib", "pandas", "skimage"}),
         (["--model", "model.xml"], {"torch", "open_clip", "anomalib", "lightning"}),
     ],
     ids=["torch", "exported"],

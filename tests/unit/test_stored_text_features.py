@@ -5,6 +5,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -13,12 +14,13 @@ from anomalib.deploy import ExportType
 from anomalib.engine import Engine
 from safetensors.torch import save_file
 
-from anomalib_fbclip import FBClip
+from anomalib_fbclip import FBClip, bundled
 from anomalib_fbclip.checkpoints.adapters import TEXT_FEATURES, Adapters, adapter_tensors
 from anomalib_fbclip.checkpoints.building import build_model
 from anomalib_fbclip.checkpoints.clip_files import create_clip
 from anomalib_fbclip.checkpoints.registry import resolve_backbone
 from anomalib_fbclip.data import AuxiliaryDataModule, SyntheticParts
+from anomalib_fbclip.inspection.torch_inferencer import TorchInferencer
 from support.images import write_mvtec_category
 
 
@@ -73,6 +75,11 @@ class TestInferenceLoadsNoText:
         loaded = torch.load(path, weights_only=False)["model"]
         assert names(model) == names(loaded) == {"visual"}
 
+    def test_fbclip(self, small_backbone: str, small_adapters: Path) -> None:
+        inferencer = TorchInferencer(small_backbone, str(small_adapters), "cpu", "float32", None, None)
+        list(inferencer.stream([np.zeros((60, 60, 3), np.uint8)]))
+        assert not inferencer._model.backbone.has_text_tower
+
     def test_with_good_photographs(self, small_backbone: str, small_adapters: Path, images: torch.Tensor) -> None:
         model = FBClip(small_backbone, weights=small_adapters)
         model.use_references([torch.rand(3, 56, 56), torch.rand(3, 56, 56)])
@@ -82,6 +89,10 @@ class TestInferenceLoadsNoText:
     def test_after_conversion(self, small_backbone: str, small_adapters: Path) -> None:
         features = FBClip(small_backbone, weights=small_adapters).to(torch.bfloat16).model.text_features()
         assert features.dtype == torch.bfloat16
+
+
+def test_the_bundled_adapters_have_text_features() -> None:
+    assert TEXT_FEATURES in Adapters.read(bundled.ADAPTERS_FILE).tensors
 
 
 def test_the_same_numbers(model: FBClip, without: FBClip, images: torch.Tensor) -> None:

@@ -1,0 +1,144 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What ``fbclip`` costs around the model: the first verdict, a folder, large photographs. On Linux::
+
+    python tests/benchmark/folder.py
+    python tests/benchmark/folder.py --rows start folder
+    python tests/benchmark/folder.py --rows start --source ../another-checkout
+
+Each row is a process of its own; all files are in the system's cache. Times are the least of three, because other
+processes only add to them.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+WIDTH, HEIGHT = 1200, 896
+PHOTOGRAPHS = 200
+MANY = 1000
+FEW = 100
+HUGE = (12000, 9000)
+RUNS = 3
+
+MODEL_ALONE = """
+import sys, time
+from pathlib import Path
+from anomalib_fbclip import bundled
+from anomalib_fbclip.contract.photographs import read_photograph
+from anomalib_fbclip.inspection.torch_inferencer import TorchInferencer
+inferencer = TorchInferencer(bundled.NAME, "auto", "cpu", "float32", None, None)
+image = read_photograph(next(Path(sys.argv[1]).iterdir()), upright=True)
+print(min(prediction.seconds for prediction in inferencer.stream([image] * 50)))
+"""
+
+
+def draw_photographs(folder: Path, count: int) -> Path:
+    """Write JPEGs of about a megapixel, with the noise of a camera."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 6, (HEIGHT, WIDTH, 3))
+    for index in range(count):
+        shades = Image.fromarray(rng.integers(60, 200, (7, 9, 3), dtype=np.uint8)).resize((WIDTH, HEIGHT))
+        pixels = np.asarray(shades) + np.roll(noise, 7 * index, axis=1)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{index:04}.jpg", quality=90)
+    return folder
+
+
+def run(program: list[str], folder: Path, source: Path) -> tuple[float, int, str]:
+    """Run a program of Python; give its seconds, its peak memory in MB, and what it prints."""
+    environment = os.environ | {"PYTHONPATH": str(source)}
+    start = time.perf_counter()
+    command = [sys.executable, "-W", "ignore", *program]
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    output = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - start
+    if os.waitstatus_to_exitcode(status) not in {0, 1}:
+        msg = f"{command} failed"
+        raise RuntimeError(msg)
+    return seconds, usage.ru_maxrss * 1024 // 1_000_000, output
+
+
+def inspect(folder: Path, source: Path, *arguments: str) -> tuple[float, int]:
+    """Run ``fbclip``; give its seconds and its peak memory in MB."""
+    seconds, memory, _ = run(["-m", "anomalib_fbclip.inspect", *arguments, "--output", "results"], folder, source)
+    return seconds, memory
+
+
+def start(folder: Path, source: Path) -> Iterator[str]:
+    """How long it is to the first verdict."""
+    photograph = next(draw_photographs(folder / "one", 1).iterdir())
+    runs = [inspect(folder, source, str(photograph)) for _ in range(RUNS + 1)][1:]
+    yield f"| first verdict, bundled model | {min(runs)[0]:.2f} s | {min(memory for _, memory in runs)} MB |"
+    for name, statement in {"torch": "import torch", "torch and open_clip": "import open_clip"}.items():
+        runs_of_import = [run(["-c", statement], folder, source) for _ in range(RUNS)]
+        yield f"| {name}, imported alone | {min(runs_of_import)[0]:.2f} s | {min(runs_of_import)[1]} MB |"
+
+
+def rate(folder: Path, source: Path) -> Iterator[str]:
+    """How much of the model's rate a folder reaches, from its second photograph to the end of the report."""
+    photographs = draw_photographs(folder / "photographs", PHOTOGRAPHS)
+    one = draw_photographs(folder / "one", 1)
+    alone = 1 / float(run(["-c", MODEL_ALONE, str(one)], folder, source)[2])
+    whole = min(inspect(folder, source, str(photographs)) for _ in range(RUNS))[0]
+    first = min(inspect(folder, source, str(one)) for _ in range(RUNS))[0]
+    reached = (PHOTOGRAPHS - 1) / (whole - first)
+    yield f"| model alone | {alone:.1f} images/s | |"
+    yield f"| folder of {PHOTOGRAPHS}, report and pictures included | {reached:.1f} images/s, {reached / alone:.2f} | |"
+
+
+def many(folder: Path, source: Path) -> Iterator[str]:
+    """Whether memory grows with the number of photographs."""
+    for count in (FEW, MANY):
+        seconds, memory = inspect(folder, source, str(draw_photographs(folder / f"photographs{count}", count)))
+        yield f"| {count} photographs of {WIDTH} x {HEIGHT} | {seconds:.0f} s | {memory} MB |"
+
+
+def huge(folder: Path, source: Path) -> Iterator[str]:
+    """What a very large photograph takes."""
+    shades = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    large = Image.fromarray(shades).resize(HUGE, Image.Resampling.BICUBIC)
+    for name, options in {"huge.jpg": [], "huge.png": [], "huge.jpg ": ["--full-size"]}.items():
+        large.save(folder / name.strip(), compress_level=1)
+        seconds, memory = inspect(folder, source, name.strip(), *options)
+        kind = " ".join([name.strip().rpartition(".")[2], *options])
+        yield f"| photograph of {HUGE[0]} x {HUGE[1]}, {kind} | {seconds:.1f} s | {memory} MB |"
+
+
+ROWS = {"start": start, "folder": rate, "many": many, "huge": huge}
+
+
+def describe_machine() -> str:
+    """Say what this ran on."""
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    processor = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "?")
+    threads = os.environ.get("OMP_NUM_THREADS", "one for each core")
+    busy = os.getloadavg()[0]
+    return f"{os.cpu_count()} cores of {processor}, OMP_NUM_THREADS: {threads}, load {busy:.1f} at the beginning"
+
+
+def main() -> None:
+    """Print the rows that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--source", type=Path, default=Path(__file__).parents[2], help="checkout that is measured")
+    options = parser.parse_args()
+    print(describe_machine(), "", "| | | peak memory |", "|---|---:|---:|", sep="\n", flush=True)
+    for name in options.rows:
+        with tempfile.TemporaryDirectory() as folder:
+            for row in ROWS[name](Path(folder), options.source.resolve()):
+                print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()
