@@ -91,7 +91,7 @@ class FewShotMixin(ModelMixin):
             ValueError: If there are none, or one is no RGB image.
 
         Example:
-            >>> model = FBClip("fbclip-nano")  # doctest: +SKIP
+            >>> model = FBClip("fbclip-small")  # doctest: +SKIP
             >>> model.use_references(["good/1.jpg", "good/2.jpg"])  # doctest: +SKIP
         """
         if not references:

@@ -81,15 +81,15 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
 
     Args:
         backbone (str, optional): Frozen CLIP: the name of an open_clip model with a vision transformer and a text
-            tower, the path of an open_clip model config (.json), or ``"fbclip-nano"``, a small CLIP that comes with
+            tower, the path of an open_clip model config (.json), or ``"fbclip-small"``, a small CLIP that comes with
             this package, adapters included, and needs no network. Defaults to ``"ViT-L-14-336"``.
         pretrained (str | Path | None, optional): Weights of the CLIP: a tag of open_clip, or a file that takes the
             place of the usual weights, and is read with their activation. ``None``: the backbone's usual weights,
-            ``openai`` where open_clip has them, and for ``fbclip-nano`` those that come with it; a backbone for which
+            ``openai`` where open_clip has them, and for ``fbclip-small`` those that come with it; a backbone for which
             there are none gets random weights, always the same, and a warning. Defaults to ``None``.
         weights (str | Path | None, optional): Trained adapters: a file of :meth:`save_adapters`, a checkpoint of the
             reference implementation, ``"mvtec"`` or ``"visa"`` (published by the authors, by the dataset that they were
-            trained on), or ``"auto"``: for ``fbclip-nano`` those that come with it; otherwise ``visa`` when MVTec AD is
+            trained on), or ``"auto"``: for ``fbclip-small`` those that come with it; otherwise ``visa`` when MVTec AD is
             tested, and ``mvtec`` when anything else is. Published adapters fit ViT-L-14-336 only, and are fetched when
             they are first needed, and not when a checkpoint is given. ``None``: untrained adapters, to be trained by
             ``fit``. Defaults to ``"auto"``.
@@ -98,7 +98,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
             ``None``.
         feature_layers (Sequence[int] | None, optional): Blocks of the image tower that are read, counted from 1, at
             most 6. ``None``: 1, 6, 12, 18, 24, or spread in the same way over another depth, and 2, 4, 6 for
-            ``fbclip-nano``. Defaults to ``None``.
+            ``fbclip-small``. Defaults to ``None``.
         views (Sequence[str], optional): Views of each layer, of ``identity``, ``semantic`` and ``spatial``. Defaults
             to all three.
         text_strategies (dict[str, float] | None, optional): Weight of each reading of the text, of ``global``,

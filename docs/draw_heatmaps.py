@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Draws the picture of README.md, ``docs/images/heatmaps.jpg``: what fbclip-nano finds in drawn photographs.
+"""Draws the picture of README.md, ``docs/images/heatmaps.jpg``: what fbclip-small finds in drawn photographs.
 
 ::
 
@@ -32,7 +32,7 @@ def show(axis: Axes, image: np.ndarray, **options: object) -> None:
 
 def main() -> None:
     """Draw the picture: photograph, mask and anomaly map, one above the other."""
-    model = FBClip("fbclip-nano")
+    model = FBClip("fbclip-small")
     figure = Figure(figsize=(8, 6.4), layout="constrained")
     axes = figure.subplots(3, len(SHOWN))
     for column, (category, defect) in zip(axes.T, SHOWN, strict=True):
