@@ -20,8 +20,8 @@ from support.command_line import CONFIGS
 FBCLIP = """\
 accelerator,job_duration,fit_duration,test_duration,seed,data.class_path,data.init_args.root,model.class_path,\
 model.init_args.backbone,data.init_args.category,image_AUROC,image_AUPR,pixel_AUROC,pixel_AUPRO
-cpu,14.0,2.0,12.0,42,MVTecAD,data,FBClip,fbclip-nano,01,0.60,0.70,0.90,0.55
-cpu,16.0,2.0,14.0,42,MVTecAD,data,FBClip,fbclip-nano,02,0.80,0.90,0.94,0.65
+cpu,14.0,2.0,12.0,42,MVTecAD,data,FBClip,fbclip-small,01,0.60,0.70,0.90,0.55
+cpu,16.0,2.0,14.0,42,MVTecAD,data,FBClip,fbclip-small,02,0.80,0.90,0.94,0.65
 cpu,90.0,9.0,81.0,42,MVTecAD,data,FBClip,ViT-L-14-336,01,0.90,0.95,0.95,0.85
 cpu,90.0,9.0,83.0,42,MVTecAD,data,FBClip,ViT-L-14-336,02,0.92,0.97,0.97,0.87
 """
@@ -54,7 +54,7 @@ def test_table_and_picture(runs: Path, capsys: pytest.CaptureFixture) -> None:
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
         "| Patchcore | 2 | 98.0 | - | 98.0 | - | 91.0 | 61.0 | 21.0 | 9.0 |",
         "| FBClip (ViT-L-14-336) | 2 | 91.0 | 96.0 | 96.0 | 86.0 | - | - | 9.0 | 82.0 |",
-        "| FBClip (fbclip-nano) | 2 | 70.0 | 80.0 | 92.0 | 60.0 | - | - | 2.0 | 13.0 |",
+        "| FBClip (fbclip-small) | 2 | 70.0 | 80.0 | 92.0 | 60.0 | - | - | 2.0 | 13.0 |",
     ]
     assert text in capsys.readouterr().out
     with Image.open("out/comparison.png") as picture:
@@ -68,7 +68,7 @@ def test_the_last_of_several_measurements_counts(runs: Path) -> None:
     path.parent.mkdir()
     path.write_text("\n".join([*FBCLIP.splitlines()[:1], FBCLIP.splitlines()[1].replace("0.60", "0.50")]))
     summary = summarize(read_tables(find_tables([runs])))
-    assert summary.loc["FBClip (fbclip-nano)", "image_AUROC"] == pytest.approx(0.65)
+    assert summary.loc["FBClip (fbclip-small)", "image_AUROC"] == pytest.approx(0.65)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_what_a_benchmark_really_writes(tmp_path: Path, monkeypatch: pytest.Monk
     """The shape of the tables above, from anomalib's own classes."""
     monkeypatch.chdir(tmp_path)
     names = FBCLIP.splitlines()[0].split(",")
-    values = ["cpu", 3.0, 1.0, 2.0, 42, "MVTecAD", "data", "FBClip", "fbclip-nano", "01", 0.5, 0.5, 0.5, 0.5]
+    values = ["cpu", 3.0, 1.0, 2.0, 42, "MVTecAD", "data", "FBClip", "fbclip-small", "01", 0.5, 0.5, 0.5, 0.5]
     result = dict(zip(names, values, strict=True))
     BenchmarkJob.save(BenchmarkJob.collect([result]))
     (file,) = find_tables([Path("runs")])
@@ -121,7 +121,7 @@ def test_configs(path: Path) -> None:
     if names == {"EfficientAd"}:
         assert {datamodule.train_batch_size for datamodule in datamodules} == {1}
     if names == {"FBClip"}:
-        assert {job["model"]["init_args"]["backbone"] for job in jobs} == {"fbclip-nano", "ViT-L-14-336"}
+        assert {job["model"]["init_args"]["backbone"] for job in jobs} == {"fbclip-small", "ViT-L-14-336"}
     assert f"--config configs/benchmark/{path.name}" in path.read_text(encoding="utf-8")
 
 

@@ -36,7 +36,7 @@ def test_a_view_and_a_strategy_of_ones_own(names: dict) -> None:
     torch.testing.assert_close(view[:, 1:].mean(dim=1), torch.zeros(2, 4))
     assert torch.equal(view[:, 0], tokens[:, 0])
 
-    images = torch.randn(2, 3, 128, 128)
+    images = torch.randn(2, 3, 224, 224)
     detection = model.detect(images, model.text_features())
     assert len(detection.embeddings) == 2 * len(model.backbone.feature_layers)
     prediction = model(images)
@@ -48,7 +48,7 @@ def test_a_view_and_a_strategy_of_ones_own(names: dict) -> None:
 
 
 def test_another_fusion_after_a_prediction() -> None:
-    model = FBClip("fbclip-nano").model
+    model = FBClip("fbclip-small").model
     before = model.text_features()
     model.text_fusion = TextFusion({"global": GlobalStrategy()}, {"global": 1.0})
     assert torch.equal(model.text_features(), model.encode_text())

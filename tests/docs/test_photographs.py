@@ -52,5 +52,5 @@ def test_benchmarks(name: str) -> None:
 
 def test_protocol() -> None:
     options = create_parser().parse_args(["--config", str(FOLDER / "protocol.yaml")])
-    assert options.model.backbone == "fbclip-nano"
+    assert options.model.backbone == "fbclip-small"
     assert options.data.class_path.endswith("MetaJson")

@@ -25,8 +25,6 @@ from datasets import WRITERS
 from layouts import write_category
 from support.command_line import CONFIGS, run
 
-NANO = ("--model.backbone", "fbclip-nano", "--accelerator", "cpu")
-
 
 @pytest.fixture(scope="session")
 def mvtec(tmp_path_factory: pytest.TempPathFactory, mvtec: Path) -> Path:
@@ -41,7 +39,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small(small_backbone: str, small_adapters: Path) -> tuple[str, ...]:
-    """Arguments for a model that is smaller still than fbclip-nano."""
+    """Arguments for the small model."""
     return ("--model.backbone", small_backbone, "--model.weights", str(small_adapters), "--accelerator", "cpu")
 
 
@@ -63,8 +61,8 @@ def tested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
-def test_table_of_all_categories(mvtec: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main([*NANO, *of_mvtec(mvtec)]) == 0
+def test_table_of_all_categories(mvtec: Path, small: tuple[str, ...], capsys: pytest.CaptureFixture) -> None:
+    assert main([*small, *of_mvtec(mvtec)]) == 0
     screen = capsys.readouterr()
     assert "[1/2] bottle: image AUROC" in screen.err
     assert "FB-CLIP on MVTecAD, 2 of 2 categories, in percent" in screen.out
@@ -79,10 +77,10 @@ def test_table_of_all_categories(mvtec: Path, capsys: pytest.CaptureFixture) -> 
     assert sorted(path.name for path in Path("results").iterdir()) == ["MVTecAD.csv", "MVTecAD.md"]
 
 
-def test_same_as_anomalib_test(mvtec: Path) -> None:
-    assert main([*NANO, *of_mvtec(mvtec), "--categories", "[cable]"]) == 0
+def test_same_as_anomalib_test(mvtec: Path, small: tuple[str, ...], small_backbone: str, small_adapters: Path) -> None:
+    assert main([*small, *of_mvtec(mvtec), "--categories", "[cable]"]) == 0
     (row,) = read_rows(Path("results/MVTecAD.csv"))
-    model = FBClip("fbclip-nano", visualizer=False)
+    model = FBClip(small_backbone, weights=small_adapters, visualizer=False)
     datamodule = MVTecAD(root=mvtec, category="cable", num_workers=0)
     (expected,) = Engine(accelerator="cpu", devices=1).test(model, datamodule=datamodule)
     ranking = {name: value for name, value in row.metrics.items() if name in METRICS}

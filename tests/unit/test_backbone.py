@@ -48,7 +48,7 @@ def test_a_model_of_open_clip_is_found_by_its_name(name: str) -> None:
     ("backbone", "message"),
     [
         ("ViT-L-14-333", "Unknown backbone 'ViT-L-14-333'.*ViT-L-14-336"),
-        ("fbclip_nano", "Unknown backbone 'fbclip_nano'.*fbclip-nano"),
+        ("fbclip_small", "Unknown backbone 'fbclip_small'.*fbclip-small"),
         ("RN50", "'RN50' has no vision transformer"),
         ("convnext_base", "no vision transformer"),
         ("coca_ViT-B-32", "pools its image tokens by attention"),

@@ -89,10 +89,10 @@ def test_views_of_a_layer_share_its_products(small_backbone: str, arguments: dic
 
 def test_products_of_the_head() -> None:
     """One product a layer with the merged matrix, one a map with the output layers, and one into the joint space."""
-    model = FBClip("fbclip-nano").model
-    layers, maps, tokens, width, joint = 3, 9, 257, 192, 128
+    model = FBClip("fbclip-small").model
+    layers, maps, tokens, width, joint = 3, 9, 257, 384, 128
     inner = 4 * 32
-    layer_tokens, grid = model.backbone.encode_image(torch.zeros(1, 3, 128, 128))
+    layer_tokens, grid = model.backbone.encode_image(torch.zeros(1, 3, 224, 224))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         for suppressed in model.mvfbe(layer_tokens, grid):
             model.backbone.project_image(suppressed)

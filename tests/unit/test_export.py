@@ -20,7 +20,7 @@ from anomalib_fbclip.export.staging import write_staged
 from anomalib_fbclip.processing.pre_processing import AntialiasedPreProcessor
 
 METADATA = {
-    "backbone": "fbclip-nano",
+    "backbone": "fbclip-small",
     "pretrained": "procedural",
     "source": "procedural images",
     "image_size": [128, 96],
@@ -57,7 +57,7 @@ class TestStaging:
 class TestDescription:
     def test_a_model_without_fitted_thresholds(self) -> None:
         assert describe(METADATA, PostProcessor()) == {
-            "backbone": "fbclip-nano",
+            "backbone": "fbclip-small",
             "pretrained": "procedural",
             "source": "procedural images",
             "image_size": "[128, 96]",
@@ -142,19 +142,19 @@ def scores_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         output_names=["scores"],
     )
     assert any(SCOPES_KEY in node.metadata_props for node in ir.load(path).graph)
-    finish_onnx(path, {"backbone": "fbclip-nano"})
+    finish_onnx(path, {"backbone": "fbclip-small"})
     return path
 
 
 def test_an_onnx_file_is_one_file_without_traces_of_its_making(scores_file: Path) -> None:
     assert [path.name for path in scores_file.parent.iterdir()] == ["model.onnx"]
     model = ir.load(scores_file)
-    assert model.metadata_props == {"fbclip.backbone": "fbclip-nano"}
+    assert model.metadata_props == {"fbclip.backbone": "fbclip-small"}
     assert not any(node.metadata_props or node.doc_string for node in model.graph)
 
 
 def test_precise_modules_stay_precise_in_a_half_precision_file(scores_file: Path, tmp_path: Path) -> None:
-    model = convert_to_openvino(scores_file, {"backbone": "fbclip-nano"})
+    model = convert_to_openvino(scores_file, {"backbone": "fbclip-small"})
     saved = openvino.Core().read_model(save_openvino(model, tmp_path / "model.xml", is_half=True))
     factors = {
         (round(float(node.get_data().flat[0]), 4), node.get_element_type().get_type_name())
@@ -162,7 +162,7 @@ def test_precise_modules_stay_precise_in_a_half_precision_file(scores_file: Path
         if node.get_type_name() == "Constant" and node.get_data().size == 64
     }
     assert factors == {(1.0001, "f32"), (1.0, "f16")}
-    assert saved.get_rt_info(["fbclip", "backbone"]).astype(str) == "fbclip-nano"
+    assert saved.get_rt_info(["fbclip", "backbone"]).astype(str) == "fbclip-small"
     values = np.ones((2, 64), dtype=np.float32)
     scores = openvino.Core().compile_model(saved, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(values)["scores"]
     np.testing.assert_allclose(scores, Scores()(torch.from_numpy(values)).numpy(), rtol=1e-3)
