@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Photographs, a machine without OpenVINO, and the export of fbclip-nano."""
+"""Photographs, a machine without OpenVINO, and the export of fbclip-small."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,7 +37,7 @@ def photographs(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The export of fbclip-nano."""
-    folder = tmp_path_factory.mktemp("nano")
-    return Path(Engine(default_root_dir=folder).export(FBClip("fbclip-nano"), "openvino", folder))
+def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export of fbclip-small."""
+    folder = tmp_path_factory.mktemp("bundled")
+    return Path(Engine(default_root_dir=folder).export(FBClip("fbclip-small"), "openvino", folder))

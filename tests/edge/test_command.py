@@ -35,7 +35,7 @@ TABLE = {"predictions.csv", "predictions.jsonl"}
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    return write_graph(tmp_path / "model.xml", metadata={"backbone": "fbclip-nano"})
+    return write_graph(tmp_path / "model.xml", metadata={"backbone": "fbclip-small"})
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_a_folder(run: Run, model: Path, photographs: Path, output: Path, capsys
 
     screen = capsys.readouterr()
     first, *results, last = screen.out.splitlines()
-    assert "backbone fbclip-nano" in first
+    assert "backbone fbclip-small" in first
     assert "on CPU" in first
     assert results == [f"{line['path']}  {line['score']:.3f}  {line['verdict']}" for line in lines]
     assert last == f"4 images, 2 anomalous, 2 normal: {output / 'predictions.jsonl'}"

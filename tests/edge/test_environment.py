@@ -143,5 +143,5 @@ def test_what_makes_the_model_known_to_anomalib_is_silent(openvino_machine: Mach
 
 
 @pytest.mark.slow
-def test_nano(openvino_machine: Machine, nano: Path, photographs: Path) -> None:
-    check_predictions(openvino_machine, nano, photographs, "OpenVINO")
+def test_the_bundled_model(openvino_machine: Machine, bundled: Path, photographs: Path) -> None:
+    check_predictions(openvino_machine, bundled, photographs, "OpenVINO")

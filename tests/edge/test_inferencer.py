@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Predictions of small graphs, whose results are known, and of the exported fbclip-nano."""
+"""Predictions of small graphs, whose results are known, and of the exported fbclip-small."""
 
 import math
 import subprocess
@@ -21,7 +21,7 @@ from anomalib_fbclip.edge import EdgeError, EdgeInferencer, ImageError, Predicti
 from support.graphs import only_of_width, write_graph
 from support.photographs import store
 
-METADATA = {"backbone": "fbclip-nano", "image_size": "[128, 128]", "version": "0.1.0"}
+METADATA = {"backbone": "fbclip-small", "image_size": "[128, 128]", "version": "0.1.0"}
 
 
 @pytest.fixture(params=["OpenVINO .xml", "OpenVINO .onnx", "ONNX Runtime"])
@@ -393,10 +393,10 @@ def test_an_xml_needs_openvino(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-class TestNano:
-    def check_parity(self, nano: Path, images: list[Path]) -> None:
-        reference = OpenVINOInferencer(nano, device="CPU", config={"INFERENCE_PRECISION_HINT": "f32"})
-        inferencer = EdgeInferencer(nano)  # f32 on device AUTO too
+class TestBundled:
+    def check_parity(self, bundled: Path, images: list[Path]) -> None:
+        reference = OpenVINOInferencer(bundled, device="CPU", config={"INFERENCE_PRECISION_HINT": "f32"})
+        inferencer = EdgeInferencer(bundled)  # f32 on device AUTO too
         for path in images:
             expected, prediction = reference.predict(path), inferencer.predict(path)
             assert prediction.score == pytest.approx(float(expected.pred_score.item()), abs=1e-6)
@@ -409,12 +409,12 @@ class TestNano:
     def _folder_for_the_cache_of_anomalib(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
 
-    def test_it_answers_as_in_anomalib(self, nano: Path, photographs: Path) -> None:
-        self.check_parity(nano, sorted(photographs.rglob("*.*")))
+    def test_it_answers_as_in_anomalib(self, bundled: Path, photographs: Path) -> None:
+        self.check_parity(bundled, sorted(photographs.rglob("*.*")))
 
-    def test_it_answers_as_in_anomalib_on_real_photographs(self, nano: Path, real_data: Path) -> None:
+    def test_it_answers_as_in_anomalib_on_real_photographs(self, bundled: Path, real_data: Path) -> None:
         folders = ("hazelnut/test/colour", "cookie/test/cracked", "magnetic_tile/test/break")
-        self.check_parity(nano, [next((real_data / folder).iterdir()) for folder in folders])
+        self.check_parity(bundled, [next((real_data / folder).iterdir()) for folder in folders])
 
 
 SIGNAL_AFTER_TWO = """

@@ -228,7 +228,7 @@ def ball_screws() -> tuple[list[Path], list[Path]]:
 @pytest.mark.slow
 def test_8_bits_lose_a_point_at_most(tmp_path: Path, ball_screws: tuple[list[Path], list[Path]]) -> None:
     good, tested = ball_screws
-    model = FBClip("fbclip-nano").eval()
+    model = FBClip("fbclip-small").eval()
     model.use_references(good)
     onnx = model.to_onnx(tmp_path)
     parts = SyntheticParts(tmp_path, "tile", train_images=1, test_images=30, num_workers=0, image_seed=1)

@@ -38,7 +38,7 @@ def test_screen(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
     result = fbclip("photographs", "--good", "photographs/good")
     assert (result.returncode, result.stderr) == (1, "")
     first, compared, fine, spot, summary, report, table = result.stdout.splitlines()
-    assert first.startswith("fbclip-nano: small and quick")
+    assert first.startswith("fbclip-small: small and quick")
     assert compared.startswith("Compared with 4 good photographs: up to")
     assert [fine.split()[0], fine.split()[2]] == ["normal", "photographs/fine.png"]
     assert [spot.split()[0], spot.split()[2]] == ["anomalous", "photographs/spot.png"]
@@ -174,10 +174,10 @@ def test_video_without_opencv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 
 
 def test_exported_model(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
-    write_graph(tmp_path / "model.xml", metadata={"backbone": "fbclip-nano"})
+    write_graph(tmp_path / "model.xml", metadata={"backbone": "fbclip-small"})
     result = fbclip("photographs", "--model", "model.xml", "--threshold", "0.2")
     assert result.returncode in {0, 1}
-    assert result.stdout.splitlines()[0].startswith("model.xml: fbclip-nano, exported")
+    assert result.stdout.splitlines()[0].startswith("model.xml: fbclip-small, exported")
     assert (tmp_path / "fbclip-results/v0/report.html").is_file()
 
 

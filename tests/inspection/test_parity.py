@@ -17,13 +17,13 @@ from anomalib_fbclip.inspection.torch_inferencer import TorchInferencer
 @pytest.mark.parametrize("is_few_shot", [False, True], ids=["zero-shot", "few-shot"])
 def test_same_as_anomalib(is_few_shot: bool, photographs: Path, tmp_path: Path) -> None:
     good = photographs / "good"
-    inferencer = TorchInferencer("fbclip-nano", "auto", "cpu", "float32", None, None)
+    inferencer = TorchInferencer("fbclip-small", "auto", "cpu", "float32", None, None)
     if is_few_shot:
         inferencer.compare_with(find_images(good), advance=lambda: None)
     paths = find_images(photographs)
     own = list(inferencer.stream(paths))
 
-    model = FBClip("fbclip-nano", few_shot_source=good if is_few_shot else None)
+    model = FBClip("fbclip-small", few_shot_source=good if is_few_shot else None)
     engine = Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, enable_progress_bar=False)
     batches = engine.predict(model, dataset=PredictDataset(path=photographs))
     theirs = {Path(item.image_path): item for batch in batches for item in batch}
