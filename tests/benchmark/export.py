@@ -3,10 +3,10 @@
 
 """How fast and how small exported models are, beside torch: one table, measured in one run.
 
-fbclip-nano, and the paper's architecture with random weights, which are as fast as trained ones::
+fbclip-small, and the paper's architecture with random weights, which are as fast as trained ones::
 
     python tests/benchmark/export.py
-    python tests/benchmark/export.py --backbones "[fbclip-nano]" --seconds 20
+    python tests/benchmark/export.py --backbones "[fbclip-small]" --seconds 20
 
 Each row is measured in a process of its own, one after the other, on one photograph at a time.
 """
@@ -60,7 +60,7 @@ def export(backbone: str, folder: Path, calibration_images: int) -> dict[str, Pa
     """Export a model in the formats that are measured.
 
     Args:
-        backbone (str): ``fbclip-nano``, or an architecture of open_clip, which gets random weights.
+        backbone (str): ``fbclip-small``, or an architecture of open_clip, which gets random weights.
         folder (Path): Folder for the files.
         calibration_images (int): Number of images that INT8_PTQ takes the ranges of values from.
 
@@ -72,7 +72,7 @@ def export(backbone: str, folder: Path, calibration_images: int) -> dict[str, Pa
     from anomalib_fbclip.export.openvino_model import save_openvino
     from anomalib_fbclip.export.quantization import quantize
 
-    model = FBClip(backbone) if backbone == "fbclip-nano" else random_model(backbone, folder)
+    model = FBClip(backbone) if backbone == "fbclip-small" else random_model(backbone, folder)
     files = {"torch": model.to_torch(folder), "openvino": model.to_openvino(folder)}
     parts = SyntheticParts(folder, "tile", train_images=1, test_images=(calibration_images + 1) // 2)
     parts.prepare_data()
@@ -147,7 +147,7 @@ def file_size(path: Path) -> int:
 
 
 def main(
-    backbones: tuple[str, ...] = ("fbclip-nano", "ViT-L-14-336"),
+    backbones: tuple[str, ...] = ("fbclip-small", "ViT-L-14-336"),
     seconds: float = 8.0,
     calibration_images: int = 4,
     threads: int | None = None,
@@ -155,7 +155,7 @@ def main(
     """Print the table, in Markdown.
 
     Args:
-        backbones: fbclip-nano, or architectures of open_clip, which get random weights.
+        backbones: fbclip-small, or architectures of open_clip, which get random weights.
         seconds: How long each is timed.
         calibration_images: Number of images that INT8_PTQ takes the ranges of values from; they don't change the speed.
         threads: Number of threads. As many as there are cores if there is none.

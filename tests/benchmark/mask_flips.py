@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How many foreground decisions half precision changes, on photographs, with fbclip-nano on a CPU::
+"""How many foreground decisions half precision changes, on photographs, with fbclip-small on a CPU::
 
     python tests/benchmark/mask_flips.py path/to/folder
 
@@ -18,6 +18,7 @@ from jsonargparse import auto_cli
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.bundled import NAME
+from anomalib_fbclip.checkpoints.registry import resolve_image_size
 from anomalib_fbclip.evaluation.markdown import markdown_lines
 from anomalib_fbclip.training.evaluate import list_images, read_input
 
@@ -52,7 +53,7 @@ def main(photographs: Path) -> None:
     """
     warnings.filterwarnings("ignore")
     categories = [path for path in sorted(photographs.iterdir()) if (path / "test").is_dir()]
-    transform = FBClip.configure_pre_processor((128, 128)).transform
+    transform = FBClip.configure_pre_processor(resolve_image_size(NAME, None)).transform
     images = torch.stack([read_input(transform, image)[0] for path in categories for image in list_images(path)])
     exact = foreground_masks("float32", None, images)
     print(f"{len(images)} photographs, {exact.numel()} decisions\n")

@@ -3,7 +3,7 @@
 
 """Whether memory grows over a test: what the process has after each 100 of 1,000 images.
 
-With fbclip-nano, on Linux::
+With fbclip-small, on Linux::
 
     python tests/benchmark/memory.py
 """
@@ -54,7 +54,7 @@ def main() -> None:
             num_workers=0,
         )
         engine = Engine(default_root_dir=folder, callbacks=[MemoryPrinter()], logger=False, enable_progress_bar=False)
-        engine.test(FBClip("fbclip-nano", visualizer=False), datamodule=parts)
+        engine.test(FBClip("fbclip-small", visualizer=False), datamodule=parts)
 
 
 if __name__ == "__main__":

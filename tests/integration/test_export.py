@@ -34,8 +34,8 @@ from support.command_line import anomalib, run
 SIZES = {"larger": (576, 768), "long": (1260, 500), "smaller": (90, 70)}
 """Height and width in pixels of images that are shrunk, shrunk unevenly, and enlarged."""
 
-FEATURE_LAYERS = (2, 4, 6)
-"""Layers of fbclip-nano that are read, and have a mask each."""
+FEATURE_LAYERS = (4, 6, 8)
+"""Layers of fbclip-small that are read, and have a mask each."""
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 """OpenVINO computes in bfloat16 where the processor can, unless it is told."""
@@ -69,7 +69,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def model() -> FBClip:
     """The model as after a test: with thresholds and limits of its normalization."""
-    model = FBClip("fbclip-nano").eval()
+    model = FBClip("fbclip-small").eval()
     fitted = {"_image_threshold": 0.4, "_pixel_threshold": 0.3, "image_min": 0.1, "image_max": 0.9}
     for name, value in (fitted | {"pixel_min": 0.05, "pixel_max": 0.95}).items():
         getattr(model.post_processor, name).fill_(value)
@@ -125,7 +125,7 @@ def openvino_files(model: FBClip, exported: Path, onnx_file: Path) -> dict[Compr
 @pytest.fixture(scope="module")
 def light_model() -> FBClip:
     """A model of one layer and view, whose export takes seconds."""
-    return FBClip("fbclip-nano", feature_layers=[6], views=["identity"]).eval()
+    return FBClip("fbclip-small", feature_layers=[6], views=["identity"]).eval()
 
 
 def read(path: Path) -> np.ndarray:
@@ -224,7 +224,7 @@ def test_files_hold_the_image_tower_and_the_attention_alone(model: FBClip, onnx_
     # The rest are the graph itself and the matrices of neighbourhoods, which weigh something beside so small a tower.
     for bytes_per_weight, found in sizes.items():
         assert max(found) <= 1.03 * bytes_per_weight * weights
-    # In 8 bits, embeddings, biases and scales weigh more beside the small matrices of fbclip-nano.
+    # In 8 bits, embeddings, biases and scales weigh more beside the small matrices of fbclip-small.
     assert openvino_files[CompressionType.INT8].with_suffix(".bin").stat().st_size <= 1.15 * weights
 
 
@@ -350,7 +350,7 @@ def test_a_file_for_torch_holds_what_inference_needs(small_backbone: str, tmp_pa
 def parts(tmp_path_factory: pytest.TempPathFactory) -> SyntheticParts:
     """Images to calibrate with; not the ones that are tested on."""
     root = tmp_path_factory.mktemp("calibration")
-    return SyntheticParts(root, "tile", image_size=128, train_images=1, test_images=20, num_workers=0, image_seed=1)
+    return SyntheticParts(root, "tile", image_size=224, train_images=1, test_images=20, num_workers=0, image_seed=1)
 
 
 @pytest.mark.slow
@@ -404,10 +404,10 @@ def test_a_failure_leaves_the_files_of_before(light_model: FBClip, tmp_path: Pat
 
 
 def test_a_pre_processor_of_the_users_own_is_kept(photographs) -> None:
-    pre_processor = PreProcessor(Resize((128, 128), antialias=True))
-    model = FBClip("fbclip-nano", pre_processor=pre_processor)
+    pre_processor = PreProcessor(Resize((224, 224), antialias=True))
+    model = FBClip("fbclip-small", pre_processor=pre_processor)
     assert model.pre_processor is pre_processor
-    assert isinstance(FBClip("fbclip-nano").pre_processor, AntialiasedPreProcessor)
+    assert isinstance(FBClip("fbclip-small").pre_processor, AntialiasedPreProcessor)
 
 
 @pytest.mark.slow
@@ -415,7 +415,7 @@ def test_command_line(tmp_path: Path, photographs) -> None:
     result = anomalib(
         tmp_path,
         "export",
-        *("--model", "FBClip", "--model.backbone", "fbclip-nano", "--model.views", "[identity]"),
+        *("--model", "FBClip", "--model.backbone", "fbclip-small", "--model.views", "[identity]"),
         *("--model.feature_layers", "[6]", "--export_type", "openvino", "--export_root", "exported"),
         *("--input_size", "[90,70]", "--compression_type", "FP16"),
     )
@@ -424,7 +424,7 @@ def test_command_line(tmp_path: Path, photographs) -> None:
     assert "Traceback" not in said
     assert "nitializer" not in said
     path = tmp_path / "exported" / "weights" / "openvino" / "model.xml"
-    assert compile_exact(path)(read(photographs["smaller"]))["anomaly_map"].shape == (1, 128, 128)
+    assert compile_exact(path)(read(photographs["smaller"]))["anomaly_map"].shape == (1, 224, 224)
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""fbclip-nano with no network and empty caches, beside what README.md says: ``test_readme.py`` runs that."""
+"""fbclip-small with no network and empty caches, beside what README.md says: ``test_readme.py`` runs that."""
 
 import json
 from pathlib import Path
@@ -10,17 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
+from anomalib_fbclip import bundled
 from support.command_line import CONFIGS, anomalib
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory, mvtec: Path) -> Path:
-    """The checkpoint of a training of adapters for fbclip-nano."""
+    """The checkpoint of a training of adapters for fbclip-small."""
     folder = tmp_path_factory.mktemp("fit")
     result = anomalib(
         folder,
         "fit",
-        *("--model", "FBClip", "--model.backbone", "fbclip-nano", "--model.weights", "null"),
+        *("--model", "FBClip", "--model.backbone", "fbclip-small", "--model.weights", "null"),
         *("--data", "AuxiliaryDataModule", "--data.sources", "MVTecAD", "--data.sources.root", mvtec),
         *("--data.categories", "[bottle]", "--data.num_workers", "0", "--trainer.max_epochs", "1"),
     )
@@ -45,17 +46,17 @@ def test_published_adapters_are_refused(tmp_path: Path) -> None:
     result = anomalib(
         tmp_path,
         "predict",
-        *("--model", "FBClip", "--model.backbone", "fbclip-nano", "--model.weights", "mvtec", "--data", "part.jpg"),
+        *("--model", "FBClip", "--model.backbone", "fbclip-small", "--model.weights", "mvtec", "--data", "part.jpg"),
     )
     assert result.returncode != 0
-    assert "fit backbone ViT-L-14-336 only, not 'fbclip-nano'" in result.stdout + result.stderr
+    assert "fit backbone ViT-L-14-336 only, not 'fbclip-small'" in result.stdout + result.stderr
 
 
 def test_test_with_a_checkpoint(tmp_path: Path, checkpoint: Path, mvtec: Path) -> None:
     result = anomalib(
         tmp_path,
         "test",
-        *("--model", "FBClip", "--model.backbone", "fbclip-nano", "--ckpt_path", checkpoint),
+        *("--model", "FBClip", "--model.backbone", "fbclip-small", "--ckpt_path", checkpoint),
         *("--data", "MVTecAD", "--data.root", mvtec, "--data.category", "cable", "--data.num_workers", "0"),
     )
     assert result.returncode == 0, result.stderr
@@ -65,5 +66,5 @@ def test_test_with_a_checkpoint(tmp_path: Path, checkpoint: Path, mvtec: Path) -
 
 def test_a_checkpoint_names_no_path(checkpoint: Path) -> None:
     content = torch.load(checkpoint, weights_only=True)
-    assert content["fbclip"]["pretrained"] == "procedural"
+    assert content["fbclip"]["pretrained"] == bundled.TAG
     assert "/" not in json.dumps([content["fbclip"], dict(content["hyper_parameters"])])

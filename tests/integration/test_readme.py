@@ -6,7 +6,7 @@
 There is no network, and caches are empty. The shell makes arguments of the commands; each is then run by
 ``support.command_line``. A comment above a block says what is different there:
 
-- ``<!-- needs a download -->``: ``fbclip-nano`` takes the place of the paper's model.
+- ``<!-- needs a download -->``: ``fbclip-small`` takes the place of the paper's model.
 - ``<!-- takes hours -->``: a few steps are made.
 
 Files of ``configs`` that name a GPU, 8 workers, all categories of a dataset, several epochs, or the export of a large
@@ -86,20 +86,20 @@ def split_commands(code: str, folder: Path) -> list[list[str]]:
 
 PYTHON_NAMES = """
 import numpy as np, torch
-images = torch.zeros(2, 3, 128, 128)
+images = torch.zeros(2, 3, 224, 224)
 frames = [np.zeros((48, 64, 3), dtype=np.uint8)] * 3
 """
 """What the Python blocks take from the reader's own program."""
 
 
-def with_nano(arguments: list[str]) -> list[str]:
-    """Have a command take fbclip-nano for the paper's model."""
+def with_bundled(arguments: list[str]) -> list[str]:
+    """Have a command take fbclip-small for the paper's model."""
     if "-c" in arguments:
-        return [*arguments[:-1], re.sub(r"\bFBClip\(", "FBClip(backbone='fbclip-nano', ", arguments[-1])]
+        return [*arguments[:-1], re.sub(r"\bFBClip\(", "FBClip(backbone='fbclip-small', ", arguments[-1])]
     if arguments[1] == "benchmark" or "anomalib_fbclip.protocol.comparison" in arguments:
         return arguments  # their models are in their files, which are changed
     name = "--model.init_args.backbone" if "--config" in arguments else "--model.backbone"
-    return [*arguments, name, "fbclip-nano"]
+    return [*arguments, name, "fbclip-small"]
 
 
 def shortened(arguments: list[str]) -> list[str]:
@@ -109,10 +109,10 @@ def shortened(arguments: list[str]) -> list[str]:
     return [
         *arguments,
         "--help",
-    ]  # to draw and to evaluate hundreds of images takes minutes: tests/nano/test_evaluate.py
+    ]  # to draw and to evaluate hundreds of images takes minutes: tests/training/test_evaluate.py
 
 
-CHANGES = {"": list, "needs a download": with_nano, "takes hours": shortened}
+CHANGES = {"": list, "needs a download": with_bundled, "takes hours": shortened}
 """What each comment does to a command."""
 
 
@@ -156,8 +156,8 @@ def write_configs(folder: Path) -> None:
         (r"num_workers: \d+", "num_workers: 0"),
         (r"max_epochs: \d+", "max_epochs: 1"),
         (r"accelerator: cuda", "accelerator: cpu"),
-        (r"(?<=backbone: fbclip-nano)(?=.*\n\nexport_type)", "\n    views: [identity]\n    feature_layers: [6]"),
-        (r"grid: \[fbclip-nano, ViT-L-14-336\]", "grid: [fbclip-nano]"),
+        (r"(?<=backbone: fbclip-small)(?=.*\n\nexport_type)", "\n    views: [identity]\n    feature_layers: [6]"),
+        (r"grid: \[fbclip-small, ViT-L-14-336\]", "grid: [fbclip-small]"),
         (r"categories:\n      - bottle\n      - cable\n(      - .*\n)*", f"categories: {list(MVTEC_CATEGORIES)}\n"),
         (r"categories:\n      - candle\n(      - .*\n)*", f"categories: {list(VISA_CATEGORIES)}\n"),
     ]
@@ -323,7 +323,7 @@ def test_the_nearest_good_photograph(reader: Reader) -> None:
 def test_protocol_and_comparison(reader: Reader) -> None:
     assert "2 of 2 categories" in reader.read(index_of("anomalib_fbclip.protocol"))
     assert (reader.folder / "results/protocol/MVTecAD.md").is_file()
-    assert "FBClip (fbclip-nano)" in reader.read(index_of("anomalib_fbclip.protocol.comparison"))
+    assert "FBClip (fbclip-small)" in reader.read(index_of("anomalib_fbclip.protocol.comparison"))
     assert (reader.folder / "results/comparison.png").is_file()
 
 

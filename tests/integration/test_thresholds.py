@@ -212,7 +212,7 @@ class TestCheckpoint:
 def test_every_runtime_decides_alike(tmp_path: Path) -> None:
     """On each image of the data that thresholds were fitted to; the one that sets the threshold, too."""
     datamodule = SyntheticParts(tmp_path, "leather", image_size=128, train_images=1, test_images=6, num_workers=0)
-    model = FBClip("fbclip-nano", feature_layers=[6], views=["identity"])
+    model = FBClip("fbclip-small", feature_layers=[6], views=["identity"])
     Trainer(logger=False, enable_checkpointing=False, accelerator="cpu").validate(model, datamodule=datamodule)
     model.eval()
     engine = Engine(accelerator="cpu", logger=False)
