@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Models in 8 bits find what fbclip-nano finds: at most a point of AUROC is lost, on images that are new to them."""
+"""Models in 8 bits find what fbclip-small finds: at most a point of AUROC is lost, on images that are new to them."""
 
 import shutil
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Evaluate = Callable[[CompressionType | None, tuple[LabeledImage, ...]], Accuracy
 
 @pytest.fixture(scope="module")
 def model() -> FBClip:
-    return FBClip("fbclip-nano").eval()
+    return FBClip("fbclip-small").eval()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def assert_not_worse(other: Accuracy, exact: Accuracy) -> None:
 
 def assert_scores_are_as_near_to_chance(other: Accuracy, exact: Accuracy) -> None:
     """Where images are ranked nearly by chance, 8 bits change their order both ways."""
-    assert abs(other.image_auroc - exact.image_auroc) <= 0.03  # 0.009 and 0.024 measured
+    assert abs(other.image_auroc - exact.image_auroc) <= 0.03  # 0.009 and 0.024 measured with fbclip-nano: set anew
     assert other.pixel_auroc >= exact.pixel_auroc - 0.01
 
 

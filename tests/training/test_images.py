@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What fbclip-nano is trained on."""
+"""What fbclip-small is trained on."""
 
 import numpy as np
 import pytest

@@ -6,6 +6,9 @@
 import open_clip
 import pytest
 import torch
+from anomalib_fbclip.training.initialization import initialize, whitening
+from anomalib_fbclip.training.muon import Muon, orthogonalize
+from anomalib_fbclip.training.pretraining import Pretraining
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_fbclip.bundled import NAME
@@ -13,7 +16,6 @@ from anomalib_fbclip.checkpoints.registry import resolve_backbone
 from anomalib_fbclip.modeling.prompt_learner import STATES
 from anomalib_fbclip.training.batches import TrainingBatches
 from anomalib_fbclip.training.images import BACKGROUND, DEFECT, OBJECT
-from anomalib_fbclip.training.initialization import initialize, whitening
 from anomalib_fbclip.training.losses import (
     AMBIGUOUS,
     balanced_mean,
@@ -23,8 +25,6 @@ from anomalib_fbclip.training.losses import (
     region_loss,
     state_loss,
 )
-from anomalib_fbclip.training.muon import Muon, orthogonalize
-from anomalib_fbclip.training.pretraining import Pretraining
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The command that trains fbclip-nano again, from images to files that can be used."""
+"""The command that trains fbclip-small again, from images to files that can be used."""
 
 import csv
 import json
@@ -36,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_files_can_be_used(trained: Path) -> None:
-    model = FBClip("fbclip-nano", pretrained=trained / "clip.safetensors", weights=trained / "adapters.safetensors")
+    model = FBClip("fbclip-small", pretrained=trained / "clip.safetensors", weights=trained / "adapters.safetensors")
     prediction = model.model(torch.zeros(1, 3, 128, 128))
     assert prediction.anomaly_map.isfinite().all()
     assert model.source == "procedural images"
@@ -52,7 +52,7 @@ def test_losses_are_logged(trained: Path) -> None:
 
 
 def test_a_cycle_starts_where_the_one_before_ended(trained: Path) -> None:
-    clip = open_clip.create_model(resolve_backbone("fbclip-nano"))
+    clip = open_clip.create_model(resolve_backbone("fbclip-small"))
     fresh = clip.token_embedding.weight.detach().clone()
     continue_from(clip, trained / "clip.safetensors")
     saved = read_clip(trained / "clip.safetensors")

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The figures of fbclip-nano's model card."""
+"""The figures of fbclip-small's model card."""
 
 import re
 from pathlib import Path
@@ -42,13 +42,13 @@ def test_are_those_of_anomalib_test(parts: SyntheticParts, tmp_path: Path) -> No
         AUROC(fields=["anomaly_map", "gt_mask"], prefix="pixel_"),
     ]
     # The default post-processor clips scores, so that some become equal.
-    model = FBClip("fbclip-nano", visualizer=False, post_processor=False, evaluator=Evaluator(test_metrics=metrics))
+    model = FBClip("fbclip-small", visualizer=False, post_processor=False, evaluator=Evaluator(test_metrics=metrics))
     (expected,) = Engine(logger=False, accelerator="cpu", default_root_dir=tmp_path).test(
         model,
         datamodule=parts,
         verbose=False,
     )
-    found = evaluate(FBClip("fbclip-nano").eval(), list_images(parts.root / "gear"), batch_size=5)
+    found = evaluate(FBClip("fbclip-small").eval(), list_images(parts.root / "gear"), batch_size=5)
     assert found.image_auroc == pytest.approx(expected["image_AUROC"], abs=1e-6)
     assert found.pixel_auroc == pytest.approx(expected["pixel_AUROC"], abs=1e-3)
 
