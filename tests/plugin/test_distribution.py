@@ -11,9 +11,11 @@ import pytest
 
 from environments import REPOSITORY, Environment, Requirement
 
-NANO = {
+LICENSES = {f"anomalib_fbclip-0.1.0.dist-info/licenses/{name}" for name in ("LICENSE", "NOTICE")}
+
+BUNDLED = {
     f"anomalib_fbclip/bundled/{name}"
-    for name in ("fbclip-nano.json", "clip.safetensors", "adapters.safetensors", "MODEL_CARD.md")
+    for name in ("fbclip-small.json", "clip.safetensors", "adapters.safetensors", "MODEL_CARD.md")
 }
 
 
@@ -25,7 +27,7 @@ def test_wheel_holds_the_package_and_what_makes_it_known(wheel: Path):
         "anomalib_fbclip.start",
         "anomalib_fbclip-0.1.0.dist-info",
     }
-    assert {"anomalib_fbclip/py.typed", "anomalib_fbclip-0.1.0.dist-info/licenses/LICENSE"} <= names
+    assert {"anomalib_fbclip/py.typed", *LICENSES} <= names
     sources = {path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("anomalib_fbclip/**/*.py")}
     assert sources == {name for name in names if name.endswith(".py")}
 
@@ -50,14 +52,14 @@ def test_source_distribution_holds_the_tests(distributions: Path):
     (source,) = distributions.glob("*.tar.gz")
     with tarfile.open(source) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames()}
-    assert {"LICENSE", "README.md", "pyproject.toml", "tests/conftest.py", *NANO} <= names
+    assert {"LICENSE", "NOTICE", "README.md", "pyproject.toml", "tests/conftest.py", *BUNDLED} <= names
 
 
-def test_wheel_holds_fbclip_nano(wheel: Path):
+def test_wheel_holds_the_bundled_model(wheel: Path):
     archive = zipfile.ZipFile(wheel)
-    assert set(archive.namelist()) >= NANO
-    weights = [archive.getinfo(name).file_size for name in NANO if name.endswith(".safetensors")]
-    assert sum(weights) <= 12_000_000
+    assert set(archive.namelist()) >= BUNDLED
+    weights = [archive.getinfo(name).file_size for name in BUNDLED if name.endswith(".safetensors")]
+    assert sum(weights) <= 20_000_000
 
 
 def test_uninstalling_leaves_nothing_behind(environment: Environment, requirement: Requirement):
