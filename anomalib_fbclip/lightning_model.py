@@ -89,15 +89,15 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
             there are none gets random weights, always the same, and a warning. Defaults to ``None``.
         weights (str | Path | None, optional): Trained adapters: a file of :meth:`save_adapters`, a checkpoint of the
             reference implementation, ``"mvtec"`` or ``"visa"`` (published by the authors, by the dataset that they were
-            trained on), or ``"auto"``: for ``fbclip-small`` those that come with it; otherwise ``visa`` when MVTec AD is
-            tested, and ``mvtec`` when anything else is. Published adapters fit ViT-L-14-336 only, and are fetched when
-            they are first needed, and not when a checkpoint is given. ``None``: untrained adapters, to be trained by
-            ``fit``. Defaults to ``"auto"``.
+            trained on), or ``"auto"``: for ``fbclip-small`` those that come with it; otherwise ``visa`` when MVTec AD
+            is tested, and ``mvtec`` when anything else is. Published adapters fit ViT-L-14-336 only, and are fetched
+            when they are first needed, and not when a checkpoint is given. ``None``: untrained adapters, to be trained
+            by ``fit``. Defaults to ``"auto"``.
         image_size (int | tuple[int, int] | None, optional): Side, or height and width, to which images are resized, in
             pixels; multiples of the backbone's patch. ``None``: the backbone's own; 518 for ViT-L-14-336. Defaults to
             ``None``.
         feature_layers (Sequence[int] | None, optional): Blocks of the image tower that are read, counted from 1, at
-            most 6. ``None``: 1, 6, 12, 18, 24, or spread in the same way over another depth, and 2, 4, 6 for
+            most 6. ``None``: 1, 6, 12, 18, 24, or spread in the same way over another depth, and 4, 6, 8 for
             ``fbclip-small``. Defaults to ``None``.
         views (Sequence[str], optional): Views of each layer, of ``identity``, ``semantic`` and ``spatial``. Defaults
             to all three.
