@@ -33,7 +33,7 @@ NAMES = {
     "loss": "FBClipLoss",
     "nano": "ADAPTERS_FILE, CLIP_FILE, NAME",
     "nano.evaluate": "main",
-    "nano.train": "pretrain_in_cycles",
+    "nano.train": "train",
     "nano.weights": "read_clip, save_clip",
     "post_processing": "ThresholdPostProcessor",
     "pre_processing": "AntialiasedPreProcessor",
