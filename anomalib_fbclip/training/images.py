@@ -1,12 +1,12 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Images to train fbclip-nano on: procedural scenes, half of them with texture from photographs.
+"""Images to train fbclip-small on: procedural scenes, most of them with texture from photographs, and photographs.
 
 Sizes, places, shapes and markings vary far more than in the test categories, so that the network learns what is normal
 rather than what is drawn.
 
-The image tower has to tell regions apart by words, so each image comes with the words of its regions.
+The text tower learns the words of regions, so each image comes with those of its own.
 """
 
 from collections.abc import Sequence
@@ -29,13 +29,14 @@ from anomalib_fbclip.data.procedural import (
 )
 from anomalib_fbclip.data.procedural.bodies import Object, Part
 from anomalib_fbclip.data.procedural.captions import describe, with_article
-from anomalib_fbclip.data.procedural.defects import Defect, irregular
-from anomalib_fbclip.data.procedural.fields import blend, color, soften, stream
+from anomalib_fbclip.data.procedural.defects import Defect
+from anomalib_fbclip.data.procedural.fields import blend, color, stream
 from anomalib_fbclip.data.procedural.materials import Surface
 from anomalib_fbclip.data.procedural.outlines import Pose
 from anomalib_fbclip.data.procedural.scene import Scene, lay, plain_background
 
-from .photographs import TRAINING_PHOTOGRAPHS, Photograph, photographed_surface
+from .mixtures import mixtures
+from .photographs import TRAINING_PHOTOGRAPHS, Photograph, photographed_surface, whole_surface
 from .shapes import draw_markings, draw_shape
 
 BACKGROUND, OBJECT, DEFECT = range(3)
@@ -43,6 +44,9 @@ BACKGROUND, OBJECT, DEFECT = range(3)
 
 PHOTOGRAPHED = 0.5
 """Share of the scenes with texture from photographs."""
+
+WHOLE = 0.3
+"""Share of photographs that are shown as they are, with all that they show."""
 
 SURFACES = 0.4
 """Share of surfaces among the scenes."""
@@ -62,8 +66,8 @@ SCALES = 0.18, 0.42
 SURFACE_REACH = 0.75
 """Extent of defects on surfaces, in extents of defects on the largest objects: a defect is smaller than an object."""
 
-MIXED = 0.4
-"""Share of mixed textures among the defects."""
+MIXED = 0.5
+"""Share of mixtures among the defects."""
 
 MOST_DEFECTS = 4
 """Most defects of an image: a network learns more from an image with several."""
@@ -117,7 +121,7 @@ def draw_training_image(
         size (int): Side of the image in pixels, at least 32.
         photographs (Sequence[Photograph], optional): Photographs whose texture is used.
             Defaults to ``TRAINING_PHOTOGRAPHS``.
-        defect_kinds (Sequence[str], optional): Defects, keys of ``procedural.DEFECTS``; there are also mixed textures.
+        defect_kinds (Sequence[str], optional): Defects, keys of ``procedural.DEFECTS``; there are also mixtures.
             Defaults to ``TRAINING_DEFECTS``.
         photographed (float, optional): Share of the scenes with texture from photographs.
             Defaults to ``PHOTOGRAPHED``.
@@ -126,7 +130,7 @@ def draw_training_image(
         TrainingImage: The image.
     """
     rng = stream(seed, "training image")
-    mixed = mixtures(photographs)
+    mixed = mixtures(lambda stream, side: _draw_texture(stream, side, photographs)[0])
     kinds = list(mixed) if rng.random() < MIXED else list(defect_kinds)
     defect = str(rng.choice(kinds)) if rng.integers(2) else None
     while True:
@@ -150,6 +154,8 @@ def draw_training_image(
 
 
 def _draw_subject(rng: Generator, size: int, photographs: Sequence[Photograph], photographed: float) -> Subject:
+    if rng.random() < WHOLE:
+        return _draw_whole(rng, size, photographs)
     if rng.random() < photographed:
         surface, material = _draw_photographed(rng, size, photographs)
     else:
@@ -162,6 +168,12 @@ def _draw_subject(rng: Generator, size: int, photographs: Sequence[Photograph], 
     part = _draw_part(rng, OBJECTS[name] if name else draw_shape, size, scale)
     scene = lay(part, surface, background, rng.uniform(0, 0.8))
     return Subject(scene, f"{material} {name or 'object'}", ground, scale / SCALES[1])
+
+
+def _draw_whole(rng: Generator, size: int, photographs: Sequence[Photograph]) -> Subject:
+    origin = photographs[int(rng.integers(len(photographs)))]
+    scene = Scene(whole_surface(origin, rng, size), None, np.ones((size, size), dtype=np.float32), 0.0)
+    return Subject(scene, origin.noun, "plain", SURFACE_REACH)
 
 
 def _draw_surface(rng: Generator, surface: Surface, material: str) -> Subject:
@@ -233,37 +245,3 @@ def repeat(defect: Defect, reach: float) -> Defect:
         return scene
 
     return repeated
-
-
-def mixtures(photographs: Sequence[Photograph]) -> dict[str, Defect]:
-    """Give defects that no drawing has: they keep a network from learning how defects are drawn.
-
-    Args:
-        photographs (Sequence[Photograph]): Photographs whose texture is used.
-
-    Returns:
-        dict[str, Defect]: A region of another texture, of another place, and smeared, by the words of a caption.
-    """
-
-    def foreign_texture(scene: Scene, rng: Generator, extent: float) -> Scene:
-        other, _ = _draw_texture(rng, scene.size, photographs)
-        return _replace(scene, other.albedo, rng.uniform(0.4, 1.0) * irregular(scene, rng, extent))
-
-    def misplaced_piece(scene: Scene, rng: Generator, extent: float) -> Scene:
-        shift = rng.integers(scene.size // 8, scene.size // 2, 2) * rng.choice([-1, 1], 2)
-        moved = np.roll(scene.surface.albedo, shift, (1, 2))[rng.permutation(3) if rng.integers(2) else [0, 1, 2]]
-        return _replace(scene, moved, irregular(scene, rng, extent))
-
-    def smear(scene: Scene, rng: Generator, extent: float) -> Scene:
-        radius = rng.uniform(0.02, 0.06)
-        smeared = np.stack([soften(channel, radius) for channel in scene.surface.albedo])
-        tone = np.float32(rng.uniform(0.75, 1.2))
-        return _replace(scene, np.clip(tone * smeared, 0, 1), irregular(scene, rng, 1.3 * extent))
-
-    return {"foreign texture": foreign_texture, "misplaced piece": misplaced_piece, "smear": smear}
-
-
-def _replace(scene: Scene, albedo: NDArray[np.float32], weight: NDArray[np.float32]) -> Scene:
-    surface = scene.surface
-    mixed = blend(surface.albedo, albedo, weight.astype(np.float32))
-    return scene._replace(surface=surface._replace(albedo=mixed))

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Losses of the pre-training, and the regions of patches that they compare with words."""
+"""Losses of the locked-image tuning, and the regions of patches that they compare with words."""
 
 import torch
 from torch.nn import functional as F  # noqa: N812
@@ -15,9 +15,6 @@ AMBIGUOUS = -1
 
 TOUCHED, COVERED = 0.02, 0.2
 """Share of a patch that a defect covers: up to the first it is no defect, from the second on it is one."""
-
-HIDDEN = 0.4
-"""Largest share of an image's patches that is hidden."""
 
 
 def caption_loss(pooled: torch.Tensor, caption_features: torch.Tensor) -> torch.Tensor:
@@ -102,21 +99,6 @@ def patch_regions(regions: torch.Tensor, patch_size: tuple[int, int]) -> torch.T
     result[shares[:, DEFECT] > TOUCHED] = AMBIGUOUS
     result[shares[:, DEFECT] >= COVERED] = DEFECT
     return result
-
-
-def hide_patches(regions: torch.Tensor) -> torch.Tensor:
-    """Choose patches to hide: none that a defect is in, and in every second image none at all.
-
-    Args:
-        regions (torch.Tensor): Region of each patch, shape ``[B, L]``.
-
-    Returns:
-        torch.Tensor: Whether a patch is hidden, shape ``[B, L]``.
-    """
-    share = HIDDEN * torch.rand(len(regions), 1, device=regions.device)
-    share *= torch.rand_like(share) < 0.5  # noqa: PLR2004
-    chosen = torch.rand(regions.shape, device=regions.device) < share
-    return chosen & (regions != DEFECT) & (regions != AMBIGUOUS)
 
 
 def balanced_mean(losses: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:

@@ -63,6 +63,10 @@ VALIDATION_PHOTOGRAPHS = (
 """Photographs to choose by: nothing is trained on them."""
 
 
+GRAY, EXCHANGED = 0.3, 0.3
+"""Share of whole photographs without color, and of the others with exchanged channels."""
+
+
 @cache
 def read_photograph(photograph: Photograph) -> Image.Image:
     """Read a photograph, at most 640 pixels on its shorter side.
@@ -98,16 +102,40 @@ def photographed_surface(photograph: Photograph, rng: Generator, size: int) -> S
     Returns:
         Surface: The surface; what is bright lies a little higher or lower than what is dark.
     """
-    image = read_photograph(photograph)
-    side = int(min(image.size) * rng.uniform(0.15, 1.0))
-    left, top = (int(rng.integers(extent - side + 1)) for extent in image.size)
-    crop = image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
-    albedo = np.rot90(np.asarray(crop, dtype=np.float32) / np.float32(255), int(rng.integers(4))).transpose(2, 0, 1)
-    if rng.integers(2):
-        albedo = albedo[:, :, ::-1]
-    albedo = _recolor(albedo, rng)
+    albedo = _recolor(_crop(photograph, rng, size, smallest=0.15), rng)
     height = np.float32(rng.uniform(-0.01, 0.01)) * albedo.mean(axis=0)
     return Surface(albedo, height, np.full((size, size), rng.uniform(0, 0.3), dtype=np.float32))
+
+
+def whole_surface(photograph: Photograph, rng: Generator, size: int) -> Surface:
+    """Show a photograph, or most of it, as it is: flat, with little changed light, sometimes gray.
+
+    Args:
+        photograph (Photograph): The photograph.
+        rng (Generator): Random stream.
+        size (int): Side of the surface in pixels.
+
+    Returns:
+        Surface: The surface, without relief or gloss.
+    """
+    albedo = _crop(photograph, rng, size, smallest=0.3)
+    if rng.random() < GRAY:
+        albedo = np.repeat(albedo.mean(axis=0, keepdims=True), 3, axis=0)
+    elif rng.random() < EXCHANGED:
+        albedo = albedo[rng.permutation(3)]
+    albedo = np.clip(np.float32(rng.uniform(0.7, 1.2)) * albedo ** np.float32(rng.uniform(0.7, 1.4)), 0, 1)
+    flat = np.zeros((size, size), dtype=np.float32)
+    return Surface(albedo, flat, flat)
+
+
+def _crop(photograph: Photograph, rng: Generator, size: int, smallest: float) -> Field:
+    """Cut a square out of a photograph, turned by quarters and sometimes mirrored: ``[3, size, size]``, 0..1."""
+    image = read_photograph(photograph)
+    side = int(min(image.size) * rng.uniform(smallest, 1.0))
+    left, top = (int(rng.integers(extent - side + 1)) for extent in image.size)
+    crop = image.resize((size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side))
+    colors = np.rot90(np.asarray(crop, dtype=np.float32) / np.float32(255), int(rng.integers(4))).transpose(2, 0, 1)
+    return np.ascontiguousarray(colors[:, :, ::-1] if rng.integers(2) else colors)
 
 
 def _recolor(albedo: Field, rng: Generator) -> Field:

@@ -1,0 +1,139 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Defects of no kind: a region of a surface is exchanged, moved, or disturbed.
+
+No drawing has them. They keep a network from learning how defects are drawn.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.random import Generator
+
+from anomalib_fbclip.data.procedural.defects import Defect, irregular
+from anomalib_fbclip.data.procedural.fields import Field, blend, color, noise, smoothstep, soften
+from anomalib_fbclip.data.procedural.materials import Surface
+from anomalib_fbclip.data.procedural.scene import Scene
+
+Texture = Callable[[Generator, int], Surface]
+"""Draws a texture of a size in pixels."""
+
+FRAYED = 0.5
+"""Share of the regions that noise breaks up."""
+
+THIN = 0.4
+"""Share of the patches that are strips."""
+
+SMALLEST_PATCH = 0.05
+"""Smallest extent of a patch, as a fraction of the side."""
+
+
+def mixtures(draw_texture: Texture) -> dict[str, Defect]:
+    """Give the defects by the words of a caption.
+
+    Args:
+        draw_texture (Texture): Draws the textures that are mixed in.
+
+    Returns:
+        dict[str, Defect]: The defects.
+    """
+
+    def foreign_texture(scene: Scene, rng: Generator, extent: float) -> Scene:
+        other = draw_texture(rng, scene.size).albedo
+        return _replace(scene, other, rng.uniform(0.4, 1.0) * irregular(scene, rng, extent))
+
+    def patch(scene: Scene, rng: Generator, extent: float) -> Scene:
+        other = draw_texture(rng, scene.size).albedo if rng.integers(2) else _moved(scene, rng)
+        return _replace(scene, other, rng.uniform(0.5, 1.0) * _rectangle(scene, rng, extent))
+
+    return {
+        "foreign texture": foreign_texture,
+        "patch": patch,
+        "misplaced piece": misplaced_piece,
+        "smear": smear,
+        "colour shift": colour_shift,
+        "erased region": erased_region,
+        "grain": grainy_region,
+        "distortion": distortion,
+    }
+
+
+def misplaced_piece(scene: Scene, rng: Generator, extent: float) -> Scene:
+    """Piece of another place of the surface, sometimes with exchanged colors."""
+    moved = _moved(scene, rng)[rng.permutation(3) if rng.integers(2) else [0, 1, 2]]
+    return _replace(scene, moved, irregular(scene, rng, extent))
+
+
+def smear(scene: Scene, rng: Generator, extent: float) -> Scene:
+    """Region whose detail is blurred."""
+    radius = rng.uniform(0.02, 0.06)
+    smeared = np.stack([soften(channel, radius) for channel in scene.surface.albedo])
+    return _replace(scene, np.float32(rng.uniform(0.75, 1.2)) * smeared, irregular(scene, rng, 1.3 * extent))
+
+
+def colour_shift(scene: Scene, rng: Generator, extent: float) -> Scene:
+    """Region in another tint, or lighter or darker."""
+    level = rng.uniform(0.4, 0.75) if rng.integers(2) else rng.uniform(1.3, 1.8)
+    gains = rng.uniform(0.5, 1.6, (3, 1, 1)) if rng.integers(2) else np.full((3, 1, 1), level)
+    return _replace(scene, scene.surface.albedo * gains.astype(np.float32), _region(scene, rng, extent))
+
+
+def erased_region(scene: Scene, rng: Generator, extent: float) -> Scene:
+    """Region without texture, in the surface's own color or in another one."""
+    albedo = scene.surface.albedo
+    tone = np.median(albedo, axis=(1, 2))[:, None, None] if rng.integers(2) else color(rng, (0.0, 0.9), (0.05, 0.95))
+    even = tone + np.float32(0.03) * noise(rng, scene.size, 8)
+    return _replace(scene, even.astype(np.float32), _region(scene, rng, extent))
+
+
+def grainy_region(scene: Scene, rng: Generator, extent: float) -> Scene:
+    """Region with fine or coarse noise, gray or colored."""
+    albedo = scene.surface.albedo
+    channels = 1 if rng.integers(2) else 3
+    grain = rng.standard_normal((channels, *albedo.shape[1:]), dtype=np.float32) * np.float32(rng.uniform(0.1, 0.4))
+    if rng.integers(2):
+        grain = 3 * np.stack([soften(channel, 0.006) for channel in grain])
+    return _replace(scene, albedo + grain, _region(scene, rng, extent))
+
+
+def distortion(scene: Scene, rng: Generator, extent: float) -> Scene:
+    """Region whose texture is bent."""
+    size = scene.size
+    reach, waves = rng.uniform(0.02, 0.08) * size, rng.uniform(2, 8)
+    rows, columns = (
+        np.clip(place + np.rint(reach * noise(rng, size, waves)).astype(int), 0, size - 1)
+        for place in np.mgrid[:size, :size]
+    )
+    return _replace(scene, scene.surface.albedo[:, rows, columns], _region(scene, rng, 1.3 * extent))
+
+
+def _moved(scene: Scene, rng: Generator) -> Field:
+    """Give the surface's colors from another place."""
+    shift = rng.integers(scene.size // 8, scene.size // 2, 2) * rng.choice([-1, 1], 2)
+    return np.roll(scene.surface.albedo, shift, (1, 2))
+
+
+def _region(scene: Scene, rng: Generator, extent: float) -> Field:
+    """Draw a region, whole or frayed by noise."""
+    region = irregular(scene, rng, extent)
+    if rng.random() < FRAYED:
+        region *= smoothstep(noise(rng, scene.size, rng.uniform(4, 24), octaves=2), -0.1, rng.uniform(0.1, 0.4))
+    return region
+
+
+def _rectangle(scene: Scene, rng: Generator, extent: float) -> Field:
+    """Draw an upright rectangle or strip on the object."""
+    size = scene.size
+    height, width = (max(4, int(max(extent, SMALLEST_PATCH) * size * rng.uniform(0.4, 2))) for _ in range(2))
+    if rng.random() < THIN:
+        height = max(3, height // 6)
+    top, left = (int(rng.integers(max(1, size - side))) for side in (height, width))
+    region = np.zeros((size, size), dtype=np.float32)
+    region[top : top + height, left : left + width] = 1
+    return region * scene.coverage
+
+
+def _replace(scene: Scene, albedo: Field, weight: Field) -> Scene:
+    mixed = blend(scene.surface.albedo, np.clip(albedo, 0, 1).astype(np.float32), weight.astype(np.float32))
+    return scene._replace(surface=scene.surface._replace(albedo=mixed))
