@@ -106,6 +106,9 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
             ``None``.
         background_suppression (bool, optional): Whether the image's background is suppressed in its tokens. Defaults
             to ``True``.
+        image_score (str | None, optional): Score of an image: ``class_token``, the paper's; ``map``, the mean of the
+            anomaly map's highest hundredth; or ``both``, the mean of the two. With good photographs it is always
+            ``map``. ``None``: ``both`` for ``fbclip-small``, else ``class_token``. Defaults to ``None``.
         consistency_weight (float, optional): Weight of the semantic consistency regularization in the training loss.
             Defaults to ``0.15``.
         learning_rate (float, optional): Learning rate of Adam. Defaults to ``5e-5``.
@@ -158,6 +161,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         views: Sequence[str] = tuple(VIEWS),
         text_strategies: dict[str, float] | None = None,
         background_suppression: bool = True,
+        image_score: Literal["class_token", "map", "both"] | None = None,
         consistency_weight: float = 0.15,
         learning_rate: float = 5e-5,
         betas: tuple[float, float] = (0.5, 0.999),
@@ -210,6 +214,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
             views,
             text_strategies,
             background_suppression,
+            image_score,
             backbone_precision,
             seed,
         )

@@ -12,11 +12,18 @@ import open_clip
 
 from anomalib_fbclip.modeling.build import NUM_LAYER_WEIGHTS, create_model
 from anomalib_fbclip.modeling.clip import ClipBackbone, DeferredText
+from anomalib_fbclip.modeling.image_score import IMAGE_SCORES
 from anomalib_fbclip.modeling.mvfbe import VIEWS, create_views
 from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS, resolve_strategy_weights
 
 from .clip_files import create_clip
-from .registry import resolve_attention_size, resolve_feature_layers, resolve_precision, resolve_widths
+from .registry import (
+    resolve_attention_size,
+    resolve_feature_layers,
+    resolve_image_score,
+    resolve_precision,
+    resolve_widths,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -33,6 +40,7 @@ def build_model(
     views: Sequence[str] = tuple(VIEWS),
     text_strategies: Mapping[str, float] | None = None,
     background_suppression: bool = True,
+    image_score: str | None = None,
     precision: str = "float32",
     seed: int = 0,
 ) -> FBClipModel:
@@ -50,6 +58,8 @@ def build_model(
         text_strategies (Mapping[str, float] | None, optional): Weight of each text strategy. ``None``: the paper's.
             Defaults to ``None``.
         background_suppression (bool, optional): Whether the background is suppressed. Defaults to ``True``.
+        image_score (str | None, optional): What an image's score is, a key of ``IMAGE_SCORES``. ``None``: the
+            backbone's usual one. Defaults to ``None``.
         precision (str, optional): Type in which the CLIP is kept. Defaults to ``"float32"``.
         seed (int, optional): Seed of the adapters' initial values. Defaults to ``0``.
 
@@ -66,6 +76,7 @@ def build_model(
         strategy_weights=resolve_strategy_weights(strategies, STRATEGY_WEIGHTS),
         attention_size=resolve_attention_size(backbone),
         background_suppression=background_suppression,
+        image_score=IMAGE_SCORES[resolve_image_score(backbone, image_score)],
         seed=seed,
         tokenizer=partial(_tokenize, backbone),
         backbone=ClipBackbone(

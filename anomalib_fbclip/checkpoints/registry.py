@@ -18,6 +18,7 @@ from open_clip.pretrained import list_pretrained_tags_by_model
 
 from anomalib_fbclip import bundled
 from anomalib_fbclip.modeling.clip import patch_grid
+from anomalib_fbclip.modeling.image_score import IMAGE_SCORES
 from anomalib_fbclip.modeling.mvfbe import PAPER_SIZE, AttentionSize
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 PAPER_IMAGE_SIZE = {"ViT-L-14-336": 518, "ViT-L-14-336-quickgelu": 518}
 """Input sizes in pixels at which the paper runs its backbones; all others run at their own."""
+
+PAPER_IMAGE_SCORE = "class_token"
+"""The paper's score of an image, a key of ``IMAGE_SCORES``."""
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Types in which the frozen CLIP can be kept, by name."""
@@ -57,6 +61,7 @@ class BundledBackbone(NamedTuple):
         adapters (Path): Trained adapters, a file of :meth:`~anomalib_fbclip.FBClip.save_adapters`.
         feature_layers (tuple[int, ...]): Blocks of the image tower that are read, counted from 1 and rising.
         attention_size (AttentionSize): Size of the foreground-background attention's branches.
+        image_score (str): What an image's score is, a key of ``IMAGE_SCORES``.
     """
 
     config: Path
@@ -65,6 +70,7 @@ class BundledBackbone(NamedTuple):
     adapters: Path
     feature_layers: tuple[int, ...]
     attention_size: AttentionSize
+    image_score: str
 
 
 BUNDLED = {
@@ -76,6 +82,7 @@ BUNDLED = {
         # The paper's five layers and 8 x 64 channels would cost several times what so small an image tower does.
         feature_layers=(4, 6, 8),
         attention_size=AttentionSize(num_heads=4, head_dim=32),
+        image_score="both",
     ),
 }
 """The bundled backbones by name."""
@@ -208,6 +215,27 @@ def resolve_feature_layers(
         )
         raise ValueError(msg)
     return layers
+
+
+def resolve_image_score(backbone: str, image_score: str | None) -> str:
+    """Find what an image's score is.
+
+    Args:
+        backbone (str): Name of the backbone.
+        image_score (str | None): A key of ``IMAGE_SCORES``. ``None``: the paper's, or that of a bundled backbone.
+
+    Returns:
+        str: A key of ``IMAGE_SCORES``.
+
+    Raises:
+        ValueError: If there is no such score.
+    """
+    if image_score is None:
+        return BUNDLED[backbone].image_score if backbone in BUNDLED else PAPER_IMAGE_SCORE
+    if image_score not in IMAGE_SCORES:
+        msg = f"Unknown image score {image_score!r}: choose among {list(IMAGE_SCORES)}."
+        raise ValueError(msg)
+    return image_score
 
 
 def resolve_attention_size(backbone: str) -> AttentionSize:

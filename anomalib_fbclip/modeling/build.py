@@ -13,6 +13,7 @@ from .alignment import TextAlignment
 from .anomaly_map import AnomalyMapGenerator
 from .clip import ClipBackbone
 from .fbclip import FBClipModel
+from .image_score import ImageScore, class_token_score
 from .mvfbe import (
     PAPER_SIZE,
     AttentionSize,
@@ -35,6 +36,7 @@ def create_model(
     strategy_weights: Mapping[str, float],
     attention_size: AttentionSize = PAPER_SIZE,
     background_suppression: bool = True,
+    image_score: ImageScore = class_token_score,
     seed: int = 0,
 ) -> FBClipModel:
     """Create an FB-CLIP with untrained adapters.
@@ -46,6 +48,7 @@ def create_model(
         strategy_weights (Mapping[str, float]): Weight of each text strategy that takes part.
         attention_size (AttentionSize): Size of the foreground-background attention's branches.
         background_suppression (bool): Whether the background is suppressed.
+        image_score (ImageScore): From the class token's probability and the anomaly map to the image's score.
         seed (int): Seed of the adapters' initial values.
 
     Returns:
@@ -75,4 +78,5 @@ def create_model(
             ),
             alignment=TextAlignment(views_per_layer=len(views), num_layer_weights=NUM_LAYER_WEIGHTS),
             anomaly_map_generator=AnomalyMapGenerator(),
+            image_score=image_score,
         )

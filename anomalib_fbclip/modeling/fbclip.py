@@ -19,6 +19,7 @@ from torchvision.tv_tensors import TVTensor
 from .alignment import TextAlignment
 from .anomaly_map import AnomalyMapGenerator
 from .clip import ClipBackbone
+from .image_score import ImageScore, class_token_score
 from .mvfbe import MultiViewDisentanglement
 from .prompt_learner import STATES, PromptLearner
 from .text_fusion import TextFusion
@@ -50,7 +51,7 @@ class Detection(NamedTuple):
     """What the anomaly map is drawn from, and the training loss computed of.
 
     Attributes:
-        pred_score (torch.Tensor): Abnormal probability of each image, shape ``[B]``, 0..1.
+        pred_score (torch.Tensor): Abnormal probability of each image's class token, shape ``[B]``, 0..1.
         patch_map (torch.Tensor): Abnormal probability of each patch, shape ``[B, 1, h, w]``, 0..1.
         embeddings (list[torch.Tensor]): Maps in the joint space, layer by layer and in each view by view, each
             ``[B, 1 + L, D]``.
@@ -78,6 +79,8 @@ class FBClipModel(nn.Module):
         mvfbe (MultiViewDisentanglement): Multi-view foreground-background enhancement (paper: MVFBE).
         alignment (TextAlignment): Similarity of image tokens and text features.
         anomaly_map_generator (AnomalyMapGenerator): From the patch map to the anomaly map.
+        image_score (ImageScore): From the class token's probability and the anomaly map to the image's score. Good
+            photographs have a score of their own. Defaults to the paper's.
 
     Attributes:
         few_shot (FewShot | None): Decides by photographs of good parts, too, once it is set; beside the paper.
@@ -91,6 +94,7 @@ class FBClipModel(nn.Module):
         mvfbe: MultiViewDisentanglement,
         alignment: TextAlignment,
         anomaly_map_generator: AnomalyMapGenerator,
+        image_score: ImageScore = class_token_score,
     ) -> None:
         super().__init__()
         # In this order: the optimizer's states in a checkpoint go by the parameters' order.
@@ -100,6 +104,7 @@ class FBClipModel(nn.Module):
         self.mvfbe = mvfbe
         self.alignment = alignment
         self.anomaly_map_generator = anomaly_map_generator
+        self.image_score = image_score
         self.few_shot: FewShot | None = None
         self._text_features: torch.Tensor | None = None
         self._given_for: str | None = None
@@ -121,7 +126,7 @@ class FBClipModel(nn.Module):
         detection = self.detect(images, self.text_features())
         if self.few_shot is None:
             anomaly_map = self.anomaly_map_generator(detection.patch_map, images.shape[-2:])
-            prediction = Prediction(detection.pred_score, anomaly_map)
+            prediction = Prediction(self.image_score(detection.pred_score, anomaly_map), anomaly_map)
         else:
             deviation_map = self.anomaly_map_generator(self.few_shot(detection), images.shape[-2:])
             prediction = Prediction(*self.few_shot.calibrate(deviation_map))

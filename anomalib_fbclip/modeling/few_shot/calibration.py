@@ -13,9 +13,6 @@ that expectation is worth. With few photographs it keeps the threshold off their
 STEEPNESS = 4.0
 """Logit by which a place that is like good parts lies below the threshold: it has a probability of 0.018."""
 
-TOP_SHARE = 0.01
-"""Share of a map whose mean is the image's score."""
-
 OUTLIER_SCORE, OUTLIER_RATIO, OUTLIER_MINIMUM = 5.0, 1.3, 4
 """Modified z-score and multiple of the median above which a photograph is unlike the others, and the number of
 photographs from which on that can be told."""
@@ -81,12 +78,6 @@ class Calibration(nn.Module):
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Turn values in standard deviations, of pixels or of images, into probabilities of the same shape."""
         return (STEEPNESS * (values / self.threshold - 1)).sigmoid()
-
-
-def top_mean(anomaly_map: torch.Tensor) -> torch.Tensor:
-    """Mean of the highest hundredth of maps ``[B, H, W]``, shape ``[B]``."""
-    values = anomaly_map.flatten(1)
-    return values.topk(max(round(TOP_SHARE * values.shape[1]), 1), dim=1).values.mean(dim=1)
 
 
 def prediction_limit(scores: torch.Tensor) -> torch.Tensor:

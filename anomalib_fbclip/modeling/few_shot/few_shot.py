@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import nn
 
-from .calibration import Calibration, Spread, top_mean
+from anomalib_fbclip.modeling.image_score import top_mean
+
+from .calibration import Calibration, Spread
 from .memory import Match, ReferenceMemory, join_layers
 
 if TYPE_CHECKING:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from .calibration import Calibration, Spread, find_outliers, prediction_limit, top_mean
+from anomalib_fbclip.modeling.image_score import top_mean
+
+from .calibration import Calibration, Spread, find_outliers, prediction_limit
 from .few_shot import MAPS, FewShot, Merge, later_half, text_logits
 from .memory import ReferenceMemory, join_layers, select_coreset
 
