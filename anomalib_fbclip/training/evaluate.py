@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How well and how fast fbclip-nano detects defects: the table of its model card.
+"""How well and how fast fbclip-small detects defects: the table of its model card.
 
 On the procedural categories that no training saw, and on photographs, where there are any::
 
@@ -233,7 +233,7 @@ def main(
     ablation: bool = True,
     validation: bool = False,
 ) -> None:
-    """Print the table of fbclip-nano's model card, in Markdown.
+    """Print the table of fbclip-small's model card, in Markdown.
 
     Args:
         adapters: Files of adapters, of several seeds; the mean and the range of each figure are shown. Those of the
@@ -250,7 +250,7 @@ def main(
         if photographs:
             folders = [path for path in sorted(photographs.iterdir()) if (path / "test").is_dir()]
             categories |= {f"{path.name} (photographs)": list_images(path) for path in folders}
-        rows = {"fbclip-nano": [measure(model, categories) for model in models]}
+        rows = {NAME: [measure(model, categories) for model in models]}
         for name, arguments in variants().items() if ablation else ():
             variant = FBClip(**{"backbone": NAME, "pretrained": pretrained, "weights": files[0], **arguments})
             rows[name] = [measure(variant, categories)]

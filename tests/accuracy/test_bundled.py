@@ -36,18 +36,17 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_unseen_procedural_categories(model: FBClip, parts: Path) -> None:
     found = torch.tensor([evaluate(model, list_images(parts / category)) for category in HELD_OUT_CATEGORIES])
     image_auroc, pixel_auroc = found.mean(dim=0).tolist()
-    assert image_auroc > 0.755  # 0.785 measured with fbclip-nano: set anew
-    assert pixel_auroc > 0.91  # 0.922 measured with fbclip-nano: set anew
+    assert image_auroc > 0.80
+    assert pixel_auroc > 0.95
 
 
 def test_photographs_of_hazelnuts(model: FBClip, real_data: Path) -> None:
     image_auroc, pixel_auroc = evaluate(model, list_images(real_data / "hazelnut"))
-    assert image_auroc > 0.95  # 1.000 measured with fbclip-nano: set anew
-    assert pixel_auroc > 0.95  # 0.961 measured with fbclip-nano: set anew
+    assert image_auroc > 0.95
+    assert pixel_auroc > 0.97
 
 
-def test_pixels_of_photographs_of_cookies(model: FBClip, real_data: Path) -> None:
-    """Of whole and broken cookies it knows nothing by their scores: seeds lie on both sides of chance."""
-    assert (
-        evaluate(model, list_images(real_data / "cookie")).pixel_auroc > 0.87
-    )  # 0.882 measured with fbclip-nano: set anew
+def test_photographs_of_cookies(model: FBClip, real_data: Path) -> None:
+    image_auroc, pixel_auroc = evaluate(model, list_images(real_data / "cookie"))
+    assert image_auroc > 0.68
+    assert pixel_auroc > 0.92

@@ -21,10 +21,13 @@ from anomalib_fbclip.data.procedural import (
     VALIDATION_MATERIALS,
     VALIDATION_OBJECTS,
 )
+from anomalib_fbclip.data.procedural.materials import Surface
 from anomalib_fbclip.data.procedural.outlines import Pose
+from anomalib_fbclip.data.procedural.scene import Scene
 from anomalib_fbclip.training import images as images_module
 from anomalib_fbclip.training.batches import TrainingBatches
 from anomalib_fbclip.training.images import BACKGROUND, DEFECT, OBJECT, SCALES, draw_training_image
+from anomalib_fbclip.training.mixtures import mixtures
 from anomalib_fbclip.training.photographs import (
     TRAINING_PHOTOGRAPHS,
     VALIDATION_PHOTOGRAPHS,
@@ -32,10 +35,16 @@ from anomalib_fbclip.training.photographs import (
     PhotographsUnavailableError,
     photographed_surface,
     read_photograph,
+    whole_surface,
 )
 from anomalib_fbclip.training.shapes import MOST_LAYERS, draw_shape
 
 SIZE = 64
+
+
+def _texture(rng: np.random.Generator, size: int) -> Surface:
+    flat = np.zeros((size, size), np.float32)
+    return Surface(rng.uniform(0, 1, (3, size, size)).astype(np.float32), flat, flat)
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +86,13 @@ class TestTrainingImage:
         for kind in (*TRAINING_MATERIALS, *TRAINING_OBJECTS, *TRAINING_DEFECTS):
             assert kind in said
 
-    def test_half_of_the_scenes_have_photographed_texture(self, drawn):
+    def test_shows_photographs_whole_and_their_texture(self, drawn):
         nouns = {photograph.noun for photograph in TRAINING_PHOTOGRAPHS}
-        photographed = [sample.texts[1].split()[0] in nouns for sample in drawn]
-        assert 0.4 < np.mean(photographed) < 0.6
+        words = [sample.texts[1].split(" without")[0] for sample in drawn]
+        whole = [noun in nouns for noun in words]
+        texture = [noun.split()[0] in nouns and noun not in nouns for noun in words]
+        assert 0.2 < np.mean(whole) < 0.4
+        assert 0.25 < np.mean(texture) < 0.45
 
     def test_objects_are_of_many_sizes(self, drawn):
         areas = [(sample.regions != BACKGROUND).mean() for sample in drawn if (sample.regions == BACKGROUND).any()]
@@ -98,7 +110,8 @@ class TestTrainingImage:
 
     def test_half_of_the_objects_are_of_no_kind(self, drawn):
         nouns = [sample.texts[1].split(" without")[0] for sample in drawn]
-        objects = [noun for noun in nouns if not noun.endswith("surface")]
+        photographs = {photograph.noun for photograph in TRAINING_PHOTOGRAPHS}
+        objects = [noun for noun in nouns if not noun.endswith("surface") and noun not in photographs]
         assert 0.35 < np.mean([noun.endswith(" object") for noun in objects]) < 0.65
 
     def test_is_drawn_again_where_a_defect_can_not_be_seen(self, monkeypatch):
@@ -113,6 +126,24 @@ class TestTrainingImage:
         monkeypatch.setattr(images_module, "photograph", refuse_once)
         assert (draw_training_image(0, SIZE).regions == DEFECT).all()
         assert len(tried) == 2
+
+
+class TestMixtures:
+    @pytest.mark.parametrize("name", list(mixtures(_texture)))
+    def test_change_a_part_of_the_object_alone(self, name):
+        coverage = np.zeros((SIZE, SIZE), np.float32)
+        coverage[:, : SIZE // 2] = 1
+        albedo = np.random.default_rng(1).uniform(0.2, 0.8, (3, SIZE, SIZE)).astype(np.float32)
+        flat = np.zeros((SIZE, SIZE), np.float32)
+        scene = Scene(Surface(albedo, flat, flat), Surface(albedo, flat, flat), coverage, 0.0)
+        shares = []
+        for seed in range(12):
+            defective = mixtures(_texture)[name](scene, np.random.default_rng(seed), 0.2)
+            changed = np.abs(defective.compose().albedo - albedo).max(axis=0) > 0.02
+            assert not changed[:, SIZE // 2 + 2 :].any()
+            shares.append(changed.mean())
+        assert max(shares) < 0.5
+        assert max(shares) > 0
 
 
 class TestShapes:
@@ -142,6 +173,15 @@ class TestPhotographs:
         assert surface.albedo.min() >= 0.02
         assert surface.albedo.max() <= 0.98
         assert surface.albedo.std() > 0.002
+
+    @pytest.mark.parametrize("photograph", [*TRAINING_PHOTOGRAPHS, *VALIDATION_PHOTOGRAPHS])
+    def test_are_flat_where_they_are_shown_whole(self, photograph):
+        surface = whole_surface(photograph, np.random.default_rng(0), SIZE)
+        assert surface.albedo.shape == (3, SIZE, SIZE)
+        assert surface.albedo.min() >= 0
+        assert surface.albedo.max() <= 1
+        assert surface.albedo.std() > 0.002
+        assert not surface.height.any()
 
     def test_to_validate_on_are_not_trained_on(self):
         assert not set(TRAINING_PHOTOGRAPHS) & set(VALIDATION_PHOTOGRAPHS)
