@@ -3,6 +3,7 @@
 
 """A separate folder for the results of each run."""
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_fbclip.contract.numbered_folders import LATEST, is_numbered, make_next, next_numbered
 from anomalib_fbclip.contract.records import TABLE_NAME, printable
+
+TAKEN = ".taken"
+"""File that a run puts first into its folder."""
 
 
 class ResultsFolder(Callback):
@@ -28,8 +32,8 @@ class ResultsFolder(Callback):
             trainer (Trainer): The trainer. Its ``default_root_dir`` changes.
         """
         current = Path(trainer.default_root_dir)
-        is_own = current == self._folder or (current.is_dir() and not any(current.iterdir()))
-        if trainer.state.fn == TrainerFn.FITTING or (is_own and not _holds_results(current)):
+        is_own = current == self._folder and not _holds_results(current)
+        if trainer.state.fn == TrainerFn.FITTING or is_own or _take_empty(current):
             self._folder = current
         elif _writes_results(trainer):
             self._folder = claim_folder(current)
@@ -44,6 +48,20 @@ class ResultsFolder(Callback):
 
 def _move_to(trainer: Trainer, folder: Path) -> None:
     trainer._default_root_dir = str(folder)  # type: ignore[attr-defined] # noqa: SLF001 - Lightning has no other way
+
+
+def _take_empty(folder: Path) -> bool:
+    """Take the folder that ``Engine.train`` has made for this run. An empty one can also be another process's."""
+    is_empty = folder.name != LATEST and folder.is_dir() and not any(folder.iterdir())
+    return is_empty and _take(folder)
+
+
+def _take(folder: Path) -> bool:
+    """Mark a folder as taken, unless another process was faster."""
+    with suppress(FileExistsError):
+        (folder / TAKEN).touch(exist_ok=False)
+        return True
+    return False
 
 
 def _holds_results(folder: Path) -> bool:
@@ -93,10 +111,17 @@ def claim_folder(current: Path) -> Path:
     root = current.parent if is_numbered(current) else current
     latest = root / LATEST
     if any(path.is_file() for path in (latest / "weights").rglob("*")):
-        return make_next(root)
+        return _take_next(root, make_next)
     if latest.is_dir() and not latest.is_symlink():  # earlier versions of anomalib's commands left a folder
         latest.rename(next_numbered(root))
+    return _take_next(root, create_versioned_dir)
+
+
+def _take_next(root: Path, make: Callable[[Path], Path]) -> Path:
+    """Make folders until there is one that no other process has taken."""
     while True:
-        # Another process may have been faster: with the folder, or with the link.
+        # Another process may have been faster: with the folder, with the link, or with taking it.
         with suppress(FileExistsError, FileNotFoundError):
-            return create_versioned_dir(root)
+            folder = make(root)
+            if _take(folder):
+                return folder

@@ -37,7 +37,8 @@ def prediction_limit(scores: list[float]) -> float:
 
 
 def probability(value: float, limit: float) -> float:
-    return 1 / (1 + math.exp(-4 * (value / limit - 1)))
+    logit = 4 * (value / limit - 1)
+    return 1 / (1 + math.exp(-logit)) if logit > 0 else math.exp(logit) / (1 + math.exp(logit))
 
 
 def standardized(values: list[float]) -> list[float]:

@@ -23,10 +23,10 @@ from anomalib_fbclip.modeling.few_shot.calibration import (
     Spread,
     find_outliers,
     prediction_limit,
-    top_mean,
 )
 from anomalib_fbclip.modeling.few_shot.few_shot import Merge
 from anomalib_fbclip.modeling.few_shot.memory import ReferenceMemory, join_layers, select_coreset
+from anomalib_fbclip.modeling.image_score import top_mean
 
 oracle = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("oracle.py"))))
 

@@ -167,6 +167,7 @@ class TestTraining:
         # Moving all logits of a softmax together changes nothing, so the last bias of the selector has no gradient
         # but rounding errors.
         assert moved >= before.keys() - {"text_fusion.strategies.attention.selector.2.bias"}
+        untrained.model.backbone.load_text_tower()  # training needs it, inference doesn't
         frozen = untrained.model.backbone.state_dict()
         assert all(torch.equal(tensor, frozen[name]) for name, tensor in model.model.backbone.state_dict().items())
         assert not any(parameter.grad is not None for parameter in model.model.backbone.parameters())

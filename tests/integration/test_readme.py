@@ -312,7 +312,8 @@ def test_good_photographs_in_an_exported_file(reader: Reader) -> None:
 
 def test_the_nearest_good_photograph(reader: Reader) -> None:
     reader.read(index_of("nearest_reference"))
-    assert Image.open(reader.folder / "nearest.png").size == (48, 48)
+    sides = Image.open(reader.folder / "nearest.png").size
+    assert all(side in {2 * 16, 3 * 16} for side in sides)  # patches of 16 px; less than 3 at the edge
 
 
 def test_protocol_and_comparison(reader: Reader) -> None:

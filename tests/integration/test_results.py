@@ -23,6 +23,7 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.callbacks.results import claim_folder
 from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.records import read_schema
 from support.brightness import judge_by_brightness, make_folder, write_folder, write_image
@@ -311,6 +312,14 @@ class TestFolders:
         for _ in range(2):
             trainer.predict(model, datamodule=make_folder(root))
         assert [table.parent for table in tables(tmp_path)] == [tmp_path / "out" / "v0", tmp_path / "out" / "v1"]
+
+    @pytest.mark.parametrize("name", ["latest", "v0"])
+    def test_an_empty_folder_of_another_process(self, tmp_path: Path, model: FBClip, name: str) -> None:
+        write_image(tmp_path / "photographs" / "part.png", 10, 200)
+        trainer = Trainer(default_root_dir=tmp_path / name, logger=False, enable_checkpointing=False, accelerator="cpu")
+        assert claim_folder(tmp_path / "latest") == tmp_path / "v0"  # the other one has only begun
+        trainer.predict(model, datamodule=make_folder(write_folder(tmp_path / "parts", good=[40], spots=[200])))
+        assert [table.parent for table in tables(tmp_path)] == [tmp_path / "v1"]
 
     @pytest.mark.slow
     def test_at_once(self, tmp_path: Path, command: list[str]) -> None:
