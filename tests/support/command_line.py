@@ -14,6 +14,7 @@ from support.command_server import CommandServer
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 ANOMALIB = Path(sys.executable).with_name("anomalib")
+FBCLIP = Path(sys.executable).with_name("fbclip")
 
 NOTHING_LISTENS_HERE = "http://127.0.0.1:9"
 PROXIES = ("http_proxy", "https_proxy", "all_proxy")
