@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import track
 from torchmetrics.functional.classification import binary_auroc
 from torchvision import tv_tensors
-from torchvision.transforms.v2 import Transform
+from torchvision.transforms.v2 import Compose, Transform
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.bundled import NAME
@@ -39,6 +39,7 @@ from anomalib_fbclip.evaluation.markdown import markdown_lines
 from anomalib_fbclip.modeling.mvfbe import VIEWS
 from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS
 
+from .disturbances import create_disturbances
 from .images import DEFECT, TrainingImage, draw_training_image
 from .photographs import VALIDATION_PHOTOGRAPHS
 
@@ -98,7 +99,12 @@ def list_images(category: Path) -> list[LabeledImage]:
     return images
 
 
-def evaluate(model: FBClip, images: Sequence[LabeledImage], batch_size: int = 16) -> Accuracy:
+def evaluate(
+    model: FBClip,
+    images: Sequence[LabeledImage],
+    batch_size: int = 16,
+    disturbance: Transform | None = None,
+) -> Accuracy:
     """Measure how well a model ranks images and pixels.
 
     Args:
@@ -106,11 +112,15 @@ def evaluate(model: FBClip, images: Sequence[LabeledImage], batch_size: int = 16
         images (Sequence[LabeledImage]): Normal and anomalous images of one category.
         batch_size (int, optional): Images in a batch.
             Defaults to ``16``.
+        disturbance (Transform | None, optional): What is done to image and mask first.
+            Defaults to ``None``.
 
     Returns:
         Accuracy: Image and pixel AUROC.
     """
     transform = FBClip.configure_pre_processor(model.image_size).transform
+    if disturbance:
+        transform = Compose([disturbance, transform])
     scores: list[torch.Tensor] = []
     maps: list[torch.Tensor] = []
     masks: list[torch.Tensor] = []
@@ -208,6 +218,8 @@ def variants() -> dict[str, dict[str, Any]]:
     return {
         **without_view,
         **without_strategy,
+        "image score of the class token": {"image_score": "class_token"},
+        "image score of the map": {"image_score": "map"},
         "without background suppression": {"background_suppression": False},
         "untrained adapters": {"weights": None},
     }
@@ -231,6 +243,7 @@ def main(
     pretrained: Path | None = None,
     photographs: Path | None = None,
     ablation: bool = True,
+    disturbances: bool = False,
     validation: bool = False,
 ) -> None:
     """Print the table of fbclip-small's model card, in Markdown.
@@ -241,6 +254,7 @@ def main(
         pretrained: Weights of the CLIP that they belong to. Those of the package if there are none.
         photographs: Folder of categories in MVTec AD's layout.
         ablation: Whether to measure the parts of the first adapters too, by switching each off.
+        disturbances: Whether to measure the first adapters on disturbed images too.
         validation: Whether to measure on the kinds that training decisions are made by, instead of the unseen ones.
     """
     files: list[str | Path] = list(adapters) if adapters else ["auto"]
@@ -254,6 +268,9 @@ def main(
         for name, arguments in variants().items() if ablation else ():
             variant = FBClip(**{"backbone": NAME, "pretrained": pretrained, "weights": files[0], **arguments})
             rows[name] = [measure(variant, categories)]
+        for name, disturbance in create_disturbances().items() if disturbances else ():
+            torch.manual_seed(0)
+            rows[name] = [measure(models[0], categories, disturbance)]
     if validation:
         rows = {name: [{**run, "mean": mean_accuracy(run)} for run in runs] for name, runs in rows.items()}
     print(to_markdown(rows))
@@ -262,9 +279,13 @@ def main(
         print(f"\n{speed:.1f} images a second, batch {batch_size}, {torch.get_num_threads()} threads")
 
 
-def measure(model: FBClip, categories: Mapping[str, Sequence[LabeledImage]]) -> dict[str, Accuracy]:
+def measure(
+    model: FBClip,
+    categories: Mapping[str, Sequence[LabeledImage]],
+    disturbance: Transform | None = None,
+) -> dict[str, Accuracy]:
     """Measure a model on several categories."""
-    return {name: evaluate(model, images) for name, images in categories.items()}
+    return {name: evaluate(model, images, disturbance=disturbance) for name, images in categories.items()}
 
 
 def mean_accuracy(run: Mapping[str, Accuracy]) -> Accuracy:

@@ -11,6 +11,7 @@ import pytest
 from anomalib.engine import Engine
 from anomalib.metrics import AUROC, Evaluator
 from PIL import Image
+from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import SyntheticParts
@@ -110,10 +111,18 @@ def test_several_seeds_are_shown_with_their_range() -> None:
 def test_table(parts: SyntheticParts, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     images = list_images(parts.root / "gear")[::4]
     monkeypatch.setattr(evaluate_module, "draw_unseen_categories", lambda _: {"gear": images})
-    main(photographs=parts.root)
+    main(photographs=parts.root, disturbances=True)
     printed = capsys.readouterr().out
     header, _, *rows = [line for line in printed.splitlines() if line.startswith("|")]
     assert header == "| image AUROC / pixel AUROC | gear | gear (photographs) |"
-    assert len(rows) == 9
-    assert all(re.fullmatch(r"\| [\w -]+ (\| [01]\.\d{3} / [01]\.\d{3} ){2}\|", row) for row in rows)
+    assert len(rows) == 11 + 8
+    assert all(re.fullmatch(r"\| [\w ,.%-]+ (\| [01]\.\d{3} / [01]\.\d{3} ){2}\|", row) for row in rows)
     assert len(re.findall(r"\d images a second, batch (1|16),", printed)) == 2
+
+
+def test_a_disturbance_comes_first_and_reaches_the_mask(parts: SyntheticParts) -> None:
+    model = FBClip("fbclip-small").eval()
+    images = list_images(parts.root / "gear")[::6]
+    plain, mirrored = (evaluate(model, images, disturbance=turn) for turn in (None, RandomHorizontalFlip(p=1)))
+    assert mirrored != plain
+    assert mirrored.pixel_auroc == pytest.approx(plain.pixel_auroc, abs=0.05)  # the mask is mirrored, too
