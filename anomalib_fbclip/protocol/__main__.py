@@ -33,6 +33,7 @@ from .categories import find_categories, name_dataset
 from .command import run_command
 from .errors import ProtocolError
 from .job import Plan, ProtocolJobGenerator, choose_runner
+from .published import find_published
 from .results import Row, read_rows, to_markdown, to_table
 from .shots import Shots, find_complete, list_shots
 from .shots import to_markdown as to_shots_markdown
@@ -145,7 +146,8 @@ def _show(file: Path, title: str, shots: Sequence[Shots], results: Sequence[dict
         table, text = to_shots_table(title, by_shots), to_shots_markdown(file.stem, by_shots)
     else:
         rows = list(results[0].values())
-        table, text = to_table(title, rows), to_markdown(file.stem, rows)
+        published = find_published(file.stem, rows[0].settings, list(results[0]))
+        table, text = to_table(title, rows, published), to_markdown(file.stem, rows, published)
     Console().print(table)
     markdown = file.with_suffix(".md")
     with replacing(markdown) as temporary:
@@ -214,7 +216,7 @@ def describe_settings(model: dict[str, Any], data: dict[str, Any], files: list[s
     """
     usual = {name: parameter.default for name, parameter in inspect.signature(FBClip).parameters.items()}
     settings = {
-        "model": {name: value for name, value in model.items() if value != _plain(usual[name])},
+        "model": {name: value for name, value in model.items() if _plain(value) != _plain(usual[name])},
         "layout": data["class_path"].rpartition(".")[-1],
         "data": {name: value for name, value in data["init_args"].items() if name not in WITHOUT_EFFECT},
         "files": files,
@@ -224,7 +226,7 @@ def describe_settings(model: dict[str, Any], data: dict[str, Any], files: list[s
 
 
 def _plain(value: object) -> object:
-    """Bring a default to the form in which the parser gives it."""
+    """Give a sequence as a list: versions of the parser differ in what they make of it."""
     return list(value) if isinstance(value, tuple) else value
 
 

@@ -6,9 +6,10 @@
 import csv
 import io
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple, TypeAlias
 
 from rich.table import Table
 
@@ -32,6 +33,11 @@ MEAN = "mean"
 """What stands in the place of the category in the row of the means."""
 
 MEASURED = (*METRICS, *VERDICTS)
+
+Published: TypeAlias = Mapping[str, Mapping[str, float]]
+"""Published metrics, 0..1, by category, and by ``MEAN`` if each category has some."""
+
+NONE: Published = MappingProxyType({})
 
 COLUMNS = ("category", *MEASURED, "normal", "anomalous", "settings")
 
@@ -119,31 +125,42 @@ def with_mean(rows: Sequence[Row]) -> list[Row]:
     return [*rows, Row(MEAN, means, normal, anomalous, rows[0].settings)]
 
 
-def to_markdown(title: str, rows: Sequence[Row]) -> str:
+def to_markdown(title: str, rows: Sequence[Row], published: Published = NONE) -> str:
     """Write rows and their means as a table in Markdown, in percent.
 
     Args:
         title (str): Title of the first column.
         rows (Sequence[Row]): The rows.
+        published (Published, optional): Published figures, which go into parentheses. Defaults to none.
 
     Returns:
         str: The table.
     """
-    cells = ([row.category, *_percentages(row)] for row in with_mean(rows))
-    return "\n".join(markdown_lines([title, *METRICS.values()], cells)) + "\n"
+    return "\n".join(markdown_lines([title, *_titles(published)], _to_cells(rows, published))) + "\n"
 
 
-def to_table(title: str, rows: Sequence[Row]) -> Table:
-    """Make a table of the rows and their means for the screen, in percent."""
+def to_table(title: str, rows: Sequence[Row], published: Published = NONE) -> Table:
+    """Make a table of the rows and their means for the screen, in percent, as :func:`to_markdown` does."""
     table = Table("category", title=title)
-    for name in METRICS.values():
+    for name in _titles(published):
         table.add_column(name, justify="right")
-    for row in with_mean(rows):
-        if row.category == MEAN:
+    for category, *figures in _to_cells(rows, published):
+        if category == MEAN:
             table.add_section()
-        table.add_row(row.category, *_percentages(row))
+        table.add_row(category, *figures)
     return table
 
 
-def _percentages(row: Row) -> list[str]:
-    return [f"{100 * row.metrics[name]:.1f}" if name in row.metrics else "-" for name in METRICS]
+def _titles(published: Published) -> list[str]:
+    return [f"{title} (published)" if published else title for title in METRICS.values()]
+
+
+def _to_cells(rows: Sequence[Row], published: Published) -> Iterator[list[str]]:
+    for row in with_mean(rows):
+        beside = published.get(row.category, {})
+        yield [row.category, *(_to_cell(row.metrics.get(name), beside.get(name)) for name in METRICS)]
+
+
+def _to_cell(measured: float | None, published: float | None) -> str:
+    figure = "-" if measured is None else f"{100 * measured:.1f}"
+    return figure if published is None else f"{figure} ({100 * published:.1f})"

@@ -27,7 +27,7 @@ def test_wheel_holds_the_package_and_what_makes_it_known(wheel: Path):
         "anomalib_fbclip.start",
         "anomalib_fbclip-0.1.0.dist-info",
     }
-    assert {"anomalib_fbclip/py.typed", *LICENSES} <= names
+    assert {"anomalib_fbclip/py.typed", "anomalib_fbclip/protocol/published.csv", *LICENSES} <= names
     sources = {path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("anomalib_fbclip/**/*.py")}
     assert sources == {name for name in names if name.endswith(".py")}
 

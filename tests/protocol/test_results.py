@@ -91,6 +91,26 @@ def test_markdown() -> None:
     ]
 
 
+def test_published_figures_beside_the_measured() -> None:
+    published = {
+        "bottle": dict(zip(METRICS, (0.51, 0.61, 0.71, 0.81), strict=True)),
+        "cable": dict.fromkeys(METRICS, 0.3),
+    }
+    assert to_markdown("parts", [*ROWS, row("my own", 0.1, 0.2, 0.3, 0.4)], published).splitlines() == [
+        "| parts | " + " | ".join(f"{title} (published)" for title in METRICS.values()) + " |",
+        "|---|---:|---:|---:|---:|",
+        "| bottle | 50.0 (51.0) | 60.0 (61.0) | 70.0 (71.0) | 80.0 (81.0) |",
+        "| cable | 70.0 (30.0) | - (30.0) | 90.0 (30.0) | 100.0 (30.0) |",
+        "| my own | 10.0 | 20.0 | 30.0 | 40.0 |",
+        "| mean | 43.3 | 40.0 | 63.3 | 73.3 |",
+    ]
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(to_table("FB-CLIP on parts", ROWS, published))
+    assert "50.0 (51.0)" in capture.get()
+    assert "(published)" in capture.get()
+
+
 def test_table_on_the_screen() -> None:
     console = Console(width=100)
     with console.capture() as capture:

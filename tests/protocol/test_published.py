@@ -1,0 +1,85 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Figures of the paper's model beside what is measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+from anomalib.data.datasets.image.mvtecad import CATEGORIES as MVTEC
+from anomalib.data.datasets.image.visa import CATEGORIES as VISA
+
+from anomalib_fbclip.protocol.__main__ import create_parser, describe_settings, main
+from anomalib_fbclip.protocol.published import find_published
+from anomalib_fbclip.protocol.results import MEAN, METRICS, Row, add_rows, read_rows
+from layouts import write_category
+
+MEANS = {"MVTecAD": (92.4, 96.6, 91.9, 85.5), "visa": (89.5, 90.7, 96.3, 90.4)}
+"""The paper's, but for AUPRO, by which the source of the file and the paper differ."""
+
+
+def settings(**model: object) -> str:
+    return json.dumps({"model": model, "layout": "MVTecAD", "data": {}, "files": [], "version": "0.1.0"})
+
+
+@pytest.mark.parametrize(("dataset", "categories"), [("MVTecAD", MVTEC), ("visa", VISA)])
+def test_all_categories_have_figures(dataset: str, categories: tuple[str, ...]) -> None:
+    found = find_published(dataset, settings(), categories)
+    assert [*found] == [*categories, MEAN]
+    assert all(0 < figure <= 1 for figures in found.values() for figure in figures.values())
+    assert {name: 100 * figure for name, figure in found[MEAN].items()} == pytest.approx(
+        dict(zip(METRICS, MEANS[dataset], strict=True)), abs=0.06
+    )
+
+
+def test_figures_are_as_in_the_file() -> None:
+    assert find_published("mvtec", settings(), ["bottle", "my own"]) == {
+        "bottle": pytest.approx(dict(zip(METRICS, (0.9627, 0.9879, 0.9338, 0.8671), strict=True))),
+    }
+
+
+@pytest.mark.parametrize(("dataset", "zero_shot", "other"), [("MVTecAD", "visa", "mvtec"), ("Visa", "mvtec", "visa")])
+def test_the_authors_adapters_by_name(dataset: str, zero_shot: str, other: str) -> None:
+    category = "bottle" if dataset == "MVTecAD" else "candle"
+    assert find_published(dataset, settings(weights=zero_shot), [category])
+    assert not find_published(dataset, settings(weights=other), [category])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"backbone": "fbclip-small"},
+        {"backbone": "ViT-B-16"},
+        {"weights": "adapters.safetensors"},
+        {"weights": None},
+        {"k_shot": 4},
+        {"views": ["identity"]},
+    ],
+)
+def test_other_models_have_none(model: dict[str, object]) -> None:
+    assert not find_published("MVTecAD", settings(**model), ["bottle"])
+
+
+def test_other_datasets_have_none() -> None:
+    assert not find_published("mpdd", settings(), ["bottle"])
+
+
+def test_in_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """What the file holds is not tested again, so that it shows without the paper's model how the table comes out."""
+    root = tmp_path / "MVTecAD"
+    write_category(root / "bottle", "broken", "_mask")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--data", "MVTecAD", "--data.root", str(root), "--output", "results"]
+    options = create_parser().parse_args(arguments)
+    data = {"class_path": options.data.class_path, "init_args": options.data.init_args.as_dict()}
+    row = Row("bottle", dict.fromkeys(METRICS, 0.5), 3, 2, describe_settings(options.model.as_dict(), data, []))
+    add_rows(Path("results/MVTecAD.csv"), [row])
+    assert main(arguments) == 0
+    lines = Path("results/MVTecAD.md").read_text(encoding="utf-8").splitlines()
+    assert lines[-2:] == [
+        "| bottle | 50.0 (96.3) | 50.0 (98.8) | 50.0 (93.4) | 50.0 (86.7) |",
+        "| mean | 50.0 (96.3) | 50.0 (98.8) | 50.0 (93.4) | 50.0 (86.7) |",
+    ]
+    assert "(96.3)" in capsys.readouterr().out
+    assert read_rows(Path("results/MVTecAD.csv")) == [row]
