@@ -25,9 +25,8 @@ from .batch_records import BatchRecords
 class PhotographVisualizer(ImageVisualizer):
     """Draws the anomaly map and the regions on each photograph of a prediction, with score, verdict and threshold.
 
-    A picture has the photograph's size, up to 2048 pixels a side, and its proportions. Images that come from no file
-    get none. Of a test, which has ground truth to show, pictures are those of
-    :class:`~anomalib.visualization.ImageVisualizer`; its arguments are for these.
+    A picture has the photograph's size, up to 2048 pixels a side, and its proportions. Of a test, which has ground
+    truth to show, pictures are those of :class:`~anomalib.visualization.ImageVisualizer`; its arguments are for these.
     """
 
     def draw(self, trainer: Trainer, items: Sequence[Any], records: Sequence[Record]) -> None:
@@ -60,6 +59,8 @@ class PhotographVisualizer(ImageVisualizer):
 
 class Pictures(Callback):
     """Has a visualizer draw into a folder of its own, and moves the complete pictures to their place.
+
+    Images that come from no file get no picture.
 
     Args:
         visualizer (ImageVisualizer): The visualizer. Where it has no ``output_dir``, the pictures go to ``images`` in
@@ -94,12 +95,15 @@ class Pictures(Callback):
         del outputs
         records = self._batch_records.records
         output_dir = self._visualizer.output_dir
-        self.folder = Path(trainer.default_root_dir) / "images" if output_dir is None else Path(output_dir)
+        folder = Path(trainer.default_root_dir) / "images" if output_dir is None else Path(output_dir)
         self.paths = []
-        with incomplete_folder(self.folder) as incomplete:
+        with incomplete_folder(folder) as incomplete:
             self._visualizer.output_dir = incomplete
             try:
                 for item, record in zip(batch, records, strict=True):
+                    if record.path is None:  # anomalib names pictures by their files
+                        self.paths.append(None)
+                        continue
                     alone: Any = [item]
                     is_prediction = trainer.state.fn == TrainerFn.PREDICTING
                     if is_prediction and isinstance(self._visualizer, PhotographVisualizer):
@@ -107,9 +111,11 @@ class Pictures(Callback):
                     else:
                         model: Any = pl_module
                         self._visualizer.on_test_batch_end(trainer, model, alone, alone, batch_idx, dataloader_idx)
-                    self.paths.append(_move(incomplete, self.folder))
+                    self.paths.append(_move(incomplete, folder))
             finally:
                 self._visualizer.output_dir = output_dir
+        if any(self.paths):
+            self.folder = folder
 
     on_predict_batch_end = on_test_batch_end
 

@@ -100,6 +100,17 @@ class TestPictures:
         assert not pictures(tmp_path)
         assert not list(tmp_path.rglob("report.html"))
 
+    @pytest.mark.parametrize("visualizer", [True, ImageVisualizer()], ids=["ours", "anomalib's"])
+    def test_a_test_of_images_in_memory(self, tmp_path: Path, arguments: dict, visualizer: object) -> None:
+        images = [
+            ImageItem(image=torch.rand(3, 30, 70), gt_label=torch.tensor(index), gt_mask=torch.zeros(30, 70))
+            for index in range(2)
+        ]
+        loader = DataLoader(images, batch_size=2, collate_fn=ImageBatch.collate)
+        (metrics,) = make_engine(tmp_path).test(FBClip(**arguments, visualizer=visualizer), dataloaders=loader)
+        assert "image_AUROC" in metrics
+        assert not pictures(tmp_path)
+
     def test_anomalibs_visualizer(self, tmp_path: Path, arguments: dict, photographs: Path) -> None:
         visualizer = ImageVisualizer(fields=["image"], overlay_fields=[("image", ["anomaly_map"])], field_size=(64, 48))
         model = FBClip(**arguments, visualizer=visualizer)

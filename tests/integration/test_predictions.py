@@ -168,7 +168,7 @@ def test_other_post_processors(tmp_path: Path, arguments: dict[str, object], pho
 
 def test_images_in_memory(tmp_path: Path, arguments: dict[str, object], capsys: pytest.CaptureFixture[str]) -> None:
     images = [ImageItem(image=torch.rand(3, 30, 70)) for _ in range(3)]
-    model = FBClip(**arguments, image_threshold=0.0, pixel_threshold=0.0, visualizer=False)
+    model = FBClip(**arguments, image_threshold=0.0, pixel_threshold=0.0)
     make_engine(tmp_path).predict(model, make_dataloader(images, batch_size=2))
     rows = read_table(tmp_path)
     assert [row["path"] for row in rows] == [None] * 3
