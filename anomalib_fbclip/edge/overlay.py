@@ -19,4 +19,4 @@ def draw_overlay(prediction: Prediction) -> Image.Image:
     Returns:
         Image.Image: An RGB picture of the image's size. A color stands for the same value in every picture.
     """
-    return Image.fromarray(draw_heatmap(prediction.image, prediction.anomaly_map, prediction.mask))
+    return draw_heatmap(Image.fromarray(prediction.image), prediction.anomaly_map, prediction.mask)

@@ -3,6 +3,8 @@
 
 """Heatmaps: how anomalous each place of a photograph is, as a color."""
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
@@ -33,46 +35,79 @@ OPACITY = 0.75
 LINES_PER_SIDE = 250
 """Number of outlines that would cover the photograph's shorter side."""
 
+ROWS = 64
+"""Rows of a picture that are worked on at once."""
+
 
 def draw_heatmap(
-    photograph: NDArray[np.uint8],
+    photograph: Image.Image,
     anomaly_map: NDArray[np.floating],
     mask: NDArray[np.bool_],
-) -> NDArray[np.uint8]:
+) -> Image.Image:
     """Draw an anomaly map and its regions on a photograph, which is gray, so that all color is the anomaly map's.
 
     Args:
-        photograph (NDArray[np.uint8]): RGB values of shape ``[H, W, 3]``.
+        photograph (Image.Image): The photograph, RGB.
         anomaly_map (NDArray[np.floating]): The anomaly map, 0..1, shape ``[h, w]``. The whole photograph lies behind
             it.
         mask (NDArray[np.bool_]): The regions, of any shape ``[h, w]``, too.
 
     Returns:
-        NDArray[np.uint8]: RGB values of shape ``[H, W, 3]``. A color stands for the same value in every picture.
+        Image.Image: An RGB picture of the photograph's size. A color stands for the same value in every picture.
     """
-    height, width = photograph.shape[:2]
-    heat = resize_map(anomaly_map.clip(0, 1), height, width)
-    gray = np.asarray(Image.fromarray(photograph).convert("L"))
-    opacity = OPACITY * np.sqrt(heat)[..., None]
-    picture = ((1 - opacity) * gray[..., None] + opacity * to_colors(heat)).round().astype(np.uint8)
-    _outline(picture, resize_map(mask, height, width) > 0.5)  # noqa: PLR2004
+    width, height = photograph.size
+    heat = resize_map(anomaly_map, height, width)
+    picture = photograph.convert("L").convert("RGB")
+    for rows in _strips(height):
+        strip = heat[rows].clip(0, 1)
+        picture.paste(to_colors(strip), (0, rows.start), to_gray(OPACITY * np.sqrt(strip)))
+    if mask.any():
+        _outline(picture, resize_map(mask, height, width) > 0.5)  # noqa: PLR2004
     return picture
 
 
-def to_colors(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Give values 0..1 of shape ``[H, W]`` their colors: RGB values 0..255 of shape ``[H, W, 3]``."""
-    return PALETTE[(255 * values).round().astype(np.uint8)]
+def to_colors(values: NDArray[np.floating]) -> Image.Image:
+    """Give values 0..1 of shape ``[H, W]`` their colors: an RGB image."""
+    codes = to_gray(values)
+    codes.putpalette(PALETTE.astype(np.uint8).tobytes())  # rounded down, lightness rises from each color to the next
+    return codes.convert("RGB")
 
 
-def resize_map(values: NDArray, height: int, width: int) -> NDArray[np.float32]:
-    """Resize an anomaly map or a mask ``[h, w]`` to ``[height, width]``, bilinearly."""
+def to_gray(values: NDArray[np.floating]) -> Image.Image:
+    """Turn values 0..1 of shape ``[H, W]`` into a gray image, where 255 stands for 1."""
+    return Image.fromarray((255 * values).round().astype(np.uint8))
+
+
+def resize_map(values: NDArray, height: int, width: int) -> NDArray:
+    """Resize an anomaly map or a mask ``[h, w]`` to ``[height, width]``, bilinearly, if it has another size."""
+    if values.shape == (height, width):
+        return values
     image = Image.fromarray(values.astype(np.float32))
-    return np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
+    scale = image.height / height
+    resized = np.empty((height, width), dtype=np.float32)
+    for rows in _strips(height):
+        box = (0, scale * rows.start, image.width, min(scale * rows.stop, image.height))
+        strip = image.resize((width, rows.stop - rows.start), Image.Resampling.BILINEAR, box)
+        resized[rows] = np.asarray(strip)
+    return resized
 
 
-def _outline(picture: NDArray[np.uint8], region: NDArray[np.bool_]) -> None:
+def _strips(height: int) -> Iterator[slice]:
+    """Cut a picture into strips of few rows: fresh memory for whole pictures takes longer than the work on them."""
+    for top in range(0, height, ROWS):
+        yield slice(top, min(top + ROWS, height))
+
+
+def _outline(picture: Image.Image, region: NDArray[np.bool_]) -> None:
     """Draw lines around a region ``[H, W]``: white at its edge and black around it are seen on any ground."""
+    mask = Image.fromarray(region.astype(np.uint8) * 255)
+    bounds = mask.getbbox()
+    if bounds is None:
+        return
     line = max(1, round(min(region.shape) / LINES_PER_SIDE))
-    blurred = np.asarray(Image.fromarray(region.astype(np.uint8) * 255).filter(ImageFilter.BoxBlur(line)))
-    picture[region & (blurred < 255)] = 255  # noqa: PLR2004
-    picture[~region & (blurred > 0)] = 0
+    left, top, right, bottom = bounds
+    box = (max(left - line, 0), max(top - line, 0), min(right + line, mask.width), min(bottom + line, mask.height))
+    white_on_black = mask.crop(box)
+    blurred = white_on_black.filter(ImageFilter.BoxBlur(line))
+    edge = blurred.point([0, *[255] * 254, 0])
+    picture.paste(white_on_black, box, edge)

@@ -60,10 +60,9 @@ def draw_picture(photograph: PhotographSource, anomaly_map: NDArray[np.floating]
     Raises:
         ImageError: If the photograph can't be read.
     """
-    pixels = np.asarray(shrink_photograph(photograph, MAX_SIDE))
-    height, width = pixels.shape[:2]
-    heat = resize_map(anomaly_map, height, width)
-    picture = Image.fromarray(draw_heatmap(pixels, heat, _find_mask(heat, record)))
+    image = shrink_photograph(photograph, MAX_SIDE)
+    heat = resize_map(anomaly_map, image.height, image.width)
+    picture = draw_heatmap(image, heat, _find_mask(heat, record))
     _draw_caption(picture, heat, record)
     return picture
 

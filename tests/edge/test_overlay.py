@@ -56,5 +56,6 @@ def test_values_out_of_range_are_drawn_as_the_nearest_in_range() -> None:
 
 
 def test_lightness_rises_with_the_value() -> None:
-    lightness = to_colors(np.linspace(0, 1, 256, dtype=np.float32)[None])[0] @ (0.2126, 0.7152, 0.0722)
+    colors = np.asarray(to_colors(np.linspace(0, 1, 256, dtype=np.float32)[None]))[0]
+    lightness = colors @ (0.2126, 0.7152, 0.0722)
     assert (np.diff(lightness) > 0).all()

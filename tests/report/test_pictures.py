@@ -11,7 +11,9 @@ from PIL import Image
 
 from anomalib_fbclip.contract.records import Record
 from anomalib_fbclip.contract.regions import Region
+from anomalib_fbclip.report.heatmap import ROWS, draw_heatmap, resize_map
 from anomalib_fbclip.report.pictures import MAX_SIDE, draw_picture
+from anomalib_fbclip.report.thumbnails import shrink_photograph
 
 NOTHING = np.zeros((8, 8), dtype=np.float32)
 
@@ -55,6 +57,40 @@ def test_a_file_is_drawn_upright(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg", exif=exif)
     assert draw_picture(tmp_path / "a.jpg", NOTHING, NORMAL).size == (40, 60)
+
+
+def test_an_image_in_memory_is_drawn_upright() -> None:
+    image = Image.new("RGB", (60, 40))
+    image.getexif()[0x0112] = 6
+    assert draw_picture(image, NOTHING, NORMAL).size == (40, 60)
+
+
+def test_a_photograph_that_is_shrunk_stays_as_it_is() -> None:
+    photograph = Image.effect_noise((60, 40), 50).convert("RGB")
+    before = photograph.copy()
+    assert shrink_photograph(photograph, 20).size == (20, 13)
+    assert photograph == before
+
+
+@pytest.mark.parametrize("height", [ROWS - 1, ROWS, 3 * ROWS + 1])
+@pytest.mark.parametrize("map_height", [7, 100, 500])
+def test_no_seams(height: int, map_height: int) -> None:
+    """A map is resized in strips of rows."""
+    anomaly_map = np.random.default_rng(0).random((map_height, 30), dtype=np.float32)
+    whole = np.asarray(Image.fromarray(anomaly_map).resize((50, height), Image.Resampling.BILINEAR))
+    assert np.allclose(resize_map(anomaly_map, height, 50), whole, atol=1e-4)
+
+
+def test_every_row_has_its_color_and_its_outline() -> None:
+    height = 2 * ROWS + 1
+    rising = np.linspace(0, 1, height)[:, None].repeat(9, axis=1)
+    gray = Image.new("RGB", (9, height), "gray")
+    heat = np.asarray(draw_heatmap(gray, rising, np.zeros((height, 9), dtype=bool))).astype(int)
+    assert np.abs(np.diff(heat[2:], axis=0)).max() < 8, "from row to row it changes little"
+    assert heat[-1, 0, 0] > 200 > heat[0, 0, 0]
+    outlined = np.asarray(draw_heatmap(gray, 0 * rising, rising > 0.5))
+    assert (outlined[ROWS + 1] == 255).all()
+    assert (outlined[ROWS] == 0).all()
 
 
 @pytest.mark.parametrize("shade", [0, 128, 255])
