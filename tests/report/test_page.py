@@ -153,6 +153,12 @@ def test_thresholds_are_not_rounded(tmp_path: Path) -> None:
     assert "at first 0.123, from: masks" in page.texts["p"]
 
 
+def test_usual_thresholds_are_a_guess(tmp_path: Path) -> None:
+    page = Page(write_small_report(tmp_path, [], thresholds=Thresholds(0.5, 0.25, "default", "given")))
+    assert "at first 0.500, a guess: it does not come from your parts" in page.texts["p"]
+    assert "at first 0.250, from: given" in page.texts["p"]
+
+
 def test_the_scores_of_good_photographs(tmp_path: Path) -> None:
     entries = [entry("a.png", 0.2)]
     assert not Page(write_small_report(tmp_path, entries)).attributes("rect", **{"class": "good bar"})
