@@ -149,8 +149,7 @@ def fit_adapters(clip_file: Path, images: Path, output: Path, learning_rate: flo
         train_augmentations=create_augmentations(model.image_size[0]),
         seed=seed,
     )
-    engine = Engine(max_epochs=1, gradient_clip_val=1.0, logger=False, default_root_dir=output)
-    engine.fit(model, datamodule=datamodule)
+    Engine(max_epochs=1, logger=False, default_root_dir=output).fit(model, datamodule=datamodule)
     # The file is to be used with the weights that come with the package, wherever it is.
     model.pretrained, model.source = TAG, SOURCE
     path = output / "adapters.safetensors"

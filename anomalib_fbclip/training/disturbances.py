@@ -3,12 +3,52 @@
 
 """Disturbances that a line's camera and lamps have, to measure what they cost."""
 
-from torchvision.transforms import v2
+import math
+from typing import Any
 
-from .augmentations import RandomLight
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 SIZE = 448
 """Side of the images that are disturbed, in pixels."""
+
+
+class RandomLight(v2.Transform):
+    r"""Changes the contrast of dark and bright places, and lights the image from one side.
+
+    .. math::
+
+        \hat x = x^{\gamma} \left(1 + a (u \cos\varphi + v \sin\varphi)\right)
+
+    with column and row :math:`u, v \in [-1, 1]`. Masks stay as they are.
+
+    Args:
+        gamma (float, optional): Largest :math:`|\ln\gamma|`. Defaults to ``0.5``.
+        slope (float, optional): Largest :math:`a`. Defaults to ``0.4``.
+    """
+
+    def __init__(self, gamma: float = 0.5, slope: float = 0.4) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.slope = slope
+
+    @staticmethod
+    def make_params(flat_inputs: list[Any]) -> dict[str, float]:
+        """Draw how far gamma and slope go, and the direction."""
+        del flat_inputs
+        exponent, slope, turn = torch.rand(3).tolist()
+        return {"exponent": 2 * exponent - 1, "slope": slope, "angle": 2 * math.pi * turn}
+
+    def transform(self, inpt: Any, params: dict[str, float]) -> Any:  # noqa: ANN401 - as torchvision declares it
+        """Change an image ``[3, H, W]``, 0..1."""
+        if not isinstance(inpt, tv_tensors.Image):
+            return inpt
+        rows, columns = (torch.linspace(-1, 1, side) for side in inpt.shape[-2:])
+        direction = math.cos(params["angle"]) * columns + math.sin(params["angle"]) * rows[:, None]
+        gamma = math.exp(self.gamma * params["exponent"])
+        lit = inpt**gamma * (1 + self.slope * params["slope"] * direction)
+        return tv_tensors.wrap(lit.clamp(0, 1), like=inpt)
 
 
 def create_disturbances() -> dict[str, v2.Compose]:

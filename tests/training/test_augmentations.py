@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Training images are changed as written down, and masks with them."""
+"""Images are changed as written down, and masks with them, in training and by disturbances."""
 
 import math
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from anomalib_fbclip.training.augmentations import RandomLight, create_augmentations
+from anomalib_fbclip.training.augmentations import create_augmentations
+from anomalib_fbclip.training.disturbances import RandomLight
 
 
 def test_light_follows_its_formula() -> None:
