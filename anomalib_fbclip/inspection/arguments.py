@@ -19,6 +19,8 @@ EXIT_CODES = (
     "begin or had to stop; 130, interrupted."
 )
 
+PAPER_BACKBONE = "ViT-L-14-336"
+
 OF_THE_MODEL_IN_TORCH = ("backbone", "weights", "good", "shots")
 """Options that an exported model has settled already."""
 
@@ -40,40 +42,62 @@ def create_parser() -> Parser:
     parser = Parser(
         prog="fbclip",
         description="Find defects in photographs: a verdict for each, a report, a table and pictures.",
-        epilog=f"{EXIT_CODES} 'fbclip configs' lists config files for anomalib, and writes one out.",
+        epilog=f"Example: fbclip photographs --good good. {EXIT_CODES} 'fbclip configs' lists config files for "
+        "anomalib, and writes one out.",
         allow_abbrev=False,
     )
+    parser.add_argument("photographs", nargs="+", help="photographs, folders, videos, or numbers of cameras")
     parser.add_argument(
-        "photographs",
-        nargs="+",
-        help="photographs, folders of them, videos, numbers of cameras",
-    )
-    parser.add_argument("--good", type=Path, help="photographs of good parts, which the others are compared with")
-    parser.add_argument("--shots", type=_count, help="how many of the good photographs are taken (default: all)")
-    parser.add_argument(
-        "--backbone", help=f"the CLIP: {bundled.NAME} (default), ViT-L-14-336, or another ViT of open_clip"
+        "--good",
+        type=Path,
+        metavar="FOLDER",
+        help="photographs of good parts, which the others are compared with: 4 or more, better 8",
     )
     parser.add_argument(
-        "--weights", help="trained adapters: a file, mvtec, visa or auto, which fits the backbone (default: auto)"
+        "--shots", type=_count, metavar="N", help="how many of the good photographs are taken (default: all)"
     )
-    parser.add_argument("--model", type=Path, help="an exported model, .xml or .onnx, in place of backbone and weights")
-    parser.add_argument("--threshold", type=parse_threshold, help="a photograph with a higher score is anomalous, 0..1")
     parser.add_argument(
-        "--pixel-threshold", type=parse_threshold, help="where the anomaly map is higher is an anomalous region, 0..1"
+        "--backbone",
+        metavar="NAME",
+        help=f"the model: {bundled.NAME} (default), {PAPER_BACKBONE}, or another ViT of open_clip",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="trained adapters: a file, mvtec, visa or auto, which fits the backbone (default: auto)",
+    )
+    parser.add_argument(
+        "--model", type=Path, metavar="FILE", help="an exported model, .xml or .onnx, in place of backbone and weights"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=parse_threshold,
+        metavar="SCORE",
+        help="a photograph with a higher score is anomalous, 0..1 (default: from the good photographs, otherwise 0.5)",
+    )
+    parser.add_argument(
+        "--pixel-threshold",
+        type=parse_threshold,
+        metavar="VALUE",
+        help="where the anomaly map is higher is an anomalous region, 0..1 (default: likewise)",
     )
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("fbclip-results"),
+        metavar="FOLDER",
         help="folder of the results, in which each run has one of its own: v0, v1, ... (default: fbclip-results)",
     )
     parser.add_argument(
-        "--device", help="cpu, cuda, ...; for an exported model a device of OpenVINO (default: the fastest)"
+        "--device",
+        metavar="NAME",
+        help="cpu, cuda, ...; for an exported model a device of OpenVINO (default: the fastest)",
     )
     parser.add_argument(
         "--precision",
-        help="what the CLIP computes in: float32 (default), bfloat16 or float16; for an exported model f32 (default) "
-        "or default, which is OpenVINO's choice",
+        metavar="TYPE",
+        help="what the backbone computes in: float32 (default), bfloat16 or float16; for an exported model f32 "
+        "(default) or default, which is OpenVINO's choice",
     )
     parser.add_argument(
         "--full-size",

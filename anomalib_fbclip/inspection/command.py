@@ -159,14 +159,14 @@ def summarize(counts: Counter[str], threshold_source: str | None, advice: str) -
         advice (str): How to get one that comes from the parts.
 
     Returns:
-        list[str]: How many there are, and what to make of it if all are the same.
+        list[str]: How many there are, and what to make of it if the threshold does not come from the parts.
     """
     errors = f", {counts['error']} could not be read" if counts["error"] else ""
     total = count(sum(counts.values()), "photograph")
     lines = [f"{total}: {counts['anomalous']} anomalous, {counts['normal']} normal{errors}"]
-    is_one_sided = min(counts["normal"], counts["anomalous"]) == 0 and counts["normal"] + counts["anomalous"] > 1
-    if is_one_sided and threshold_source == "default":
-        lines.append(f"All have the same verdict, and the threshold does not come from your parts: {advice}")
+    if threshold_source == "default" and counts["normal"] + counts["anomalous"]:
+        threshold = f"threshold of {USUAL_THRESHOLD} does not come from your parts"
+        lines.append(f"The verdicts are a guess, because the {threshold}: {advice}")
     return lines
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from anomalib_fbclip import bundled
 from anomalib_fbclip.contract.records import printable
 
+from .arguments import PAPER_BACKBONE
 from .importing import quick_imports
 from .prediction import Inferencer
 from .screen import Screen
@@ -21,15 +22,14 @@ if TYPE_CHECKING:
 
     from .torch_inferencer import TorchInferencer
 
-PAPER_BACKBONE = "ViT-L-14-336"
-
 GOOD_FOR = {
-    bundled.NAME: f"small and quick, for a first look. More accurate is --backbone {PAPER_BACKBONE}, a download of "
-    "0.9 GB.",
-    PAPER_BACKBONE: "the paper's model, the most accurate one. Without a GPU, a photograph takes seconds.",
+    bundled.NAME: f"small and quick. The paper's model is larger: --backbone {PAPER_BACKBONE}, a download of 0.9 GB.",
+    PAPER_BACKBONE: "the paper's model. Without a GPU, a photograph takes seconds.",
 }
 """What backbones are good for."""
 
+FEW = 4
+"""Good photographs below which a threshold from them is poor."""
 
 ADVICE = "give photographs of good ones with --good."
 ADVICE_FOR_EXPORTED = "export the model once more with photographs of good ones, or give --threshold."
@@ -121,7 +121,8 @@ def compare(ready: Ready, good: Sequence[Path], screen: Screen) -> Ready:
 def describe_fit(result: "Fit", good: Sequence[Path]) -> list[str]:
     """Say how sure a threshold from good photographs is, and which of them are unlike the others."""
     share = f"{result.false_alarms} in {len(good) + 1}"
+    few = f" Give {FEW} or more, better 8." if len(good) < FEW else ""
     return [
-        f"Compared with {count(len(good), 'good photograph')}: up to {share} good parts may be called anomalous.",
+        f"Compared with {count(len(good), 'good photograph')}: up to {share} good parts may be called anomalous.{few}",
         *(f"{printable(good[index])} is unlike the other good photographs: look at it." for index in result.outliers),
     ]

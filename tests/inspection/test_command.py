@@ -38,8 +38,9 @@ def test_screen(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
     result = fbclip("photographs", "--good", "photographs/good")
     assert (result.returncode, result.stderr) == (1, "")
     first, compared, fine, spot, summary, report, table = result.stdout.splitlines()
-    assert first.startswith("fbclip-small: small and quick")
+    assert first.startswith("fbclip-small: small and quick. The paper's model is larger: --backbone ViT-L-14-336")
     assert compared.startswith("Compared with 4 good photographs: up to")
+    assert compared.endswith("good parts may be called anomalous.")
     assert [fine.split()[0], fine.split()[2]] == ["normal", "photographs/fine.png"]
     assert [spot.split()[0], spot.split()[2]] == ["anomalous", "photographs/spot.png"]
     assert summary == "2 photographs: 1 anomalous, 1 normal"
@@ -88,17 +89,42 @@ def test_all_normal(photographs: Path, fbclip: Run) -> None:
     assert result.returncode == 0
 
 
-@pytest.mark.parametrize("threshold", ["0", "1"])
-def test_advice_where_all_are_the_same(threshold: str, photographs: Path, fbclip: Run) -> None:
-    """Only where no threshold was given, nor came from data."""
-    assert "with --good" not in fbclip(photographs, "--threshold", threshold).stdout
+GUESS = (
+    "The verdicts are a guess, because the threshold of 0.5 does not come from your parts: give photographs of good "
+    "ones with --good."
+)
+
+
+@pytest.mark.parametrize("options", [["--threshold", "0"], ["--threshold", "1"], ["--good", "photographs/good"]])
+def test_no_advice_where_there_is_a_threshold(options: list[str], photographs: Path, fbclip: Run) -> None:
+    assert "guess" not in fbclip("photographs", *options).stdout
 
 
 def test_advice(photographs: Path, fbclip: Run) -> None:
-    lines = fbclip("photographs/good").stdout.splitlines()
-    verdicts = {line.split()[0] for line in lines[1:5]}
-    assert len(verdicts) == 1
-    assert "All have the same verdict, and the threshold does not come from your parts" in lines[6]
+    """Whatever the verdicts are."""
+    lines = fbclip("photographs/fine.png").stdout.splitlines()
+    assert lines[3] == GUESS
+
+
+def test_no_advice_where_there_is_no_verdict(tmp_path: Path, fbclip: Run) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    assert "guess" not in fbclip("broken.png").stdout
+
+
+@pytest.mark.parametrize("shots", [1, 3])
+def test_few_good_photographs(shots: int, photographs: Path, fbclip: Run) -> None:
+    result = fbclip("photographs", "--good", "photographs/good", "--shots", str(shots))
+    compared = result.stdout.splitlines()[1]
+    assert compared.startswith(f"Compared with {shots} good photograph")
+    assert compared.endswith("good parts may be called anomalous. Give 4 or more, better 8.")
+
+
+def test_help(fbclip: Run) -> None:
+    """What follows an option is called what it is."""
+    text = " ".join(fbclip("--help").stdout.split())
+    assert "--good FOLDER photographs of good parts" in text
+    assert "Example: fbclip photographs --good good." in text
+    assert "GOOD" not in text
 
 
 def test_each_run_has_a_folder(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
@@ -139,7 +165,7 @@ def test_any_name(tmp_path: Path, fbclip: Run) -> None:
     draw_part(0).save(tmp_path / os.fsdecode(b"odd\xff\n<script>alert(1).png"))
     result = fbclip(".")
     assert result.returncode in {0, 1}
-    assert len(result.stdout.splitlines()) == 5
+    assert len(result.stdout.splitlines()) == 6
     assert "<script>alert(1)" not in (tmp_path / "fbclip-results/v0/report.html").read_text()
 
 

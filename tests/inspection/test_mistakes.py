@@ -16,6 +16,7 @@ from PIL import Image
 
 from anomalib_fbclip import bundled
 from support.command_line import environment
+from support.graphs import write_graph
 from support.parts import Run, draw_part
 from support.photographs import write_png
 from support.untrusted import write_pickle
@@ -31,6 +32,19 @@ def damaged(path: Path) -> Path:
 def empty(folder: Path) -> Path:
     folder.mkdir()
     return folder
+
+
+def half_of(source: Path, path: Path) -> Path:
+    content = source.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    return path
+
+
+def write_lone_graph(root: Path) -> Path:
+    path = root / "model.xml"
+    write_graph(path)
+    path.with_suffix(".bin").unlink()
+    return path
 
 
 MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
@@ -63,6 +77,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
         lambda root: ["photographs", "--weights", damaged(root / "mine.safetensors")],
         "mine.safetensors' can't be read",
     ),
+    "truncated weights": (
+        lambda root: ["photographs", "--weights", half_of(bundled.ADAPTERS_FILE, root / "mine.safetensors")],
+        "mine.safetensors' can't be read",
+    ),
     "weights of another backbone": (lambda _: ["photographs", "--weights", "mvtec"], "fit backbone ViT-L-14-336 only"),
     "malicious pickle": (
         lambda root: ["photographs", "--weights", write_pickle(root / "mine.pth", root / "mark")],
@@ -72,10 +90,23 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
         lambda _: ["photographs", "--backbone", "ViT-B-32"],
         f".cache/clip/ViT-B-32.pt'. {bundled.NAME}, which is used without --backbone and --weights, needs no network.",
     ),
+    "no network for the paper's model": (
+        lambda _: ["photographs", "--backbone", "ViT-L-14-336"],
+        f"{bundled.NAME}, which is used without --backbone and --weights, needs no network.",
+    ),
+    "a GPU that is not there": (
+        lambda _: ["photographs", "--device", "cuda:7"],
+        "choose among auto, cpu",
+    ),
     "unknown device": (lambda _: ["photographs", "--device", "abacus"], "choose among auto, cpu"),
     "unknown precision": (lambda _: ["photographs", "--precision", "int3"], "can't be used: choose among"),
     "no model": (lambda _: ["photographs", "--model", "model.xml"], "model.xml does not exist"),
     "damaged model": (lambda root: ["photographs", "--model", damaged(root / "model.onnx")], "model.onnx"),
+    "half a model": (lambda root: ["photographs", "--model", write_lone_graph(root)], "model.bin"),
+    "model and backbone": (
+        lambda _: ["photographs", "--model", "model.xml", "--backbone", bundled.NAME],
+        "--backbone does not go with --model",
+    ),
     "pickle as model": (lambda root: ["photographs", "--model", damaged(root / "model.pt")], "no exported model"),
     "good with a model": (
         lambda _: ["photographs", "--model", "model.xml", "--good", "photographs/good"],
@@ -84,6 +115,14 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
     "precision of torch for a model": (
         lambda _: ["photographs", "--model", "model.xml", "--precision", "bfloat16"],
         "give f32 or default",
+    ),
+    "text as good": (
+        lambda root: ["photographs", "--good", damaged(root / "text.jpg")],
+        "text.jpg can't be read as an image",
+    ),
+    "a file as output": (
+        lambda root: ["photographs", "--output", damaged(root / "file")],
+        "give another folder as --output",
     ),
     "output in a file": (
         lambda root: ["photographs", "--output", damaged(root / "file") / "results"],
@@ -122,7 +161,13 @@ def test_photographs_that_cannot_be_read(tmp_path: Path, fbclip: Run) -> None:
     write_png(folder / "12 bit.png", values // 16)
     Image.new("RGB", (1, 1)).save(folder / "one pixel.png")
     (folder / "truncated.png").write_bytes((folder / "fine.png").read_bytes()[:900])
+    draw_part(0).save(folder / "fine.jpg")
+    (folder / "truncated.jpg").write_bytes((folder / "fine.jpg").read_bytes()[:900])
+    damaged(folder / "text.jpg")
     (folder / "empty.jpg").touch()
+    draw_part(0).convert("L").save(folder / "gray.png")
+    draw_part(0).convert("RGBA").save(folder / "alpha.png")
+    Image.fromarray(np.asarray(draw_part(0).convert("L"), dtype=np.float32)).save(folder / "0 to 255.tiff")
     result = fbclip("mixed")
     assert (result.returncode, result.stderr) == (2, "")
     rows = read_table(tmp_path)
@@ -130,13 +175,35 @@ def test_photographs_that_cannot_be_read(tmp_path: Path, fbclip: Run) -> None:
         "12 bit.png",
         "one pixel.png",
         "truncated.png",
+        "truncated.jpg",
+        "text.jpg",
         "empty.jpg",
+        "0 to 255.tiff",
     }
     lines = result.stdout.splitlines()
     errors = [line for line in lines if line.startswith("error ")]
-    assert len(errors) == 4
-    assert "4 could not be read" in result.stdout
-    assert len(lines) == 1 + len(rows) + 3 + ("All have the same verdict" in result.stdout)
+    assert len(errors) == 7
+    assert "7 could not be read" in result.stdout
+    assert len(lines) == 1 + len(rows) + 4
+
+
+def test_nothing_can_be_read(tmp_path: Path, fbclip: Run) -> None:
+    damaged(tmp_path / "text.jpg")
+    result = fbclip("text.jpg")
+    assert (result.returncode, result.stderr) == (2, "")
+    assert "1 photograph: 0 anomalous, 0 normal, 1 could not be read" in result.stdout.splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_108_megapixels(tmp_path: Path, fbclip: Run, suffix: str) -> None:
+    """More than Pillow opens without a warning."""
+    draw_part(11, defective=True).resize((12000, 9000)).save(tmp_path / f"large.{suffix}")
+    result = fbclip(f"large.{suffix}")
+    assert result.returncode in {0, 1}
+    assert not result.stderr
+    (row,) = read_table(tmp_path).values()
+    assert (row["error"], row["width"], row["height"]) == (None, 12000, 9000)
 
 
 def test_full_disk(tmp_path: Path, photographs: Path) -> None:
