@@ -7,6 +7,7 @@ Each message is one line, on standard error, and once. An error is one line that
 ``JSONARGPARSE_DEBUG=1`` in the environment it is raised, so that Python shows where it comes from.
 """
 
+import argparse
 import difflib
 import inspect
 import logging
@@ -21,7 +22,7 @@ from typing import NoReturn, TypeVar
 from anomalib.cli.cli import AnomalibCLI
 from anomalib.data import AnomalibDataModule
 from anomalib.models.components import AnomalibModule
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 
@@ -42,11 +43,12 @@ SPEAKERS = ("anomalib", "anomalib_fbclip")
 
 SILENT = (
     "anomalib.callbacks",
+    "anomalib.callbacks.timer",  # its throughput includes the pictures and the metrics
     "anomalib.engine.engine",
     "anomalib.models.components.base.anomalib_module",
     "anomalib_fbclip.checkpoints.clip_files",
 )
-"""Their parts that only say that a step begins."""
+"""Their parts that only say that a step begins, or how long it took."""
 
 EXPORTED = "Exported model to "
 """What anomalib's only information on the root logger begins with."""
@@ -93,10 +95,44 @@ class FBClipCLI(AnomalibCLI):
     def init_parser(**kwargs) -> ArgumentParser:
         """Create a parser. See :meth:`anomalib.cli.cli.AnomalibCLI.init_parser`."""
         parser = AnomalibCLI.init_parser(**kwargs)
+        parser.__class__ = Parser
         parser.error = _fail  # type: ignore[method-assign] # a subclass would be made again for each class's arguments
         for class_type in (AnomalibModule, AnomalibDataModule):
             parser.add_instantiator(_instantiate, class_type)
         return parser
+
+
+class HelpFormatter(DefaultHelpFormatter):
+    """jsonargparse's help of a class, without the marks of docstrings."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return without_marks(super()._get_help_string(action))
+
+
+class Parser(ArgumentParser):
+    """A parser like which jsonargparse makes those that show the help of a class."""
+
+    def __init__(self, *args, formatter_class: type[DefaultHelpFormatter] = HelpFormatter, **kwargs) -> None:
+        super().__init__(*args, formatter_class=formatter_class, **kwargs)
+
+
+def without_marks(text: str) -> str:
+    """Write a docstring's words as the help of an argument, which says by itself what the default is.
+
+    Args:
+        text (str): The words, and after them the type and the default in parentheses.
+
+    Returns:
+        str: The same without the marks of reStructuredText, and with the default said once.
+
+    Example:
+        >>> without_marks("Rate of :class:`~torch.optim.Adam`. Defaults to ``5e-5``. (type: float, default: 5e-05)")
+        'Rate of Adam. (type: float, default: 5e-05)'
+    """
+    text = re.sub(r"\s*Defaults\s+to\s(?:(?!Defaults\s+to).)*\.(?=\s*\(type)", "", text, flags=re.DOTALL)
+    text = text.replace("``None``", "null")  # as it is written in a command line
+    text = re.sub(r":\w+:`(?:~[\w.]*\.)?([\w.]+)`", r"\1", text)
+    return re.sub(r'``"?([^`"]*)"?``', r"\1", text)
 
 
 def configure_screen() -> None:

@@ -229,7 +229,9 @@ def reference_name(reference: ImageSource, index: int) -> str:
 
 @contextmanager
 def _progress(total: int) -> Generator[Callable[[], None]]:
-    is_quiet = rank_zero_only.rank > 0  # type: ignore[attr-defined] # Lightning sets it
-    with Progress(console=Console(stderr=True), transient=True, disable=is_quiet) as progress:
+    console = Console(stderr=True)
+    # Elsewhere than on a terminal, a transient bar leaves an empty line. Lightning sets the rank.
+    is_quiet = rank_zero_only.rank > 0 or not console.is_terminal  # type: ignore[attr-defined]
+    with Progress(console=console, transient=True, disable=is_quiet) as progress:
         task = progress.add_task("Good photographs", total=total)
         yield lambda: progress.advance(task)

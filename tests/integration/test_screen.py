@@ -82,6 +82,8 @@ def test_fitted_thresholds(fbclip: Command) -> None:
     assert line.endswith("shown as 0.5 (from masks).")
     assert "Warning" not in result.stderr
     assert "ckpt_path" not in result.stdout + result.stderr
+    assert "seconds" not in result.stderr
+    assert "Throughput" not in result.stderr
 
 
 def test_export(fbclip: Command) -> None:
