@@ -44,7 +44,7 @@ from .checkpoints.published import check_published, choose_zero_shot, fetch_publ
 from .checkpoints.registry import default_pretrained, resolve_backbone, resolve_image_size
 from .checkpoints.source import AdapterSource, read_given_adapters
 from .explaining import ExplanationMixin
-from .export import ExactExportMixin
+from .export.mixin import ExactExportMixin
 from .modeling.fbclip import FBClipModel
 from .modeling.few_shot import MAPS
 from .modeling.loss import FBClipLoss

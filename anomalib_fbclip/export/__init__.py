@@ -3,10 +3,10 @@
 
 """Export to ONNX and OpenVINO: self-describing files with the verdicts of the tested model.
 
-The other modules of this package import onnx_ir, openvino and nncf, and are therefore imported where they are used.
+The other modules of this package import anomalib, onnx_ir, openvino and nncf, and are therefore imported where they are
+used.
 """
 
 from .description import describe
-from .mixin import ExactExportMixin
 
-__all__ = ["ExactExportMixin", "describe"]
+__all__ = ["describe"]

@@ -92,6 +92,18 @@ def test_export(fbclip: Command) -> None:
     assert lines_of(result) == ["Exported model to exported/weights/torch/model.pt"]
 
 
+@pytest.mark.parametrize("export_type", ["onnx", "openvino"])
+def test_export_with_good_photographs(tmp_path: Path, fbclip: Command, export_type: str) -> None:
+    """Also what libraries say of the values that they meet."""
+    (tmp_path / "photographs/part.png").rename(tmp_path / "photographs/0.png")
+    Image.new("RGB", (80, 60), "white").save(tmp_path / "photographs/1.png")
+    result = fbclip("export", "--export_type", export_type, "--model.few_shot_source", "photographs")
+    assert result.returncode == 0, result.stderr
+    said, exported = lines_of(result)
+    assert said.startswith("Thresholds from 2 good photographs: ")
+    assert exported.startswith("Exported model to ")
+
+
 def test_our_own_command(tmp_path: Path, photographs: Path) -> None:
     """``anomalib-fbclip`` shows no more than ``anomalib`` does, where names are not registered at the start, too."""
     command = [sys.executable, "-m", "anomalib_fbclip", "predict", "--model", "FBClip", "--model.views", "[foo]"]

@@ -68,7 +68,9 @@ def test_names_are_there_whatever_is_imported_first(installed_wheel: Environment
         "anomalib.data",
         "anomalib.models.components",
         "anomalib.engine",
+        "anomalib_fbclip.callbacks.report",
         "anomalib_fbclip.data",
+        "anomalib_fbclip.export.onnx_file",
         "anomalib_fbclip.lightning_model",
         "anomalib_fbclip.modeling.fbclip",
     )
