@@ -318,8 +318,17 @@ def shown_output(begin: str) -> list[str]:
 
 
 def is_said(line: str, said: list[str]) -> bool:
-    """Tell whether a line was printed, apart from its numbers."""
-    pattern = re.sub(r"\d+(?:\\\.\d+)?", r"[\\d.]+", re.escape(line)).replace("region", "regions?")
+    """Tell whether a line was printed, apart from numbers, verdicts and names of photographs."""
+    changes = {
+        r"photographs/\w+": r"photographs/\\w+",
+        r"\d+(?:\\\.\d+)?": r"[\\d.]+",
+        r"^(?:anomalous|normal)(?:\\ )+": r"(anomalous|normal) +",
+        r"region": r"regions?",
+        r"(?<=: )anomalous": r"(anomalous|normal)",
+    }
+    pattern = re.escape(line)
+    for shown, possible in changes.items():
+        pattern = re.sub(shown, possible, pattern)
     return any(re.fullmatch(pattern, said_line) for said_line in said)
 
 
