@@ -129,5 +129,5 @@ class TestConfigs:
         subcommands = {"quickstart": "test", "predict": "predict", "few_shot": "predict", "export": "export"}
         subcommand = subcommands.get(path.stem, "fit")
         assert f"#   anomalib {subcommand} --config configs/{path.name}\n" in path.read_text(encoding="utf-8")
-        readme = (CONFIGS.parent / "README.md").read_text(encoding="utf-8")
-        assert f"anomalib {subcommand} --config configs/{path.name}" in readme
+        guide = "".join(page.read_text(encoding="utf-8") for page in CONFIGS.parent.glob("docs/*.md"))
+        assert f"anomalib {subcommand} --config configs/{path.name}" in guide

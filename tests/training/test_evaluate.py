@@ -92,10 +92,11 @@ def test_mean_accuracy() -> None:
     assert mean == Accuracy(0.75, 0.5)
 
 
-def test_variants_switch_one_part_off_each() -> None:
+def test_variants_change_one_part_each() -> None:
     parts_of = {name: list(arguments) for name, arguments in variants().items()}
-    assert len(parts_of) == 8
+    assert len(parts_of) == 10
     assert all(len(arguments) == 1 for arguments in parts_of.values())
+    assert variants()["image score of the map"] == {"image_score": "map"}
     assert variants()["without spatial view"]["views"] == ["identity", "semantic"]
     assert variants()["without global text strategy"]["text_strategies"] == {"attention": 0.5, "end_of_text": 0.5}
 
