@@ -52,6 +52,8 @@ class AuxiliaryDataset(AnomalibDataset):
 class TrainingImages(Dataset[DatasetItem]):
     """The labeled images of a dataset, whose masks are checked as they are read.
 
+    An augmentation that crops can leave the whole defect out. What is left shows a normal part, and is labeled so.
+
     Args:
         dataset (AnomalibDataset): The dataset. Every anomalous image has a mask.
     """
@@ -78,7 +80,10 @@ class TrainingImages(Dataset[DatasetItem]):
         sample = self.dataset.samples.iloc[index]
         if sample.label_index == LabelName.ABNORMAL:
             check_mask(Path(sample.mask_path))
-        return self.dataset[index]
+        item = self.dataset[index]
+        if self.dataset.augmentations:
+            item.gt_label = torch.as_tensor(item.gt_mask).any().long()
+        return item
 
 
 class AuxiliaryDataModule(AnomalibDataModule):

@@ -18,7 +18,7 @@ from anomalib.pre_processing import PreProcessor
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torchvision.transforms.v2 import RandomHorizontalFlip, Resize
+from torchvision.transforms.v2 import RandomCrop, RandomHorizontalFlip, Resize
 
 from anomalib_fbclip.data import AuxiliaryDataModule
 from layouts import HEIGHT, MASKED, WIDTH, write_category, write_image, write_mask
@@ -143,6 +143,13 @@ class TestTrainingData:
             assert batch.gt_label.dtype == torch.bool
             assert batch.gt_mask.dtype == torch.bool
             assert torch.equal(batch.gt_mask.sum((1, 2)), batch.gt_label * MASKED**2)
+
+    def test_image_whose_defect_is_cropped_off_is_normal(self, mvtec):
+        datamodule = read(MVTecAD(root=mvtec), train_batch_size=1, train_augmentations=RandomCrop((HEIGHT // 2, 4)))
+        batches = [batch for _ in range(20) for batch in datamodule.train_dataloader()]
+        broken = [batch for batch in batches if "/broken/" in batch.image_path[0]]
+        assert {bool(batch.gt_label) for batch in broken} == {False, True}
+        assert all(bool(batch.gt_label) == bool(batch.gt_mask.any()) for batch in batches)
 
 
 class TestEvaluationData:
