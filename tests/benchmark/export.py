@@ -6,7 +6,7 @@
 fbclip-small, and the paper's architecture with random weights, which are as fast as trained ones::
 
     python tests/benchmark/export.py
-    python tests/benchmark/export.py --backbones "[fbclip-small]" --seconds 20
+    python tests/benchmark/export.py --backbones "[fbclip-small]" --seconds 20 --operations true
 
 Each row is measured in a process of its own, one after the other, on one photograph at a time.
 """
@@ -18,7 +18,9 @@ import os
 import statistics
 import tempfile
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
+from datetime import timedelta
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -40,6 +42,9 @@ PHOTOGRAPH = (1, 3, 576, 768)
 
 LEAST_REPETITIONS = 3
 """Number of times that each is timed, where one takes long."""
+
+LEAST_SHARE = 0.01
+"""Share of the time from which on operations have a row of their own."""
 
 
 class Measurement(NamedTuple):
@@ -123,6 +128,40 @@ def measure_openvino(path: Path, seconds: float, threads: int, config: dict[str,
     return Measurement(latency, throughput, peak_memory())
 
 
+def list_operations(path: Path, threads: int, repetitions: int = 5) -> list[tuple[str, ...]]:
+    """List in how many bits OpenVINO computes the operations of a file, and how long they take by its own counters.
+
+    Args:
+        path (Path): A file of ``to_openvino``.
+        threads (int): Number of threads.
+        repetitions (int, optional): Number of images. Their median counts. Defaults to ``5``.
+
+    Returns:
+        list[tuple[str, ...]]: Operation, type, how many there are, and milliseconds, those that take longest first.
+    """
+    image = np.random.default_rng(0).random(PHOTOGRAPH, dtype=np.float32)
+    config = {"INFERENCE_NUM_THREADS": str(threads), "PERFORMANCE_HINT": "LATENCY", "PERF_COUNT": "YES"}
+    request = openvino.Core().compile_model(path, "CPU", config).create_infer_request()
+    runs: list[Counter[tuple[str, str]]] = []
+    for _ in range(repetitions):
+        request.infer({0: image})
+        times: Counter[tuple[str, str]] = Counter()
+        numbers: Counter[tuple[str, str]] = Counter()
+        for operation in request.get_profiling_info():
+            if operation.status == openvino.ProfilingInfo.Status.EXECUTED:
+                kind = operation.node_type, operation.exec_type.rpartition("_")[2]
+                times[kind] += operation.real_time / timedelta(milliseconds=1)
+                numbers[kind] += 1
+        runs.append(times)
+    medians = Counter({kind: statistics.median(run[kind] for run in runs) for kind in runs[0]})
+    shown = {kind: taken for kind, taken in medians.most_common() if taken > LEAST_SHARE * medians.total()}
+    others = medians.keys() - shown.keys()
+    return [
+        *((*kind, str(numbers[kind]), f"{taken:.1f}") for kind, taken in shown.items()),
+        ("all others", "", str(sum(numbers[kind] for kind in others)), f"{sum(medians[kind] for kind in others):.1f}"),
+    ]
+
+
 def median_seconds(function: Callable[[], object], seconds: float) -> float:
     """Time a function for some seconds, but three times at least: the median, after one call that does not count."""
     function()
@@ -151,42 +190,45 @@ def main(
     seconds: float = 8.0,
     calibration_images: int = 4,
     threads: int | None = None,
+    operations: bool = False,
 ) -> None:
-    """Print the table, in Markdown.
+    """Print the tables, in Markdown.
 
     Args:
         backbones: fbclip-small, or architectures of open_clip, which get random weights.
         seconds: How long each is timed.
         calibration_images: Number of images that INT8_PTQ takes the ranges of values from; they don't change the speed.
         threads: Number of threads. As many as there are cores if there is none.
+        operations: Whether to list the operations of INT8_PTQ, too.
     """
     threads = threads or os.cpu_count() or 1
     device = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
-    print(f"Batch 1, {threads} threads of {device}, OpenVINO {openvino.__version__.partition('-')[0]}\n")
-    header = ["", "latency", "faster than torch", "throughput", "peak memory", "file"]
-    for line in markdown_lines(header, list_rows(backbones, seconds, calibration_images, threads)):
+    print(f"Batch 1, {threads} threads of {device}, OpenVINO {openvino.__version__.partition('-')[0]}")
+    for backbone in backbones:
+        with tempfile.TemporaryDirectory() as folder:
+            files = run(export, backbone, Path(folder), calibration_images)
+            rows = to_rows(backbone, measure(files, seconds, threads))
+            print_table(["", "latency", "faster than torch", "throughput", "peak memory", "file"], rows)
+            if operations:
+                found = run(list_operations, files["int8"], threads)
+                print_table([f"{backbone}, INT8_PTQ", "type", "number", "ms"], found)
+
+
+def print_table(header: list[str], rows: Iterable[tuple[str, ...]]) -> None:
+    """Print a table in Markdown."""
+    print(flush=True)
+    for line in markdown_lines(header, rows):
         print(line, flush=True)
 
 
-def list_rows(
-    backbones: Iterable[str], seconds: float, calibration_images: int, threads: int
-) -> Iterator[tuple[str, ...]]:
-    """Measure the backbones, one after the other."""
-    for backbone in backbones:
-        with tempfile.TemporaryDirectory() as folder:
-            yield from to_rows(backbone, measure(backbone, Path(folder), seconds, calibration_images, threads))
+def run(function: Callable, *arguments: object) -> Any:
+    """Call a function in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(function, *arguments).result()
 
 
-def measure(
-    backbone: str, folder: Path, seconds: float, calibration_images: int, threads: int
-) -> dict[str, tuple[Path, Measurement]]:
-    """Export a backbone, and measure each of its files in a process of its own."""
-
-    def run(function: Callable, *arguments: object) -> Any:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            return process.submit(function, *arguments).result()
-
-    files = run(export, backbone, folder, calibration_images)
+def measure(files: dict[str, Path], seconds: float, threads: int) -> dict[str, tuple[Path, Measurement]]:
+    """Measure each of the files of a backbone, one after the other, in a process of its own."""
     rows = {"torch, f32": (files["torch"], run(measure_torch, files["torch"], seconds, threads))}
     for name, file, config in (
         ("OpenVINO, f32", "openvino", {"INFERENCE_PRECISION_HINT": "f32"}),
