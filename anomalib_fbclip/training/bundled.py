@@ -28,10 +28,12 @@ import torch
 from anomalib.data import Folder
 from anomalib.engine import Engine
 from jsonargparse import auto_cli
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from anomalib_fbclip import FBClip
@@ -52,6 +54,9 @@ SOURCE = "procedural images"
 
 FIRST_ADAPTER_IMAGE = 2**40
 """Seed of the first image that the adapters are trained on: far beyond those of the text tower."""
+
+AVERAGING_DECAY = 0.99
+"""Of each step, how much of the adapters' average stays: it reaches over about a hundred steps."""
 
 
 def align_text(tower: str | Path, output: Path, steps: int, batch_size: int, seed: int) -> Path:
@@ -134,6 +139,7 @@ def fit_adapters(clip_file: Path, images: Path, output: Path, learning_rate: flo
     """
     pl.seed_everything(seed, workers=True)
     model = FBClip(NAME, pretrained=clip_file, weights=None, learning_rate=learning_rate, seed=seed)
+    model.model.backbone.load_text_tower()  # the averages are of the parameters that are there when the training begins
     source = Folder(
         SOURCE,
         root=images,
@@ -149,7 +155,15 @@ def fit_adapters(clip_file: Path, images: Path, output: Path, learning_rate: flo
         train_augmentations=create_augmentations(model.image_size[0]),
         seed=seed,
     )
-    Engine(max_epochs=1, logger=False, default_root_dir=output).fit(model, datamodule=datamodule)
+    # Without clipping, Adam remembers the steep first gradients for a thousand steps, and takes small steps.
+    engine = Engine(
+        max_epochs=1,
+        gradient_clip_val=1.0,
+        callbacks=[WeightAveraging(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(AVERAGING_DECAY))],
+        logger=False,
+        default_root_dir=output,
+    )
+    engine.fit(model, datamodule=datamodule)
     # The file is to be used with the weights that come with the package, wherever it is.
     model.pretrained, model.source = TAG, SOURCE
     path = output / "adapters.safetensors"
