@@ -4,7 +4,9 @@
 """Files that lie beside the repository and are not part of it, small models, and what tests leave to each other."""
 
 import ctypes
+import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,3 +91,12 @@ def mvtec(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("mvtec")
     write_mvtec_category(root, "bottle", seed=1)
     return write_mvtec_category(root, "cable", seed=2)
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """A disk that is full after 4 KB: a limit on the size of files takes its place. Libraries raise the same errors."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

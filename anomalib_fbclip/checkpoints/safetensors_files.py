@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from anomalib_fbclip.contract.files import replacing
+from anomalib_fbclip.contract.files import naming_full_disk, replacing
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
@@ -22,13 +22,14 @@ def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata:
         metadata (Mapping[str, str]): What is known of them.
 
     Raises:
+        OSError: If it can't be written.
         ValueError: If the path has another suffix.
     """
     if path.suffix != ".safetensors":
         msg = f"Weights are saved as safetensors: give '{path.with_suffix('.safetensors')}' instead of '{path}'."
         raise ValueError(msg)
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary:
+    with replacing(path) as temporary, naming_full_disk(path.parent, SafetensorError):
         save_file(stored, temporary, dict(metadata))
 
 

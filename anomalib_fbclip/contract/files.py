@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Atomic writes: files are written to a hidden folder beside their destination, then moved there."""
+"""Atomic writes: files are written to a hidden folder beside their destination, then moved there; and full disks."""
 
 import shutil
 from collections.abc import Generator
@@ -63,3 +63,28 @@ def replacing(path: Path) -> Generator[Path]:
         temporary = folder / path.name
         yield temporary  # noqa: RUF075 - after an error nothing is to be moved
         temporary.replace(path)
+
+
+@contextmanager
+def naming_full_disk(folder: Path, error_type: type[Exception]) -> Generator[None]:
+    """Raise ``OSError`` with the free space where a library raises an error of its own because it can't write.
+
+    Args:
+        folder (Path): Where it writes.
+        error_type (type[Exception]): What it raises.
+
+    Yields:
+        None: Nothing.
+
+    Raises:
+        OSError: If it can't write.
+    """
+    try:
+        yield
+    except error_type as error:
+        free = shutil.disk_usage(folder).free
+        msg = (
+            f"Can't write to {folder} ({error}). Its disk has {free / 1e6:,.0f} MB left: free some, or write to "
+            "another (TMPDIR names the folder of temporary files)."
+        )
+        raise OSError(msg) from error

@@ -16,6 +16,8 @@ from anomalib.deploy import CompressionType
 from anomalib.models.components.base.export_mixin import ExportMixin
 from torch import nn
 
+from anomalib_fbclip.contract.files import naming_full_disk
+
 from .staging import write_staged
 
 if TYPE_CHECKING:
@@ -56,10 +58,18 @@ class ExactExportMixin(ExportMixin):
 
         Returns:
             Path: The file.
+
+        Raises:
+            OSError: If it can't be written.
         """
         self.description()
         export = super(ExactExportMixin, self._for_inference()).to_torch
-        return write_staged(Path(export_root), lambda folder: export(folder, model_file_name))
+
+        def write(folder: Path) -> Path:
+            with naming_full_disk(folder.parent, RuntimeError):
+                return export(folder, model_file_name)
+
+        return write_staged(Path(export_root), write)
 
     def to_onnx(
         self,

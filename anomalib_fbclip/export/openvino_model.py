@@ -10,6 +10,7 @@ from typing import Any
 
 import openvino
 
+from anomalib_fbclip.contract.files import naming_full_disk
 from anomalib_fbclip.contract.metadata import NAMESPACE
 from anomalib_fbclip.edge.errors import EdgeError
 from anomalib_fbclip.edge.runtimes import read_openvino_metadata, read_openvino_model
@@ -94,7 +95,11 @@ def save_openvino(model: openvino.Model, path: Path, is_half: bool) -> Path:
 
     Returns:
         Path: The ``.xml`` file.
+
+    Raises:
+        OSError: If they can't be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    openvino.save_model(model, path, compress_to_fp16=is_half)
+    with naming_full_disk(path.parent, RuntimeError):
+        openvino.save_model(model, path, compress_to_fp16=is_half)
     return path

@@ -13,6 +13,7 @@ from anomalib.data import InferenceBatch
 from anomalib.post_processing import PostProcessor
 from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
 
+from anomalib_fbclip import FBClip
 from anomalib_fbclip.export import describe
 from anomalib_fbclip.export.onnx_file import SCOPES_KEY, finish_onnx
 from anomalib_fbclip.export.openvino_model import COMPRESSION_KEY, check_compression, convert_to_openvino, save_openvino
@@ -166,6 +167,25 @@ def test_precise_modules_stay_precise_in_a_half_precision_file(scores_file: Path
     values = np.ones((2, 64), dtype=np.float32)
     scores = openvino.Core().compile_model(saved, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(values)["scores"]
     np.testing.assert_allclose(scores, Scores()(torch.from_numpy(values)).numpy(), rtol=1e-3)
+
+
+class TestFullDisk:
+    """One line says where there is no space, whichever library writes, and nothing half written is left."""
+
+    NO_SPACE = r"^Can't write to {} \(.*\)\. Its disk has [\d,]+ MB left: free some, or write to another"
+
+    def test_openvino(self, scores_file: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+        model = convert_to_openvino(scores_file, {})
+        request.getfixturevalue("full_disk")
+        with pytest.raises(OSError, match=self.NO_SPACE.format(rf"{tmp_path}/\.incomplete\.\w+")):
+            write_staged(tmp_path, lambda folder: save_openvino(model, folder / "model.xml", is_half=False))
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.usefixtures("full_disk")
+    def test_torch(self, small_backbone: str, tmp_path: Path) -> None:
+        with pytest.raises(OSError, match=self.NO_SPACE.format(tmp_path)):
+            FBClip(small_backbone, weights=None).to_torch(tmp_path)
+        assert not list(tmp_path.iterdir())
 
 
 class TestCompression:
