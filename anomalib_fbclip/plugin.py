@@ -73,55 +73,62 @@ class ImportObserver:
 
 
 class NameRegistration(ImportObserver):
-    """Adds classes of one of our modules to one of anomalib's modules, once that one has been imported.
+    """Adds classes of ours to one of anomalib's modules, once that one has been imported.
 
     Args:
         target (str): anomalib's module.
-        source (str): Our module. It may import ``target``.
-        names (tuple[str, ...]): The classes in ``source`` that ``target`` gets.
+        sources (dict[str, str]): The classes that it gets, and the module of ours that defines each. It may import
+            ``target``.
     """
 
-    def __init__(self, target: str, source: str, names: tuple[str, ...]) -> None:
-        super().__init__(frozenset((target, source)))
+    def __init__(self, target: str, sources: "dict[str, str]") -> None:
+        super().__init__(frozenset((target, *sources.values())))
         self.target = target
-        self.source = source
-        self.names = names
+        self.sources = sources
 
     def register(self) -> None:
-        """Import both modules and make the classes attributes of anomalib's; nothing where it has them already."""
+        """Import all modules and make the classes attributes of anomalib's; nothing where it has them already."""
+        for name in self.sources:
+            self._register(name)
+
+    def _register(self, name: str) -> None:
         from importlib import import_module
 
         target = import_module(self.target)
-        # They may be anomalib's own: a second class of the same name would make jsonargparse refuse both.
-        if any(hasattr(target, name) for name in self.names):
+        # It may be anomalib's own: a second class of the same name would make jsonargparse refuse both.
+        if hasattr(target, name):
             return
-        source = import_module(self.source)  # its finder, if it is installed, comes here too
-        for name in self.names:
-            setattr(target, name, getattr(source, name))
-            if name not in target.__all__:
-                target.__all__.append(name)
+        source = import_module(self.sources[name])  # its finder, if it is installed, comes here too
+        setattr(target, name, getattr(source, name))
+        if name not in target.__all__:
+            target.__all__.append(name)
 
     def execute(self, module: "ModuleType", execute: "Callable[[ModuleType], None]") -> None:
         """Execute one of the modules, and register."""
         execute(module)
-        if module.__name__ == self.source:
-            if self.target in sys.modules:  # otherwise its own import registers
-                self.register()
-        elif not _is_executing(self.source):  # otherwise it is what imports anomalib's, and registers at its end
-            self.register_or_warn()
+        for name, source in self.sources.items():
+            if module.__name__ == source:
+                if self.target in sys.modules:  # otherwise its own import registers
+                    self._register(name)
+            elif module.__name__ == self.target and not _is_executing(source):  # that registers at its end
+                self._register_or_warn(name)
 
     def register_or_warn(self) -> None:
         """Register, or say in one line why that is impossible, and leave anomalib as it is without us."""
+        for name in self.sources:
+            self._register_or_warn(name)
+
+    def _register_or_warn(self, name: str) -> None:
         before = set(sys.modules)
         try:
-            self.register()
+            self._register(name)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with us, anomalib's own models go on working
             import logging
 
             logging.getLogger(__name__).warning(
                 "anomalib-fbclip: %s cannot be used, because importing %s failed: %s: %s",
-                " and ".join(self.names),
-                self.source,
+                name,
+                self.sources[name],
                 type(error).__name__,
                 error,
             )
@@ -130,9 +137,9 @@ class NameRegistration(ImportObserver):
         # A class that was made before the failure is among the subclasses that anomalib lists, until it is collected.
         import gc
 
-        for name in set(sys.modules) - before:
-            if name.startswith("anomalib_fbclip."):
-                del sys.modules[name]
+        for imported in set(sys.modules) - before:
+            if imported.startswith("anomalib_fbclip."):
+                del sys.modules[imported]
         gc.collect()
 
 
@@ -222,8 +229,15 @@ def _is_executing(name: str) -> bool:
 
 
 REGISTRATIONS = (
-    NameRegistration("anomalib.data", "anomalib_fbclip.data", ("AuxiliaryDataModule", "MetaJson", "SyntheticParts")),
-    NameRegistration("anomalib.models", "anomalib_fbclip.lightning_model", ("FBClip",)),
+    NameRegistration(
+        "anomalib.data",
+        {
+            "AuxiliaryDataModule": "anomalib_fbclip.data.auxiliary",
+            "MetaJson": "anomalib_fbclip.data.meta_json",
+            "SyntheticParts": "anomalib_fbclip.data.synthetic_parts",
+        },
+    ),
+    NameRegistration("anomalib.models", {"FBClip": "anomalib_fbclip.lightning_model"}),
 )
 TAKEOVER = CommandTakeover("anomalib.cli.cli")
 

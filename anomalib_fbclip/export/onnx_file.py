@@ -46,8 +46,14 @@ BLOCK = re.compile(re.escape(f"{IMAGE_TOWER}visual.transformer.resblocks.") + r"
 BLOCK_PREFIX = "block"
 """Beginning of the names of the nodes of the image tower's blocks; then come the block's number and a slash."""
 
+ATTENTION = "model.mvfbe"
+"""Module whose linear layers are those of the foreground-background attention, merged."""
+
+ATTENTION_PREFIX = "attention/"
+"""Beginning of the names of the nodes of these layers."""
+
 HEAD_PREFIX = "head/"
-"""Beginning of the names of the nodes that belong neither to these modules nor to the image tower."""
+"""Beginning of the names of all other nodes that do not belong to the image tower."""
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 """Property under which torch's exporter names the modules around a node, outermost first, and last the node itself."""
@@ -94,6 +100,8 @@ def _prefix(scopes: Sequence[str]) -> str:
     """Begin the name of a node by where it belongs; of the image tower, the blocks alone are told apart."""
     if any(scope in PRECISE_MODULES for scope in scopes):
         return PRECISE_PREFIX
+    if scopes[-2:-1] == [ATTENTION] and scopes[-1].startswith("linear"):
+        return ATTENTION_PREFIX
     for scope in scopes:
         if block := BLOCK.fullmatch(scope):
             return f"{BLOCK_PREFIX}{block[1]}/"

@@ -143,7 +143,8 @@ def _compress_weights(model: openvino.Model) -> openvino.Model:
 def _sensitive_nodes(model: openvino.Model) -> nncf.IgnoredScope:
     """Select what is not to compute in 8 bits, because it costs most accuracy.
 
-    That is all but the image tower, the tower's first and last blocks, and its products of queries, keys and values.
+    That is all but the image tower and the linear layers of the foreground-background attention, the tower's first and
+    last blocks, and the products of queries, keys and values.
     """
     names = [node.get_friendly_name() for node in model.get_ops()]
     blocks = sorted({int(found[1]) for name in names if (found := re.match(rf"{BLOCK_PREFIX}(\d+)/", name))})

@@ -25,13 +25,9 @@ STAND_INS = {
     "anomalib/models/__init__.py": MODELS,
     "anomalib/models/components.py": "from anomalib.data import Folder\nclass Base: ...\n",
     "anomalib/engine.py": "from anomalib.models import Padim\n",
-    "anomalib_fbclip/data/__init__.py": "from .modules import AuxiliaryDataModule, MetaJson, SyntheticParts",
-    "anomalib_fbclip/data/modules.py": """\
-from anomalib.data import Folder
-class AuxiliaryDataModule(Folder): ...
-class MetaJson(Folder): ...
-class SyntheticParts(Folder): ...
-""",
+    "anomalib_fbclip/data/auxiliary.py": "from anomalib.data import Folder\nclass AuxiliaryDataModule(Folder): ...\n",
+    "anomalib_fbclip/data/meta_json.py": "from anomalib.data import Folder\nclass MetaJson(Folder): ...\n",
+    "anomalib_fbclip/data/synthetic_parts.py": "from anomalib.data import Folder\nclass SyntheticParts(Folder): ...\n",
     "anomalib_fbclip/lightning_model.py": """\
 from anomalib.models.components import Base
 from anomalib_fbclip.data import MetaJson
@@ -45,8 +41,8 @@ def tree(tmp_path: Path) -> Path:
     for name, text in STAND_INS.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    for name in ("__init__.py", "moved.py", "plugin.py"):
-        shutil.copy(REPOSITORY / "anomalib_fbclip" / name, tmp_path / "anomalib_fbclip")
+    for name in ("__init__.py", "moved.py", "plugin.py", "data/__init__.py"):
+        shutil.copy(REPOSITORY / "anomalib_fbclip" / name, tmp_path / "anomalib_fbclip" / name)
     return tmp_path
 
 
@@ -73,6 +69,8 @@ def run(tree: Path, code: str, *options: str, autoload: str = "1") -> subprocess
         "from anomalib.models import FBClip",
         "from anomalib.data import AuxiliaryDataModule, MetaJson, SyntheticParts",
         "import anomalib_fbclip.data",
+        "from anomalib_fbclip.data import SyntheticParts",
+        "from anomalib_fbclip.data.meta_json import MetaJson",
         "import anomalib_fbclip.lightning_model",
         "from anomalib_fbclip import FBClip",
         "import importlib.util; importlib.util.find_spec('anomalib.models')",
@@ -87,14 +85,15 @@ def test_names_are_there_whatever_is_imported_first(tree: Path, first: str):
 import anomalib.data, anomalib.models
 from anomalib.data import Folder
 print(anomalib.models.FBClip, anomalib.data.AuxiliaryDataModule, anomalib.data.MetaJson)
-print(*anomalib.data.__all__, *(cls.__name__ for cls in Folder.__subclasses__()))
+print(*sorted(anomalib.data.__all__), *sorted(cls.__name__ for cls in Folder.__subclasses__()))
 """
     result = run(tree, code)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == (
         "<class 'anomalib_fbclip.lightning_model.FBClip'> "
-        "<class 'anomalib_fbclip.data.modules.AuxiliaryDataModule'> <class 'anomalib_fbclip.data.modules.MetaJson'>\n"
-        "Folder AuxiliaryDataModule MetaJson SyntheticParts AuxiliaryDataModule MetaJson SyntheticParts\n"
+        "<class 'anomalib_fbclip.data.auxiliary.AuxiliaryDataModule'> "
+        "<class 'anomalib_fbclip.data.meta_json.MetaJson'>\n"
+        "AuxiliaryDataModule Folder MetaJson SyntheticParts AuxiliaryDataModule MetaJson SyntheticParts\n"
     )
 
 
@@ -107,7 +106,7 @@ install()
 print(anomalib.models.FBClip, anomalib.data.MetaJson)
 """
     assert run(tree, code).stdout == (
-        "<class 'anomalib_fbclip.lightning_model.FBClip'> <class 'anomalib_fbclip.data.modules.MetaJson'>\n"
+        "<class 'anomalib_fbclip.lightning_model.FBClip'> <class 'anomalib_fbclip.data.meta_json.MetaJson'>\n"
     )
 
 
@@ -157,7 +156,7 @@ def test_a_broken_model_gives_one_line_and_the_others_work(tree: Path, source: s
     result = run(tree, code, "-W", "error")
     assert (result.returncode, result.stdout) == (
         0,
-        "<class 'anomalib.models.Padim'> ['Padim'] <class 'anomalib_fbclip.data.modules.MetaJson'>\n",
+        "<class 'anomalib.models.Padim'> ['Padim'] <class 'anomalib_fbclip.data.meta_json.MetaJson'>\n",
     )
     assert result.stderr.startswith(
         f"anomalib-fbclip: FBClip cannot be used, because importing anomalib_fbclip.lightning_model failed: {cause}",
@@ -167,16 +166,18 @@ def test_a_broken_model_gives_one_line_and_the_others_work(tree: Path, source: s
 
 def test_what_was_made_before_a_failure_is_not_listed(tree: Path):
     code = "from anomalib.models import Base, Folder; print(*Base.__subclasses__(), *Folder.__subclasses__())"
+    meta_json = "<class 'anomalib_fbclip.data.meta_json.MetaJson'> "
     datamodules = (
-        "<class 'anomalib_fbclip.data.modules.AuxiliaryDataModule'> <class 'anomalib_fbclip.data.modules.MetaJson'> "
-        "<class 'anomalib_fbclip.data.modules.SyntheticParts'>"
+        f"<class 'anomalib_fbclip.data.auxiliary.AuxiliaryDataModule'> {meta_json}"
+        "<class 'anomalib_fbclip.data.synthetic_parts.SyntheticParts'>"
     )
     with (tree / "anomalib_fbclip/lightning_model.py").open("a") as file:
         file.write("FBClip.gone")
     assert run(tree, code).stdout == f"<class 'anomalib.models.Padim'> {datamodules}\n"
-    (tree / "anomalib_fbclip/data/__init__.py").write_text("from .modules import MetaJson, Gone")
+    with (tree / "anomalib_fbclip/data/meta_json.py").open("a") as file:
+        file.write("MetaJson.gone")
     result = run(tree, code)
-    assert result.stdout == "<class 'anomalib.models.Padim'>\n"
+    assert result.stdout == f"<class 'anomalib.models.Padim'> {datamodules.replace(meta_json, '')}\n"
     assert result.stderr.count("cannot be used") == result.stderr.count("\n") == 2
 
 
