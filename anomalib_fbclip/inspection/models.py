@@ -28,6 +28,9 @@ GOOD_FOR = {
 }
 """What backbones are good for."""
 
+PHOTOGRAPHS_AT_ONCE = 2
+"""Photographs of a folder that torch computes at the same time: cores that would wait for one serve the other."""
+
 FEW = 4
 """Good photographs below which a threshold from them is poor."""
 
@@ -71,7 +74,7 @@ def get_ready(options: argparse.Namespace, good: Sequence[Path], total: int | No
         ValueError: If an argument does not fit the backbone, or a file can't be read.
     """
     with screen.progress("Loading the model", None):
-        ready = load_exported(options, total) if options.model else load_torch(options)
+        ready = (load_exported if options.model else load_torch)(options, total)
     return compare(ready, good, screen) if good else ready
 
 
@@ -92,7 +95,7 @@ def load_exported(options: argparse.Namespace, total: int | None) -> Ready:
     return Ready(inferencer, [line], ADVICE_FOR_EXPORTED, [])
 
 
-def load_torch(options: argparse.Namespace) -> Ready:
+def load_torch(options: argparse.Namespace, total: int | None) -> Ready:
     """Load the model of a backbone."""
     with quick_imports():
         from .torch_inferencer import TorchInferencer
@@ -105,6 +108,7 @@ def load_torch(options: argparse.Namespace) -> Ready:
         options.precision or "float32",
         options.threshold,
         options.pixel_threshold,
+        1 if total in {None, 1} else PHOTOGRAPHS_AT_ONCE,
     )
     line = f"{backbone}: {GOOD_FOR.get(backbone, f'adapters trained on {inferencer.trained_on}.')}"
     return Ready(inferencer, [line], ADVICE, [])

@@ -3,11 +3,12 @@
 
 """Predictions of the model in torch, as anomalib's engine gives them."""
 
+import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
@@ -18,6 +19,7 @@ from anomalib_fbclip.checkpoints.published import choose_zero_shot, fetch_publis
 from anomalib_fbclip.checkpoints.registry import default_pretrained, resolve_backbone, resolve_image_size
 from anomalib_fbclip.checkpoints.source import read_given_adapters
 from anomalib_fbclip.checkpoints.unavailable import WeightsUnavailableError
+from anomalib_fbclip.contract.ahead import map_ahead
 from anomalib_fbclip.contract.records import printable
 from anomalib_fbclip.contract.regions import match_verdict
 from anomalib_fbclip.contract.thresholds import USUAL_THRESHOLD
@@ -42,6 +44,13 @@ CACHED_PHOTOGRAPHS = 8
 """Good photographs that are kept in memory, to cut places out of them."""
 
 
+class _Failed(NamedTuple):
+    """An image that can't be read."""
+
+    source: ImageSource
+    error: ImageError
+
+
 class TorchInferencer:
     """Predicts with the model in torch.
 
@@ -53,6 +62,8 @@ class TorchInferencer:
         threshold (float | None): A photograph with a higher score is anomalous, 0..1. ``None``: 0.5.
         pixel_threshold (float | None): A place where the anomaly map is higher belongs to a region, 0..1. ``None``:
             0.5.
+        at_once (int, optional): Photographs of a stream that are computed at the same time. They share the processor's
+            cores. Defaults to ``1``.
 
     Attributes:
         trained_on (str | None): Dataset that the adapters were trained on; ``None`` if it is not known.
@@ -71,7 +82,10 @@ class TorchInferencer:
         precision: str,
         threshold: float | None,
         pixel_threshold: float | None,
+        at_once: int = 1,
     ) -> None:
+        self._at_once = at_once
+        self._threads = max(1, torch.get_num_threads() // at_once)
         self._device = resolve_device(device)
         name = resolve_backbone(backbone)
         given = read_given_adapters(weights, name)
@@ -84,6 +98,7 @@ class TorchInferencer:
         adapters.load_into(self._model)
         self.trained_on = adapters.source
         self._model.eval().to(self._device)
+        self._model.text_features()
         image_size = resolve_image_size(name, None)
         self.input_side = max(image_size)
         self._transform = create_transform(image_size)
@@ -132,33 +147,39 @@ class TorchInferencer:
         images: Iterable[ImageSource],
         on_failure: Callable[[ImageSource, ImageError], None] | None = None,
     ) -> Iterator[Prediction]:
-        """Predict images one after the other. See :class:`~anomalib_fbclip.inspection.prediction.Inferencer`."""
-        for source in images:
-            try:
-                image = to_rgb(source, self.minimum_side)
-            except ImageError as error:
-                if on_failure is None:
-                    raise
-                on_failure(source, error)
-                continue
-            start = time.perf_counter()
-            with torch.inference_mode():
-                score, anomaly_map = self._model(self._transform(self._to_batch(load_image(image))))
-            anomaly_map = anomaly_map[0].float().cpu().numpy()
-            score = score.item()
-            seconds = time.perf_counter() - start
-            threshold, pixel_threshold = self.decision_thresholds()
-            is_anomalous = score > threshold
-            prediction = Prediction(
-                image=image,
-                path=Path(source) if isinstance(source, str | Path) else None,
-                score=score,
-                is_anomalous=is_anomalous,
-                anomaly_map=anomaly_map,
-                mask=match_verdict(anomaly_map > pixel_threshold, anomaly_map, is_anomalous),
-                seconds=seconds,
-            )
-            yield self._comparison.complete(prediction) if self._comparison else prediction
+        """Predict images, a few at the same time. See :class:`~anomalib_fbclip.inspection.prediction.Inferencer`."""
+        for result in map_ahead(self._predict, images, self._at_once - 1, self._at_once):
+            if isinstance(result, Prediction):
+                yield result
+            elif on_failure is None:
+                raise result.error
+            else:
+                on_failure(result.source, result.error)
+
+    def _predict(self, source: ImageSource) -> Prediction | _Failed:
+        torch.set_num_threads(self._threads)  # of this thread
+        try:
+            image = to_rgb(source, self.minimum_side)
+        except ImageError as error:
+            return _Failed(source, error)
+        start = time.perf_counter()
+        with torch.inference_mode():
+            score, anomaly_map = self._model(self._transform(self._to_batch(load_image(image))))
+        anomaly_map = anomaly_map[0].float().cpu().numpy()
+        score = score.item()
+        seconds = time.perf_counter() - start
+        threshold, pixel_threshold = self.decision_thresholds()
+        is_anomalous = score > threshold
+        prediction = Prediction(
+            image=image,
+            path=Path(source) if isinstance(source, str | Path) else None,
+            score=score,
+            is_anomalous=is_anomalous,
+            anomaly_map=anomaly_map,
+            mask=match_verdict(anomaly_map > pixel_threshold, anomaly_map, is_anomalous),
+            seconds=seconds,
+        )
+        return self._comparison.complete(prediction) if self._comparison else prediction
 
     @property
     def minimum_side(self) -> int:
@@ -182,18 +203,17 @@ class Comparison:
         self._photographs = photographs
         self._origins = result.origins.cpu()
         self._grid = grid
-        self._matches: deque[Match] = deque(maxlen=1)
+        self._of_thread = threading.local()
         self._read = lru_cache(CACHED_PHOTOGRAPHS)(load_image)
         result.few_shot.memory.register_forward_hook(self._keep)
 
     def complete(self, prediction: Prediction) -> ComparedPrediction:
-        """Add the nearest place to the prediction that was made last."""
+        """Add the nearest place to the prediction that this thread made last."""
         rows, columns = self._grid
         height, width = prediction.anomaly_map.shape
         y, x = divmod(int(prediction.anomaly_map.argmax()), width)
         row, column = y * rows // height, x * columns // width
-        (match,) = self._matches
-        photograph, turn, patch = self._origins[match.row[0, row * columns + column]].tolist()
+        photograph, turn, patch = self._origins[self._of_thread.match.row[0, row * columns + column]].tolist()
         path = self._photographs[photograph]
         copy = turned_copy(self._read(path), ROTATIONS, turn)
         nearest = NearestReference(
@@ -205,7 +225,7 @@ class Comparison:
 
     def _keep(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], match: Match) -> None:
         del module, inputs
-        self._matches.append(match)
+        self._of_thread.match = match
 
 
 def fetch_adapters(weights: str) -> Adapters:
