@@ -28,8 +28,9 @@ GOOD_FOR = {
 }
 """What backbones are good for."""
 
-PHOTOGRAPHS_AT_ONCE = 2
-"""Photographs of a folder that torch computes at the same time: cores that would wait for one serve the other."""
+PHOTOGRAPHS_AT_ONCE = 4
+"""Photographs of a folder that torch computes at the same time, at most: a core that would wait for one serves another.
+Each takes memory."""
 
 FEW = 4
 """Good photographs below which a threshold from them is poor."""

@@ -62,8 +62,8 @@ class TorchInferencer:
         threshold (float | None): A photograph with a higher score is anomalous, 0..1. ``None``: 0.5.
         pixel_threshold (float | None): A place where the anomaly map is higher belongs to a region, 0..1. ``None``:
             0.5.
-        at_once (int, optional): Photographs of a stream that are computed at the same time. They share the processor's
-            cores. Defaults to ``1``.
+        at_once (int, optional): Photographs of a stream that are computed at the same time on a CPU, whose threads they
+            share, at most. Defaults to ``1``.
 
     Attributes:
         trained_on (str | None): Dataset that the adapters were trained on; ``None`` if it is not known.
@@ -84,9 +84,10 @@ class TorchInferencer:
         pixel_threshold: float | None,
         at_once: int = 1,
     ) -> None:
-        self._at_once = at_once
-        self._threads = max(1, torch.get_num_threads() // at_once)
         self._device = resolve_device(device)
+        threads = torch.get_num_threads()
+        self._at_once = min(at_once, threads) if self._device.type == "cpu" else 1
+        self._threads = threads // self._at_once
         name = resolve_backbone(backbone)
         given = read_given_adapters(weights, name)
         try:
@@ -148,7 +149,11 @@ class TorchInferencer:
         on_failure: Callable[[ImageSource, ImageError], None] | None = None,
     ) -> Iterator[Prediction]:
         """Predict images, a few at the same time. See :class:`~anomalib_fbclip.inspection.prediction.Inferencer`."""
-        for result in map_ahead(self._predict, images, self._at_once - 1, self._at_once):
+        if self._at_once == 1:  # OpenMP serves the thread best that has loaded the model
+            results: Iterator[Prediction | _Failed] = map(self._predict, images)
+        else:
+            results = map_ahead(self._predict, images, self._at_once - 1, self._at_once)
+        for result in results:
             if isinstance(result, Prediction):
                 yield result
             elif on_failure is None:
