@@ -114,8 +114,13 @@ CPU_ROWS = (
 
 GPU_ROWS = (
     *(
-        Row(f"{name}, {precision}, batch 16", function, "cuda", precision, 16, compiled)
+        Row(f"product of two 8192 x 8192 matrices, 1.1 TFLOP, {precision}", "prepare_product", "cuda", precision)
         for precision in ("bfloat16", "float16")
+    ),
+    *(
+        Row(f"{name}, {precision}, batch {batch}", function, "cuda", precision, batch, compiled)
+        for precision in ("bfloat16", "float16")
+        for batch in (1, 16, 64)
         for name, function, compiled in (
             ("image tower alone", TOWER, False),
             ("FB-CLIP", "prepare_model", False),
@@ -256,6 +261,13 @@ def prepare_patchcore(row: Row, folder: Path) -> Callable[[], object]:
     return run
 
 
+def prepare_product(row: Row, folder: Path) -> Callable[[], object]:
+    """Prepare a product of large matrices, which is as fast as products become."""
+    del folder
+    matrix = torch.randn(8192, 8192, device=row.device, dtype=getattr(torch, row.precision))
+    return lambda: matrix @ matrix
+
+
 def prepare_training(row: Row, folder: Path) -> Callable[[], object]:
     """Prepare a step of training the adapters."""
     from anomalib.data import ImageBatch
@@ -350,9 +362,9 @@ def describe_processor() -> str:
 
 
 def print_rows(rows: dict[Row, Measurement | None]) -> None:
-    """Print a table of rows, with ratios to the image tower in the same precision."""
-    towers = {row.precision: found for row, found in rows.items() if row.function == TOWER and found}
-    cells = (_to_cells(row, result, towers.get(row.precision)) for row, result in rows.items())
+    """Print a table of rows, with ratios to the image tower in the same precision and batch."""
+    towers = {(row.precision, row.batch): found for row, found in rows.items() if row.function == TOWER and found}
+    cells = (_to_cells(row, result, towers.get((row.precision, row.batch))) for row, result in rows.items())
     print(*markdown_lines(["", "time of a batch", "images/s", "/ its image tower", "peak memory"], cells), sep="\n")
 
 
