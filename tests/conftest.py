@@ -4,7 +4,6 @@
 """Files that lie beside the repository and are not part of it, small models, and what tests leave to each other."""
 
 import ctypes
-import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +95,8 @@ def mvtec(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def full_disk() -> Iterator[None]:
     """A disk that is full after 4 KB: a limit on the size of files takes its place. Libraries raise the same errors."""
+    import resource  # Windows has none
+
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     yield

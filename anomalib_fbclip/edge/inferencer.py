@@ -65,7 +65,7 @@ class _Started:
 
 
 @dataclass(frozen=True, eq=False)
-class _Failed:
+class Failed:
     """An image that can't be read."""
 
     source: ImageSource
@@ -203,7 +203,7 @@ class EdgeInferencer:
             ImageError: If an image can't be read and there is no ``on_failure``.
             EdgeError: If the model fails. OpenVINO may then fail on every other image too.
         """
-        pending: deque[_Started | _Failed] = deque()
+        pending: deque[_Started | Failed] = deque()
         try:
             for source in images:
                 pending.append(self._start(source))
@@ -236,21 +236,21 @@ class EdgeInferencer:
             msg = f"{self.path} has no output {name}: {advice}."
             raise EdgeError(msg)
 
-    def _start(self, source: ImageSource) -> _Started | _Failed:
+    def _start(self, source: ImageSource) -> _Started | Failed:
         try:
             image = to_rgb(source, self.minimum_side)
         except ImageError as error:
-            return _Failed(source, error)
+            return Failed(source, error)
         return _Started(source, image, self._runtime.start(to_batch(image, self._input_size)))
 
     def _finish(
         self,
-        item: _Started | _Failed,
+        item: _Started | Failed,
         on_failure: Callable[[ImageSource, ImageError], None] | None,
     ) -> Iterator[Prediction]:
         """Wait for an image, and give its prediction, unless it failed."""
         try:
-            if isinstance(item, _Failed):
+            if isinstance(item, Failed):
                 raise item.error
             prediction = self._decide(item, item.request.result())
         except ImageError as error:
@@ -288,8 +288,8 @@ class EdgeInferencer:
         )
 
 
-def _is_done(item: _Started | _Failed) -> bool:
-    return isinstance(item, _Failed) or item.request.done()
+def _is_done(item: _Started | Failed) -> bool:
+    return isinstance(item, Failed) or item.request.done()
 
 
 def single_value(outputs: dict[str, NDArray], name: str) -> float:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -28,7 +27,7 @@ from anomalib_fbclip.data.patches import crop_patch
 from anomalib_fbclip.data.references import turned_copies, turned_copy
 from anomalib_fbclip.edge.errors import ImageError
 from anomalib_fbclip.edge.images import ImageSource, to_rgb
-from anomalib_fbclip.edge.inferencer import Prediction
+from anomalib_fbclip.edge.inferencer import Failed, Prediction
 from anomalib_fbclip.modeling.few_shot import Fit, fit
 from anomalib_fbclip.modeling.few_shot.memory import Match
 from anomalib_fbclip.modeling.transform import create_exported_transform, create_transform
@@ -42,13 +41,6 @@ ROTATIONS = 4
 
 CACHED_PHOTOGRAPHS = 8
 """Good photographs that are kept in memory, to cut places out of them."""
-
-
-class _Failed(NamedTuple):
-    """An image that can't be read."""
-
-    source: ImageSource
-    error: ImageError
 
 
 class TorchInferencer:
@@ -99,7 +91,7 @@ class TorchInferencer:
         adapters.load_into(self._model)
         self.trained_on = adapters.source
         self._model.eval().to(self._device)
-        self._model.text_features()
+        self._model.text_features()  # they are kept, and threads would compute them each
         image_size = resolve_image_size(name, None)
         self.input_side = max(image_size)
         self._transform = create_transform(image_size)
@@ -150,7 +142,7 @@ class TorchInferencer:
     ) -> Iterator[Prediction]:
         """Predict images, a few at the same time. See :class:`~anomalib_fbclip.inspection.prediction.Inferencer`."""
         if self._at_once == 1:  # OpenMP serves the thread best that has loaded the model
-            results: Iterator[Prediction | _Failed] = map(self._predict, images)
+            results: Iterator[Prediction | Failed] = map(self._predict, images)
         else:
             results = map_ahead(self._predict, images, self._at_once - 1, self._at_once)
         for result in results:
@@ -161,12 +153,12 @@ class TorchInferencer:
             else:
                 on_failure(result.source, result.error)
 
-    def _predict(self, source: ImageSource) -> Prediction | _Failed:
+    def _predict(self, source: ImageSource) -> Prediction | Failed:
         torch.set_num_threads(self._threads)  # of this thread
         try:
             image = to_rgb(source, self.minimum_side)
         except ImageError as error:
-            return _Failed(source, error)
+            return Failed(source, error)
         start = time.perf_counter()
         with torch.inference_mode():
             score, anomaly_map = self._model(self._transform(self._to_batch(load_image(image))))
