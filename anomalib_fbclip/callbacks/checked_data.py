@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 import torch
 from anomalib import TaskType
 from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageItem, PredictDataset
+from anomalib.data.datasets.base import AnomalibVideoDataset
 from anomalib.data.utils import LabelName
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
@@ -42,6 +43,10 @@ from .results import command_line
 
 READERS = 2
 """Images that are read at the same time before a prediction: each takes its own memory."""
+
+
+class ClipError(ValueError):
+    """The data are clips of videos, and the model judges images. The message is one line, and says what to do."""
 
 
 class CheckedDataset(Dataset[ImageItem]):
@@ -228,7 +233,14 @@ def _folder_of(paths: Sequence[str], trainer: Trainer) -> Path | None:
 
 
 def _is_known(dataset: object) -> TypeGuard[AnomalibDataset | PredictDataset]:
-    """Tell whether it is known how a dataset reads its images."""
+    """Tell whether it is known how a dataset reads its images.
+
+    Raises:
+        ClipError: If it reads clips of videos.
+    """
+    if isinstance(dataset, AnomalibVideoDataset):
+        msg = f"{dataset.name} has clips of videos, and FBClip judges images. Save its frames as images first."
+        raise ClipError(msg)
     return isinstance(dataset, PredictDataset) or (
         isinstance(dataset, AnomalibDataset) and type(dataset).__getitem__ is AnomalibDataset.__getitem__
     )

@@ -13,6 +13,7 @@ from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.data.masks import MaskError
 from anomalib_fbclip.data.references import ReferencesError
 
+from .checked_data import ClipError
 from .checkpoint import check_checkpoint
 from .precision_check import PrecisionError
 from .results import is_command_line
@@ -20,7 +21,7 @@ from .results import is_command_line
 STOPPED, INTERRUPTED = 2, 130
 """Exit codes of a command that had to stop, and of one that was interrupted."""
 
-EXPECTED = (OSError, ImageError, MaskError, PrecisionError, ReferencesError)
+EXPECTED = (OSError, ImportError, ClipError, ImageError, MaskError, PrecisionError, ReferencesError)
 """Errors whose message says all that a user needs."""
 
 
