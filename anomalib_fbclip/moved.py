@@ -27,7 +27,7 @@ MOVED = {
     "disentanglement.attention": ["modeling.mvfbe.attention", "modeling.mvfbe.fused"],
     "disentanglement.foreground_mask": ["modeling.mvfbe.foreground_mask"],
     "disentanglement.suppression": ["modeling.mvfbe.suppression"],
-    "disentanglement.views": ["modeling.mvfbe.views", "modeling.mvfbe.mixing"],
+    "disentanglement.views": ["modeling.mvfbe.views", "modeling.mvfbe.linear_maps"],
     "evaluator": ["evaluation.evaluator", "evaluation.ranking_metrics", "evaluation.bins"],
     "explanation": ["modeling.explanation", "data.image_source"],
     "factory": ["modeling.build"],

@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from anomalib_fbclip.evaluation.markdown import markdown_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from anomalib_fbclip import FBClip, FBClipModel
 
@@ -337,15 +337,21 @@ def _run_stages(model: FBClipModel, images: torch.Tensor, stage: Callable) -> No
     from anomalib_fbclip.modeling.few_shot.few_shot import later_half
     from anomalib_fbclip.modeling.few_shot.memory import ReferenceMemory, join_layers
     from anomalib_fbclip.modeling.mvfbe import FusedAttention
+    from anomalib_fbclip.modeling.mvfbe.linear_maps import LayerViews
 
     text_features = model.text_features()
     layer_tokens, grid = stage("image tower", partial(model.backbone.encode_image, images))
-    attention = FusedAttention(model.mvfbe.attention)
+    mvfbe, attention = model.mvfbe, FusedAttention(model.mvfbe.attention)
+
+    def view_layers() -> Iterator[LayerViews]:
+        for tokens, previous_tokens in zip(layer_tokens, [None, *layer_tokens], strict=False):
+            mask = mvfbe.foreground_mask(tokens, previous_tokens)
+            yield LayerViews(tokens, [view(tokens, mask, grid) for view in mvfbe.views.values()])
+
     views = stage(
-        "masks, views, products of gate, queries, keys, values",
-        lambda: list(model.mvfbe.project_layers(layer_tokens, grid, attention)),
+        "masks, views, products of gate, queries, keys, values", lambda: list(attention.project(view_layers()))
     )
-    attended = stage("attention, output layers", lambda: attention(views))
+    attended = stage("attention, output layers", lambda: attention.attend(views))
     suppressed = stage("background suppression", lambda: model.mvfbe.suppression(attended))
     embeddings = stage("into the joint space", lambda: [model.backbone.project_image(each) for each in suppressed])
     stage("alignment", lambda: model.alignment(embeddings, text_features))

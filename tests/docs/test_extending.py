@@ -32,7 +32,7 @@ def names() -> Iterator[dict]:
 def test_a_view_and_a_strategy_of_ones_own(names: dict) -> None:
     model = names["model"].model
     tokens = torch.randn(2, 10, 4)
-    view = names["ContrastView"]()(tokens, torch.ones(2, 9), (3, 3))
+    view = names["ContrastView"]()(tokens, torch.ones(2, 9), (3, 3))(tokens)
     torch.testing.assert_close(view[:, 1:].mean(dim=1), torch.zeros(2, 4))
     assert torch.equal(view[:, 0], tokens[:, 0])
 

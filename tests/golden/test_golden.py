@@ -53,8 +53,13 @@ def layer_tokens(model: FBClip, tiny: Golden) -> list[torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def attended(model: FBClip, tiny: Golden, layer_tokens: list[torch.Tensor]) -> list[torch.Tensor]:
+    """What the suppression is given."""
+    mvfbe, given = model.model.mvfbe, []
+    hook = mvfbe.suppression.register_forward_pre_hook(lambda _, maps: given.extend(*maps))
     with torch.no_grad():
-        return model.model.mvfbe.attend_views(layer_tokens, tiny.grid)
+        mvfbe(layer_tokens, tiny.grid)
+    hook.remove()
+    return given
 
 
 def assert_meets(actual: torch.Tensor, expected: torch.Tensor, atol: float = 1e-5) -> None:
@@ -84,8 +89,8 @@ def test_foreground_mask_and_views(model: FBClip, tiny: Golden, layer: int) -> N
     tokens = tiny[f"layer_tokens.{layer}"]
     mask = model.model.mvfbe.foreground_mask(tokens, tiny[f"layer_tokens.{layer - 1}"] if layer else None)
     assert torch.equal(mask, tiny[f"foreground_mask.{layer}"])
-    assert_meets(model.model.mvfbe.views["semantic"](tokens, mask, tiny.grid), tiny[f"view_sem.{layer}"])
-    assert_meets(model.model.mvfbe.views["spatial"](tokens, mask, tiny.grid), tiny[f"view_spa.{layer}"])
+    assert_meets(model.model.mvfbe.views["semantic"](tokens, mask, tiny.grid)(tokens), tiny[f"view_sem.{layer}"])
+    assert_meets(model.model.mvfbe.views["spatial"](tokens, mask, tiny.grid)(tokens), tiny[f"view_spa.{layer}"])
 
 
 @pytest.mark.parametrize("index", MAPS)
@@ -207,6 +212,6 @@ def test_parts_can_be_exchanged(make_model: Callable[[], FBClip], tiny: Golden) 
     views["semantic"] = views["identity"]
     other = create_model(backbone, open_clip.get_tokenizer("ViT-L-14-336"), views, STRATEGY_WEIGHTS)
     with torch.no_grad():
-        changed = other.mvfbe.attend_views(*backbone.encode_image(tiny.images))
+        changed = other.mvfbe(*backbone.encode_image(tiny.images))
     assert torch.equal(changed[0], changed[1])
     assert not torch.equal(changed[0], changed[2])

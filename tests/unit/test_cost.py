@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.modeling.mvfbe import FusedAttention, SemanticView, SpatialView
-from anomalib_fbclip.modeling.mvfbe.mixing import ROWS_AT_ONCE
+from anomalib_fbclip.modeling.mvfbe.linear_maps import ROWS_AT_ONCE
 
 GRID = (12, 12)
 PATCHES = 144
@@ -57,13 +57,13 @@ def largest(results: list[tuple[str, tuple[int, ...]]]) -> int:
 
 def test_the_semantic_view_has_no_matrix_of_all_pairs(tokens: torch.Tensor, mask: torch.Tensor) -> None:
     with recorded() as results:
-        SemanticView()(tokens, mask, GRID)
+        SemanticView()(tokens, mask, GRID)(tokens)
     assert largest(results) <= tokens.numel()
 
 
 def test_the_spatial_view_has_bands_and_never_unfolds_features(tokens: torch.Tensor, mask: torch.Tensor) -> None:
     with recorded() as results:
-        SpatialView()(tokens, mask, GRID)
+        SpatialView()(tokens, mask, GRID)(tokens)
     band = ROWS_AT_ONCE * GRID[1] * (ROWS_AT_ONCE + 4) * GRID[1]
     assert largest(results) <= max(tokens.numel(), 2 * (band + ROWS_AT_ONCE * GRID[1]))
     assert not any("im2col" in name or "unfold" in name for name, _ in results)
@@ -82,7 +82,7 @@ def test_views_of_a_layer_share_its_products(small_backbone: str, arguments: dic
     layer_tokens = [torch.randn(1, 17, 64) for _ in model.backbone.feature_layers]
     projected = len(FusedAttention(model.mvfbe.attention).weights.inputs)
     with recorded() as results:
-        model.mvfbe.attend_views(layer_tokens, (4, 4))
+        model.mvfbe(layer_tokens, (4, 4))
     products = [shape for name, shape in results if name.startswith("aten.mm") and shape[-1] == projected]
     assert len(products) == count
 
@@ -111,8 +111,8 @@ def test_inference_builds_no_graph_for_what_is_frozen(small_backbone: str) -> No
     assert not any(tokens.requires_grad for tokens in layer_tokens)
     mask = model.mvfbe.foreground_mask(layer_tokens[0])
     for view in model.mvfbe.views.values():
-        assert not view(layer_tokens[0], mask, (4, 4)).requires_grad
-    assert all(tokens.requires_grad for tokens in model.mvfbe.attend_views(layer_tokens, (4, 4)))
+        assert not view(layer_tokens[0], mask, (4, 4))(layer_tokens[0]).requires_grad
+    assert all(tokens.requires_grad for tokens in model.mvfbe(layer_tokens, (4, 4)))
 
 
 def living_tensors() -> list[torch.Tensor]:

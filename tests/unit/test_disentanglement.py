@@ -21,6 +21,8 @@ from anomalib_fbclip.modeling.mvfbe import (
     create_views,
     fused,
 )
+from anomalib_fbclip.modeling.mvfbe import mvfbe as mvfbe_module
+from anomalib_fbclip.modeling.mvfbe.linear_maps import LayerViews, LinearMap, identity
 from support import oracle
 
 grids = st.tuples(st.integers(1, 6), st.integers(1, 7)).filter(lambda grid: grid[0] * grid[1] >= 3)
@@ -47,9 +49,9 @@ def test_semantic_view(grid: tuple[int, int], seed: int, magnitude: float, offse
     tokens = make_tokens(seed, 2, grid[0] * grid[1], magnitude, offset)
     mask = make_mask(seed, 2, grid[0] * grid[1], share)
     expected = torch.stack(list(map(oracle.semantic_view, tokens, mask)))
-    actual = SemanticView()(tokens, mask, grid)
+    actual = SemanticView()(tokens, mask, grid)(tokens)
     torch.testing.assert_close(actual, expected, rtol=1e-9, atol=1e-9 * magnitude)
-    in_single = SemanticView()(tokens.float(), mask.float(), grid).double()
+    in_single = SemanticView()(tokens.float(), mask.float(), grid)(tokens.float()).double()
     torch.testing.assert_close(in_single, expected, rtol=1e-4, atol=1e-4 * magnitude)
 
 
@@ -60,7 +62,7 @@ def test_spatial_view(grid: tuple[int, int], seed: int, magnitude: float, offset
     mask = make_mask(seed, 2, grid[0] * grid[1], share)
     images = zip(tokens, mask, strict=True)
     expected = torch.stack([oracle.spatial_view(*image, grid) for image in images])
-    actual = SpatialView()(tokens, mask, grid)
+    actual = SpatialView()(tokens, mask, grid)(tokens)
     torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6 * magnitude)
 
 
@@ -70,8 +72,8 @@ def test_spatial_view_in_single_precision(grid: tuple[int, int], seed: int, shar
     """At the magnitudes of CLIP's tokens: the logits grow with the magnitude, and with them every rounding error."""
     tokens = make_tokens(seed, 1, grid[0] * grid[1], magnitude=1.0, offset=3.0)
     mask = make_mask(seed, 1, grid[0] * grid[1], share)
-    expected = SpatialView()(tokens, mask, grid)
-    actual = SpatialView()(tokens.float(), mask.float(), grid).double()
+    expected = SpatialView()(tokens, mask, grid)(tokens)
+    actual = SpatialView()(tokens.float(), mask.float(), grid)(tokens.float()).double()
     torch.testing.assert_close(actual, expected, rtol=0, atol=2e-4)
 
 
@@ -79,7 +81,7 @@ def test_spatial_view_with_logits_beyond_the_range_of_exp() -> None:
     """Neighborhoods whose logits lie far apart keep finite, normalized weights in single precision."""
     tokens = torch.ones(1, 1 + 49, 8)
     tokens[:, 1:25] *= 1e4
-    view = SpatialView()(tokens, torch.full((1, 49), 0.5), (7, 7))
+    view = SpatialView()(tokens, torch.full((1, 49), 0.5), (7, 7))(tokens)
     assert view.isfinite().all()
     expected = oracle.spatial_view(tokens[0].double(), torch.full((49,), 0.5).double(), (7, 7))
     torch.testing.assert_close(view[0].double(), expected, rtol=1e-3, atol=1e-3)
@@ -110,7 +112,7 @@ def module_values(mask: torch.Tensor) -> set[float]:
 @pytest.mark.parametrize("view", [IdentityView(), SemanticView(), SpatialView()])
 def test_views_keep_the_class_token(view: torch.nn.Module) -> None:
     tokens = torch.randn(2, 1 + 12, 6)
-    assert torch.equal(view(tokens, torch.full((2, 12), 0.5), (3, 4))[:, 0], tokens[:, 0])
+    assert torch.equal(view(tokens, torch.full((2, 12), 0.5), (3, 4))(tokens)[:, 0], tokens[:, 0])
 
 
 @properties
@@ -122,38 +124,27 @@ def test_attention(seed: int, tokens_count: int) -> None:
         torch.nn.init.normal_(parameter, 0.5, 0.3)
     tokens = torch.randn(2, tokens_count, 16, dtype=torch.float64)
     expected = torch.stack([oracle.attention(image, attention.state_dict(), num_heads=2) for image in tokens])
-    torch.testing.assert_close(attention(tokens), expected)
+    torch.testing.assert_close(attention.attend(tokens), expected)
 
 
-class PlainView(torch.nn.Module):
-    """A view from outside, which is no weighted sum."""
+class OutsideView(torch.nn.Module):
+    """A view from outside: patches by their difference from the mean patch."""
 
     @staticmethod
-    def forward(tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        del foreground_mask, grid
-        return torch.cat([tokens[:, :1], tokens[:, 1:].square()], dim=1)
+    def forward(tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> LinearMap:
+        del tokens, foreground_mask, grid
+        return lambda values: torch.cat([values[:, :1], values[:, 1:] - values[:, 1:].mean(dim=1, keepdim=True)], dim=1)
 
 
 @pytest.fixture
 def mvfbe() -> MultiViewDisentanglement:
     """With all views, and parameters that are far from where they start."""
     torch.manual_seed(0)
-    views = create_views(["identity", "semantic", "spatial"]) | {"plain": PlainView()}
+    views = create_views(["identity", "semantic", "spatial"]) | {"outside": OutsideView()}
     attention = ForegroundBackgroundAttention(16, AttentionSize(num_heads=2, head_dim=4))
     for parameter in attention.parameters():
         torch.nn.init.normal_(parameter, 0.2, 0.3)
     return MultiViewDisentanglement(SoftForegroundMask(), views, attention, BackgroundSuppression())
-
-
-def textbook(
-    mvfbe: MultiViewDisentanglement, layer_tokens: list[torch.Tensor], grid: tuple[int, int]
-) -> list[torch.Tensor]:
-    """The attention's own forward, one view of one layer after the other."""
-    attended = []
-    for tokens, previous in zip(layer_tokens, [None, *layer_tokens], strict=False):
-        mask = mvfbe.foreground_mask(tokens, previous)
-        attended += [mvfbe.attention(view(tokens, mask, grid)) for view in mvfbe.views.values()]
-    return attended
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
@@ -167,15 +158,22 @@ def test_the_fused_attention_is_the_textbook_one(
 ) -> None:
     """Values, and gradients of all parameters, with one map at once and with chunks of which the last is short."""
     monkeypatch.setattr(fused, "_maps_at_once", lambda _: maps_at_once)
+    mvfbe.suppression = torch.nn.Identity()
     mvfbe.to(dtype)
-    layer_tokens = [torch.randn(2, 1 + 12, 16, dtype=dtype) for _ in range(3)]
+    layer_tokens = [3 * torch.randn(2, 1 + 12, 16, dtype=dtype) for _ in range(3)]
     factors = torch.randn(12, 2, 1 + 12, 16, dtype=dtype)
-    found = {}
-    for name, attend in (("textbook", textbook), ("fused", MultiViewDisentanglement.attend_views)):
-        attended = torch.stack(attend(mvfbe, layer_tokens, (3, 4)))
-        gradients = torch.autograd.grad((factors * attended).sum(), list(mvfbe.attention.parameters()))
-        found[name] = [attended.detach(), *gradients]
-    for actual, expected in zip(found["fused"], found["textbook"], strict=True):
+
+    def run() -> list[torch.Tensor]:
+        maps = torch.stack(mvfbe(layer_tokens, (3, 4)))
+        return [maps.detach(), *torch.autograd.grad((factors * maps).sum(), list(mvfbe.attention.parameters()))]
+
+    found = run()
+    calls = []
+    mvfbe.attention.register_forward_hook(lambda *call: calls.append(call))
+    monkeypatch.setattr(mvfbe_module, "FusedAttention", lambda attention: attention)
+    textbook = run()
+    assert len(calls) == 1
+    for actual, expected in zip(found, textbook, strict=True):
         largest = float(expected.abs().max())
         assert largest > 0.01
         torch.testing.assert_close(actual, expected, atol=tolerance * largest, rtol=0)
@@ -186,18 +184,20 @@ def test_the_fused_attention_is_the_textbook_one(
 def test_the_fused_attention_at_all_magnitudes(seed: int, tokens_count: int, magnitude: float) -> None:
     torch.manual_seed(seed)
     attention = ForegroundBackgroundAttention(16, AttentionSize(num_heads=2, head_dim=4)).double()
-    tokens = magnitude * torch.randn(2, tokens_count, 16, dtype=torch.float64)
-    fused_attention = FusedAttention(attention)
-    views = fused_attention.project_views([IdentityView()], tokens, torch.ones(2, tokens_count - 1), (1, 1))
-    (attended,) = fused_attention(views)
-    torch.testing.assert_close(attended, attention(tokens), atol=1e-9, rtol=1e-9)
+    layers = [LayerViews(magnitude * torch.randn(2, tokens_count, 16, dtype=torch.float64), [identity])]
+    (attended,), (expected,) = FusedAttention(attention)(layers), attention(layers)
+    torch.testing.assert_close(attended, expected, atol=1e-9, rtol=1e-9)
 
 
-def test_suppression_sees_all_maps(mvfbe: MultiViewDisentanglement) -> None:
+def test_each_layer_has_the_mask_of_its_own_tokens_and_those_before(mvfbe: MultiViewDisentanglement) -> None:
+    """One part after the other, as the paper has them."""
     layer_tokens = [torch.randn(2, 1 + 12, 16) for _ in range(3)]
-    maps = mvfbe(layer_tokens, (3, 4))
-    expected = mvfbe.suppression(textbook(mvfbe, layer_tokens, (3, 4)))
-    torch.testing.assert_close(maps, expected, atol=1e-5, rtol=1e-5)
+    attended = []
+    for tokens, previous in zip(layer_tokens, [None, *layer_tokens], strict=False):
+        mask = mvfbe.foreground_mask(tokens, previous)
+        attended += [mvfbe.attention.attend(view(tokens, mask, (3, 4))(tokens)) for view in mvfbe.views.values()]
+    expected = mvfbe.suppression(attended)
+    torch.testing.assert_close(mvfbe(layer_tokens, (3, 4)), expected, atol=1e-5, rtol=1e-5)
 
 
 @properties

@@ -3,6 +3,7 @@
 
 """What FBClip.explain shows is what the model computes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -73,13 +74,22 @@ def test_the_maps_are_those_of_the_parts(model: FBClip, pixels: np.ndarray, expl
         layer_tokens, _ = model.model.backbone.encode_image(normalized(model, pixels))
         mask = parts.foreground_mask(layer_tokens[1], layer_tokens[0])
         assert torch.equal(explanation.foreground_masks[1], mask.view(4, 5))
-        view = parts.views["spatial"](layer_tokens[1], mask, (4, 5))
+        view = parts.views["spatial"](layer_tokens[1], mask, (4, 5))(layer_tokens[1])
         gate = parts.attention.gate(view @ parts.attention.gate[0].weight.T)[0, 1:, 0]
         torch.testing.assert_close(explanation.gates[1, 2], gate.view(4, 5))
-        attended = parts.attend_views(layer_tokens, (4, 5))
-        torch.testing.assert_close(attended[5], parts.attention(view))
+        attended = given_to(parts.suppression, lambda: parts(layer_tokens, (4, 5)))
+        torch.testing.assert_close(attended[5], parts.attention.attend(view))
         removed = (attended[5] - parts.suppression(attended)[5]).norm(dim=-1) / attended[5].norm(dim=-1)
         torch.testing.assert_close(explanation.suppression_strength[1, 2], removed[0, 1:].view(4, 5))
+
+
+def given_to(module: torch.nn.Module, run: Callable[[], object]) -> list[torch.Tensor]:
+    """The argument of a module's call."""
+    given: list[list[torch.Tensor]] = []
+    hook = module.register_forward_pre_hook(lambda _, arguments: given.extend(arguments))
+    run()
+    hook.remove()
+    return given[0]
 
 
 def test_values(explanation: Explanation) -> None:

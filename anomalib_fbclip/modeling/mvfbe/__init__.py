@@ -8,7 +8,7 @@ from .foreground_mask import SoftForegroundMask
 from .fused import FusedAttention
 from .mvfbe import MultiViewDisentanglement
 from .suppression import BackgroundSuppression
-from .views import VIEWS, IdentityView, MixingView, SemanticView, SpatialView, create_views
+from .views import VIEWS, IdentityView, SemanticView, SpatialView, create_views
 
 __all__ = [
     "PAPER_SIZE",
@@ -19,7 +19,6 @@ __all__ = [
     "ForegroundBackgroundAttention",
     "FusedAttention",
     "IdentityView",
-    "MixingView",
     "MultiViewDisentanglement",
     "SemanticView",
     "SoftForegroundMask",

@@ -3,10 +3,11 @@
 
 """Foreground-background attention: two branches of self-attention, fed by a gate (paper: MVFBE).
 
-This is the textbook form. In the model, :class:`~anomalib_fbclip.modeling.mvfbe.fused.FusedAttention` computes the same
-for all views of all layers at once.
+This is the textbook form. In the model, :class:`~anomalib_fbclip.modeling.mvfbe.fused.FusedAttention` takes its place,
+which gives the same and is faster.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,8 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_fbclip.modeling.precision import to_full
+
+from .linear_maps import LayerViews
 
 
 class AttentionSize(NamedTuple):
@@ -105,8 +108,10 @@ class AttentionBranch(nn.Module):
 class ForegroundBackgroundAttention(nn.Module):
     r"""Splits tokens by a learned gate into foreground and background, attends within each, and adds the two.
 
+    For the tokens :math:`X` of a layer and the linear map :math:`V` of a view:
+
     .. math::
-        Y = \operatorname{LayerNorm}(A_f(g \odot X) + A_b((1 - g) \odot X)), \quad g = g(X)
+        Y = A(V X), \quad A(Z) = \operatorname{LayerNorm}(A_f(g(Z) \odot Z) + A_b((1 - g(Z)) \odot Z))
 
     :math:`A_f` and :math:`A_b` are an :class:`AttentionBranch` each. There is no residual. One module serves all layers
     and views.
@@ -117,7 +122,7 @@ class ForegroundBackgroundAttention(nn.Module):
 
     Example:
         >>> attention = ForegroundBackgroundAttention(32, AttentionSize(num_heads=2, head_dim=8))
-        >>> attention(torch.randn(2, 1 + 49, 32)).shape
+        >>> attention.attend(torch.randn(2, 1 + 49, 32)).shape
         torch.Size([2, 50, 32])
     """
 
@@ -128,7 +133,18 @@ class ForegroundBackgroundAttention(nn.Module):
         self.background = AttentionBranch(width, size)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+    def forward(self, layers: Iterable[LayerViews]) -> list[torch.Tensor]:
+        """Attend in every view of every layer.
+
+        Args:
+            layers (Iterable[LayerViews]): The layers and their views.
+
+        Returns:
+            list[torch.Tensor]: Attended tokens, layer by layer and in each view by view, each ``[B, 1 + L, C]``.
+        """
+        return [self.attend(linear_map(layer.tokens)) for layer in layers for linear_map in layer.maps]
+
+    def attend(self, tokens: torch.Tensor) -> torch.Tensor:
         """Attend in both branches.
 
         Args:

@@ -3,8 +3,7 @@
 
 r"""The foreground-background attention over all views of all layers, fused for speed.
 
-It equals :class:`~anomalib_fbclip.modeling.mvfbe.attention.ForegroundBackgroundAttention` applied to each view. Three
-identities save work:
+It equals :class:`~anomalib_fbclip.modeling.mvfbe.attention.ForegroundBackgroundAttention`. Three identities save work:
 
 - The layer norm of a gated token is linear in the token, up to one factor. With the gate's share :math:`g`, and mean
   :math:`\mu` and variance :math:`v` of the token's channels:
@@ -14,7 +13,7 @@ identities save work:
 
   So the matrices of queries, keys and values of both branches, and of the gate's first layer, are one matrix that is
   applied to the token itself. The mean is subtracted from the matrix's rows instead of from the token.
-- A view that mixes the tokens of its layer mixes the layer's products with that matrix instead.
+- A view is a linear map over the tokens of its layer. The layer's products with that matrix are mapped instead.
 - Both branches are heads of one attention, and leave through one matrix.
 """
 
@@ -23,13 +22,12 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 import torch
-from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_fbclip.modeling.precision import full_precision, to_full
 
 from .attention import AttentionBranch, ForegroundBackgroundAttention
-from .views import MixingView
+from .linear_maps import LayerViews
 
 TOKENS_AT_ONCE = 2**15
 """Tokens that a GPU attends at once: all 15 maps of one image of the paper's size, one or two maps of a large batch.
@@ -76,41 +74,27 @@ class FusedAttention:
         self.attention = attention
         self.weights = merge_weights(attention)
 
-    def project_views(
-        self,
-        views: Iterable[nn.Module],
-        tokens: torch.Tensor,
-        foreground_mask: torch.Tensor,
-        grid: tuple[int, int],
-    ) -> Iterator[ProjectedView]:
-        """Make the views of a layer, projected.
+    def __call__(self, layers: Iterable[LayerViews]) -> list[torch.Tensor]:
+        """Attend in every view of every layer. See :meth:`ForegroundBackgroundAttention.forward`."""
+        return self.attend(self.project(layers))
+
+    def project(self, layers: Iterable[LayerViews]) -> Iterator[ProjectedView]:
+        """Compute what is linear in the tokens and comes before the attention: once a layer, then mapped.
 
         Args:
-            views (Iterable[nn.Module]): The views.
-            tokens (torch.Tensor): Tokens of the layer, shape ``[B, 1 + L, C]``.
-            foreground_mask (torch.Tensor): Mask of 1 (foreground) and ½, shape ``[B, L]``.
-            grid (tuple[int, int]): Rows and columns of the patches.
+            layers (Iterable[LayerViews]): The layers and their views.
 
         Yields:
-            ProjectedView: Each view in turn.
+            ProjectedView: Each view in turn, layer by layer.
         """
-        projected = self.project_qkv(tokens)
-        for view in views:
-            if isinstance(view, MixingView):
-                mixing = view.mixing(tokens, foreground_mask, grid)
+        for tokens, maps in layers:
+            projected = F.linear(tokens, self.weights.inputs)
+            for linear_map in maps:
                 with full_precision(tokens.device):
-                    view_variance = channel_variance(mixing(to_full(tokens)))
-                yield ProjectedView(mixing(projected), view_variance)
-            else:
-                with torch.no_grad():
-                    view_tokens = view(tokens, foreground_mask, grid)
-                yield ProjectedView(self.project_qkv(view_tokens), channel_variance(view_tokens))
+                    variance = channel_variance(linear_map(to_full(tokens)))
+                yield ProjectedView(linear_map(projected), variance)
 
-    def project_qkv(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Compute what is linear in the tokens ``[B, 1 + L, C]`` and comes before the attention, ``[B, 1 + L, P]``."""
-        return F.linear(tokens, self.weights.inputs)
-
-    def __call__(self, views: Iterable[ProjectedView]) -> list[torch.Tensor]:
+    def attend(self, views: Iterable[ProjectedView]) -> list[torch.Tensor]:
         """Attend in both branches, in several views at once as far as ``TOKENS_AT_ONCE`` allows.
 
         Args:
@@ -169,9 +153,8 @@ def _merge_branch(branch: AttentionBranch) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def channel_variance(tokens: torch.Tensor) -> torch.Tensor:
-    """Compute the variance of each token's channels in full precision, from ``[B, 1 + L, C]`` to ``[B, 1 + L, 1]``."""
+    """Compute the variance of each token's channels, from ``[B, 1 + L, C]`` to ``[B, 1 + L, 1]``."""
     # Not Tensor.var, which is ten times slower on a CPU.
-    tokens = to_full(tokens)
     return (tokens - tokens.mean(dim=-1, keepdim=True)).square().mean(dim=-1, keepdim=True)
 
 

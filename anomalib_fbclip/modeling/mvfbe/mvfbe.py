@@ -3,14 +3,15 @@
 
 """Multi-view foreground-background enhancement (paper: MVFBE)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from .attention import ForegroundBackgroundAttention
 from .foreground_mask import SoftForegroundMask
-from .fused import FusedAttention, ProjectedView
+from .fused import FusedAttention
+from .linear_maps import LayerViews
 
 
 class MultiViewDisentanglement(nn.Module):
@@ -20,15 +21,17 @@ class MultiViewDisentanglement(nn.Module):
 
     .. math::
         f_l &= M(X_l, X_{l-1}) \\
-        Y_{l,v} &= A(V_v(X_l, f_l)) \\
+        V_{l,v} &= W_v(X_l, f_l) \\
+        Y_{l,v} &= A(V_{l,v} X_l) \\
         \hat{Y} &= S(Y)
 
-    :math:`M` is the mask, :math:`V_v` a view, :math:`A` the attention and :math:`S` the background suppression, which
-    sees the maps of all layers and views together.
+    :math:`M` is the mask, :math:`W_v` a view, which gives a linear map, :math:`A` the attention and :math:`S` the
+    background suppression, which sees the maps of all layers and views together.
 
     Args:
         foreground_mask (SoftForegroundMask): Mask of the patches that belong to the object.
-        views (Mapping[str, nn.Module]): Views of a layer by name, in the order of their maps. They are frozen.
+        views (Mapping[str, nn.Module]): Views of a layer by name, in the order of their maps. Each gives a
+            :class:`~anomalib_fbclip.modeling.mvfbe.linear_maps.LinearMap`.
         attention (ForegroundBackgroundAttention): Attention over the tokens of a view, one for all layers and views.
         suppression (nn.Module): Background suppression, from a list of maps to a list of maps.
 
@@ -69,39 +72,9 @@ class MultiViewDisentanglement(nn.Module):
         Returns:
             list[torch.Tensor]: Maps, layer by layer and in each view by view, each ``[B, 1 + L, C]``.
         """
-        return self.suppression(self.attend_views(layer_tokens, grid))
-
-    def attend_views(self, layer_tokens: list[torch.Tensor], grid: tuple[int, int]) -> list[torch.Tensor]:
-        """Attend in all views of every layer, which is all but the suppression.
-
-        It equals ``attention(view(tokens, foreground_mask, grid))`` for each view of each layer.
-
-        Args:
-            layer_tokens (list[torch.Tensor]): Tokens of the chosen layers, each ``[B, 1 + L, C]``.
-            grid (tuple[int, int]): Rows and columns of the patches.
-
-        Returns:
-            list[torch.Tensor]: Attended tokens, layer by layer and in each view by view, each ``[B, 1 + L, C]``.
-        """
-        attention = FusedAttention(self.attention)
-        return attention(self.project_layers(layer_tokens, grid, attention))
-
-    def project_layers(
-        self,
-        layer_tokens: list[torch.Tensor],
-        grid: tuple[int, int],
-        attention: FusedAttention,
-    ) -> Iterator[ProjectedView]:
-        """Make the views of every layer with the layer's foreground mask, as the fused attention takes them.
-
-        Args:
-            layer_tokens (list[torch.Tensor]): Tokens of the chosen layers, each ``[B, 1 + L, C]``.
-            grid (tuple[int, int]): Rows and columns of the patches.
-            attention (FusedAttention): The attention that is to take the views.
-
-        Yields:
-            ProjectedView: Each view in turn, layer by layer.
-        """
+        layers = []
         for tokens, previous_tokens in zip(layer_tokens, [None, *layer_tokens], strict=False):
             mask = self.foreground_mask(tokens, previous_tokens)
-            yield from attention.project_views(self.views.values(), tokens, mask, grid)
+            layers.append(LayerViews(tokens, [view(tokens, mask, grid) for view in self.views.values()]))
+        attention = FusedAttention(self.attention)  # what self.attention gives, faster
+        return self.suppression(attention(layers))

@@ -3,11 +3,10 @@
 
 """The three views of a layer in which foreground and background are told apart (paper: MVFBE).
 
-Every view maps the tokens of one layer, ``[B, 1 + L, C]``, and their foreground mask to new tokens of the same shape
-and leaves the class token as it is. The patches form an ``h x w`` grid, row by row.
+Every view gives a linear map over the tokens of one layer, ``[B, 1 + L, C]``, whose weights come from the tokens and
+from their foreground mask. It leaves the class token as it is. The patches form an ``h x w`` grid, row by row.
 """
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -17,17 +16,15 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_fbclip.modeling.precision import full_precision, to_full
 
-from .mixing import Band, BandMixing, GroupMixing, Mixing, leave_unmixed, neighborhoods
+from .linear_maps import Band, BandMap, GroupMap, LinearMap, identity, neighborhoods
 
 
-class MixingView(nn.Module):
-    """A view whose tokens are weighted sums of the layer's tokens.
+class IdentityView(nn.Module):
+    """The tokens as the backbone left them: the paper's identity view."""
 
-    What follows, as far as it is linear, can then be computed once for a layer and mixed for each of its views.
-    """
-
-    def forward(self, tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """Make the view.
+    @staticmethod
+    def forward(tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> LinearMap:
+        """Leave everything as it is.
 
         Args:
             tokens (torch.Tensor): Tokens of a layer, shape ``[B, 1 + L, C]``.
@@ -35,30 +32,13 @@ class MixingView(nn.Module):
             grid (tuple[int, int]): Rows and columns of the patches, ``h * w == L``.
 
         Returns:
-            torch.Tensor: Tokens of the view, shape ``[B, 1 + L, C]``.
+            LinearMap: The map that makes the view of the tokens.
         """
-        return self.mixing(tokens, foreground_mask, grid)(tokens)
-
-    @abstractmethod
-    def mixing(self, tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> Mixing:
-        """Compute the weights, in full precision, from what :meth:`forward` is given.
-
-        Returns:
-            Mixing: A function that makes the weighted sums.
-        """
-
-
-class IdentityView(MixingView):
-    """The tokens as the backbone left them: the paper's identity view."""
-
-    @staticmethod
-    def mixing(tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> Mixing:
-        """Leave everything as it is. See :meth:`MixingView.mixing`."""
         del tokens, foreground_mask, grid
-        return leave_unmixed
+        return identity
 
 
-class SemanticView(MixingView):
+class SemanticView(nn.Module):
     r"""Draws each patch towards the patches of its own kind, over the whole image.
 
     A patch :math:`x_i` attends to all others with a strength that is the product of both masks and of its own stability
@@ -84,7 +64,9 @@ class SemanticView(MixingView):
 
     Example:
         >>> view = SemanticView()
-        >>> view(torch.randn(2, 1 + 49, 32), torch.ones(2, 49), grid=(7, 7)).shape
+        >>> tokens = torch.randn(2, 1 + 49, 32)
+        >>> linear_map = view(tokens, torch.ones(2, 49), grid=(7, 7))
+        >>> linear_map(tokens).shape
         torch.Size([2, 50, 32])
     """
 
@@ -92,8 +74,8 @@ class SemanticView(MixingView):
         super().__init__()
         self.blend = blend
 
-    def mixing(self, tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> Mixing:
-        """Attend within foreground and background. See :meth:`MixingView.mixing`."""
+    def forward(self, tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> LinearMap:
+        """Attend within foreground and background. See :meth:`IdentityView.forward`."""
         del grid
         with full_precision(tokens.device):
             tokens, mask = to_full(tokens), to_full(foreground_mask)
@@ -110,14 +92,14 @@ class SemanticView(MixingView):
             background = self.blend * (1 - mask) / (foreground_count + gamma * background_count)
             group_weights = torch.stack([alpha * foreground + background, foreground + gamma * background], dim=-1)
             # The class token belongs to no group, and stays what it is.
-            return GroupMixing(
+            return GroupMap(
                 groups=F.pad(torch.stack([is_foreground, 1 - is_foreground], dim=1), (1, 0)),
                 group_weights=F.pad(group_weights, (0, 0, 1, 0)),
                 self_weight=F.pad(torch.full_like(mask, 1 - self.blend), (1, 0), value=1.0).unsqueeze(-1),
             )
 
 
-class SpatialView(MixingView):
+class SpatialView(nn.Module):
     r"""Rebuilds each patch from its neighborhood on the grid, foreground and background apart.
 
     In the background branch, neighbors count by their agreement with the class token :math:`c`. In the foreground
@@ -141,7 +123,9 @@ class SpatialView(MixingView):
 
     Example:
         >>> view = SpatialView()
-        >>> view(torch.randn(2, 1 + 49, 32), torch.ones(2, 49), grid=(7, 7)).shape
+        >>> tokens = torch.randn(2, 1 + 49, 32)
+        >>> linear_map = view(tokens, torch.ones(2, 49), grid=(7, 7))
+        >>> linear_map(tokens).shape
         torch.Size([2, 50, 32])
     """
 
@@ -149,8 +133,8 @@ class SpatialView(MixingView):
         super().__init__()
         self.window = window
 
-    def mixing(self, tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> Mixing:
-        """Rebuild the patches from their neighbors. See :meth:`MixingView.mixing`."""
+    def forward(self, tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> LinearMap:
+        """Rebuild the patches from their neighbors. See :meth:`IdentityView.forward`."""
         with full_precision(tokens.device):
             tokens, mask = to_full(tokens), to_full(foreground_mask)
             class_token, patches = tokens[:, :1], tokens[:, 1:]
@@ -163,7 +147,7 @@ class SpatialView(MixingView):
                 disagreement=1 - F.cosine_similarity(patches, class_token, dim=-1),
                 agreement=(1 - mask) * (patches @ F.normalize(class_token, dim=-1).mT).squeeze(-1),
             )
-            return BandMixing([
+            return BandMap([
                 Band(start, self._weights(neighbors.cut(start, near.shape[-1]), origin, near.to(mask.dtype)))
                 for start, near in neighborhoods(grid, self.window, tokens.device)
             ])

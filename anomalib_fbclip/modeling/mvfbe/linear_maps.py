@@ -1,9 +1,9 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Views as weighted sums: matrices with few distinct entries, or with few entries other than zero.
+"""Linear maps over the tokens of a layer, which views are: matrices with few entries that differ from one another.
 
-A mixing applies to a layer's tokens, and as well to whatever is linear in them.
+A map applies to a layer's tokens, and as well to whatever is linear in them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,19 +15,31 @@ ROWS_AT_ONCE = 4
 """Rows of the grid whose neighborhoods share a matrix. Fewer are a little faster on a CPU, but more operations."""
 
 
-class Mixing(Protocol):
-    """Makes a view of a layer's tokens ``[B, 1 + L, C]``, or of anything that is linear in them."""
+class LinearMap(Protocol):
+    """Makes each token of a view a weighted sum of a layer's tokens, or of anything that is linear in them."""
 
     def __call__(self, values: torch.Tensor, /) -> torch.Tensor:
-        """Mix values of all tokens, shape ``[B, 1 + L, ...]``."""
+        """Map values of all tokens, from ``[B, 1 + L, ...]`` to the same shape."""
 
 
-def leave_unmixed(values: torch.Tensor) -> torch.Tensor:
-    """Leave everything as it is: a :class:`Mixing` by the identity matrix."""
+class LayerViews(NamedTuple):
+    """A layer, and its views.
+
+    Attributes:
+        tokens (torch.Tensor): Tokens of the layer, class token first, shape ``[B, 1 + L, C]``.
+        maps (Sequence[LinearMap]): Each view, as the map that makes it of the tokens.
+    """
+
+    tokens: torch.Tensor
+    maps: Sequence[LinearMap]
+
+
+def identity(values: torch.Tensor) -> torch.Tensor:
+    """Leave everything as it is: a :class:`LinearMap` by the identity matrix."""
     return values
 
 
-class GroupMixing(NamedTuple):
+class GroupMap(NamedTuple):
     r"""Makes each token a weighted sum of itself and of the sums of two groups of tokens.
 
     It is a matrix of :math:`L \times L` with two distinct entries in each row, off the diagonal, in the form
@@ -46,7 +58,7 @@ class GroupMixing(NamedTuple):
     self_weight: torch.Tensor
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
-        """Mix values of all tokens, ``[B, 1 + L, ...]``."""
+        """Map values of all tokens, ``[B, 1 + L, ...]``."""
         groups, group_weights, self_weight = (part.to(values.dtype) for part in self)
         return torch.baddbmm(self_weight * values, group_weights, groups @ values)
 
@@ -63,7 +75,7 @@ class Band(NamedTuple):
     weights: torch.Tensor
 
 
-class BandMixing:
+class BandMap:
     """Makes each patch a weighted sum of patches near it, and leaves the class token as it is.
 
     It is a matrix of ``[L, L]`` of which only the bands beside the diagonal are kept.
@@ -76,7 +88,7 @@ class BandMixing:
         self.bands = bands
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
-        """Mix values of all tokens, ``[B, 1 + L, ...]``."""
+        """Map values of all tokens, ``[B, 1 + L, ...]``."""
         class_value, patches = values[:, :1], values[:, 1:]
         sums = (
             weights.to(values.dtype) @ patches[:, start : start + weights.shape[-1]] for start, weights in self.bands
