@@ -143,7 +143,8 @@ def read_photograph(source: PhotographSource, *, upright: bool, minimum_side: in
 def read_reduced(source: PhotographSource, *, enough: Enough | None, minimum_side: int = 1) -> Photograph:
     """Read a photograph upright, at an eighth, a quarter or half of its size if that is enough.
 
-    A JPEG is decoded at this part of its size. Of other files, pixels are averaged in squares.
+    A JPEG is decoded at this part of its size, as far as its sides are multiples of it. Otherwise, pixels are averaged
+    in squares.
 
     Args:
         source (PhotographSource): The file, or an image of Pillow.
@@ -214,13 +215,15 @@ def _read(
 ) -> Photograph:
     scale = _choose_scale(image.size, enough)
     whole = image.size
-    if scale > 1:
-        image.draft(None, (image.width // scale, image.height // scale))  # which JPEG files alone take notice of
+    decoded = _choose_decoded_scale(image, scale)
+    if decoded > 1:
+        image.draft(None, (image.width // decoded, image.height // decoded))  # which JPEG files alone take notice of
     is_decoded_whole = image.size == whole
     photograph = _to_rgb(image, name)
     if is_decoded_whole:
         whole = photograph.size  # a TIFF is upright once it is loaded
-        photograph = photograph.reduce(scale) if scale > 1 else photograph
+    left = scale if is_decoded_whole else scale // decoded
+    photograph = photograph.reduce(left) if left > 1 else photograph
     width, height = whole
     if upright and image.format != "TIFF":
         orientation = _orientation(image, name)
@@ -235,6 +238,16 @@ def _choose_scale(size: tuple[int, int], enough: Enough | None) -> int:
         return 1
     most = min(max(size) // enough.longer, min(size) // enough.shorter)
     return next((scale for scale in SCALES if scale <= most), 1)
+
+
+def _choose_decoded_scale(image: Image.Image, scale: int) -> int:
+    """Choose the part that a JPEG is decoded at, of which no pixel has in it what lies beyond the last row or column.
+
+    There, an encoder fills its blocks with anything.
+    """
+    sampling = max((factor for layer in getattr(image, "layer", ()) for factor in layer[1:3]), default=1)
+    parts = (part for part in SCALES if part <= scale and not any(side % (part * sampling) for side in image.size))
+    return next(parts, 1)
 
 
 def _orientation(image: Image.Image, name: str) -> int:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.photographs import Enough, read_photograph, read_reduced
-from support.photographs import store
+from support.photographs import store, write_padded_jpeg
 
 ENOUGH = Enough(longer=100, shorter=50)
 
@@ -74,3 +76,27 @@ def test_too_small_is_told_by_the_whole_size(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="has 1600 x 200 pixels, and each side needs 224 or more"):
         read_reduced(tmp_path / "photograph.jpg", enough=Enough(10, 10), minimum_side=224)
     assert read_reduced(tmp_path / "photograph.jpg", enough=Enough(10, 10), minimum_side=200).size == (200, 1600)
+
+
+@settings(max_examples=60)
+@given(
+    height=st.integers(130, 280),
+    width=st.integers(130, 280),
+    scale=st.sampled_from([2, 4, 8]),
+    subsampling=st.sampled_from([0, 1, 2]),
+    beyond=st.sampled_from([0, 255]),
+)
+def test_what_lies_beyond_the_last_row_and_column_of_a_jpeg(
+    tmp_path_factory: pytest.TempPathFactory, height: int, width: int, scale: int, subsampling: int, beyond: int
+) -> None:
+    """Is in no pixel: 4:4:4, 4:2:2 and 4:2:0 are as the whole photograph, of whose pixels the mean is taken."""
+    pixels = np.array(draw(-(-width // 16) * 16, -(-height // 16) * 16))
+    pixels[height:], pixels[:, width:] = beyond, beyond
+    path = tmp_path_factory.getbasetemp() / "padded.jpg"
+    write_padded_jpeg(path, pixels, (height, width), subsampling)
+    whole = Image.fromarray(read_photograph(path, upright=True))
+    reduced = read_reduced(path, enough=Enough(max(height, width) // scale, min(height, width) // scale))
+    assert reduced.size == (height, width)
+    difference = np.abs(reduced.pixels.astype(int) - np.asarray(whole.reduce(scale)))
+    assert max(difference[-1].mean(), difference[:, -1].mean()) < 3
+    assert difference.mean() < 2

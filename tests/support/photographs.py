@@ -3,6 +3,7 @@
 
 """Photographs as cameras and scanners store them: turned, and of more than 8 bits."""
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -50,4 +51,18 @@ def write_png(path: Path, values: np.ndarray) -> Path:
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
     )
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + content)
+    return path
+
+
+def write_padded_jpeg(path: Path, pixels: np.ndarray, size: tuple[int, int], subsampling: int = 2) -> Path:
+    """Write a JPEG whose encoder filled the last blocks with what lies beyond a height and a width.
+
+    Pixels ``[H, W, 3]`` are written, whose sides fill whole blocks, and the header says that there are fewer.
+    """
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=92, subsampling=subsampling)
+    content = bytearray(file.getvalue())
+    header = content.index(b"\xff\xc0\x00\x11\x08")
+    content[header + 5 : header + 9] = struct.pack(">HH", *size)
+    path.write_bytes(content)
     return path
