@@ -11,7 +11,7 @@ only normal images into the train split; :class:`AuxiliaryDataModule` turns the 
 import copy
 import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from anomalib import TaskType
 from anomalib.data import AnomalibDataModule, AnomalibDataset, DatasetItem
 from anomalib.data.utils import LabelName, random_split
 from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADERS
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import Transform
 
 from .labeled_samples import check_category, check_masks, describe, read_labeled_samples
@@ -84,6 +84,39 @@ class TrainingImages(Dataset[DatasetItem]):
         if self.dataset.augmentations:
             item.gt_label = torch.as_tensor(item.gt_mask).any().long()
         return item
+
+
+class EpochOrder(Sampler[int]):
+    """Orders images anew in each epoch, by seed and epoch alone: a resumed training goes on as if it had not stopped.
+
+    Args:
+        count (int): Number of images.
+        seed (int): The seed.
+
+    Attributes:
+        generator (torch.Generator): Where a dataloader's workers, which augment the images, get their seeds from.
+    """
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count = count
+        self.seed = seed
+        self.generator = torch.Generator()
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch; Lightning calls it before each."""
+        self.epoch = epoch
+        self.generator.manual_seed(self.seed + epoch)
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return self.count
+
+    def __iter__(self) -> Iterator[int]:
+        """Give the places of the images in the order of the epoch; the next time, in that of the next one."""
+        order = torch.randperm(self.count, generator=torch.Generator().manual_seed(self.seed + self.epoch))
+        self.epoch += 1
+        return iter(order.tolist())
 
 
 class AuxiliaryDataModule(AnomalibDataModule):
@@ -259,18 +292,20 @@ class AuxiliaryDataModule(AnomalibDataModule):
         """Leave the test data as it is: the base class would take normal images away from it."""
 
     def train_dataloader(self) -> TRAIN_DATALOADERS:
-        """Get the training dataloader, whose order of images depends on ``seed`` alone.
+        """Get the training dataloader, whose order of images depends on ``seed`` and the epoch alone.
 
         Returns:
             DataLoader: Training dataloader.
         """
+        order = None if self.seed is None else EpochOrder(len(self.train_data), self.seed)
         return DataLoader(
             dataset=TrainingImages(self.train_data),
-            shuffle=True,
+            shuffle=True if order is None else None,
+            sampler=order,
             batch_size=self.train_batch_size,
             num_workers=self.num_workers,
             collate_fn=self.external_collate_fn or self.train_data.collate_fn,
-            generator=None if self.seed is None else torch.Generator().manual_seed(self.seed),
+            generator=None if order is None else order.generator,
         )
 
     def val_dataloader(self) -> EVAL_DATALOADERS:

@@ -227,6 +227,13 @@ class TestOrder:
         assert first[0] != first[1]
         assert sorted(first[0]) == sorted(first[1])
 
+    def test_depends_on_the_epoch_and_not_on_those_before(self, mvtec):
+        datamodule = read(MVTecAD(root=mvtec), categories=["bottle", "cable"], seed=1)
+        _, second = order(datamodule, epochs=2)
+        loader = datamodule.train_dataloader()
+        loader.sampler.set_epoch(1)  # as Lightning does
+        assert [path for batch in loader for path in batch.image_path] == second
+
     def test_without_seed_depends_on_the_global_state(self, mvtec):
         datamodule = read(MVTecAD(root=mvtec), categories=["bottle", "cable"], seed=None)
         torch.manual_seed(0)

@@ -272,6 +272,24 @@ class TestCheckpoint:
         assert state["exp_avg"].dtype == torch.float32
         assert int(state["step"]) == 8
 
+    def test_a_resumed_training_ends_as_an_uninterrupted_one(
+        self, tmp_path: Path, small_backbone: str, mvtec: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """But for the rounding of Adam's averages, which a checkpoint holds in 16 bits."""
+        monkeypatch.setattr("anomalib_fbclip.lightning_model.halve_averages", lambda state: state)
+
+        def train(name: str, epochs: int, checkpoint: str | None = None) -> tuple[FBClip, str]:
+            model = FBClip(backbone=small_backbone, weights=None, learning_rate=1e-3)
+            engine = Engine(default_root_dir=tmp_path / name, max_epochs=epochs, accelerator="cpu", logger=False)
+            engine.fit(model, datamodule=make_auxiliary(mvtec), ckpt_path=checkpoint)
+            return model, engine.best_model_path
+
+        whole, _ = train("whole", epochs=2)
+        resumed, _ = train("resumed", epochs=2, checkpoint=train("begun", epochs=1)[1])
+        expected = adapter_tensors(whole.model)
+        for name, tensor in adapter_tensors(resumed.model).items():
+            torch.testing.assert_close(tensor, expected[name], rtol=0, atol=1e-6)
+
     def test_of_another_backbone(self, tmp_path: Path, trained: tuple[FBClip, Path], mvtec: Path) -> None:
         model = FBClip(backbone=write_backbone(tmp_path, "fbclip-test-other"), weights=None)
         with pytest.raises(ValueError, match=r"adapters of backbone 'fbclip-test-small', .* has 'fbclip-test-other'"):
