@@ -9,6 +9,7 @@ from pathlib import Path
 
 from anomalib.utils.path import create_versioned_dir
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
@@ -17,6 +18,9 @@ from anomalib_fbclip.contract.records import TABLE_NAME, printable
 
 TAKEN = ".taken"
 """File that a run puts first into its folder."""
+
+CLAIMED = "claimed"
+"""What this file says in the folder of a run that trains nothing."""
 
 
 class ResultsFolder(Callback):
@@ -47,7 +51,25 @@ class ResultsFolder(Callback):
 
 
 def _move_to(trainer: Trainer, folder: Path) -> None:
+    """Send results to a folder, and checkpoints too that would have gone to the one before."""
+    checkpoints: list[Checkpoint] = trainer.checkpoint_callbacks
+    for callback in checkpoints:
+        below = _below_root(callback, trainer)
+        if below is not None:
+            callback.dirpath = str(folder / below)  # type: ignore[attr-defined] # it has one where there is a place
     trainer._default_root_dir = str(folder)  # type: ignore[attr-defined] # noqa: SLF001 - Lightning has no other way
+
+
+def _below_root(callback: Checkpoint, trainer: Trainer) -> Path | None:
+    """Tell where below the folder of results checkpoints go; ``None`` if they go elsewhere."""
+    if not isinstance(callback, ModelCheckpoint) or callback.dirpath is None:
+        return None
+    root, path = Path(trainer.default_root_dir), Path(callback.dirpath)
+    # ``latest`` may have led nowhere when the callback resolved it, and lead to a folder now.
+    for folder in (root.parent.resolve() / root.name, root.resolve()):
+        if path.is_relative_to(folder):
+            return path.relative_to(folder)
+    return None
 
 
 def _take_empty(folder: Path) -> bool:
@@ -56,12 +78,20 @@ def _take_empty(folder: Path) -> bool:
     return is_empty and _take(folder)
 
 
-def _take(folder: Path) -> bool:
+def _take(folder: Path, note: str = "") -> bool:
     """Mark a folder as taken, unless another process was faster."""
-    with suppress(FileExistsError):
-        (folder / TAKEN).touch(exist_ok=False)
+    with suppress(FileExistsError), (folder / TAKEN).open("x", encoding="utf-8") as file:
+        file.write(note)
         return True
     return False
+
+
+def _holds_training(folder: Path) -> bool:
+    """Tell whether the weights of a training lie in a folder: a test leaves a checkpoint, too."""
+    if not any(path.is_file() for path in (folder / "weights").rglob("*")):
+        return False
+    taken = folder / TAKEN
+    return not taken.is_file() or taken.read_text(encoding="utf-8") != CLAIMED
 
 
 def _holds_results(folder: Path) -> bool:
@@ -69,9 +99,11 @@ def _holds_results(folder: Path) -> bool:
 
 
 def _writes_results(trainer: Trainer) -> bool:
-    """Tell whether a run writes results into its folder: on the command line a validation comes before the others."""
+    """Tell whether a run writes into its folder: a validation, which may come before the others, a checkpoint."""
     if trainer.state.fn == TrainerFn.VALIDATING:
-        return is_command_line(trainer) and is_numbered(Path(trainer.default_root_dir))
+        checkpoints: list[Checkpoint] = trainer.checkpoint_callbacks
+        writes = is_command_line(trainer) or any(_below_root(callback, trainer) is not None for callback in checkpoints)
+        return writes and is_numbered(Path(trainer.default_root_dir))
     if trainer.state.fn == TrainerFn.TESTING:
         return getattr(trainer.lightning_module, "visualizer", None) is not None or is_command_line(trainer)
     return True
@@ -110,7 +142,7 @@ def claim_folder(current: Path) -> Path:
     """
     root = current.parent if is_numbered(current) else current
     latest = root / LATEST
-    if any(path.is_file() for path in (latest / "weights").rglob("*")):
+    if _holds_training(latest):
         return _take_next(root, make_next)
     if latest.is_dir() and not latest.is_symlink():  # earlier versions of anomalib's commands left a folder
         latest.rename(next_numbered(root))
@@ -123,5 +155,5 @@ def _take_next(root: Path, make: Callable[[Path], Path]) -> Path:
         # Another process may have been faster: with the folder, with the link, or with taking it.
         with suppress(FileExistsError, FileNotFoundError):
             folder = make(root)
-            if _take(folder):
+            if _take(folder, CLAIMED):
                 return folder

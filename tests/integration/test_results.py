@@ -264,6 +264,31 @@ class TestFolders:
         assert {path.parent.name for path in folder.glob("v*/images")} == {"v0", "v1", "v2"}
         assert [table.parent.name for table in tables(folder)] == ["v1"]
 
+    def test_each_test_has_its_own_checkpoint(self, tmp_path: Path, model: FBClip) -> None:
+        root = write_folder(tmp_path / "parts", good=[40], spots=[200])
+        folder = tmp_path / "results" / "FBClip" / "parts"
+        for number in range(2):
+            engine = make_engine(tmp_path / "results")
+            engine.test(model, datamodule=make_folder(root))
+            checkpoint = folder / f"v{number}" / "weights" / "lightning" / "model.ckpt"
+            assert Path(engine.best_model_path) == checkpoint
+            assert (folder / "latest").resolve() == folder / f"v{number}"
+        assert sorted(path.parents[2].name for path in folder.glob("v*/weights/lightning/*")) == ["v0", "v1"]
+
+    @pytest.mark.slow
+    def test_each_test_of_the_command_line_has_its_own_checkpoint(self, tmp_path: Path, command: list[str]) -> None:
+        write_folder(tmp_path / "parts", good=[40], spots=[200])
+        data = ("--data", "Folder", "--data.name", "parts", "--data.root", "parts", "--data.normal_dir", "train")
+        data += ("--data.abnormal_dir", "defect", "--data.val_split_mode", "same_as_test", "--data.num_workers", "0")
+        for _ in range(2):
+            assert anomalib(tmp_path, "test", *command, *data).returncode == 0
+        folder = tmp_path / "results" / "FBClip" / "parts"
+        assert (folder / "latest").resolve() == folder / "v1"
+        files = {"config.yaml", "weights/lightning/model.ckpt"}
+        for number in range(2):
+            assert all((folder / f"v{number}" / file).is_file() for file in files)
+        assert len(list(folder.glob("v*/weights/lightning/*"))) == 2
+
     def test_latest_leads_to_the_weights_of_a_training(self, tmp_path: Path, model: FBClip) -> None:
         root = write_folder(tmp_path / "parts", good=[40], spots=[200])
         make_engine(tmp_path / "results").fit(model, datamodule=make_folder(root))
