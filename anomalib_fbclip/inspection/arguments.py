@@ -42,8 +42,8 @@ def create_parser() -> Parser:
     parser = Parser(
         prog="fbclip",
         description="Find defects in photographs: a verdict for each, a report, a table and pictures.",
-        epilog=f"Example: fbclip photographs --good good. {EXIT_CODES} 'fbclip configs' lists config files for "
-        "anomalib, and writes one out.",
+        epilog=f"Example: fbclip photographs --good good. {EXIT_CODES} 'fbclip example' writes "
+        "photographs to try it on; 'fbclip configs' lists config files for anomalib, and writes one out.",
         allow_abbrev=False,
     )
     parser.add_argument("photographs", nargs="+", help="photographs, folders, videos, or numbers of cameras")

@@ -28,6 +28,7 @@ from anomalib_fbclip.edge.errors import EdgeError
 from .arguments import parse_arguments, without_thresholds
 from .configs import CONFIGS, run_configs
 from .errors import InspectionError
+from .example import EXAMPLE, run_example
 from .good import find_good
 from .logs import logging_to
 from .models import Ready, get_ready
@@ -36,6 +37,9 @@ from .sources import Inputs, find_inputs
 from .words import count
 
 INTERRUPTED = 130
+
+SUBCOMMANDS = {CONFIGS: run_configs, EXAMPLE: run_example}
+"""What runs a command that begins with a word of its own; all others inspect photographs."""
 
 PLAIN_ERRORS = (InspectionError, EdgeError, ImageError, ValueError)
 """Errors whose message is one line that says what to do."""
@@ -54,11 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         int: The exit code.
     """
     words = sys.argv[1:] if arguments is None else list(arguments)
-    options = None if words[:1] == [CONFIGS] else parse_arguments(words)
+    options = None if words and words[0] in SUBCOMMANDS else parse_arguments(words)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the screen can't show
     try:
-        return inspect(options, without_thresholds(words)) if options else run_configs(words[1:])
+        return inspect(options, without_thresholds(words)) if options else SUBCOMMANDS[words[0]](words[1:])
     except KeyboardInterrupt:
         message, code = "interrupted", INTERRUPTED
     except Exception as error:  # noqa: BLE001 - whatever it is, a user gets one line

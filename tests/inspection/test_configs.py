@@ -21,7 +21,7 @@ def test_list(fbclip: Run) -> None:
     *lines, blank, how = result.stdout.splitlines()
     assert sorted(line.split()[0] for line in lines) == sorted(NAMES)
     assert "/" not in lines[0].split()[0]
-    assert "quickstart                       Find defects in pictures of a material" in result.stdout
+    assert "quickstart                       Find stains on hazelnuts" in result.stdout
     assert (blank, how) == ("", "Write one to a file: fbclip configs quickstart > mine.yaml")
 
 

@@ -305,10 +305,10 @@ def test_quickstart(reader: Reader) -> None:
     said = reader.read(index_of("config quickstart.yaml"))
     for metric in ("image_AUROC", "image_AUPR", "pixel_AUROC", "pixel_AUPRO"):
         assert metric in said
-    heatmaps = reader.folder / "results/FBClip/SyntheticParts/leather/latest/images"
+    heatmaps = reader.folder / "results/FBClip/hazelnut/latest/images"
     assert f"`{heatmaps.relative_to(reader.folder)}`" in TEXT
-    assert {Image.open(path).mode for path in heatmaps.rglob("*.png")} == {"RGB"}
-    assert len(list(heatmaps.rglob("*.png"))) == 40
+    assert {Image.open(path).mode for path in heatmaps.rglob("*.jpg")} == {"RGB"}
+    assert len(list(heatmaps.rglob("*.jpg"))) == 12
 
 
 def shown_output(begin: str) -> list[str]:
@@ -333,7 +333,7 @@ def is_said(line: str, said: list[str]) -> bool:
 
 
 def test_answer_of_fbclip(reader: Reader) -> None:
-    said = reader.read(index_of("fbclip photographs --good good")).splitlines()
+    said = reader.read(index_of("fbclip fbclip-example/photographs")).splitlines()
     for line in shown_output("fbclip-small:"):
         assert is_said(line, said), line
     (report,) = re.findall(r"^Report: (.*)$", "\n".join(said), re.MULTILINE)
@@ -360,7 +360,7 @@ def test_thresholds_from_good_photographs(reader: Reader) -> None:
 
 
 def test_good_photographs_of_a_training_split(reader: Reader) -> None:
-    assert "Thresholds from 4 good photographs" in reader.read(index_of("--model.k_shot 4"))
+    assert "Thresholds from 4 good photographs" in reader.read(index_of("k_shot 4"))
 
 
 @pytest.mark.slow
