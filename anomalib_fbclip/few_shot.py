@@ -20,12 +20,13 @@ from .callbacks.run import TrainerRun
 from .checkpoints.adapters import FEW_SHOT_PREFIX
 from .checkpoints.source import AdapterSource
 from .contract.records import printable
+from .contract.thresholds import DEFAULT
 from .data.image_source import ImageSource, load_image
 from .data.references import GivenReferences, ReferenceChoice, turned_copies
 from .modeling.fbclip import FBClipModel
 from .modeling.few_shot import MAPS, Fit, fit
 from .processing.mixin import ModelMixin
-from .processing.post_processing import DEFAULT, REFERENCES, ThresholdPostProcessor
+from .processing.post_processing import REFERENCES, ThresholdPostProcessor
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,8 @@ from PIL import Image
 from anomalib_fbclip.contract.records import Record, Verdict
 from anomalib_fbclip.contract.regions import find_regions, match_verdict
 
+from .reference_check import ReferenceCheck
+
 
 class ImageSizes(Callback):
     """Knows the size of each image of a batch, which the pre-processor changes: it must be called before that one.
@@ -52,13 +54,15 @@ class BatchRecords(Callback):
 
     Args:
         image_sizes (ImageSizes): Sizes of the images before the pre-processing.
+        references (ReferenceCheck): Knows which images are good photographs.
 
     Attributes:
         records (list[Record]): The records of the batch, without pictures.
     """
 
-    def __init__(self, image_sizes: ImageSizes) -> None:
+    def __init__(self, image_sizes: ImageSizes, references: ReferenceCheck) -> None:
         self._image_sizes = image_sizes
+        self._references = references
         self.records: list[Record] = []
 
     def on_predict_batch_end(
@@ -76,7 +80,8 @@ class BatchRecords(Callback):
         columns = (batch.image_path, batch.pred_score, batch.pred_label, batch.anomaly_map, batch.pred_mask)
         values = zip(*(column if column is not None else repeat(None) for column in columns), strict=False)
         self.records = [
-            _to_record(row, size, thresholds) for row, size in zip(values, self._image_sizes.sizes, strict=False)
+            self._references.mark(_to_record(row, size, thresholds))
+            for row, size in zip(values, self._image_sizes.sizes, strict=False)
         ]
 
     on_test_batch_end = on_predict_batch_end

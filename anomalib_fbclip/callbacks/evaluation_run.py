@@ -25,6 +25,7 @@ from .interruption import Interruption
 from .pictures import PhotographVisualizer, Pictures
 from .precision_check import PrecisionCheck
 from .prediction_table import PredictionTable
+from .reference_check import ReferenceCheck
 from .report import FBClipReport
 from .results import ResultsFolder
 from .run import TrainerRun
@@ -86,7 +87,8 @@ class EvaluationRunMixin(ModelMixin):
         requested: Sequence[Callback] = getattr(self._trainer, "callbacks", ())
         sizes = ImageSizes()
         visualizer: object = self.visualizer
-        records = BatchRecords(sizes)
+        references = ReferenceCheck()
+        records = BatchRecords(sizes, references)
         pictures = Pictures(visualizer, records) if isinstance(visualizer, ImageVisualizer) else None
         # A RankingEvaluator takes the scores before the post-processor normalizes them, another one after it.
         is_ranking = isinstance(self.evaluator, RankingEvaluator)
@@ -95,6 +97,7 @@ class EvaluationRunMixin(ModelMixin):
             self._results,
             self._data,
             sizes,
+            references,
             self.pre_processor,
             self.evaluator if is_ranking else None,
             self.post_processor,

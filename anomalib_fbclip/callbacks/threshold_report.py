@@ -1,12 +1,13 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Says which thresholds a run uses that were fitted."""
+"""Says which thresholds a run uses that were fitted, and where verdicts are a guess."""
 
 import logging
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from anomalib_fbclip.contract.thresholds import describe_guess
 from anomalib_fbclip.processing.post_processing import CHECKPOINT, LEVELS, ThresholdPostProcessor
 
 logger = logging.getLogger(__name__)
@@ -14,9 +15,11 @@ logger = logging.getLogger(__name__)
 FITTED = {CHECKPOINT, "labels", "masks", "normal images"}
 """Sources of thresholds that were fitted, in the words of the table."""
 
+ADVICE = "set few_shot_source to a folder of good photographs, or image_threshold."
+
 
 class ThresholdReport(Callback):
-    """Logs fitted thresholds before a test and before a prediction.
+    """Logs fitted thresholds before a test and before a prediction, and warns where there is none.
 
     Args:
         post_processor (ThresholdPostProcessor): Has the thresholds.
@@ -25,14 +28,18 @@ class ThresholdReport(Callback):
     def __init__(self, post_processor: ThresholdPostProcessor) -> None:
         self._post_processor = post_processor
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the thresholds."""
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the thresholds, once the model has its good photographs."""
         del pl_module
+        if not trainer.is_global_zero:
+            return
         lines = [describe_threshold(self._post_processor, level) for level in LEVELS]
-        if trainer.is_global_zero and any(lines):
+        if any(lines):
             logger.info(" ".join(filter(None, lines)))
+        for line in describe_guess(self._post_processor.image_threshold_source, ADVICE):
+            logger.warning(line)
 
-    on_predict_start = on_test_start
+    on_predict_epoch_start = on_test_epoch_start
 
 
 def describe_threshold(post_processor: ThresholdPostProcessor, level: str) -> str:

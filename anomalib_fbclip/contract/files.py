@@ -1,10 +1,12 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Atomic writes: files are written to a hidden folder beside their destination, then moved there; and full disks."""
+"""Files by what they hold: which are the same; written whole, in a hidden folder, then moved; and full disks."""
 
+import filecmp
 import shutil
-from collections.abc import Generator
+from collections import defaultdict
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
@@ -88,3 +90,34 @@ def naming_full_disk(folder: Path, error_type: type[Exception]) -> Generator[Non
             "another (TMPDIR names the folder of temporary files)."
         )
         raise OSError(msg) from error
+
+
+def find_copies(paths: Iterable[Path], originals: Iterable[Path]) -> dict[Path, Path]:
+    """Find files that are also among others, by whatever name.
+
+    Args:
+        paths (Iterable[Path]): The files.
+        originals (Iterable[Path]): The others.
+
+    Returns:
+        dict[Path, Path]: Of each file that one of the others is equal to, byte by byte, the first of those. A file that
+            can't be read is equal to none.
+    """
+    by_size = defaultdict(list)
+    for original in originals:
+        if original.is_file():
+            by_size[original.stat().st_size].append(original)
+    found = {}
+    for path in paths:
+        same_size = by_size[path.stat().st_size] if path.is_file() else []
+        copied = next((original for original in same_size if _is_same(path, original)), None)
+        if copied is not None:
+            found[path] = copied
+    return found
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return filecmp.cmp(path, other, shallow=False)  # it reads no further than to the first difference
+    except OSError:  # whoever reads the file says so
+        return False

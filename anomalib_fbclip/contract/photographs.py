@@ -36,6 +36,9 @@ GRAY_AND_ALPHA = "LA;16B"
 EIGHT_BITS = 255
 SIXTEEN_BITS = 65535
 
+COLOR_STRIDE, GRAY_TOLERANCE = 8, 2
+"""Of so many rows and columns one is looked at for color; and how far the channels of a gray pixel may differ."""
+
 CAMERA_LIMIT = 1 << 14
 """Values below may be those of a camera with 10, 12 or 14 bits."""
 
@@ -401,3 +404,16 @@ def _with_storage(tile: TileT, storage: str) -> TileT:
     changed = (storage, *arguments[1:]) if isinstance(arguments, tuple) else storage
     make: Any = getattr(type(tile), "_make", tuple)  # a named tuple since Pillow 11
     return make((*place, changed))
+
+
+def is_gray(pixels: NDArray[np.integer]) -> bool:
+    """Tell whether a photograph is without color, whatever its file holds: three channels, too, may be alike.
+
+    Args:
+        pixels (NDArray[np.integer]): RGB values 0..255, shape ``[H, W, 3]``.
+
+    Returns:
+        bool: Whether it is.
+    """
+    some = pixels[::COLOR_STRIDE, ::COLOR_STRIDE].astype(int)
+    return bool((some.max(axis=-1) - some.min(axis=-1)).max() <= GRAY_TOLERANCE)

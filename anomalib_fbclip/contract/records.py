@@ -45,6 +45,7 @@ class Record(NamedTuple):
             one in an anomalous image, and none in a normal one. ``None`` where no threshold is applied.
         seconds (float | None): How long the computation took, where it was measured.
         picture (str | None): File of the picture that shows the prediction, if there is one.
+        same_as (str | None): The good photograph that the image is a copy of, if it is one: its score means nothing.
     """
 
     path: str | None
@@ -61,6 +62,7 @@ class Record(NamedTuple):
     regions: list[Region] | None = None
     seconds: float | None = None
     picture: str | None = None
+    same_as: str | None = None
 
     def to_json(self) -> str:
         """Write the record as a line of JSON."""

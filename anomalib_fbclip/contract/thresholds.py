@@ -9,6 +9,30 @@ USUAL_THRESHOLD = 0.5
 """Threshold of scores and of anomaly maps where none is given and no data gave one."""
 
 
+DEFAULT = "default"
+"""The source of a threshold that no data and nobody gave, in the words of the table."""
+
+
+ADVICE_FOR_EXPORTED = "export the model once more with photographs of good ones, or give --threshold."
+"""What to do where the threshold of an exported model does not come from the parts that are inspected."""
+
+
+def describe_guess(source: str | None, advice: str) -> list[str]:
+    """Say that verdicts are a guess where their threshold comes from nothing.
+
+    Args:
+        source (str | None): Where the threshold comes from, in the words of the table.
+        advice (str): How to get one that comes from the parts.
+
+    Returns:
+        list[str]: A line; none if the threshold comes from something.
+    """
+    if source != DEFAULT:
+        return []
+    reason = f"the threshold of {USUAL_THRESHOLD} does not come from your parts"
+    return [f"The verdicts are a guess, because {reason}: {advice}"]
+
+
 def check_threshold(name: str, threshold: float | None) -> None:
     """Check that a threshold lies on the scale of the scores.
 

@@ -13,6 +13,7 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
+from anomalib_fbclip.contract.files import find_copies
 from anomalib_fbclip.contract.image_files import find_images
 from anomalib_fbclip.contract.records import printable
 
@@ -73,6 +74,8 @@ class ReferenceChoice(NamedTuple):
     def find(self, datamodule: "AnomalibDataModule | None") -> list[ImageSource]:
         """Find the photographs.
 
+        What the datamodule tests or validates with is not chosen, unless there are too few others.
+
         Args:
             datamodule (AnomalibDataModule | None): The datamodule of a run or of an export; ``None`` if there is none.
 
@@ -82,25 +85,36 @@ class ReferenceChoice(NamedTuple):
         Raises:
             ReferencesError: If there are fewer than asked for, or none.
         """
+        tested = _tested_images(datamodule) if datamodule is not None and self.k_shot else []
         if self.few_shot_source is not None:
-            return self._choose(_find(self.few_shot_source), f"few_shot_source {printable(self.few_shot_source)}")
+            origin = f"few_shot_source {printable(self.few_shot_source)}"
+            return self._choose(_find(self.few_shot_source), origin, tested)
         if datamodule is None:
             msg = (
                 "k_shot alone takes good photographs from a datamodule's training split, and there is none here: give "
                 "a folder as few_shot_source."
             )
             raise ReferencesError(msg)
-        return self._choose(_normal_images(datamodule), f"The training split of {datamodule.name}")
+        return self._choose(_normal_images(datamodule), f"The training split of {datamodule.name}", tested)
 
-    def _choose(self, paths: Sequence[Path], origin: str) -> list[ImageSource]:
+    def _choose(self, paths: Sequence[Path], origin: str, tested: Sequence[Path]) -> list[ImageSource]:
         if not paths:
             msg = f"{origin} has no good photographs: give a folder of them as few_shot_source."
             raise ReferencesError(msg)
         if len(paths) < self.k_shot:
             msg = f"{origin} has {len(paths)} good photographs, and k_shot is {self.k_shot}: add some, or lower k_shot."
             raise ReferencesError(msg)
-        chosen = random.Random(self.seed).sample(list(paths), self.k_shot or len(paths))  # noqa: S311 - no secret
+        chosen = self._sample(paths)
+        # Only what is chosen is compared: to compare all would read datasets whose files are of one size.
+        while copies := find_copies(chosen, tested):
+            others = [path for path in paths if path not in copies]
+            if len(others) < self.k_shot:
+                break
+            paths, chosen = others, self._sample(others)
         return [*sorted(chosen)]
+
+    def _sample(self, paths: Sequence[Path]) -> list[Path]:
+        return random.Random(self.seed).sample(list(paths), self.k_shot or len(paths))  # noqa: S311 - no secret
 
 
 class GivenReferences(NamedTuple):
@@ -135,14 +149,25 @@ def _find(source: Path) -> list[Path]:
     raise ReferencesError(msg)
 
 
-def _normal_images(datamodule: "AnomalibDataModule") -> list[Path]:
-    from anomalib.data.utils import LabelName  # a datamodule is here, so that anomalib is imported already
-
+def _set_up(datamodule: "AnomalibDataModule") -> None:
     if not hasattr(datamodule, "train_data"):  # outside of a run
         datamodule.prepare_data()
         datamodule.setup("fit")
+
+
+def _normal_images(datamodule: "AnomalibDataModule") -> list[Path]:
+    from anomalib.data.utils import LabelName  # a datamodule is here, so that anomalib is imported already
+
+    _set_up(datamodule)
     samples = datamodule.train_data.samples
     return sorted(map(Path, samples.loc[samples["label_index"] == LabelName.NORMAL, "image_path"]))
+
+
+def _tested_images(datamodule: "AnomalibDataModule") -> list[Path]:
+    """List what a datamodule tests and validates with, so that both have the same good photographs."""
+    _set_up(datamodule)
+    subsets = (getattr(datamodule, name, None) for name in ("test_data", "val_data"))
+    return [Path(path) for subset in subsets if subset is not None for path in subset.samples["image_path"]]
 
 
 def turned_copies(image: torch.Tensor, count: int) -> Iterator[torch.Tensor]:

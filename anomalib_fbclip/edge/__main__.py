@@ -18,7 +18,7 @@ from anomalib_fbclip.contract.files import replacing
 from anomalib_fbclip.contract.image_files import describe_skipped
 from anomalib_fbclip.contract.photographs import describe_pages
 from anomalib_fbclip.contract.records import Record, RecordWriter, Verdict, printable
-from anomalib_fbclip.contract.thresholds import parse_threshold
+from anomalib_fbclip.contract.thresholds import ADVICE_FOR_EXPORTED, describe_guess, parse_threshold
 
 from .errors import EdgeError, ImageError
 from .images import ImageSource, find_images
@@ -127,6 +127,8 @@ def predict(options: argparse.Namespace) -> int:
         for prediction in inferencer.stream(images, on_failure=results.add_failure):
             results.add(prediction)
         print(f"{results.summarize()}: {table.paths[0]}")
+        if results.normal + results.anomalous:
+            tell(describe_guess(inferencer.threshold_sources()[0], ADVICE_FOR_EXPORTED))
     return 1 if results.failed else 0
 
 

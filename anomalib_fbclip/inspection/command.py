@@ -20,9 +20,11 @@ from functools import partial
 from pathlib import Path
 
 from anomalib_fbclip.contract.errors import ImageError, last_line
+from anomalib_fbclip.contract.files import find_copies
+from anomalib_fbclip.contract.good_photographs import describe_colors, describe_copies, describe_swap
 from anomalib_fbclip.contract.numbered_folders import link_latest, make_next
 from anomalib_fbclip.contract.records import TABLE_NAME
-from anomalib_fbclip.contract.thresholds import USUAL_THRESHOLD
+from anomalib_fbclip.contract.thresholds import USUAL_THRESHOLD, describe_guess
 from anomalib_fbclip.edge.errors import EdgeError
 
 from .arguments import parse_arguments, without_thresholds
@@ -129,12 +131,13 @@ def run(
 
     from .results import Results
 
-    for line in [*ready.lines, *inputs.notes]:
+    copies = find_copies(inputs.files, ready.good)
+    for line in [*ready.lines, *describe_copies(copies, inputs.total), *inputs.notes]:
         screen.tell(line)
     image, pixel = ready.inferencer.decision_thresholds()
     image_source, pixel_source = ready.inferencer.threshold_sources()
     with screen.progress("Photographs", inputs.total) as advance:
-        results = Results(ready.inferencer, folder, partial(screen.show, advance=advance), full_size=full_size)
+        results = Results(ready.inferencer, folder, partial(screen.show, advance=advance), copies, full_size=full_size)
         write_report(
             folder / REPORT_NAME,
             results.entries(inputs),
@@ -147,7 +150,11 @@ def run(
             f"{shlex.join(['fbclip', *command])} --threshold {{threshold}} --pixel-threshold {{pixel_threshold}}",
             ready.good_scores,
         )
-    for line in [*summarize(results.counts, image_source, ready.advice), *list_files(folder)]:
+    doubts = [
+        *describe_swap(results.scores, ready.good_scores, is_all_normal=not results.counts["anomalous"]),
+        *describe_colors(results.colors, ready.good),
+    ]
+    for line in [*summarize(results.counts, image_source, ready.advice), *doubts, *list_files(folder)]:
         screen.tell(line)
     if results.is_interrupted:
         raise KeyboardInterrupt
@@ -167,11 +174,11 @@ def summarize(counts: Counter[str], threshold_source: str | None, advice: str) -
     """
     errors = f", {counts['error']} could not be read" if counts["error"] else ""
     total = count(sum(counts.values()), "photograph")
-    lines = [f"{total}: {counts['anomalous']} anomalous, {counts['normal']} normal{errors}"]
-    if threshold_source == "default" and counts["normal"] + counts["anomalous"]:
-        threshold = f"threshold of {USUAL_THRESHOLD} does not come from your parts"
-        lines.append(f"The verdicts are a guess, because the {threshold}: {advice}")
-    return lines
+    is_decided = counts["normal"] + counts["anomalous"] > 0
+    return [
+        f"{total}: {counts['anomalous']} anomalous, {counts['normal']} normal{errors}",
+        *(describe_guess(threshold_source, advice) if is_decided else ()),
+    ]
 
 
 def list_files(folder: Path) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from anomalib_fbclip import bundled
 from anomalib_fbclip.contract.records import printable
+from anomalib_fbclip.contract.thresholds import ADVICE_FOR_EXPORTED
 
 from .arguments import PAPER_BACKBONE
 from .importing import quick_imports
@@ -36,7 +37,6 @@ FEW = 4
 """Good photographs below which a threshold from them is poor."""
 
 ADVICE = "give photographs of good ones with --good."
-ADVICE_FOR_EXPORTED = "export the model once more with photographs of good ones, or give --threshold."
 """What to do where no threshold comes from the parts that are inspected."""
 
 
@@ -47,13 +47,15 @@ class Ready(NamedTuple):
         inferencer (Inferencer): The model.
         lines (list[str]): What is to be said of it.
         advice (str): How to get a threshold that comes from the parts that are inspected.
-        good_scores (list[float]): Scores of the good photographs that others are compared with.
+        good (Sequence[Path]): The good photographs that others are compared with.
+        good_scores (list[float]): Their scores.
     """
 
     inferencer: Inferencer
     lines: list[str]
     advice: str
-    good_scores: list[float]
+    good: Sequence[Path] = ()
+    good_scores: Sequence[float] = ()
 
 
 def get_ready(options: argparse.Namespace, good: Sequence[Path], total: int | None, screen: Screen) -> Ready:
@@ -93,7 +95,7 @@ def load_exported(options: argparse.Namespace, total: int | None) -> Ready:
     )
     backbone = inferencer.metadata.get("backbone", "a model that does not say what it is")
     line = f"{printable(options.model)}: {backbone}, exported; good for machines without torch."
-    return Ready(inferencer, [line], ADVICE_FOR_EXPORTED, [])
+    return Ready(inferencer, [line], ADVICE_FOR_EXPORTED)
 
 
 def load_torch(options: argparse.Namespace, total: int | None) -> Ready:
@@ -112,7 +114,7 @@ def load_torch(options: argparse.Namespace, total: int | None) -> Ready:
         1 if total in {None, 1} else PHOTOGRAPHS_AT_ONCE,
     )
     line = f"{backbone}: {GOOD_FOR.get(backbone, f'adapters trained on {inferencer.trained_on}.')}"
-    return Ready(inferencer, [line], ADVICE, [])
+    return Ready(inferencer, [line], ADVICE)
 
 
 def compare(ready: Ready, good: Sequence[Path], screen: Screen) -> Ready:
@@ -120,7 +122,9 @@ def compare(ready: Ready, good: Sequence[Path], screen: Screen) -> Ready:
     inferencer = cast("TorchInferencer", ready.inferencer)
     with screen.progress("Good photographs", 2 * len(good)) as advance:
         result = inferencer.compare_with(good, advance)
-    return ready._replace(lines=[*ready.lines, *describe_fit(result, good)], good_scores=result.scores.tolist())
+    return ready._replace(
+        lines=[*ready.lines, *describe_fit(result, good)], good=good, good_scores=result.scores.tolist()
+    )
 
 
 def describe_fit(result: "Fit", good: Sequence[Path]) -> list[str]:

@@ -5,7 +5,7 @@
 
 import signal
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from PIL import Image
 
 from anomalib_fbclip.contract.ahead import map_ahead
 from anomalib_fbclip.contract.files import replacing
-from anomalib_fbclip.contract.photographs import Enough
+from anomalib_fbclip.contract.photographs import Enough, is_gray
 from anomalib_fbclip.contract.records import Record, RecordWriter
 from anomalib_fbclip.contract.regions import find_regions
 from anomalib_fbclip.edge.errors import ImageError
@@ -52,21 +52,33 @@ class Results:
         inferencer (Inferencer): The model.
         folder (Path): The folder of the results.
         show (Callable[[Record], None]): Called with each row of the table.
+        copies (Mapping[Path, Path]): Photographs that are good ones, too, and which ones.
         full_size (bool): Whether large photographs are read at their whole size.
 
     Attributes:
         counts (Counter[str]): Number of photographs that are ``normal``, ``anomalous`` and an ``error``.
+        colors (Counter[bool]): Number of photographs that are gray, and that are not.
+        scores (list[float]): Scores of the photographs that are no good ones.
         is_interrupted (bool): Whether the user stopped it.
     """
 
     def __init__(
-        self, inferencer: Inferencer, folder: Path, show: Callable[[Record], None], *, full_size: bool = False
+        self,
+        inferencer: Inferencer,
+        folder: Path,
+        show: Callable[[Record], None],
+        copies: Mapping[Path, Path],
+        *,
+        full_size: bool = False,
     ) -> None:
         self.counts: Counter[str] = Counter()
+        self.colors: Counter[bool] = Counter()
+        self.scores: list[float] = []
         self.is_interrupted = False
         self._inferencer = inferencer
         self._folder = folder
         self._show = show
+        self._copies = copies
         self._enough = None if full_size else choose_enough(inferencer.input_side)
         self._started: deque[Loaded] = deque()
         self._failures: deque[_Predicted] = deque()
@@ -99,6 +111,8 @@ class Results:
                 table.write(entry.record)
                 self._drawing.popleft()
                 self.counts[entry.record.verdict or "error"] += 1
+                if entry.record.score is not None and entry.record.same_as is None:
+                    self.scores.append(entry.record.score)
                 self._show(entry.record)
                 yield entry
 
@@ -133,6 +147,7 @@ class Results:
             loaded = self._next_started()
             yield from self._flush_failures()
             if loaded.photograph is not None:
+                self.colors[is_gray(prediction.image)] += 1
                 yield _Predicted(loaded.item, loaded.photograph.size, prediction)
             if self.is_interrupted:
                 return
@@ -189,6 +204,7 @@ class Results:
         threshold, pixel_threshold = self._inferencer.decision_thresholds()
         threshold_source, pixel_threshold_source = self._inferencer.threshold_sources()
         height, width = predicted.size
+        copied = self._copies.get(Path(predicted.item.name))
         return Record(
             predicted.item.name,
             score=prediction.score,
@@ -203,6 +219,7 @@ class Results:
             regions=find_regions(prediction.mask, predicted.size),
             seconds=prediction.seconds,
             picture=self._picture(predicted.item).as_posix(),
+            same_as=None if copied is None else copied.as_posix(),
         )
 
 

@@ -86,5 +86,8 @@ def to_line(record: Record) -> Text:
         return Text.assemble(("error      ", STYLES["error"]), "       ", printable(record.error))
     verdict = record.verdict or "no verdict"
     return Text.assemble(
-        (f"{verdict:<11}", STYLES.get(verdict, "")), f"{record.score:.3f}  ", printable(record.path or "")
+        (f"{verdict:<11}", STYLES.get(verdict, "")),
+        f"{record.score:.3f}  ",
+        printable(record.path or ""),
+        "" if record.same_as is None else f"  (is a good photograph, {printable(record.same_as)})",
     )

@@ -127,6 +127,11 @@ class Inputs(NamedTuple):
         lengths = [len(part) for part in self.parts if isinstance(part, Files)]
         return sum(lengths) if len(lengths) == len(self.parts) else None
 
+    @property
+    def files(self) -> list[Path]:
+        """Files of the photographs."""
+        return [Path(item.name) for part in self.parts if isinstance(part, Files) for item in part]
+
     def __iter__(self) -> Iterator[Item]:  # type: ignore[override] # of the items
         """Give the photographs and frames."""
         for part in self.parts:

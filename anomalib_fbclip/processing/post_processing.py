@@ -12,7 +12,7 @@ from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
 
 from anomalib_fbclip.contract.regions import strongest_place_radius
-from anomalib_fbclip.contract.thresholds import check_threshold
+from anomalib_fbclip.contract.thresholds import DEFAULT, check_threshold
 from anomalib_fbclip.evaluation.adaptive_threshold import Fit, ImageThreshold, PixelThreshold
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ LEVELS = ("image", "pixel")
 CHECKPOINT = "checkpoint"
 """The source of thresholds that a checkpoint brought."""
 
-DEFAULT, REFERENCES = "default", "good photographs"
-"""Sources of a threshold of 0.5: none, or scores in which good photographs lie below it."""
+REFERENCES = "good photographs"
+"""The source of a threshold of 0.5 where good photographs set the scale of the scores."""
 
 SENSITIVITY = 0.5
 """anomalib's usual sensitivity: a score is compared with 1 less it."""

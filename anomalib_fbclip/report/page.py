@@ -94,6 +94,7 @@ class Card(NamedTuple):
         state (str): ``normal``, ``anomalous`` or ``error``.
         error (str | None): Why there is no prediction.
         score (float): The score; below all others for an error, so that those come last.
+        same_as (str | None): The good photograph that it is a copy of, if it is one.
         size (tuple[int, int]): Width and height of the photograph on the page.
         photograph (str): The photograph.
         anomaly_map (str | None): The anomaly map.
@@ -107,6 +108,7 @@ class Card(NamedTuple):
     state: str
     error: str | None = None
     score: float = -1
+    same_as: str | None = None
     size: tuple[int, int] = (0, 0)
     photograph: str = ""
     anomaly_map: str | None = None
@@ -197,6 +199,7 @@ def _to_card(entry: Entry, threshold: float) -> Card:
         *_name_and_folder(record),
         state=record.verdict or ("anomalous" if record.score > threshold else "normal"),
         score=record.score,
+        same_as=None if record.same_as is None else printable(record.same_as),
         size=image.size,
         photograph=to_data_uri(image),
         anomaly_map=None if anomaly_map is None else to_data_uri(shrink_map(anomaly_map, MAX_MAP_SIDE)),

@@ -117,6 +117,13 @@ def test_a_folder(run: Run, model: Path, photographs: Path, output: Path, capsys
     assert not screen.err
 
 
+@pytest.mark.parametrize("source", ["default", "labels"])
+def test_a_guess(tmp_path: Path, run: Run, capsys: pytest.CaptureFixture[str], source: str) -> None:
+    metadata = {"score_threshold": "0.5", "image_threshold_source": source}
+    run(model=write_graph(tmp_path / "guess.xml", metadata=metadata))
+    assert ("a guess" in capsys.readouterr().err) == (source == "default")
+
+
 def test_one_image(run: Run, photographs: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(images=photographs / "more" / "3.PNG") == 0
     assert files(output) == {*TABLE, "3.PNG.png"}

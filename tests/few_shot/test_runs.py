@@ -6,6 +6,7 @@
 import copy
 import json
 import logging
+import shutil
 from pathlib import Path
 
 import jsonschema
@@ -117,12 +118,71 @@ class TestChoice:
         assert model.references == references
         assert model.description()["k_shot"] == "2"
 
+    def test_tested_images_are_left_out(self, tmp_path: Path, arguments: dict, mvtec: Path) -> None:
+        """They are in both splits here, under other names in the test split."""
+        shutil.copytree(mvtec / "bottle", tmp_path / "bottle")
+        for name in ("000", "002"):
+            shutil.copy(tmp_path / f"bottle/train/good/{name}.png", tmp_path / f"bottle/test/good/1{name}.png")
+        datamodule = make_mvtec(tmp_path)
+        for seed in range(4):
+            paths = FBClip(**arguments, k_shot=2, seed=seed).reference_choice.find(datamodule)
+            assert {path.name for path in paths} == {"001.png", "003.png"}
+        assert len(FBClip(**arguments, k_shot=3).reference_choice.find(datamodule)) == 3  # two are too few
+
     def test_normal_images_only(self, tmp_path: Path, arguments: dict, mvtec: Path) -> None:
         """The training split of auxiliary data has anomalous ones, too."""
         datamodule = AuxiliaryDataModule(sources=make_mvtec(mvtec), categories=["bottle"], num_workers=0)
         datamodule.setup("fit")
         model = FBClip(**arguments, k_shot=4)
         assert {path.parent.name for path in model.reference_choice.find(datamodule)} == {"good"}
+
+
+class TestReferencesThatAreTested:
+    """One warning with their number."""
+
+    @staticmethod
+    def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
+        return [record.message for record in caplog.records if "Good photographs themselves" in record.message]
+
+    @pytest.mark.parametrize("run", ["test", "predict"])
+    def test_few_shot_source_in_the_test_split(
+        self, tmp_path: Path, arguments: dict, mvtec: Path, caplog: pytest.LogCaptureFixture, run: str
+    ) -> None:
+        model = FBClip(**arguments, few_shot_source=mvtec / "bottle/test/good")
+        getattr(make_engine(tmp_path), run)(model, datamodule=make_mvtec(mvtec))
+        (warning,) = self.warnings(caplog)
+        assert ": 4 of 8." in warning
+
+    def test_data_that_holds_them(
+        self, tmp_path: Path, arguments: dict, good: Path, photographs: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Each is named in its row."""
+        data = Path(shutil.copytree(photographs, tmp_path / "data"))
+        shutil.copy(good / "3.png", data / "again.png")
+        make_engine(tmp_path / "results").predict(FBClip(**arguments, few_shot_source=good), data_path=data)
+        (warning,) = self.warnings(caplog)
+        assert ": 1 of 5." in warning
+        same = {Path(row["path"]).name: row["same_as"] for row in read_table(tmp_path / "results")}
+        assert same.pop("again.png") == (good / "3.png").as_posix()
+        assert set(same.values()) == {None}
+
+    def test_no_word_where_none_is(
+        self, tmp_path: Path, arguments: dict, mvtec: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        make_engine(tmp_path).test(FBClip(**arguments, k_shot=2), datamodule=make_mvtec(mvtec))
+        assert not self.warnings(caplog)
+
+
+def test_gray_photographs_and_good_ones_in_color(
+    tmp_path: Path, arguments: dict, good: Path, photographs: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "data").mkdir()
+    with Image.open(photographs / "0.png") as image:
+        image.convert("L").save(tmp_path / "data/gray.png")
+    for data in (photographs, tmp_path / "data"):
+        make_engine(tmp_path / "results").predict(FBClip(**arguments, few_shot_source=good), data_path=data)
+    (warning,) = [record.message for record in caplog.records if "Gray" in record.message]
+    assert "in color: 1 of 1." in warning
 
 
 class TestRuns:

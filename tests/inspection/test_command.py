@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +110,31 @@ def test_advice(photographs: Path, fbclip: Run) -> None:
 def test_no_advice_where_there_is_no_verdict(tmp_path: Path, fbclip: Run) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     assert "guess" not in fbclip("broken.png").stdout
+
+
+def test_photographs_that_are_good_ones(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
+    """By content, too: they are said to be so once, and each in its row."""
+    shutil.copy(photographs / "good/2.png", photographs / "fine.png")
+    result = fbclip("photographs", "--good", "photographs/good")
+    lines = result.stdout.splitlines()
+    assert lines[2].startswith("Good photographs themselves: 1 of 2.")
+    assert ["good/2.png" in line for line in lines[3:5]] == [True, False]
+    table = (tmp_path / "fbclip-results/v0/predictions.jsonl").read_text().splitlines()
+    assert [json.loads(row)["same_as"] for row in table] == ["photographs/good/2.png", None]
+    assert "It is a good photograph, photographs/good/2.png" in (tmp_path / "fbclip-results/v0/report.html").read_text()
+
+
+def test_one_folder_twice(photographs: Path, fbclip: Run) -> None:
+    result = fbclip("photographs/good", "--good", "photographs/good")
+    assert result.stdout.splitlines()[2].startswith("Good photographs themselves: 4 of 4.")
+
+
+def test_gray_photographs_and_good_ones_in_color(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
+    with Image.open(photographs / "fine.png") as image:
+        image.convert("L").save(tmp_path / "gray.png")
+    told = "Gray, while the good photographs are in color"
+    assert f"{told}: 1 of 1." in fbclip("gray.png", "--good", "photographs/good").stdout
+    assert told not in fbclip("photographs", "--good", "photographs/good").stdout
 
 
 @pytest.mark.parametrize("shots", [1, 3])

@@ -86,6 +86,17 @@ def test_only_normal_images(tmp_path: Path, model: FBClip) -> None:
     assert {row["threshold_source"] for row in read_table(tmp_path / "results")} == {"normal images"}
 
 
+@pytest.mark.parametrize("threshold", [None, 0.7])
+@pytest.mark.parametrize("run", ["test", "predict"])
+def test_a_guess(tmp_path: Path, model: FBClip, caplog: pytest.LogCaptureFixture, run: str, threshold: float) -> None:
+    """It is said to be one, and a given threshold is none."""
+    write_folder(tmp_path / "parts", good=[40], spots=[200])
+    model.post_processor = ThresholdPostProcessor(image_threshold=threshold)
+    datamodule = make_folder(tmp_path / "parts", val_split_mode="none")
+    getattr(make_engine(tmp_path / "results"), run)(model, datamodule=datamodule)
+    assert len([record for record in caplog.records if "guess" in record.message]) == (threshold is None)
+
+
 def test_a_datamodule_without_validation_images(tmp_path: Path, model: FBClip) -> None:
     write_folder(tmp_path / "parts", good=[40], spots=[200])
     datamodule = make_folder(tmp_path / "parts", val_split_mode="none")

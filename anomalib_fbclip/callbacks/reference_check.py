@@ -1,0 +1,91 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Warns where the images of a run and the photographs of good parts do not belong together."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from anomalib.data import AnomalibDataset, ImageBatch, PredictDataset
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch.utils.data import DataLoader
+
+from anomalib_fbclip.contract.files import find_copies
+from anomalib_fbclip.contract.good_photographs import describe_colors, describe_copies
+from anomalib_fbclip.contract.photographs import is_gray
+from anomalib_fbclip.contract.records import Record
+
+from .checked_data import CheckedDataset, image_paths
+
+logger = logging.getLogger(__name__)
+
+
+class ReferenceCheck(Callback):
+    """Warns where images are good photographs themselves, and where only these or only those are in color.
+
+    It must be called before the pre-processor. Good photographs that are from no file are not looked at.
+    """
+
+    def __init__(self) -> None:
+        self._copies: dict[Path, Path] = {}
+        self._references: list[Path] = []
+        self._colors: Counter[bool] = Counter()
+
+    def mark(self, record: Record) -> Record:
+        """Note in a row which good photograph the image is, if it is one."""
+        copied = None if record.path is None else self._copies.get(Path(record.path))
+        return record if copied is None else record._replace(same_as=copied.as_posix())
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look for good photographs among the images, once the model has them."""
+        references = getattr(pl_module, "references", [])
+        self._references = [Path(path) for path in references if isinstance(path, str | Path)]
+        self._colors = Counter()
+        images = [Path(path) for path in _list_images(trainer)] if self._references else []
+        self._copies = find_copies(images, self._references)
+        _warn(trainer, describe_copies(self._copies, len(images)))
+
+    on_predict_epoch_start = on_test_epoch_start
+
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: ImageBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Look at the colors of a batch."""
+        del trainer, pl_module, batch_idx, dataloader_idx
+        if self._references and batch.image is not None:
+            pixels = (batch.image * 255).round().int().movedim(1, -1).cpu().numpy()
+            self._colors.update(map(is_gray, pixels))
+
+    on_predict_batch_start = on_test_batch_start
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare the colors."""
+        del pl_module
+        _warn(trainer, describe_colors(self._colors, self._references))
+
+    on_predict_epoch_end = on_test_epoch_end
+
+
+def _list_images(trainer: Trainer) -> Iterator[str]:
+    """List the files of the images that are tested or predicted."""
+    is_test = trainer.state.fn == TrainerFn.TESTING
+    loaders: Any = trainer.test_dataloaders if is_test else trainer.predict_dataloaders
+    for loader in [loaders] if isinstance(loaders, DataLoader) else loaders:
+        dataset = loader.dataset.dataset if isinstance(loader.dataset, CheckedDataset) else loader.dataset
+        if isinstance(dataset, AnomalibDataset | PredictDataset):
+            yield from image_paths(dataset)
+
+
+def _warn(trainer: Trainer, lines: list[str]) -> None:
+    if trainer.is_global_zero:
+        for line in lines:
+            logger.warning(line)
