@@ -1,22 +1,31 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""anomalib's command line with FB-CLIP's names registered: ``anomalib-fbclip`` and ``python -m anomalib_fbclip``."""
+"""The command ``fbclip``, which ``python -m anomalib_fbclip`` runs, too."""
 
 import sys
+from collections.abc import Sequence
 
-from anomalib_fbclip import plugin
+from anomalib_fbclip.contract.commands import run_command
 
 
-def main() -> None:
-    """Register the names and run anomalib's command line."""
-    plugin.take_over_commands()
-    from anomalib.cli.cli import main as anomalib_main
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command.
 
-    plugin.register()
-    anomalib_main()
+    Args:
+        arguments (Sequence[str] | None, optional): The arguments. ``None``: those of the process. Defaults to ``None``.
+
+    Returns:
+        int: The exit code.
+    """
+
+    def run() -> int:
+        from anomalib_fbclip.inspection.command import run_arguments  # what it imports may be missing
+
+        return run_arguments(sys.argv[1:] if arguments is None else arguments)
+
+    return run_command(run, traceback_option="--traceback")
 
 
 if __name__ == "__main__":
-    sys.argv[0] = "python -m anomalib_fbclip"  # what the usage line shows
-    main()
+    sys.exit(main())

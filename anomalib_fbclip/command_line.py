@@ -26,11 +26,9 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 
+from .contract.commands import FAILED
 from .contract.records import printable
 from .lightning_model import FBClip
-
-STOPPED = 2
-"""Exit code of a command that could not begin or had to stop."""
 
 DEBUG = "JSONARGPARSE_DEBUG"
 """Environment variable with which errors are raised; jsonargparse has it for its own."""
@@ -193,7 +191,7 @@ def errors_in_one_line() -> Generator[None]:
 
 def _stop(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
-    raise SystemExit(STOPPED) from None
+    raise SystemExit(FAILED) from None
 
 
 def _instantiate(class_type: type[Instance], *args, **kwargs) -> Instance:

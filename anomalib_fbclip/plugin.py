@@ -13,8 +13,8 @@ anomalib finds models and datamodules by name among the classes that are importe
 
 3. Commands of anomalib that name the model are run by :mod:`anomalib_fbclip.command_line`, and all others as they are.
 
-The environment variable ``ANOMALIB_FBCLIP_AUTOLOAD=0`` switches this off. ``anomalib-fbclip`` and ``python -m
-anomalib_fbclip`` are anomalib's command line with the names registered beforehand, and do not depend on it.
+The environment variable ``ANOMALIB_FBCLIP_AUTOLOAD=0`` switches this off. ``--model
+anomalib_fbclip.FBClip`` works then, too.
 
 This module runs whenever Python starts: it imports next to nothing, and nothing that takes time.
 """
@@ -176,8 +176,18 @@ class CommandTakeover(ImportObserver):
 
 
 def run_command() -> None:
-    """Run a command of anomalib's command line that names the model."""
+    """Run a command of anomalib's command line that names the model, if the config files that it names are there.
+
+    Raises:
+        SystemExit: If one is not, and is one of the package's.
+    """
     from importlib import import_module
+
+    from .inspection.configs import describe_missing
+
+    if line := describe_missing(sys.argv[1:]):
+        sys.stderr.write(f"error: {line}\n")
+        raise SystemExit(2)
 
     import_module("anomalib_fbclip.command_line").main()
 
@@ -218,6 +228,10 @@ def _config_names_model(path: str) -> bool:
 
     try:
         text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        from .inspection.configs import describe_missing
+
+        return describe_missing([path]) is not None  # one of the package's, which says how it is had
     except (OSError, UnicodeDecodeError):  # anomalib says what is wrong with it
         return False
     return re.search(r"""\b(class_path|model)["']?\s*:\s*["']?([\w.]+\.)?FBClip\b""", text) is not None
@@ -242,25 +256,15 @@ REGISTRATIONS = (
 TAKEOVER = CommandTakeover("anomalib.cli.cli")
 
 
-def register() -> None:
-    """Make the model and the datamodules known to anomalib now; harmless when they are."""
-    for registration in REGISTRATIONS:
-        registration.register()
-
-
 def install() -> None:
     """Have the names registered as soon as anomalib is imported; at once where it has been."""
     if os.environ.get("ANOMALIB_FBCLIP_AUTOLOAD") == "0":
         return
-    take_over_commands()
+    # Commands that name the model are run by us, as soon as anomalib's command line is imported.
+    if TAKEOVER not in sys.meta_path:
+        sys.meta_path.insert(0, TAKEOVER)
     for registration in REGISTRATIONS:
         if registration.target in sys.modules:
             registration.register_or_warn()
         elif registration not in sys.meta_path:
             sys.meta_path.insert(0, registration)
-
-
-def take_over_commands() -> None:
-    """Have commands that name the model run by us, as soon as anomalib's command line is imported."""
-    if TAKEOVER not in sys.meta_path:
-        sys.meta_path.insert(0, TAKEOVER)

@@ -9,6 +9,7 @@ import sys
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from anomalib_fbclip.contract.commands import FAILED, INTERRUPTED
 from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.data.masks import MaskError
 from anomalib_fbclip.data.references import ReferencesError
@@ -17,9 +18,6 @@ from .checked_data import ClipError
 from .checkpoint import check_checkpoint
 from .precision_check import PrecisionError
 from .results import is_command_line
-
-STOPPED, INTERRUPTED = 2, 130
-"""Exit codes of a command that had to stop, and of one that was interrupted."""
 
 EXPECTED = (OSError, ImportError, ClipError, ImageError, MaskError, PrecisionError, ReferencesError)
 """Errors whose message says all that a user needs."""
@@ -48,7 +46,7 @@ class Interruption(Callback):
         error = checkpoint_error or exception
         if (isinstance(error, EXPECTED) or checkpoint_error) and is_command_line(trainer):
             print(f"error: {_one_line(error)}", file=sys.stderr)
-            raise SystemExit(STOPPED) from None
+            raise SystemExit(FAILED) from None
         if checkpoint_error:
             raise checkpoint_error from None  # a traceback would print torch's advice
 

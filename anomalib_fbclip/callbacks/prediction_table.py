@@ -15,6 +15,7 @@ import torch
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from anomalib_fbclip.contract.commands import FAILED
 from anomalib_fbclip.contract.records import TABLE_NAME, Record, RecordWriter, write_records
 
 from .batch_records import BatchRecords
@@ -25,9 +26,6 @@ from .results import is_command_line, shorten_path
 
 MAX_SHOWN = 10
 """Images up to which the screen shows the verdict on each."""
-
-FAILED = 1
-"""Exit code of a command that could not predict some images."""
 
 
 class Place(NamedTuple):

@@ -4,8 +4,12 @@
 """What goes wrong outside the program."""
 
 
-class ImageError(Exception):
-    """An image can't be used; others can. The message is one line: what is wrong, and what to do."""
+class PlainError(Exception):
+    """Something a user can mend. The message is one line: what is wrong, and what to do."""
+
+
+class ImageError(PlainError):
+    """An image can't be used; others can."""
 
 
 def last_line(error: BaseException) -> str:

@@ -7,13 +7,12 @@ Of third parties, nothing is imported but NumPy, Pillow and OpenVINO or, for ``.
 Runtime.
 
 Example:
-    >>> from anomalib_fbclip.edge import EdgeInferencer, draw_overlay
+    >>> from anomalib_fbclip.edge import EdgeInferencer
 
     >>> inferencer = EdgeInferencer("model.xml", threshold=0.6)  # doctest: +SKIP
     >>> prediction = inferencer.predict("part.jpg")  # doctest: +SKIP
     >>> prediction.score, prediction.is_anomalous  # doctest: +SKIP
     (0.83, True)
-    >>> draw_overlay(prediction).save("overlay.png")  # doctest: +SKIP
 
     Of a camera; the images are computed side by side, and come in order:
 
@@ -23,12 +22,11 @@ Example:
 
 On the command line::
 
-    python -m anomalib_fbclip.edge model.xml photos/ --output out/
+    fbclip photographs --model model.xml
 """
 
 from .errors import EdgeError, ImageError
-from .images import find_images, read_image
+from .images import read_image
 from .inferencer import EdgeInferencer, Prediction
-from .overlay import draw_overlay
 
-__all__ = ["EdgeError", "EdgeInferencer", "ImageError", "Prediction", "draw_overlay", "find_images", "read_image"]
+__all__ = ["EdgeError", "EdgeInferencer", "ImageError", "Prediction", "read_image"]

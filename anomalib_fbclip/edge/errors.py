@@ -6,8 +6,8 @@
 from anomalib_fbclip.contract import errors
 
 
-class EdgeError(Exception):
-    """A model, a device or a folder can't be used. The message is one line: what is wrong, and what to do."""
+class EdgeError(errors.PlainError):
+    """A model, a device or a folder can't be used."""
 
 
 class ImageError(EdgeError, errors.ImageError):

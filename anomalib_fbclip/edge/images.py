@@ -9,38 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalib_fbclip.contract import errors, image_files
+from anomalib_fbclip.contract import errors
 from anomalib_fbclip.contract.photographs import PhotographSource, check_size, read_photograph
-from anomalib_fbclip.contract.records import printable
 
-from .errors import EdgeError, ImageError
+from .errors import ImageError
 
 ImageSource = PhotographSource | NDArray[np.uint8]
 """A file, an image of Pillow, or RGB values 0..255 of shape ``[H, W, 3]``."""
-
-
-def find_images(path: Path, exclude: Path | None = None) -> list[Path]:
-    """Find the images of a folder and the folders in it.
-
-    Args:
-        path (Path): The folder, or one image, whatever its suffix.
-        exclude (Path | None, optional): A folder that is passed over. Defaults to ``None``.
-
-    Returns:
-        list[Path]: The images, sorted.
-
-    Raises:
-        EdgeError: If there is no such file or folder, or no image in it.
-    """
-    if not path.exists():
-        msg = f"{printable(path)} does not exist: give an image, or a folder of images."
-        raise EdgeError(msg)
-    images = image_files.find_images(path, exclude)
-    if not images:
-        suffixes = ", ".join(sorted(image_files.IMAGE_SUFFIXES))
-        msg = f"{printable(path)} has no images, nor have the folders in it: give a folder with {suffixes} files."
-        raise EdgeError(msg)
-    return images
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:

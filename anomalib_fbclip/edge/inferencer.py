@@ -129,10 +129,10 @@ class EdgeInferencer:
         self.input_side: int | None = max(image_size) if image_size else None
         self.minimum_side = int(np.max(json.loads(self.metadata.get("patch_size", "1"))))
 
-    def describe(self) -> str:
-        """Say in one line which model this is, and what runs it."""
-        known = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in self.metadata.items())
-        return f"{self.path}: {known or 'a model that does not say what it is'}; {self._runtime.name}"
+    @property
+    def runtime(self) -> str:
+        """The library that computes, its version, and the device."""
+        return self._runtime.name
 
     def decision_thresholds(self) -> tuple[float | None, float | None]:
         """Give the thresholds that decide on images and on places: those given, or those that the file names.
@@ -232,8 +232,8 @@ class EdgeInferencer:
         for name, replacement in needed.items():
             if name in names or (replacement and getattr(self, replacement) is not None):
                 continue
-            advice = f"give a {replacement}" if replacement else "give a model that 'anomalib export' wrote"
-            msg = f"{self.path} has no output {name}: {advice}."
+            what = (replacement or "model that 'anomalib export' wrote").replace("_", " ")
+            msg = f"{self.path} has no output {name}: give a {what}."
             raise EdgeError(msg)
 
     def _start(self, source: ImageSource) -> _Started | Failed:

@@ -7,6 +7,7 @@ import argparse
 import difflib
 import re
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn, get_args
 
@@ -14,10 +15,14 @@ from anomalib_fbclip import bundled
 from anomalib_fbclip.contract.thresholds import parse_threshold
 from anomalib_fbclip.edge.runtimes import Precision
 
-EXIT_CODES = (
-    "Exit codes: 0, all are normal; 1, at least one is anomalous; 2, something could not be read, or it could not "
-    "begin or had to stop; 130, interrupted."
-)
+EXIT_CODES = "Exit codes: 0, all are normal; 1, at least one is anomalous; 2, something went wrong; 130, interrupted."
+
+COMMANDS = """\
+  fbclip example          write photographs to try it on
+  fbclip configs          list config files for anomalib
+  fbclip configs NAME     write one to the screen, from where > puts it in a file
+"""
+"""What else the command does, for its help."""
 
 PAPER_BACKBONE = "ViT-L-14-336"
 
@@ -42,10 +47,11 @@ def create_parser() -> Parser:
     parser = Parser(
         prog="fbclip",
         description="Find defects in photographs: a verdict for each, a report, a table and pictures.",
-        epilog=f"Example: fbclip photographs --good good. {EXIT_CODES} 'fbclip example' writes "
-        "photographs to try it on; 'fbclip configs' lists config files for anomalib, and writes one out.",
+        epilog=f"Example: fbclip photographs --good good\n\nOther commands:\n{COMMANDS}\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('anomalib-fbclip')}")
     parser.add_argument("photographs", nargs="+", help="photographs, folders, videos, or numbers of cameras")
     parser.add_argument(
         "--good",

@@ -3,29 +3,25 @@
 
 """The command ``fbclip``.
 
-Exit codes: 0, all photographs are normal; 1, at least one is anomalous; 2, something could not be read, or it could not
-begin or had to stop; 130, interrupted.
+Exit codes: 0, all photographs are normal; 1, at least one is anomalous; 2, something went wrong; 130, interrupted.
 """
 
 import argparse
 import io
-import os
 import shlex
 import shutil
 import sys
-import traceback
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from anomalib_fbclip.contract.errors import ImageError, last_line
+from anomalib_fbclip.contract.commands import ANOMALOUS, FAILED, NORMAL
 from anomalib_fbclip.contract.files import find_copies
 from anomalib_fbclip.contract.good_photographs import describe_colors, describe_copies, describe_swap
 from anomalib_fbclip.contract.numbered_folders import link_latest, make_next
 from anomalib_fbclip.contract.records import TABLE_NAME
 from anomalib_fbclip.contract.thresholds import USUAL_THRESHOLD, describe_guess
-from anomalib_fbclip.edge.errors import EdgeError
 
 from .arguments import parse_arguments, without_thresholds
 from .configs import CONFIGS, run_configs
@@ -38,42 +34,38 @@ from .screen import Screen
 from .sources import Inputs, find_inputs
 from .words import count
 
-INTERRUPTED = 130
-
 SUBCOMMANDS = {CONFIGS: run_configs, EXAMPLE: run_example}
 """What runs a command that begins with a word of its own; all others inspect photographs."""
-
-PLAIN_ERRORS = (InspectionError, EdgeError, ImageError, ValueError)
-"""Errors whose message is one line that says what to do."""
 
 OF_THE_FILE = "exported file"
 """Where thresholds come from that an exported model does not tell."""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run_arguments(arguments: Sequence[str]) -> int:
     """Run the command.
 
     Args:
-        arguments (Sequence[str] | None, optional): The arguments. ``None``: those of the process. Defaults to ``None``.
+        arguments (Sequence[str]): The arguments.
 
     Returns:
         int: The exit code.
+
+    Raises:
+        InspectionError: If it can't begin, or the results can't be written.
+        EdgeError: If an exported model fails.
     """
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    options = None if words and words[0] in SUBCOMMANDS else parse_arguments(words)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the screen can't show
+    if arguments and arguments[0] in SUBCOMMANDS:
+        return SUBCOMMANDS[arguments[0]](arguments[1:])
+    options = parse_arguments(arguments)
     try:
-        return inspect(options, without_thresholds(words)) if options else SUBCOMMANDS[words[0]](words[1:])
-    except KeyboardInterrupt:
-        message, code = "interrupted", INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - whatever it is, a user gets one line
-        if options and options.traceback:
-            traceback.print_exc()
-        message, code = f"error: {describe_error(error)}", 2
-    print(message, file=sys.stderr)
-    _give_up_output()
-    return code
+        return inspect(options, without_thresholds(arguments))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        msg = f"the results can't be written ({error}): give another folder as --output."
+        raise InspectionError(msg) from error
 
 
 def inspect(options: argparse.Namespace, command: Sequence[str]) -> int:
@@ -158,7 +150,9 @@ def run(
         screen.tell(line)
     if results.is_interrupted:
         raise KeyboardInterrupt
-    return 2 if results.counts["error"] else int(results.counts["anomalous"] > 0)
+    if results.counts["error"]:
+        return FAILED
+    return ANOMALOUS if results.counts["anomalous"] else NORMAL
 
 
 def summarize(counts: Counter[str], threshold_source: str | None, advice: str) -> list[str]:
@@ -186,22 +180,3 @@ def list_files(folder: Path) -> list[str]:
     from anomalib_fbclip.report.page import REPORT_NAME
 
     return [f"Report: {folder / REPORT_NAME}", f"Table:  {folder / TABLE_NAME}.csv and .jsonl"]
-
-
-def describe_error(error: Exception) -> str:
-    """Say in one line what went wrong, and what to do."""
-    if isinstance(error, PLAIN_ERRORS):
-        return last_line(error)
-    if isinstance(error, BrokenPipeError):
-        return "nobody reads the output any more."
-    if isinstance(error, OSError):
-        return f"the results can't be written ({error}): give another folder as --output."
-    return f"{type(error).__name__}: {last_line(error)} (--traceback shows where)"
-
-
-def _give_up_output() -> None:
-    """Have Python not fail once more at its end, where standard output takes nothing more."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -4,7 +4,7 @@
 """Config files for anomalib, which come with the package: ``fbclip configs``."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .arguments import Parser
@@ -55,6 +55,26 @@ def find_configs() -> dict[str, Path]:
     folder = next(parent / CONFIGS for parent in (package, package.parent) if (parent / CONFIGS).is_dir())
     paths = sorted(folder.rglob("*.yaml"), key=lambda path: (len(path.parts), path))
     return {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+
+
+def describe_missing(arguments: Iterable[str]) -> str | None:
+    """Say of a config file that a command of anomalib names, and that is not there, how it is written.
+
+    Args:
+        arguments (Iterable[str]): The command's arguments.
+
+    Returns:
+        str | None: A line; ``None`` if all are there, or are none of these.
+    """
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    for path in [Path(word) for word in words if word.endswith(".yaml")]:
+        name = path.with_suffix("").as_posix().removeprefix(f"{CONFIGS}/")
+        if not path.exists() and name in find_configs():
+            return (
+                f"{path} does not exist. It comes with the package: fbclip {CONFIGS} {name} > {path.name} writes it "
+                "here."
+            )
+    return None
 
 
 def list_configs(configs: dict[str, Path]) -> str:

@@ -3,6 +3,8 @@
 
 """What goes wrong before an inspection begins."""
 
+from anomalib_fbclip.contract.errors import PlainError
 
-class InspectionError(Exception):
-    """An inspection can't begin. The message is one line: what is wrong, and what to do."""
+
+class InspectionError(PlainError):
+    """An inspection can't begin, or has to stop."""

@@ -13,6 +13,7 @@ from anomalib_fbclip.contract.records import printable
 from anomalib_fbclip.contract.thresholds import ADVICE_FOR_EXPORTED
 
 from .arguments import PAPER_BACKBONE
+from .errors import InspectionError
 from .importing import quick_imports
 from .prediction import Inferencer
 from .screen import Screen
@@ -94,14 +95,20 @@ def load_exported(options: argparse.Namespace, total: int | None) -> Ready:
         options.precision or "f32",
     )
     backbone = inferencer.metadata.get("backbone", "a model that does not say what it is")
-    line = f"{printable(options.model)}: {backbone}, exported; good for machines without torch."
+    line = f"{printable(options.model)}: {backbone}, exported; computed by {inferencer.runtime}."
     return Ready(inferencer, [line], ADVICE_FOR_EXPORTED)
 
 
 def load_torch(options: argparse.Namespace, total: int | None) -> Ready:
     """Load the model of a backbone."""
-    with quick_imports():
-        from .torch_inferencer import TorchInferencer
+    try:
+        with quick_imports():
+            from .torch_inferencer import TorchInferencer
+    except ModuleNotFoundError as error:
+        msg = (
+            f"{error.name} is missing: pip install anomalib-fbclip. An exported model needs no torch: --model model.xml"
+        )
+        raise InspectionError(msg) from error
 
     backbone = options.backbone or bundled.NAME
     inferencer = TorchInferencer(
@@ -120,7 +127,7 @@ def load_torch(options: argparse.Namespace, total: int | None) -> Ready:
 def compare(ready: Ready, good: Sequence[Path], screen: Screen) -> Ready:
     """Have a model of torch compare with photographs of good parts."""
     inferencer = cast("TorchInferencer", ready.inferencer)
-    with screen.progress("Good photographs", 2 * len(good)) as advance:
+    with screen.progress("Good photographs", len(good), passes=2) as advance:
         result = inferencer.compare_with(good, advance)
     return ready._replace(
         lines=[*ready.lines, *describe_fit(result, good)], good=good, good_scores=result.scores.tolist()

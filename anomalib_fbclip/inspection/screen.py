@@ -50,20 +50,21 @@ class Screen:
         advance()
 
     @contextmanager
-    def progress(self, what: str, total: int | None) -> Generator[Callable[[], None]]:
+    def progress(self, what: str, total: int | None, passes: int = 1) -> Generator[Callable[[], None]]:
         """Show how far something is, on a terminal.
 
         Args:
             what (str): What is done.
-            total (int | None): Number of steps; ``None`` if it is not known.
+            total (int | None): Number of photographs; ``None`` if it is not known.
+            passes (int, optional): How many times each is worked on. Defaults to ``1``.
 
         Yields:
-            Callable[[], None]: To be called after each step.
+            Callable[[], None]: To be called after each photograph of each pass.
         """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self._bar_console(), transient=True, disable=not self._has_bar()) as progress:
             task = progress.add_task(what, total=total)
-            yield lambda: progress.advance(task)
+            yield lambda: progress.advance(task, 1 / passes)
 
     def _bar_console(self) -> Console:
         """Give the console of the lines, if it is a terminal, so that they stay above the bar."""

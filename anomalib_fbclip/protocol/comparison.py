@@ -9,7 +9,7 @@
     anomalib benchmark --config configs/benchmark/mvtec_ad_others.yaml
     python -m anomalib_fbclip.protocol.comparison runs/benchmark --output results/comparison
 
-Exit codes: 0, written; 2, there is nothing to compare.
+Exit codes: 0, written; 2, something went wrong; 130, interrupted.
 """
 
 import io
@@ -23,10 +23,10 @@ from jsonargparse import ArgumentParser, Namespace
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
+from anomalib_fbclip.contract.commands import run_command
 from anomalib_fbclip.contract.files import replacing
 from anomalib_fbclip.evaluation.markdown import markdown_lines
 
-from .command import run_command
 from .errors import ProtocolError
 
 MODEL = "model.class_path"
@@ -182,7 +182,7 @@ def create_parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="python -m anomalib_fbclip.protocol.comparison",
         description="Put what 'anomalib benchmark' measured into a table and a picture.",
-        epilog="Exit codes: 0, written; 2, there is nothing to compare.",
+        epilog="Exit codes: 0, written; 2, something went wrong; 130, interrupted.",
     )
     parser.add_argument("tables", type=Path, nargs="+", help="results.csv of benchmarks, or folders with such files")
     parser.add_argument(
@@ -197,7 +197,7 @@ def create_parser() -> ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command with these arguments, or with those of the process, and give the exit code."""
-    return run_command(create_parser(), run, arguments)
+    return run_command(lambda: run(create_parser().parse_args(arguments)))
 
 
 def run(options: Namespace) -> int:

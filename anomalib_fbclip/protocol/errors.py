@@ -3,6 +3,8 @@
 
 """Errors of the protocol."""
 
+from anomalib_fbclip.contract.errors import PlainError
 
-class ProtocolError(Exception):
-    """A command cannot begin; the message says in one line why, and what to do."""
+
+class ProtocolError(PlainError):
+    """A command can't begin."""

@@ -31,7 +31,7 @@ FEW = 100
 HUGE = (12000, 9000)
 RUNS = 3
 
-EXPORT = ["-m", "anomalib_fbclip", "export", "--model", "FBClip", "--model.backbone", "fbclip-small"]
+EXPORT = ["-m", "anomalib.cli.cli", "export", "--model", "FBClip", "--model.backbone", "fbclip-small"]
 EXPORT += ["--export_type", "openvino"]
 
 AT_ONCE = {"one photograph at a time": 1, "as many at once as fbclip": 4}
@@ -88,7 +88,7 @@ def run(program: list[str], folder: Path, source: Path) -> tuple[Cost, str]:
 
 def inspect(folder: Path, source: Path, *arguments: str) -> Cost:
     """Run ``fbclip``; give what it took."""
-    return run(["-m", "anomalib_fbclip.inspect", *arguments, "--output", "results"], folder, source)[0]
+    return run(["-m", "anomalib_fbclip", *arguments, "--output", "results"], folder, source)[0]
 
 
 def least(costs: Iterable[Cost]) -> Cost:

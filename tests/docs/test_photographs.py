@@ -17,7 +17,7 @@ import torch
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import MetaJson
 from anomalib_fbclip.data.references import ReferenceChoice
-from anomalib_fbclip.protocol.__main__ import create_parser
+from anomalib_fbclip.protocol.command import create_parser
 from anomalib_fbclip.protocol.results import read_rows
 from layouts import MASKED, write_category
 

@@ -3,7 +3,6 @@
 
 """Images of the edge inferencer against anomalib's and torchvision's."""
 
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-from anomalib_fbclip.edge import EdgeError, ImageError, find_images, read_image
+from anomalib_fbclip.edge import EdgeError, ImageError, read_image
 from anomalib_fbclip.edge.images import to_batch, to_rgb
 from support.photographs import store
 
@@ -86,26 +85,6 @@ def test_images_that_are_too_small_are_refused() -> None:
 def test_anything_else_is_refused(source: object) -> None:
     with pytest.raises(ValueError, match="uint8"):
         to_rgb(source)
-
-
-def test_a_folder_and_the_folders_in_it(photographs: Path) -> None:
-    (photographs / "notes.txt").write_text("no image")
-    (photographs / "folder.png").mkdir()
-    names = [path.relative_to(photographs).as_posix() for path in find_images(photographs)]
-    assert names == ["1.jpg", "2.png", "more/1.jpg", "more/3.PNG"]
-    assert find_images(photographs, exclude=photographs / "more") == [photographs / "1.jpg", photographs / "2.png"]
-
-
-def test_one_image(photographs: Path) -> None:
-    path = shutil.copy(photographs / "1.jpg", photographs / "image")
-    assert find_images(path) == [path]
-
-
-def test_no_images(tmp_path: Path) -> None:
-    with pytest.raises(EdgeError, match="has no images"):
-        find_images(tmp_path)
-    with pytest.raises(EdgeError, match="does not exist"):
-        find_images(tmp_path / "missing")
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n", b"BM" + bytes(60), b"II*\0" + bytes(9)])

@@ -111,10 +111,10 @@ def test_anomalibs_inferencers(
 def test_edge(exported: Exported, photographs: Path, tmp_path: Path, kind: str) -> None:
     result = run(
         tmp_path,
-        *(sys.executable, "-m", "anomalib_fbclip.edge", getattr(exported, kind), photographs, "--output", "results"),
+        *(sys.executable, "-m", "anomalib_fbclip", photographs, "--model", getattr(exported, kind)),
     )
-    assert result.returncode == 0, result.stdout + result.stderr
-    (table,) = tmp_path.rglob("predictions.jsonl")
+    assert result.returncode == 1, result.stdout + result.stderr
+    table = tmp_path / "fbclip-results" / "v0" / "predictions.jsonl"
     rows = [json.loads(line) for line in table.read_text().splitlines()]
     assert len(rows) == 4
     for row in rows:

@@ -30,6 +30,6 @@ def fbclip(tmp_path: Path) -> Run:
     """Runs the command in a folder of its own."""
 
     def run_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return run(tmp_path, sys.executable, "-m", "anomalib_fbclip.inspect", *arguments)
+        return run(tmp_path, sys.executable, "-m", "anomalib_fbclip", *arguments)
 
     return run_command

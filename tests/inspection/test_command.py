@@ -24,11 +24,11 @@ from support.graphs import write_graph
 from support.parts import Run, draw_part
 from support.photographs import store
 
-COMMAND = [sys.executable, "-m", "anomalib_fbclip.inspect"]
+COMMAND = [sys.executable, "-m", "anomalib_fbclip"]
 
 IMPORTED = """
 import sys
-from anomalib_fbclip.inspection.command import main
+from anomalib_fbclip.__main__ import main
 assert main(sys.argv[1:]) in {0, 1}
 print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
 """
@@ -149,7 +149,8 @@ def test_help(fbclip: Run) -> None:
     """What follows an option is called what it is."""
     text = " ".join(fbclip("--help").stdout.split())
     assert "--good FOLDER photographs of good parts" in text
-    assert "Example: fbclip photographs --good good." in text
+    assert "Example: fbclip photographs --good good" in text
+    assert "fbclip configs NAME" in text
     assert "GOOD" not in text
 
 
@@ -216,7 +217,7 @@ def test_video(tmp_path: Path, fbclip: Run) -> None:
 
 
 def test_video_without_opencv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    from anomalib_fbclip.inspection.command import main
+    from anomalib_fbclip.__main__ import main
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("anomalib_fbclip.inspection.sources.find_spec", lambda _: None)
@@ -309,6 +310,8 @@ def test_terminal(tmp_path: Path, photographs: Path) -> None:
     assert "\x1b[1;31manomalous" in text
     assert "\x1b[32mnormal" in text
     assert "Good photographs" in text
+    assert "/4" in text
+    assert "/8" not in text, "of 4 good photographs"
     assert "Photographs" in text
 
 

@@ -57,7 +57,7 @@ def test_a_folder_of_that_name(tmp_path: Path, photographs: Path, fbclip: Run) -
 def test_full_output(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run(
-            [sys.executable, "-m", "anomalib_fbclip.inspect", "configs"],
+            [sys.executable, "-m", "anomalib_fbclip", "configs"],
             cwd=tmp_path,
             env=environment(),
             stdout=full,

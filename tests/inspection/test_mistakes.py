@@ -51,6 +51,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
     "wrong path": (lambda _: ["nowhere"], "nowhere does not exist: give a photograph"),
     "nothing": (lambda _: [], "the following arguments are required: photographs"),
     "typo": (lambda _: ["photographs", "--treshold", "0.2"], "Did you mean --threshold?"),
+    "underscores": (lambda _: ["photographs", "--pixel_threshold", "0.2"], "Did you mean --pixel-threshold?"),
     "threshold above 1": (lambda _: ["photographs", "--threshold", "50"], "must be in 0..1"),
     "threshold in words": (lambda _: ["photographs", "--threshold", "high"], "'high' is no number"),
     "pixel threshold below 0": (lambda _: ["photographs", "--pixel-threshold=-1"], "must be in 0..1"),
@@ -214,7 +215,7 @@ def test_full_disk(tmp_path: Path, photographs: Path) -> None:
 
     large = np.random.default_rng(0).integers(0, 256, (1200, 1200, 3), dtype=np.uint8)
     Image.fromarray(large).save(photographs / "spot.png")
-    command = [sys.executable, "-m", "anomalib_fbclip.inspect", "photographs"]
+    command = [sys.executable, "-m", "anomalib_fbclip", "photographs"]
     result = subprocess.run(
         command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False, preexec_fn=limit
     )
@@ -229,7 +230,7 @@ def test_full_disk(tmp_path: Path, photographs: Path) -> None:
 def test_full_output(tmp_path: Path, photographs: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         result = subprocess.run(
-            [sys.executable, "-m", "anomalib_fbclip.inspect", "photographs", "--json"],
+            [sys.executable, "-m", "anomalib_fbclip", "photographs", "--json"],
             cwd=tmp_path,
             env=environment(),
             stdout=full,

@@ -366,8 +366,8 @@ def test_good_photographs_of_a_training_split(reader: Reader) -> None:
 @pytest.mark.slow
 def test_good_photographs_in_an_exported_file(reader: Reader) -> None:
     """The verdicts are those of the model."""
-    reader.read(index_of("edge results/weights"))
-    lines = (reader.folder / "verdicts/predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    reader.read(index_of("--model results/weights"))
+    lines = (reader.folder / "verdicts/v0/predictions.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     said = reader.read(index_of("few_shot_source good --data"))
     assert {row["path"]: row["verdict"] for row in rows} == verdicts_in(said)
@@ -389,5 +389,5 @@ def test_protocol_and_comparison(reader: Reader) -> None:
 
 @pytest.mark.slow
 def test_edge(reader: Reader) -> None:
-    reader.read(index_of("anomalib_fbclip.edge model.xml"))
-    assert (reader.folder / "out" / "predictions.jsonl").is_file()
+    said = reader.read(index_of("fbclip photographs --model model.xml"))
+    assert "exported; computed by OpenVINO" in said

@@ -120,7 +120,7 @@ class TestBadFiles:
         pages[0].save(folder / "scan.tif", save_all=True, append_images=pages[1:])
         (folder / "cut.png").write_bytes((folder / "b.png").read_bytes()[:-40])
         result = anomalib(tmp_path, "predict", *command, "--data", folder)
-        assert result.returncode == 1
+        assert result.returncode == 2
         lines = result.stderr.splitlines()
         for name, said in {
             "cut.png": "can't be read",

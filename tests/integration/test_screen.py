@@ -4,7 +4,6 @@
 """What anomalib's commands show of FBClip: what a user needs, once; and of other models what they showed before."""
 
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,20 +105,15 @@ def test_export_with_good_photographs(tmp_path: Path, fbclip: Command, export_ty
     assert exported.startswith("Exported model to ")
 
 
-def test_our_own_command(tmp_path: Path, photographs: Path) -> None:
-    """``anomalib-fbclip`` shows no more than ``anomalib`` does, where names are not registered at the start, too."""
-    command = [sys.executable, "-m", "anomalib_fbclip", "predict", "--model", "FBClip", "--model.views", "[foo]"]
-    result = subprocess.run(
-        [*command, "--data", photographs],
-        cwd=tmp_path,
-        env=environment() | {"ANOMALIB_FBCLIP_AUTOLOAD": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 2
-    assert result.stderr.startswith("error: Views ['foo'] can't be used")
-    assert result.stderr.count("\n") == 1
+@pytest.mark.parametrize("option", [["--config", "configs/few_shot.yaml"], ["--config=configs/data/visa.yaml"]])
+def test_a_config_of_the_package_that_is_not_here(tmp_path: Path, option: list[str]) -> None:
+    """In one line, without what anomalib's own imports warn of."""
+    command = [ANOMALIB, "predict", *option]
+    result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    name = option[-1].rpartition("configs/")[2].removesuffix(".yaml")
+    assert f"fbclip configs {name} > {Path(name).name}.yaml" in line
 
 
 def test_warnings_that_a_user_can_act_on(fbclip: Command) -> None:

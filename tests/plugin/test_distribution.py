@@ -67,7 +67,7 @@ def test_uninstalling_leaves_nothing_behind(environment: Environment, requiremen
     environment.install(*requirement)
     environment.python("import anomalib_fbclip.plugin")
     added = {path.name for path in environment.files() - before}
-    assert {"anomalib_fbclip.pth", "anomalib_fbclip.start", "anomalib-fbclip"} <= added
+    assert {"anomalib_fbclip.pth", "anomalib_fbclip.start", "fbclip"} <= added
     environment.pip("uninstall", "--yes", "anomalib-fbclip")
     assert environment.files() == before
 

@@ -86,18 +86,20 @@ def test_predicting_by_bare_name(installed: Environment, small_backbone: str, tm
     assert list(tmp_path.glob("results/**/photograph.png"))
 
 
-def test_own_command_does_without_the_autoload(installed_wheel: Environment):
-    result = installed_wheel.run("anomalib-fbclip", "test", "--model.help", "FBClip", ANOMALIB_FBCLIP_AUTOLOAD="0")
+def test_without_the_autoload_the_model_has_its_whole_name(installed_wheel: Environment):
+    command = ["test", "--model.help", "anomalib_fbclip.FBClip"]
+    result = installed_wheel.run("anomalib", *command, ANOMALIB_FBCLIP_AUTOLOAD="0")
     assert result.returncode == 0, result.stderr
-    assert "usage: anomalib-fbclip" in result.stdout
     assert "--model.backbone" in result.stdout
 
 
-def test_running_the_package_is_the_same_command(installed_wheel: Environment):
-    result = installed_wheel.run("python", "-m", "anomalib_fbclip", "tset")
-    assert result.returncode == 2
-    assert "run: python -m anomalib_fbclip --help" in result.stderr
-    assert "invalid choice: 'tset'" in result.stderr
+def test_running_the_package_is_fbclip(installed_wheel: Environment):
+    results = [
+        installed_wheel.run(*command, "--help") for command in (("fbclip",), ("python", "-m", "anomalib_fbclip"))
+    ]
+    assert [result.returncode for result in results] == [0, 0]
+    assert results[0].stdout == results[1].stdout
+    assert results[0].stdout.startswith("usage: fbclip ")
 
 
 def test_a_broken_model_leaves_anomalib_working(environment: Environment, wheel: Path):

@@ -10,7 +10,8 @@ import pytest
 from anomalib.data.datasets.image.mvtecad import CATEGORIES as MVTEC
 from anomalib.data.datasets.image.visa import CATEGORIES as VISA
 
-from anomalib_fbclip.protocol.__main__ import create_parser, describe_settings, main
+from anomalib_fbclip.protocol.__main__ import main
+from anomalib_fbclip.protocol.command import create_parser, describe_settings
 from anomalib_fbclip.protocol.published import find_published
 from anomalib_fbclip.protocol.results import MEAN, METRICS, Row, add_rows, read_rows
 from layouts import write_category
