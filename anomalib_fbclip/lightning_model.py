@@ -37,7 +37,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from .callbacks.evaluation_run import EvaluationRunMixin
 from .callbacks.run import TrainerRun
-from .checkpoints.adapters import FROZEN_PREFIX, Adapters
+from .checkpoints.adapters import FROZEN_PREFIX, Adapters, describe_model
 from .checkpoints.building import build_model
 from .checkpoints.optimizer import halve_averages
 from .checkpoints.published import check_published, choose_zero_shot, fetch_published
@@ -367,6 +367,11 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         checkpoint["state_dict"] = {**frozen, **checkpoint["state_dict"]}
         self.source = adapters.source
 
+    def describe(self) -> str:
+        """Say in one line which model it is: backbone, and adapters with where they come from."""
+        weights = self._run.checkpoint or self.hparams["weights"]
+        return describe_model(self.backbone_name, self.pretrained, None if weights == "auto" else weights, self.source)
+
     @property
     def _run(self) -> TrainerRun:
         return TrainerRun(self._trainer)
@@ -384,5 +389,4 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         self.prepare_references(self._run)
 
     def _log_run(self) -> None:
-        adapters = f"trained on {self.source}" if self.source else "untrained"
-        self._run.log(f"backbone {self.backbone_name} with weights {self.pretrained or 'random'}; adapters {adapters}")
+        self._run.log(self.describe())

@@ -19,7 +19,7 @@ from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.photographs import read_photograph
 from anomalib_fbclip.contract.records import Record
 from anomalib_fbclip.contract.thresholds import USUAL_THRESHOLD
-from anomalib_fbclip.report.page import MAX_MAP_SIDE, REPORT_NAME, Entry, Thresholds, write_report
+from anomalib_fbclip.report.page import MAX_MAP_SIDE, REPORT_NAME, Entry, Thresholds, describe_good, write_report
 
 from .batch_records import BatchRecords, find_thresholds
 from .checked_data import CheckedData
@@ -109,17 +109,18 @@ class FBClipReport(Callback):
             self._predictions += [Prediction(Record(path, error=reason)) for path, reason in failures]
         self._write(trainer, pl_module)
 
-    def _write(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _write(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - as _good
         predictions = self._gather(trainer)
         if not trainer.is_global_zero or not predictions:
             return
         path = Path(trainer.default_root_dir) / REPORT_NAME
-        fit = getattr(pl_module, "reference_fit", None)
+        fit = pl_module.reference_fit
         write_report(
             path,
             map(_to_entry, predictions),
             _thresholds(trainer),
             _command(trainer),
+            {"Model": pl_module.describe(), "Good photographs": _good(pl_module)},
             fit.scores.tolist() if fit is not None else (),
         )
         self.path = path
@@ -164,6 +165,11 @@ def _thresholds(trainer: Trainer) -> Thresholds:
         found.get("threshold_source") or "default",
         found.get("pixel_threshold_source") or "default",
     )
+
+
+def _good(model: Any) -> str:  # noqa: ANN401 - FBClip, which imports the callbacks
+    few_shot = model.model.few_shot
+    return describe_good(model.references, few_shot.k_shot if few_shot else 0)
 
 
 def _command(trainer: Trainer) -> str:

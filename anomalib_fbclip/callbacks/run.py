@@ -34,6 +34,12 @@ class TrainerRun:
         return datamodule if isinstance(datamodule, AnomalibDataModule) else None
 
     @property
+    def checkpoint(self) -> str | None:
+        """Path of the checkpoint that a run loads; ``None`` if it loads none."""
+        path = self.trainer.ckpt_path if self.trainer else None
+        return None if path is None else str(path)
+
+    @property
     def is_fitting(self) -> bool:
         """Whether the model is being trained."""
         state = self.trainer.state if self.trainer else None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from anomalib_fbclip.contract.records import printable
 from anomalib_fbclip.modeling.fbclip import FBClipModel, text_digest, upgrade_state_dict
 from anomalib_fbclip.modeling.few_shot import FewShot
 
@@ -49,6 +50,27 @@ WIDTHS_OF_TENSORS = (
     ("text_fusion.strategies.attention.mlp.2.weight", 0),
 )
 """Adapters, and a dimension of each, that tell the widths of image tower, text tower and joint space."""
+
+
+def describe_model(backbone: str, pretrained: str | None, weights: str | None, trained_on: str | None) -> str:
+    """Say which model it is.
+
+    Args:
+        backbone (str): Name of the frozen CLIP.
+        pretrained (str | None): Its weights; ``None`` if they are random.
+        weights (str | None): The adapters that were asked for, usually a file; ``None`` for the usual ones.
+        trained_on (str | None): Dataset that the adapters were trained on; ``None`` if they are untrained.
+
+    Returns:
+        str: The words.
+
+    Example:
+        >>> describe_model("ViT-L-14-336", "openai", "mine.safetensors", "VisA")
+        'backbone ViT-L-14-336 with weights openai; adapters trained on VisA (mine.safetensors)'
+    """
+    adapters = f"trained on {trained_on}" if trained_on else "untrained"
+    origin = f" ({printable(weights)})" if weights else ""
+    return f"backbone {backbone} with weights {printable(pretrained or 'random')}; adapters {adapters}{origin}"
 
 
 @dataclass(frozen=True)

@@ -134,6 +134,12 @@ class EdgeInferencer:
         """The library that computes, its version, and the device."""
         return self._runtime.name
 
+    def describe(self) -> str:
+        """Say in one line which model it is: its file, what the file says of it, and what computes it."""
+        words = {"backbone": "backbone", "source": "adapters trained on", "version": "exported by anomalib-fbclip"}
+        known = [f"{name} {self.metadata[key]}" for key, name in words.items() if key in self.metadata]
+        return "; ".join([printable(self.path), *map(printable, known), self.runtime])
+
     def decision_thresholds(self) -> tuple[float | None, float | None]:
         """Give the thresholds that decide on images and on places: those given, or those that the file names.
 

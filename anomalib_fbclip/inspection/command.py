@@ -119,7 +119,7 @@ def run(
     Returns:
         int: The exit code.
     """
-    from anomalib_fbclip.report.page import REPORT_NAME, Thresholds, write_report
+    from anomalib_fbclip.report.page import REPORT_NAME, Thresholds, describe_good, write_report
 
     from .results import Results
 
@@ -140,6 +140,7 @@ def run(
                 pixel_source or OF_THE_FILE,
             ),
             f"{shlex.join(['fbclip', *command])} --threshold {{threshold}} --pixel-threshold {{pixel_threshold}}",
+            {"Model": ready.inferencer.describe(), "Good photographs": describe_good(ready.good, ready.kept)},
             ready.good_scores,
         )
     doubts = [

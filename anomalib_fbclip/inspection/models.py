@@ -50,6 +50,7 @@ class Ready(NamedTuple):
         advice (str): How to get a threshold that comes from the parts that are inspected.
         good (Sequence[Path]): The good photographs that others are compared with.
         good_scores (list[float]): Their scores.
+        kept (int): Number of good photographs that an exported model was made with.
     """
 
     inferencer: Inferencer
@@ -57,6 +58,7 @@ class Ready(NamedTuple):
     advice: str
     good: Sequence[Path] = ()
     good_scores: Sequence[float] = ()
+    kept: int = 0
 
 
 def get_ready(options: argparse.Namespace, good: Sequence[Path], total: int | None, screen: Screen) -> Ready:
@@ -96,7 +98,7 @@ def load_exported(options: argparse.Namespace, total: int | None) -> Ready:
     )
     backbone = inferencer.metadata.get("backbone", "a model that does not say what it is")
     line = f"{printable(options.model)}: {backbone}, exported; computed by {inferencer.runtime}."
-    return Ready(inferencer, [line], ADVICE_FOR_EXPORTED)
+    return Ready(inferencer, [line], ADVICE_FOR_EXPORTED, kept=int(inferencer.metadata.get("k_shot", 0)))
 
 
 def load_torch(options: argparse.Namespace, total: int | None) -> Ready:

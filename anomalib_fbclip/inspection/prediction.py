@@ -35,6 +35,9 @@ class Inferencer(Protocol):
     def input_side(self) -> int | None:
         """Pixels of the longer side that the model resizes photographs to; ``None`` if it is not known."""
 
+    def describe(self) -> str:
+        """Say in one line which model it is."""
+
     def decision_thresholds(self) -> tuple[float | None, float | None]:
         """Give the thresholds of scores and of anomaly maps; ``None`` where they are not known."""
 

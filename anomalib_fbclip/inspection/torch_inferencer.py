@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from anomalib_fbclip import bundled
-from anomalib_fbclip.checkpoints.adapters import Adapters
+from anomalib_fbclip.checkpoints.adapters import Adapters, describe_model
 from anomalib_fbclip.checkpoints.building import build_model
 from anomalib_fbclip.checkpoints.published import choose_zero_shot, fetch_published
 from anomalib_fbclip.checkpoints.registry import default_pretrained, resolve_backbone, resolve_image_size
@@ -90,6 +90,9 @@ class TorchInferencer:
             raise InspectionError(msg) from error
         adapters.load_into(self._model)
         self.trained_on = adapters.source
+        self._name = describe_model(
+            name, default_pretrained(name), None if weights == "auto" else weights, adapters.source
+        )
         self._model.eval().to(self._device)
         self._model.text_features()  # they are kept, and threads would compute them each
         image_size = resolve_image_size(name, None)
@@ -99,6 +102,10 @@ class TorchInferencer:
         self._grid = self._model.backbone.grid(image_size)
         self._given_thresholds = (threshold, pixel_threshold)
         self._comparison: Comparison | None = None
+
+    def describe(self) -> str:
+        """Say in one line which model it is."""
+        return self._name
 
     def compare_with(self, photographs: Sequence[Path], advance: Callable[[], None]) -> Fit:
         """Compare with photographs of good parts from now on.

@@ -9,8 +9,11 @@ It is one file that needs no network. What decides on the page is ``report.js``,
 
 import base64
 import hashlib
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from functools import partial
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -122,6 +125,7 @@ def write_report(
     entries: Iterable[Entry],
     thresholds: Thresholds,
     command: str,
+    about: Mapping[str, str],
     good_scores: Sequence[float] = (),
 ) -> None:
     """Write the report.
@@ -134,6 +138,8 @@ def write_report(
         thresholds (Thresholds): The thresholds with which the page begins.
         command (str): Command that predicts once more, with ``{threshold}`` and ``{pixel_threshold}`` in it. The page
             puts the chosen ones there.
+        about (Mapping[str, str]): What is said of the run by name, such as its model. The page adds when it is
+            written, and the package's version.
         good_scores (Sequence[float], optional): Scores of the good photographs that the others were compared with, each
             compared with the rest. Defaults to ``()``.
 
@@ -147,6 +153,7 @@ def write_report(
         ...     [Entry(record, record.path, anomaly_map)],
         ...     Thresholds(0.5, 0.5, "default", "default"),
         ...     "fbclip photographs --threshold {threshold} --pixel-threshold {pixel_threshold}",
+        ...     {"Model": "model.xml"},
         ... )
     """
     cards = [*map_ahead(partial(_to_card, threshold=thresholds.image), entries, ahead=2)]
@@ -163,6 +170,8 @@ def write_report(
     page = environment.get_template("report.html.j2").stream(
         cards=cards,
         counts={state: states.count(state) for state in ("anomalous", "normal", "error")},
+        about={**about, "Version": f"anomalib-fbclip {version('anomalib-fbclip')}"},
+        written=datetime.now().astimezone(),
         thresholds=thresholds,
         bars=bar_heights([card.score for card in cards if card.error is None]),
         good_bars=bar_heights(good_scores) if good_scores else None,
@@ -219,6 +228,25 @@ def _name_and_folder(record: Record) -> tuple[str, str]:
         return "image without a file", ""
     path = Path(record.path)
     return printable(path.name), printable(path.parent)
+
+
+def describe_good(photographs: Sequence[object], kept: int = 0) -> str:
+    """Say which good photographs others are compared with, as the report tells it.
+
+    Args:
+        photographs (Sequence[object]): The good photographs. What is no file is counted only.
+        kept (int, optional): Number of photographs that a model's file keeps, where there are no others. Defaults to
+            ``0``.
+
+    Returns:
+        str: How many there are, and the folder that holds the files.
+    """
+    if not photographs:
+        return f"{kept}, kept in the model's file" if kept else "none"
+    paths = [Path(photograph).absolute() for photograph in photographs if isinstance(photograph, str | Path)]
+    if not paths:
+        return str(len(photographs))
+    return f"{len(photographs)} of {printable(os.path.commonpath([path.parent for path in paths]))}"
 
 
 def _read(name: str) -> str:

@@ -19,7 +19,7 @@ const LINES_PER_SIDE = 240;
 // The sliders' steps are coarser than the first thresholds, so these are kept here.
 const thresholds = { ...settings.thresholds };
 
-/** A photograph of the page. Its canvas has pixels only while it is in sight. */
+/** A photograph of the page. Its canvas has pixels only while it is in sight or on paper. */
 class Photograph {
   constructor(card) {
     this.card = card;
@@ -27,6 +27,9 @@ class Photograph {
     this.firstState = card.dataset.state;
     this.canvas = card.querySelector("canvas");
     this.values = null;
+    if (!this.canvas) return;
+    this.map = new Image(); // loaded at once, because paper can't wait
+    this.map.src = this.canvas.dataset.map;
   }
 
   get state() {
@@ -43,24 +46,33 @@ class Photograph {
     this.card.querySelector(".state").textContent = state;
   }
 
-  /** Load the anomaly map, at the size of the photograph. */
-  async load() {
-    this.isInSight = true;
-    const map = new Image();
-    map.src = this.canvas.dataset.map;
-    await map.decode();
-    if (!this.isInSight) return;
+  /** Note whether it is in sight, and draw it if it is. */
+  async see(isInSight) {
+    this.isInSight = isInSight;
+    await this.map.decode();
+    if (this.isInSight) this.load();
+    else this.unload();
+  }
+
+  /** Read the anomaly map, at the size of the photograph, and draw it. */
+  load() {
     const photograph = this.card.querySelector("img");
     const [width, height] = [photograph.getAttribute("width"), photograph.getAttribute("height")];
-    this.values = readValues(map, Number(width), Number(height));
+    this.values = readValues(this.map, Number(width), Number(height));
     this.draw();
   }
 
   /** Free the canvas. */
   unload() {
-    this.isInSight = false;
     this.values = null;
     this.canvas.width = this.canvas.height = 0;
+  }
+
+  /** Show it as large as the window, or as the others again. */
+  enlarge() {
+    const isLarge = this.card.classList.toggle("large");
+    this.card.querySelector(".enlarge").setAttribute("aria-pressed", isLarge);
+    this.card.scrollIntoView({ block: "nearest" });
   }
 
   /** Draw the heatmap and the regions, if the map is loaded. */
@@ -184,14 +196,23 @@ const photographs = [...document.querySelectorAll(".card")].map((card) => new Ph
 const photographOf = new Map(photographs.map((photograph) => [photograph.card, photograph]));
 const observer = new IntersectionObserver(
   (changes) => {
-    for (const { target, isIntersecting } of changes) {
-      if (isIntersecting) photographOf.get(target).load();
-      else photographOf.get(target).unload();
-    }
+    for (const { target, isIntersecting } of changes) photographOf.get(target).see(isIntersecting);
   },
   { rootMargin: "50%" },
 );
-for (const { card, canvas } of photographs) if (canvas) observer.observe(card);
+const mapped = photographs.filter((photograph) => photograph.canvas);
+for (const { card } of mapped) observer.observe(card);
+
+addEventListener("beforeprint", () => {
+  for (const photograph of mapped) if (!photograph.values) photograph.load();
+});
+addEventListener("afterprint", () => {
+  for (const photograph of mapped) if (!photograph.isInSight) photograph.unload();
+});
+
+document.getElementById("photographs").addEventListener("click", ({ target }) => {
+  if (target.closest(".picture, .enlarge")) photographOf.get(target.closest(".card")).enlarge();
+});
 
 let frame = 0;
 function updateSoon() {

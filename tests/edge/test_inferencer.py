@@ -285,6 +285,9 @@ class TestModelFile:
         inferencer = EdgeInferencer(path, device="CPU")
         assert inferencer.metadata == METADATA
         assert "on CPU" in inferencer.runtime
+        words = inferencer.describe()
+        assert words.startswith(f"{path}; backbone {METADATA['backbone']}; ")
+        assert words.endswith(inferencer.runtime)
 
     def test_it_may_say_nothing(self, tmp_path: Path, model_name: str) -> None:
         inferencer = EdgeInferencer(write_graph(tmp_path / model_name))

@@ -69,6 +69,10 @@ def test_report(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
     )
     assert "the 4 good photographs themselves" in " ".join(page.split())
     assert "comes nearest to it, in " in " ".join(page.split())
+    assert (
+        "<dd>backbone fbclip-small with weights dinov2_procedural; adapters trained on procedural images</dd>" in page
+    )
+    assert f"<dd>4 of {tmp_path / 'photographs/good'}</dd>" in page
 
 
 def test_verbose(photographs: Path, fbclip: Run) -> None:
@@ -232,6 +236,9 @@ def test_exported_model(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
     assert result.returncode in {0, 1}
     assert result.stdout.splitlines()[0].startswith("model.xml: fbclip-small, exported")
     assert (tmp_path / "fbclip-results/v0/report.html").is_file()
+    page = (tmp_path / "fbclip-results/v0/report.html").read_text()
+    assert "<dd>model.xml; " in page
+    assert "<dd>none</dd>" in page
 
 
 @pytest.mark.parametrize(

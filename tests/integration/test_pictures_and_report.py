@@ -168,4 +168,18 @@ class TestReport:
         model = FBClip(**arguments, few_shot_source=photographs)
         make_engine(tmp_path, FBClipReport()).predict(model, data_path=photographs / "wide.png")
         (page,) = tmp_path.rglob("v0/report.html")
-        assert "good photographs" in page.read_text(encoding="utf-8")
+        text = page.read_text(encoding="utf-8")
+        assert f"<dd>{len(SIZES)} of {photographs}</dd>" in text
+        assert f"adapters trained on auxiliary ({arguments['weights']})</dd>" in text
+
+    def test_of_a_checkpoint(
+        self, tmp_path: Path, small_backbone: str, small_adapters: Path, photographs: Path
+    ) -> None:
+        engine = make_engine(tmp_path, FBClipReport())
+        model = FBClip(backbone=small_backbone, weights=small_adapters)
+        engine.predict(model, data_path=photographs)
+        engine.trainer.save_checkpoint(tmp_path / "mine.ckpt")
+        engine.predict(FBClip(backbone=small_backbone), data_path=photographs, ckpt_path=tmp_path / "mine.ckpt")
+        page = (tmp_path / "FBClip/latest/report.html").read_text(encoding="utf-8")
+        assert f"({tmp_path / 'mine.ckpt'})</dd>" in page
+        assert "<dd>none</dd>" in page

@@ -222,8 +222,8 @@ def test_what_is_in_use_is_logged_once(
     caplog.set_level(logging.INFO, logger="anomalib_fbclip")
     model = FBClip(**arguments)
     line = (
-        "FBClip: backbone fbclip-test-small with weights random; adapters trained on auxiliary; "
-        "on cpu, in precision 32-true."
+        f"FBClip: backbone fbclip-test-small with weights random; adapters trained on auxiliary "
+        f"({arguments['weights']}); on cpu, in precision 32-true."
     )
     make_engine(tmp_path).predict(model, data_path=photographs)
     assert caplog.messages.count(line) == 1

@@ -320,6 +320,69 @@ def test_a_narrow_screen_needs_no_scrolling_sideways(open_report: Open) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
+LONG = "good/" + "long_name_of_a_photograph_" * 8 + ".png"
+
+
+def test_a_long_name_stays_within_its_card(open_report: Open) -> None:
+    nearest = NearestReference(photograph(), photograph(), LONG)
+    page = open_report([entry(LONG, 0.9)._replace(nearest=nearest)], about={"Good photographs": f"8 of {LONG}"})
+    for width in (1200, 390):
+        page.set_viewport_size({"width": width, "height": 800})
+        for place in (".card h3", ".card figcaption", "dd:last-of-type"):
+            inside, outside = page.locator(place).evaluate(
+                "(element) => [element.scrollWidth, element.parentElement.parentElement.clientWidth]"
+            )
+            assert inside <= outside, place
+
+
+def test_a_photograph_is_enlarged(open_report: Open) -> None:
+    page = open_report()
+    card = page.locator(".card", has_text="high.png")
+    before = card.locator("img").bounding_box()["width"]
+    card.get_by_role("button", name="Enlarge high.png").press("Enter")
+    picture, canvas = (card.locator(f".picture {tag}").bounding_box() for tag in ("img", "canvas"))
+    assert picture["width"] > 2 * before
+    assert canvas == picture
+    assert card.get_by_role("button", name="Enlarge high.png", pressed=True).count() == 1
+    card.locator(".picture").click()
+    assert card.locator("img").bounding_box()["width"] == before
+
+
+def test_the_browsers_own_menu_finds_the_photograph(open_report: Open) -> None:
+    page = open_report()
+    box = page.locator(".picture").first.bounding_box()
+    place = [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
+    assert page.evaluate("([x, y]) => document.elementFromPoint(x, y).tagName", place) == "IMG"
+
+
+def test_on_paper_every_photograph_has_its_heatmap(open_report: Open, tmp_path: Path) -> None:
+    """Also those that were never in sight; afterwards they take no memory."""
+    page = open_report(entry(f"{index:02}.png", index / 40, peak=0.8) for index in range(40))
+    page.evaluate(f"addEventListener('beforeprint', () => (window.drawn = {DRAWN}))")
+    wait_for(page, f"{DRAWN} > 0")
+    page.pdf(path=tmp_path / "report.pdf")
+    assert page.evaluate("drawn") == 40
+    assert page.evaluate(DRAWN) < 40
+
+
+def test_on_paper_two_cards_are_side_by_side_and_none_breaks(open_report: Open, tmp_path: Path) -> None:
+    nearest = NearestReference(photograph(), photograph(), "good/1.png")
+    page = open_report(entry(f"photograph{index:02}.png", 0.9)._replace(nearest=nearest) for index in range(24))
+    page.get_by_role("button", name="Enlarge photograph00.png").click()
+    page.pdf(path=tmp_path / "report.pdf", format="A4")
+    pages = (tmp_path / "report.pdf").read_bytes().count(b"/Type /Page\n")
+    assert 4 < pages <= 5, "six cards on each page, and fewer on the first"
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 700, "height": 1000})
+    cards = page.locator(".card")
+    boxes = [card.bounding_box() for card in cards.all()]
+    for left, right in zip(boxes[::2], boxes[1::2], strict=True):
+        assert left["y"] == right["y"]
+        assert left["x"] + left["width"] < right["x"]
+    assert set(cards.evaluate_all("(cards) => cards.map((card) => getComputedStyle(card).breakInside)")) == {"avoid"}
+    assert not page.locator("button:visible, input:visible").count()
+
+
 def test_proportions_are_kept(open_report: Open) -> None:
     tall = entry("tall.png", 0.9)._replace(photograph=Image.new("RGB", (100, 1000)))
     page = open_report([tall])

@@ -7,7 +7,9 @@ import json
 import weakref
 from collections import Counter
 from collections.abc import Iterator
+from datetime import datetime
 from html.parser import HTMLParser
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from PIL import Image
 
 from anomalib_fbclip.contract.records import Record, printable
 from anomalib_fbclip.report.histogram import BINS, bar_heights
-from anomalib_fbclip.report.page import Entry, NearestReference, Thresholds
+from anomalib_fbclip.report.page import Entry, NearestReference, Thresholds, describe_good
 from support.reports import COMMAND, entry, photograph, write_small_report
 
 
@@ -176,6 +178,29 @@ def test_a_histogram_counts_every_score(scores: list[float]) -> None:
     assert max(heights) == 1
     most = round(len(scores) / sum(heights))
     assert sum(round(most * height) for height in heights) == len(scores)
+
+
+def test_what_it_was_made_with(tmp_path: Path) -> None:
+    before = datetime.now().astimezone().replace(microsecond=0)
+    page = Page(write_small_report(tmp_path, [], about={"Model": "<i>a.xml</i>", "Good photographs": "none"}))
+    assert page.texts["dt"] == ["Written", "Model", "Good photographs", "Version"]
+    assert page.texts["dd"][1:] == ["<i>a.xml</i>", "none", f"anomalib-fbclip {version('anomalib-fbclip')}"]
+    (time,) = page.attributes("time")
+    assert before <= datetime.fromisoformat(time["datetime"] or "") <= datetime.now().astimezone()
+
+
+@pytest.mark.parametrize(
+    ("photographs", "kept", "expected"),
+    [
+        ((), 0, "none"),
+        ((), 8, "8, kept in the model's file"),
+        (("/a/b/1.png", Path("/a/b/2.png")), 0, "2 of /a/b"),
+        (("/a/b/1.png", "/a/c/2.png"), 0, "2 of /a"),
+        ((object(), object()), 0, "2"),
+    ],
+)
+def test_which_good_photographs(photographs: tuple, kept: int, expected: str) -> None:
+    assert describe_good(photographs, kept) == expected
 
 
 def test_only_the_page_itself_may_run_and_nothing_is_loaded(tmp_path: Path) -> None:

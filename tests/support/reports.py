@@ -14,6 +14,7 @@ from anomalib_fbclip.report.page import Entry, Thresholds, write_report
 
 COMMAND = "fbclip 'my photographs' --threshold {threshold} --pixel-threshold {pixel_threshold}"
 THRESHOLDS = Thresholds(0.5, 0.5, "normal images", "default")
+ABOUT = {"Model": "backbone of a test"}
 
 
 def photograph(width: int = 120, height: int = 80, seed: int = 0) -> Image.Image:
@@ -31,6 +32,6 @@ def entry(path: str | None, score: float, peak: float = 1.0, **fields: object) -
 
 def write_small_report(folder: Path, entries: Iterable[Entry], **settings: object) -> Path:
     path = folder / "report.html"
-    known = {"thresholds": THRESHOLDS, "command": COMMAND}
+    known = {"thresholds": THRESHOLDS, "command": COMMAND, "about": ABOUT}
     write_report(path, entries, **(known | settings))  # type: ignore[arg-type]
     return path
