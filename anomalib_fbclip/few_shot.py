@@ -78,7 +78,7 @@ class FewShotMixin(ModelMixin):
     @property
     def is_few_shot(self) -> bool:
         """Whether photographs of good parts are in use, or will be."""
-        return self.reference_choice.is_made or self.model.few_shot is not None
+        return self.reference_choice.is_made or self.model.decision.k_shot > 0
 
     def use_references(self, references: Sequence[ImageSource]) -> None:
         """Compare with photographs of good parts from now on. Thresholds come from them, too.
@@ -149,8 +149,8 @@ class FewShotMixin(ModelMixin):
 
     def outdate_references(self) -> None:
         """Forget what came of photographs of good parts, because adapters change: the next run makes it anew."""
-        if self.model.few_shot is not None:
-            self.references, self.reference_fit, self.model.few_shot = [], None, None
+        if self.model.decision.k_shot:
+            self.references, self.reference_fit, self.model.decision = [], None, self.model.zero_shot
             self.expect_other_scores()
 
     def forget_photographs(self) -> None:
@@ -161,7 +161,7 @@ class FewShotMixin(ModelMixin):
     def expect_other_scores(self) -> None:
         """Forget thresholds that were fitted: with good photographs, or without any more, scores are others."""
         if isinstance(self.post_processor, ThresholdPostProcessor):
-            self.post_processor.forget_fit(DEFAULT if self.model.few_shot is None else REFERENCES)
+            self.post_processor.forget_fit(REFERENCES if self.model.decision.k_shot else DEFAULT)
 
     def reference_tensors(self) -> dict[str, torch.Tensor]:
         """What a file of adapters holds of the photographs of good parts.
@@ -170,10 +170,10 @@ class FewShotMixin(ModelMixin):
             ValueError: If there are none.
         """
         self.prepare_references(TrainerRun(None))
-        if self.model.few_shot is None:
+        if not self.model.decision.k_shot:
             msg = "There are no photographs of good parts to save: give some to use_references, or set few_shot_source."
             raise ValueError(msg)
-        return {f"{FEW_SHOT_PREFIX}{name}": tensor for name, tensor in self.model.few_shot.tensors().items()}
+        return {f"{FEW_SHOT_PREFIX}{name}": tensor for name, tensor in self.model.decision.tensors().items()}
 
     def _take_references(self, datamodule: AnomalibDataModule | None, *, upright: bool) -> None:
         references = self.reference_choice.find(datamodule)
@@ -187,7 +187,7 @@ class FewShotMixin(ModelMixin):
             load = partial(self._load_reference, upright=upright, advance=advance)
             result = fit(self.model, [partial(load, reference) for reference in references], self.few_shot_maps)
         self.references, self.references_upright = references, upright
-        self.reference_fit, self.model.few_shot = result, result.few_shot
+        self.reference_fit, self.model.decision = result, result.few_shot
         self.expect_other_scores()
         self._report_references(result)
 

@@ -223,7 +223,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         self._adapters = AdapterSource(self.model)
         if adapters is not None:
             self._adapters.load(adapters)
-            if self.model.few_shot is not None:
+            if self.model.decision.k_shot:
                 self.expect_other_scores()
         elif weights is not None:
             self._adapters.fetch_when_needed(partial(self._fetch_published, weights))
@@ -267,8 +267,8 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         if batch.image is None or batch.gt_label is None or batch.gt_mask is None:
             msg = "FBClip is trained on labeled images with masks: wrap the data in an AuxiliaryDataModule."
             raise ValueError(msg)
-        detection = self.model.detect(batch.image, self.model.encode_text())
-        parts = self.loss(detection, batch.gt_label, batch.gt_mask)
+        outputs = self.model.intermediate_outputs(batch.image, self.model.encode_text())
+        parts = self.loss(outputs, batch.gt_label, batch.gt_mask)
 
         size = len(batch.image)
         self.log("train_loss", parts.total, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)

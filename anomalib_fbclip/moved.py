@@ -43,7 +43,7 @@ MOVED = {
     "procedural": ["data.procedural"],
     "prompt_learner": ["modeling.prompt_learner"],
     "text_fusion": ["modeling.text_fusion"],
-    "torch_model": ["modeling.fbclip"],
+    "torch_model": ["modeling.fbclip", "modeling.decision"],
     "weights": ["checkpoints.adapters", "checkpoints.published"],
 }
 """Where the names of a module are now, by its old path; the first is what a program runs. All below the package."""

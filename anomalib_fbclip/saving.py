@@ -32,8 +32,7 @@ class SavingMixin(FewShotMixin):
         self._adapters.make_ready()
         self.prepare_references(TrainerRun(None))
         self.model.text_features()  # a file of torch has them, and may have no CLIP beside it
-        few_shot = self.model.few_shot
-        own = {"patch_size": list(self.model.backbone.patch_size), "k_shot": few_shot.k_shot if few_shot else 0}
+        own = {"patch_size": list(self.model.backbone.patch_size), "k_shot": self.model.decision.k_shot}
         return describe(self.metadata() | own, self.post_processor)
 
     def save_adapters(self, path: str | Path, with_references: bool = False) -> None:

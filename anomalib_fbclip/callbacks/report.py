@@ -168,8 +168,7 @@ def _thresholds(trainer: Trainer) -> Thresholds:
 
 
 def _good(model: Any) -> str:  # noqa: ANN401 - FBClip, which imports the callbacks
-    few_shot = model.model.few_shot
-    return describe_good(model.references, few_shot.k_shot if few_shot else 0)
+    return describe_good(model.references, model.model.decision.k_shot)
 
 
 def _command(trainer: Trainer) -> str:

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 
 from anomalib_fbclip.contract.records import printable
-from anomalib_fbclip.modeling.fbclip import FBClipModel, text_digest, upgrade_state_dict
+from anomalib_fbclip.modeling.fbclip import FBClipModel, upgrade_state_dict
 from anomalib_fbclip.modeling.few_shot import FewShot
+from anomalib_fbclip.modeling.text_encoder import text_digest
 
 from .published import PUBLISHED
 from .reading import reading
@@ -226,7 +227,7 @@ class Adapters:
             )
             raise ValueError(msg)
         with reading(self.origin):
-            model.few_shot = FewShot.from_tensors(tensors)
+            model.decision = FewShot.from_tensors(tensors)
 
 
 def adapter_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:

@@ -12,7 +12,7 @@ import open_clip
 
 from anomalib_fbclip.modeling.build import NUM_LAYER_WEIGHTS, create_model
 from anomalib_fbclip.modeling.clip import ClipBackbone, DeferredText
-from anomalib_fbclip.modeling.image_score import IMAGE_SCORES
+from anomalib_fbclip.modeling.decision import IMAGE_SCORES
 from anomalib_fbclip.modeling.mvfbe import VIEWS, create_views
 from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS, resolve_strategy_weights
 

@@ -18,7 +18,7 @@ from open_clip.pretrained import list_pretrained_tags_by_model
 
 from anomalib_fbclip import bundled
 from anomalib_fbclip.modeling.clip import patch_grid
-from anomalib_fbclip.modeling.image_score import IMAGE_SCORES
+from anomalib_fbclip.modeling.decision import IMAGE_SCORES
 from anomalib_fbclip.modeling.mvfbe import PAPER_SIZE, AttentionSize
 
 if TYPE_CHECKING:

@@ -27,8 +27,8 @@ PRECISE_MODULES = (
     "pre_processor",
     "model.mvfbe.foreground_mask",
     "model.mvfbe.attention.gate",
-    "model.few_shot",
-    "model.few_shot.calibration",
+    "model.decision",
+    "model.decision.calibration",
 )
 """Modules that are to be computed in 32 bits in every graph: positions of pixels need more than 8 bits, a mask that is
 cut at a threshold flips with the rounding, the gate scales all tokens by what its last layer gives, and distances from

@@ -29,8 +29,8 @@ from anomalib_fbclip.edge.errors import ImageError
 from anomalib_fbclip.edge.images import ImageSource, to_rgb
 from anomalib_fbclip.edge.inferencer import Failed, Prediction
 from anomalib_fbclip.modeling.few_shot import Fit, fit
-from anomalib_fbclip.modeling.few_shot.memory import Match
-from anomalib_fbclip.modeling.transform import create_exported_transform, create_transform
+from anomalib_fbclip.modeling.few_shot.memory_bank import Match
+from anomalib_fbclip.modeling.resize import create_exported_transform, create_transform
 from anomalib_fbclip.report.page import NearestReference
 
 from .errors import InspectionError
@@ -127,7 +127,7 @@ class TorchInferencer:
             return map(self._reference_transform, map(self._to_batch, turned_copies(image, ROTATIONS)))
 
         result = fit(self._model, [partial(read, path) for path in photographs])
-        self._model.few_shot = result.few_shot
+        self._model.decision = result.few_shot
         self._comparison = Comparison(photographs, result, self._grid)
         return result
 
@@ -138,7 +138,7 @@ class TorchInferencer:
 
     def threshold_sources(self) -> tuple[str, str]:
         """Tell where they come from, in the words of the table."""
-        usual = "default" if self._model.few_shot is None else "good photographs"
+        usual = "good photographs" if self._model.decision.k_shot else "default"
         image, pixel = (usual if given is None else "given" for given in self._given_thresholds)
         return image, pixel
 

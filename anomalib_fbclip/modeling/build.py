@@ -12,8 +12,8 @@ from torch import nn
 from .alignment import TextAlignment
 from .anomaly_map import AnomalyMapGenerator
 from .clip import ClipBackbone
+from .decision import ImageScore, class_token_score
 from .fbclip import FBClipModel
-from .image_score import ImageScore, class_token_score
 from .mvfbe import (
     PAPER_SIZE,
     AttentionSize,

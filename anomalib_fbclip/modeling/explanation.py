@@ -5,7 +5,7 @@
 
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -108,12 +108,13 @@ def explain(model: FBClipModel, image: torch.Tensor) -> Explanation:
         _record(model.mvfbe.attention.gate) as gate_calls,
         _record(model.mvfbe.suppression) as suppression_calls,
         _record(model.alignment) as alignment_calls,
-        _record(model.few_shot) as few_shot_calls,
+        _record(model.decision) as decision_calls,
     ):
         predictions = model(image)
     (((_, grid), _),) = mvfbe_calls
     (((attended,), suppressed),) = suppression_calls
     (((embeddings, text_features), probability),) = alignment_calls
+    (decision_call,) = decision_calls
     view_count = len(model.mvfbe.views)
 
     def to_maps(values: list[torch.Tensor]) -> torch.Tensor:
@@ -137,14 +138,14 @@ def explain(model: FBClipModel, image: torch.Tensor) -> Explanation:
         patch_map=probability[0, 1:].unflatten(0, grid).cpu(),
         anomaly_map=predictions.anomaly_map[0].cpu(),
         pred_score=predictions.pred_score[0].cpu(),
-        reference_maps=None if model.few_shot is None else _compare(model.few_shot, *few_shot_calls),
+        reference_maps=_compare(model.decision, decision_call) if isinstance(model.decision, FewShot) else None,
     )
 
 
 def _compare(few_shot: FewShot, call: Call) -> ReferenceMaps:
     """Keep what the comparison with good photographs gives."""
-    (detection,), deviations = call
-    match = few_shot.match(detection)
+    (outputs,), deviations = call
+    match = few_shot.match(outputs)
     grid = deviations.shape[-2:]
     return ReferenceMaps(
         distances=match.distance[0].unflatten(0, grid).cpu(),
@@ -155,12 +156,12 @@ def _compare(few_shot: FewShot, call: Call) -> ReferenceMaps:
 
 
 @contextmanager
-def _record(module: nn.Module | None) -> Generator[list[Call]]:
-    """Keep the arguments and the result of every call of a module, if there is one."""
+def _record(module: nn.Module) -> Generator[list[Call]]:
+    """Keep the arguments and the result of every call of a module."""
     calls: list[Call] = []
 
     def keep(_: nn.Module, arguments: tuple[Any, ...], result: Any) -> None:  # noqa: ANN401 - whatever modules give
         calls.append((arguments, result))
 
-    with module.register_forward_hook(keep) if module else nullcontext():
+    with module.register_forward_hook(keep):
         yield calls

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from .alignment import similarity
-from .fbclip import Detection
+from .decision import IntermediateOutputs
 from .precision import to_full
 
 
@@ -63,11 +63,11 @@ class FBClipLoss(nn.Module):
         self.entropy_weight = entropy_weight
         self.margin_weight = margin_weight
 
-    def forward(self, detection: Detection, gt_label: torch.Tensor, gt_mask: torch.Tensor) -> LossParts:
+    def forward(self, outputs: IntermediateOutputs, gt_label: torch.Tensor, gt_mask: torch.Tensor) -> LossParts:
         """Compute the loss of a batch.
 
         Args:
-            detection (Detection): What the model says of the batch.
+            outputs (IntermediateOutputs): What the model found in the batch.
             gt_label (torch.Tensor): Whether an image is anomalous, shape ``[B]``.
             gt_mask (torch.Tensor): Anomalous pixels, values above 0.5, shape ``[B, H, W]``.
 
@@ -78,17 +78,17 @@ class FBClipLoss(nn.Module):
         mask = (gt_mask > 0.5).float()  # noqa: PLR2004
         # Cross-entropy of probabilities is not safe in half precision: autocast refuses it.
         with torch.autocast(mask.device.type, enabled=False):
-            patch_map = detection.patch_map.float()
+            patch_map = outputs.patch_map.float()
             upsampled = F.interpolate(patch_map, size=mask.shape[-2:], mode="bilinear", align_corners=False)
             probability = upsampled.squeeze(1)
             consistency = semantic_consistency(
-                detection.embeddings[-1],
-                detection.text_features,
+                outputs.embeddings[-1],
+                outputs.text_features,
                 self.entropy_weight,
                 self.margin_weight,
             )
             return LossParts(
-                image_focal=focal_loss(detection.pred_score.float(), label),
+                image_focal=focal_loss(outputs.class_score.float(), label),
                 pixel_focal=focal_loss(probability, mask),
                 pixel_dice=self.dice_weight * dice_loss(probability, mask),
                 consistency=self.consistency_weight * consistency.float(),

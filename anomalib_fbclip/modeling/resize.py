@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Resizing by products with matrices, antialiasing included, which gives the same pixels in an exported graph.
+"""What CLIP wants its images to look like, and resizing that gives the same pixels in an exported graph.
 
 Neither ONNX Runtime nor OpenVINO has torch's antialiased resize with dynamic sizes. Resizing one side is linear, so
 here it is a product with a matrix that depends only on the image's size. Any runtime can compute that.
@@ -10,8 +10,39 @@ here it is a product with a matrix that depends only on the image's size. Any ru
 from collections.abc import Callable
 
 import torch
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import nn
-from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
+
+
+def create_transform(image_size: tuple[int, int]) -> Compose:
+    """Create the transform of images: the whole image, resized, with CLIP's mean and standard deviation.
+
+    Args:
+        image_size (tuple[int, int]): Height and width in pixels.
+
+    Returns:
+        Compose: The transform, of RGB values 0..1, shape ``[..., 3, H, W]``.
+    """
+    return Compose([
+        Resize(image_size, interpolation=InterpolationMode.BICUBIC, antialias=True),
+        Normalize(mean=OPENAI_DATASET_MEAN, std=OPENAI_DATASET_STD),
+    ])
+
+
+def create_exported_transform(image_size: tuple[int, int]) -> Compose:
+    """Create the same transform as an exported graph has it. Good photographs go through it.
+
+    Args:
+        image_size (tuple[int, int]): Height and width in pixels.
+
+    Returns:
+        Compose: The transform, of RGB values 0..1, shape ``[B, 3, H, W]``.
+    """
+    return Compose([
+        AntialiasedResize(image_size, InterpolationMode.BICUBIC),
+        Normalize(mean=OPENAI_DATASET_MEAN, std=OPENAI_DATASET_STD),
+    ])
 
 
 class AntialiasedResize(nn.Module):

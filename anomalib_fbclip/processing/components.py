@@ -9,7 +9,7 @@ from anomalib.pre_processing import PreProcessor
 from torch import nn
 
 from anomalib_fbclip.evaluation.evaluator import RankingEvaluator
-from anomalib_fbclip.modeling.transform import create_transform
+from anomalib_fbclip.modeling.resize import create_transform
 
 from .post_processing import ThresholdPostProcessor
 from .pre_processing import AntialiasedPreProcessor

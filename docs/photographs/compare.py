@@ -39,7 +39,7 @@ from anomalib_fbclip.data.references import ReferenceChoice
 from anomalib_fbclip.evaluation.evaluator import RankingEvaluator
 from anomalib_fbclip.evaluation.markdown import markdown_lines
 from anomalib_fbclip.modeling.clip import ClipBackbone
-from anomalib_fbclip.modeling.transform import create_transform
+from anomalib_fbclip.modeling.resize import create_transform
 from anomalib_fbclip.protocol.results import Row, add_rows, read_rows
 
 CATEGORIES = ("hazelnut", "cookie", "magnetic_tile")

@@ -19,7 +19,7 @@ from speed import ARCHITECTURE, MEMORY, SIDE, Row, create_fbclip, make_images, w
 from anomalib_fbclip.modeling.few_shot import MAPS, FewShot
 from anomalib_fbclip.modeling.few_shot.calibration import Calibration, Spread
 from anomalib_fbclip.modeling.few_shot.few_shot import Merge
-from anomalib_fbclip.modeling.few_shot.memory import ReferenceMemory
+from anomalib_fbclip.modeling.few_shot.memory_bank import MemoryBank
 
 PAIRS = 6
 
@@ -30,14 +30,14 @@ def main() -> None:
         write_weights(Path(folder))
         model = create_fbclip(Path(folder), "float32").eval().model
     spreads = {name: Spread(torch.tensor(0.0), torch.tensor(1.0)) for name in MAPS}
-    few_shot = FewShot(ReferenceMemory(torch.randn(MEMORY)), Merge(spreads), Calibration(torch.tensor(3.0)))
+    few_shot = FewShot(MemoryBank(torch.randn(MEMORY)), Merge(spreads), Calibration(torch.tensor(3.0)))
     images = make_images(Row("", ""))
     seconds: dict[bool, list[float]] = {False: [], True: []}
     with torch.inference_mode():
         model(images)
         for index in range(PAIRS):
             for compared in (bool(index % 2), not index % 2):
-                model.few_shot = few_shot if compared else None
+                model.decision = few_shot if compared else model.zero_shot
                 begin = time.process_time()
                 model(images)
                 seconds[compared].append(time.process_time() - begin)

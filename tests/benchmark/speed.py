@@ -175,7 +175,7 @@ def prepare_model(row: Row, folder: Path) -> Callable[[], object]:
     if row.references:
         photographs = torch.rand(row.references, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
         fbclip.use_references([*photographs])
-        memory = fbclip.model.few_shot.memory.patches
+        memory = fbclip.model.decision.memory.patches
         print(f"{row.name}: {memory.nbytes / 1e6:.1f} MB, patches {[*memory.shape]}", file=sys.stderr)
     model = fbclip.model
     images = make_images(row)
@@ -335,7 +335,7 @@ def profile_stages(folder: Path, threads: int, repetitions: int) -> list[tuple[s
 
 def _run_stages(model: FBClipModel, images: torch.Tensor, stage: Callable) -> None:
     from anomalib_fbclip.modeling.few_shot.few_shot import later_half
-    from anomalib_fbclip.modeling.few_shot.memory import ReferenceMemory, join_layers
+    from anomalib_fbclip.modeling.few_shot.memory_bank import MemoryBank, join_layers
     from anomalib_fbclip.modeling.mvfbe import FusedAttention
     from anomalib_fbclip.modeling.mvfbe.linear_maps import LayerViews
 
@@ -355,7 +355,7 @@ def _run_stages(model: FBClipModel, images: torch.Tensor, stage: Callable) -> No
     suppressed = stage("background suppression", lambda: model.mvfbe.suppression(attended))
     embeddings = stage("into the joint space", lambda: [model.backbone.project_image(each) for each in suppressed])
     stage("alignment", lambda: model.alignment(embeddings, text_features))
-    memory = ReferenceMemory(torch.randn(MEMORY))
+    memory = MemoryBank(torch.randn(MEMORY))
     stage("comparison with 8 good photographs", lambda: memory(join_layers(later_half(layer_tokens))))
 
 

@@ -37,8 +37,8 @@ def test_a_view_and_a_strategy_of_ones_own(names: dict) -> None:
     assert torch.equal(view[:, 0], tokens[:, 0])
 
     images = torch.randn(2, 3, 224, 224)
-    detection = model.detect(images, model.text_features())
-    assert len(detection.embeddings) == 2 * len(model.backbone.feature_layers)
+    outputs = model.intermediate_outputs(images, model.text_features())
+    assert len(outputs.embeddings) == 2 * len(model.backbone.feature_layers)
     prediction = model(images)
     assert prediction.anomaly_map.isfinite().all()
     both = model.encode_text()

@@ -199,9 +199,9 @@ def write_modes(folder: Path) -> Path:
 def test_other_sizes_and_modes(small_backbone: str, small_adapters: Path, tmp_path: Path) -> None:
     model = FBClip(small_backbone, weights=small_adapters, reference_rotations=1)
     model.use_references(sorted(write_modes(tmp_path / "modes").iterdir()))
-    assert model.model.few_shot.k_shot == 12
+    assert model.model.decision.k_shot == 12
     # All modes show the same: among the others, each finds itself.
-    assert model.model.few_shot.merge.spreads["references"].mean < 1e-5
+    assert model.model.decision.merge.spreads["references"].mean < 1e-5
 
 
 @pytest.mark.slow

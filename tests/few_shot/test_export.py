@@ -193,7 +193,7 @@ class TestTrainingSplit:
                 model, ExportType.OPENVINO, export_root=tmp_path, compression_type=compression, datamodule=data
             )
         assert {path.parent for path in model.references} == {mvtec / "cable" / "train" / "good"}
-        assert model.model.few_shot.k_shot == 2
+        assert model.model.decision.k_shot == 2
         told = model.description()
         assert told["k_shot"] == "2"
         source = "good photographs" if compression else "labels"  # images for calibration may be of other objects
@@ -203,7 +203,7 @@ class TestTrainingSplit:
         tested, others = (MVTecAD(root=mvtec, category=name, num_workers=0) for name in ("bottle", "cable"))
         engine = Engine(accelerator="cpu", logger=False, default_root_dir=tmp_path)
         engine.test(model, datamodule=tested)
-        few_shot, threshold = model.model.few_shot, model.post_processor.image_threshold.item()
+        decision, threshold = model.model.decision, model.post_processor.image_threshold.item()
         with pytest.raises(InterruptedError):
             engine.export(
                 model,
@@ -212,7 +212,7 @@ class TestTrainingSplit:
                 compression_type=CompressionType.INT8_PTQ,
                 datamodule=others,
             )
-        assert model.model.few_shot is few_shot
+        assert model.model.decision is decision
         assert model.post_processor.image_threshold.item() == threshold
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from anomalib_fbclip.modeling.anomaly_map import AnomalyMapGenerator
+from anomalib_fbclip.modeling.decision import top_mean
 from anomalib_fbclip.modeling.few_shot import FewShot, fit
 from anomalib_fbclip.modeling.few_shot.calibration import (
     Calibration,
@@ -25,8 +26,7 @@ from anomalib_fbclip.modeling.few_shot.calibration import (
     prediction_limit,
 )
 from anomalib_fbclip.modeling.few_shot.few_shot import Merge
-from anomalib_fbclip.modeling.few_shot.memory import ReferenceMemory, join_layers, select_coreset
-from anomalib_fbclip.modeling.image_score import top_mean
+from anomalib_fbclip.modeling.few_shot.memory_bank import MemoryBank, join_layers, select_coreset
 
 oracle = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("oracle.py"))))
 
@@ -61,7 +61,7 @@ def patches_of(layer_tokens: list[torch.Tensor], image: int) -> list[list[np.nda
 def test_the_memory_gives_the_nearest_patch_by_the_mean_of_the_layers_cosines(seed, layers, photographs) -> None:
     references = random_layers(seed, photographs, patches=4, layers=layers)
     images = random_layers(seed + 1, 2, patches=6, layers=layers)
-    match = ReferenceMemory(join_layers(references))(join_layers(images))
+    match = MemoryBank(join_layers(references))(join_layers(images))
     rows = [patch for index in range(photographs) for patch in patches_of(references, index)]
     for image in range(2):
         for patch, tokens in enumerate(patches_of(images, image)):
@@ -169,7 +169,7 @@ class PatchMeans:
     def text_features() -> torch.Tensor:
         return torch.zeros(2, 1)
 
-    def detect(self, images: torch.Tensor, text_features: torch.Tensor) -> SimpleNamespace:
+    def intermediate_outputs(self, images: torch.Tensor, text_features: torch.Tensor) -> SimpleNamespace:
         del text_features
         layer_tokens, grid = self.encode_image(images)
         patch_map = layer_tokens[0][:, 1:, 0].sigmoid().unflatten(1, (1, *grid))
@@ -286,10 +286,11 @@ def test_from_tensors(maps: list[str]) -> None:
     model = PatchMeans()
     few_shot = fit(model, photographs_of(random_images(0, 2)), maps).few_shot
     again = FewShot.from_tensors(few_shot.tensors())
-    detection = model.detect(random_images(1, 1)[0][0], model.text_features())
-    assert torch.equal(again(detection), few_shot(detection))
+    outputs = model.intermediate_outputs(random_images(1, 1)[0][0], model.text_features())
+    assert torch.equal(again(outputs), few_shot(outputs))
     deviation_map = 10 * torch.randn(2, 8, 8)
-    for found, expected in zip(again.calibrate(deviation_map), few_shot.calibrate(deviation_map), strict=True):
+    predictions = (decision.predict(outputs, deviation_map) for decision in (again, few_shot))
+    for found, expected in zip(*predictions, strict=True):
         assert torch.equal(found, expected)
     assert list(again.merge.spreads) == maps
     assert not few_shot.state_dict()

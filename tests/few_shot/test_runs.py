@@ -72,7 +72,7 @@ class TestLearningType:
         model.use_references(sorted(good.iterdir()))
         assert model.learning_type == LearningType.FEW_SHOT
         model.forget_references()
-        assert not model.model.few_shot
+        assert not model.model.decision.k_shot
 
 
 class TestChoice:
@@ -82,7 +82,7 @@ class TestChoice:
         model = FBClip(**arguments, few_shot_source=good)
         model.prepare_references(TrainerRun(None))
         assert model.references == sorted(good.iterdir())
-        assert model.model.few_shot.k_shot == 5
+        assert model.model.decision.k_shot == 5
 
     def test_some_of_a_folder_the_same_for_a_seed(self, arguments: dict, good: Path) -> None:
         chosen = set()
@@ -112,9 +112,9 @@ class TestChoice:
     ) -> None:
         model = FBClip(**arguments, k_shot=2)
         make_engine(tmp_path).validate(model, datamodule=make_mvtec(mvtec))
-        few_shot, references = model.model.few_shot, model.references
+        decision, references = model.model.decision, model.references
         make_engine(tmp_path).predict(model, data_path=photographs)
-        assert model.model.few_shot is few_shot
+        assert model.model.decision is decision
         assert model.references == references
         assert model.description()["k_shot"] == "2"
 
@@ -193,7 +193,7 @@ class TestRuns:
         model = get_model("FBClip", **arguments, few_shot_source=good, k_shot=3)
         result = getattr(make_engine(tmp_path), run)(model, datamodule=make_mvtec(mvtec))
         assert len(result) == (8 // 2 if run == "predict" else 1)
-        assert model.model.few_shot.k_shot == 3
+        assert model.model.decision.k_shot == 3
 
     def test_fit_only_validates(self, tmp_path: Path, arguments: dict, good: Path, mvtec: Path) -> None:
         model = FBClip(**arguments, few_shot_source=good)
@@ -201,13 +201,13 @@ class TestRuns:
         make_engine(tmp_path).fit(model, datamodule=make_mvtec(mvtec))
         after = model.model.state_dict()  # with a text tower, which is loaded once it is needed
         assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
-        assert model.model.few_shot is not None
+        assert model.model.decision.k_shot
 
     @pytest.mark.parametrize("maps", [["references"], ["text"], ["references", "text"]])
     def test_maps(self, tmp_path: Path, arguments: dict, good: Path, photographs: Path, maps: list[str]) -> None:
         model = FBClip(**arguments, few_shot_source=good, few_shot_maps=maps)
         make_engine(tmp_path).predict(model, data_path=photographs)
-        assert list(model.model.few_shot.merge.spreads) == maps
+        assert list(model.model.decision.merge.spreads) == maps
 
     def test_predictions_do_not_depend_on_what_runs_them(
         self, tmp_path: Path, arguments: dict, good: Path, photographs: Path
@@ -229,9 +229,9 @@ class TestRuns:
         """Lightning runs tests in inference mode, whose tensors autograd does not take."""
         model = FBClip(**arguments, few_shot_source=good)
         make_engine(tmp_path).test(model, datamodule=make_mvtec(mvtec))
-        assert not any(tensor.is_inference() for tensor in model.model.few_shot.tensors().values())
+        assert not any(tensor.is_inference() for tensor in model.model.decision.tensors().values())
         distances = torch.rand(1, 1, 4, 4, requires_grad=True)
-        model.model.few_shot.merge(distances, distances).sum().backward()
+        model.model.decision.merge(distances, distances).sum().backward()
         assert (distances.grad > 0).all()
 
     def test_predictions_take_no_memory(self, tmp_path: Path, arguments: dict, good: Path, photographs: Path) -> None:
@@ -389,9 +389,9 @@ class TestCheckpoint:
         data = AuxiliaryDataModule(sources=make_mvtec(mvtec), categories=["bottle"], num_workers=0, train_batch_size=4)
         engine = make_engine(tmp_path)
         engine.fit(model, datamodule=data)
-        assert model.model.few_shot is None
+        assert model.model.decision is model.model.zero_shot
         make_engine(tmp_path).test(model, datamodule=make_mvtec(mvtec))  # with the adapters as they are now
-        assert model.model.few_shot.k_shot == 5
+        assert model.model.decision.k_shot == 5
 
 
 class TestFileOfAdapters:
@@ -430,7 +430,7 @@ class TestFileOfAdapters:
     def test_other_photographs_than_the_files(self, file: tuple[FBClip, Path], small_backbone: str, good: Path) -> None:
         model = FBClip(small_backbone, weights=file[1], few_shot_source=good, k_shot=2)
         model.prepare_references(TrainerRun(None))
-        assert model.model.few_shot.k_shot == 2
+        assert model.model.decision.k_shot == 2
 
     def test_other_feature_layers(self, file: tuple[FBClip, Path], small_backbone: str) -> None:
         with pytest.raises(ValueError, match=r"good photographs.*feature_layers") as raised:
@@ -460,17 +460,17 @@ class TestTorch:
         assert torch.allclose(found.anomaly_map.float(), expected.anomaly_map, atol=1e-4)
 
     def test_another_device(self, model: FBClip) -> None:
-        assert {buffer.device.type for buffer in model.model.few_shot.to("meta").buffers()} == {"meta"}
+        assert {buffer.device.type for buffer in model.model.decision.to("meta").buffers()} == {"meta"}
 
     def test_mixed_precision(self, model: FBClip) -> None:
         """What is compared is of 32 bits, though the tokens come from fewer."""
         image = torch.rand(1, 3, 56, 56, generator=torch.manual_seed(0))
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            detection = model.model.detect(image, model.model.text_features())
-            found = model.model.few_shot(detection)
+            outputs = model.model.intermediate_outputs(image, model.model.text_features())
+            found = model.model.decision(outputs)
         assert found.dtype == torch.float32
-        full = detection._replace(layer_tokens=[tokens.float() for tokens in detection.layer_tokens])
-        assert torch.equal(found, model.model.few_shot(full))
+        full = outputs._replace(layer_tokens=[tokens.float() for tokens in outputs.layer_tokens])
+        assert torch.equal(found, model.model.decision(full))
 
     @pytest.mark.slow
     def test_compiled(self, model: FBClip) -> None:

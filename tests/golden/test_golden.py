@@ -101,7 +101,7 @@ def test_attention(attended: list[torch.Tensor], tiny: Golden, index: int) -> No
 def test_background_suppression(model: FBClip, tiny: Golden, attended: list[torch.Tensor]) -> None:
     assert_meets(model.model.mvfbe.suppression.prototype(attended), tiny["background_prototype"])
     with torch.no_grad():
-        embeddings = model.model.detect(tiny.images, model.model.text_features()).embeddings
+        embeddings = model.model.intermediate_outputs(tiny.images, model.model.text_features()).embeddings
     assert_meets(embeddings[0], tiny["aligned.0"])
     assert_meets(embeddings[14], tiny["aligned.14"])
 
@@ -109,7 +109,7 @@ def test_background_suppression(model: FBClip, tiny: Golden, attended: list[torc
 def test_scores_and_maps(model: FBClip, tiny: Golden) -> None:
     with torch.no_grad():
         predictions = model.model(tiny.images)
-        patch_map = model.model.detect(tiny.images, model.model.text_features()).patch_map
+        patch_map = model.model.intermediate_outputs(tiny.images, model.model.text_features()).patch_map
     assert_meets(predictions.pred_score, tiny["pred_score"])
     assert_meets(patch_map, tiny["patch_map"])
     assert_meets(predictions.anomaly_map, tiny["anomaly_map_blurred"])
@@ -120,8 +120,8 @@ def test_training_step(make_model: Callable[[], FBClip], tiny: Golden) -> None:
     model = make_model()
     network = model.model
     (optimizer,) = [model.configure_optimizers()]
-    detection = network.detect(tiny.images, network.encode_text())
-    parts = model.loss(detection, tiny["label"], tiny["mask"].squeeze(1))
+    outputs = network.intermediate_outputs(tiny.images, network.encode_text())
+    parts = model.loss(outputs, tiny["label"], tiny["mask"].squeeze(1))
     for part, name in zip(parts, ("focal_label", "focal_mask", "dice_mask", "consistency"), strict=True):
         torch.testing.assert_close(part, tiny[f"loss.{name}"].squeeze(), rtol=1e-4, atol=0)
     torch.testing.assert_close(parts.total, tiny["loss.total"].squeeze(), rtol=1e-4, atol=0)
@@ -137,10 +137,10 @@ def test_training_step(make_model: Callable[[], FBClip], tiny: Golden) -> None:
 
     optimizer.step()
     with torch.no_grad():
-        detection = network.detect(tiny.images, network.text_features())
-        parts = model.loss(detection, tiny["label"], tiny["mask"].squeeze(1))
-    assert_meets(detection.pred_score, tiny["after_step.pred_score"])
-    assert_meets(detection.patch_map, tiny["after_step.patch_map"])
+        outputs = network.intermediate_outputs(tiny.images, network.text_features())
+        parts = model.loss(outputs, tiny["label"], tiny["mask"].squeeze(1))
+    assert_meets(outputs.class_score, tiny["after_step.pred_score"])
+    assert_meets(outputs.patch_map, tiny["after_step.patch_map"])
     assert_meets(parts.consistency, tiny["after_step.consistency_loss"])
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_fbclip.modeling.alignment import TextAlignment
 from anomalib_fbclip.modeling.anomaly_map import AnomalyMapGenerator
-from anomalib_fbclip.modeling.fbclip import Detection
+from anomalib_fbclip.modeling.decision import IntermediateOutputs
 from anomalib_fbclip.modeling.loss import FBClipLoss, dice_loss, focal_loss, semantic_consistency
 from support import oracle
 
@@ -69,10 +69,10 @@ def test_loss_is_computed_in_full_precision_under_autocast() -> None:
     label, mask = torch.tensor([1, 0]), torch.zeros(2, 8, 8, dtype=torch.bool)
     mask[0, 2:5, 2:5] = True
     score, patch_map = torch.tensor([0.7, 0.2]), torch.rand(2, 1, 4, 4)
-    detection = Detection(score, patch_map, [torch.randn(2, 17, 6)], F.normalize(torch.randn(2, 6), dim=-1), [])
-    expected = FBClipLoss()(detection, label, mask)
+    outputs = IntermediateOutputs(score, patch_map, [torch.randn(2, 17, 6)], F.normalize(torch.randn(2, 6), dim=-1), [])
+    expected = FBClipLoss()(outputs, label, mask)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        actual = FBClipLoss()(detection, label, mask)
+        actual = FBClipLoss()(outputs, label, mask)
     assert actual == expected
     assert actual.total == sum(expected)
 

@@ -16,6 +16,7 @@ from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.data.image_source import load_image
 from anomalib_fbclip.data.patches import crop_patch
 from anomalib_fbclip.data.references import turned_copies
+from anomalib_fbclip.modeling.decision import top_mean
 from anomalib_fbclip.modeling.explanation import Explanation
 
 
@@ -233,10 +234,10 @@ class TestReferences:
     def test_it_ends_where_the_model_ends(self, few_shot_model: FBClip, pixels: np.ndarray) -> None:
         explanation = few_shot_model.explain(pixels)
         assert explanation.reference_maps is not None
-        few_shot = few_shot_model.model.few_shot
+        few_shot = few_shot_model.model.decision
         deviations = explanation.reference_maps.deviations
         anomaly_map = few_shot_model.model.anomaly_map_generator(deviations[None, None], (56, 70))
-        score, anomaly_map = few_shot.calibrate(anomaly_map)
+        score, anomaly_map = few_shot.calibration(top_mean(anomaly_map)), few_shot.calibration(anomaly_map)
         torch.testing.assert_close(explanation.anomaly_map, anomaly_map[0])
         torch.testing.assert_close(explanation.pred_score, score[0])
         assert torch.equal(explanation.reference_maps.probabilities, few_shot.calibration(deviations))

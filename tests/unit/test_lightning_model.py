@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.checkpoints import published
 from anomalib_fbclip.checkpoints.published import canonical_name
-from anomalib_fbclip.modeling.fbclip import Prediction
+from anomalib_fbclip.modeling.decision import Prediction
 
 
 @pytest.fixture
@@ -121,9 +121,9 @@ def test_only_adapters_are_trained(model: FBClip, images: torch.Tensor) -> None:
     assert not any(module.training for module in model.model.backbone.modules())
     trained = {name.split(".")[1] for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trained == {"prompt_learner", "text_fusion", "mvfbe", "alignment"}
-    detection = model.model.detect(images, model.model.encode_text())
+    outputs = model.model.intermediate_outputs(images, model.model.encode_text())
     mask = torch.zeros(2, 56, 56)
-    model.loss(detection, torch.tensor([0, 1]), mask).total.backward()
+    model.loss(outputs, torch.tensor([0, 1]), mask).total.backward()
     for name, parameter in model.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
@@ -177,7 +177,7 @@ def test_ablations(
 ) -> None:
     """An ablation takes the same adapters and gives another result."""
     model = FBClip(backbone=small_backbone, weights=small_adapters, **arguments)
-    assert len(model.model.detect(images, model.model.text_features()).embeddings) == map_count
+    assert len(model.model.intermediate_outputs(images, model.model.text_features()).embeddings) == map_count
     full = FBClip(backbone=small_backbone, weights=small_adapters).model(images)
     assert torch.equal(model.model(images).pred_score, full.pred_score) == (not arguments)
 

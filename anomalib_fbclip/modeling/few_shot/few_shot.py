@@ -4,18 +4,15 @@
 """Decides by a few photographs of good parts, together with the text."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import nn
 
-from anomalib_fbclip.modeling.image_score import top_mean
+from anomalib_fbclip.modeling.decision import Decision, IntermediateOutputs, Prediction, top_mean
 
 from .calibration import Calibration, Spread
-from .memory import Match, ReferenceMemory, join_layers
-
-if TYPE_CHECKING:
-    from anomalib_fbclip.modeling.fbclip import Detection
+from .memory_bank import Match, MemoryBank, join_layers
 
 MAPS: tuple[Literal["references", "text"], ...] = ("references", "text")
 """Maps that take part in the decision."""
@@ -57,32 +54,37 @@ class Merge(nn.Module):
         return torch.stack(deviations).sum(dim=0)
 
 
-class FewShot(nn.Module):
+class FewShot(Decision):
     """Decides by photographs of good parts, together with the text.
 
     Args:
-        memory (ReferenceMemory): Patches of good parts.
+        memory (MemoryBank): Patches of good parts.
         merge (Merge): Merges the distances from them with the text map.
         calibration (Calibration): From standard deviations to probabilities.
     """
 
-    def __init__(self, memory: ReferenceMemory, merge: Merge, calibration: Calibration) -> None:
+    def __init__(self, memory: MemoryBank, merge: Merge, calibration: Calibration) -> None:
         super().__init__()
         self.memory = memory
         self.merge = merge
         self.calibration = calibration
 
-    def forward(self, detection: "Detection") -> torch.Tensor:
+    def forward(self, outputs: IntermediateOutputs) -> torch.Tensor:
         """Compare images with good parts.
 
         Args:
-            detection (Detection): What the model found in the images.
+            outputs (IntermediateOutputs): What the model found in the images.
 
         Returns:
             torch.Tensor: How anomalous each patch is in standard deviations of good parts, shape ``[B, 1, h, w]``.
         """
-        distances = self.match(detection).distance.unflatten(1, detection.patch_map.shape[1:])
-        return self.merge(distances, text_logits(detection))
+        distances = self.match(outputs).distance.unflatten(1, outputs.patch_map.shape[1:])
+        return self.merge(distances, text_logits(outputs))
+
+    @property
+    def k_shot(self) -> int:
+        """Number of photographs."""
+        return len(self.memory.patches)
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> "FewShot":
@@ -99,32 +101,17 @@ class FewShot(nn.Module):
             for name in MAPS
             if f"merge.spreads.{name}.mean" in tensors
         }
-        memory = ReferenceMemory(tensors["memory.patches"])
+        memory = MemoryBank(tensors["memory.patches"])
         return cls(memory, Merge(spreads), Calibration(tensors["calibration.threshold"]))
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """All that the part knows, by name."""
-        return dict(self.named_buffers())
-
-    @property
-    def k_shot(self) -> int:
-        """Number of photographs."""
-        return len(self.memory.patches)
-
-    def match(self, detection: "Detection") -> Match:
+    def match(self, outputs: IntermediateOutputs) -> Match:
         """Find the nearest reference patch of each patch."""
-        return self.memory(join_layers(later_half(detection.layer_tokens)))
+        return self.memory(join_layers(later_half(outputs.layer_tokens)))
 
-    def calibrate(self, deviation_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Turn maps in standard deviations, shape ``[B, H, W]``, into probabilities.
-
-        Args:
-            deviation_map (torch.Tensor): The maps, upsampled and smoothed.
-
-        Returns:
-            tuple[torch.Tensor, torch.Tensor]: Scores, shape ``[B]``, and anomaly maps, shape ``[B, H, W]``.
-        """
-        return self.calibration(top_mean(deviation_map)), self.calibration(deviation_map)
+    def predict(self, outputs: IntermediateOutputs, pixel_values: torch.Tensor) -> Prediction:
+        """Turn standard deviations into probabilities. See :meth:`Decision.predict`."""
+        del outputs
+        return Prediction(self.calibration(top_mean(pixel_values)), self.calibration(pixel_values))
 
 
 def later_half(layer_tokens: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
@@ -132,6 +119,6 @@ def later_half(layer_tokens: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
     return layer_tokens[len(layer_tokens) // 2 :]
 
 
-def text_logits(detection: "Detection") -> torch.Tensor:
+def text_logits(outputs: IntermediateOutputs) -> torch.Tensor:
     """Logits of the patches' abnormal probabilities, shape ``[B, 1, h, w]``."""
-    return detection.patch_map.logit(eps=1e-6)
+    return outputs.patch_map.logit(eps=1e-6)

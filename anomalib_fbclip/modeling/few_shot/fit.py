@@ -4,19 +4,17 @@
 """Learns from a few photographs of good parts, by leaving out one after the other."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_fbclip.modeling.image_score import top_mean
+from anomalib_fbclip.modeling.decision import top_mean
+from anomalib_fbclip.modeling.fbclip import FBClipModel
 
 from .calibration import Calibration, Spread, find_outliers, prediction_limit
 from .few_shot import MAPS, FewShot, Merge, later_half, text_logits
-from .memory import ReferenceMemory, join_layers, select_coreset
-
-if TYPE_CHECKING:
-    from anomalib_fbclip.modeling.fbclip import FBClipModel
+from .memory_bank import MemoryBank, join_layers, select_coreset
 
 MEMORY_VALUES = 2**23
 """Values that a memory holds at most: 33 MB."""
@@ -69,7 +67,7 @@ class Fit(NamedTuple):
 
 @torch.inference_mode(mode=False)  # what comes of it outlives a run
 @torch.no_grad()
-def fit(model: "FBClipModel", photographs: Sequence[Photograph], maps: Sequence[str] = MAPS) -> Fit:
+def fit(model: FBClipModel, photographs: Sequence[Photograph], maps: Sequence[str] = MAPS) -> Fit:
     """Learn from photographs of good parts. Each is asked for twice, so that one at a time is in memory.
 
     Args:
@@ -81,7 +79,7 @@ def fit(model: "FBClipModel", photographs: Sequence[Photograph], maps: Sequence[
         Fit: The part of the model that decides by them, and what is to be said of them.
     """
     blocks = [_remember(model, photograph(), len(photographs)) for photograph in photographs]
-    memory = ReferenceMemory(torch.stack([block.patches for block in blocks]))
+    memory = MemoryBank(torch.stack([block.patches for block in blocks]))
     left_out = [_leave_out(model, _first(photograph()), index, memory) for index, photograph in enumerate(photographs)]
     distances, logits = (torch.cat(values) for values in zip(*left_out, strict=True))
     spreads = {"references": Spread.of(distances), "text": Spread.of(logits)}
@@ -98,7 +96,7 @@ def fit(model: "FBClipModel", photographs: Sequence[Photograph], maps: Sequence[
     )
 
 
-def _remember(model: "FBClipModel", images: Iterable[torch.Tensor], count: int) -> Block:
+def _remember(model: FBClipModel, images: Iterable[torch.Tensor], count: int) -> Block:
     """Choose what the memory keeps of a photograph: as many patches as it has, fewer if there are many of them."""
     tokens = torch.cat([_encode(model, image) for image in images])
     rows = tokens.flatten(0, 1)
@@ -108,10 +106,10 @@ def _remember(model: "FBClipModel", images: Iterable[torch.Tensor], count: int) 
 
 
 def _leave_out(
-    model: "FBClipModel",
+    model: FBClipModel,
     image: torch.Tensor,
     index: int,
-    memory: ReferenceMemory,
+    memory: MemoryBank,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Compare a photograph with the others; of one alone, the mirror image with itself.
 
@@ -120,14 +118,14 @@ def _leave_out(
             ``[1, 1, h, w]``.
     """
     is_alone = len(memory.patches) == 1
-    others = ReferenceMemory(_encode(model, image)) if is_alone else memory.without(index)
-    detection = model.detect(image.flip(-1) if is_alone else image, model.text_features())
-    tokens = join_layers(later_half(detection.layer_tokens))
-    distance = others(tokens).distance.unflatten(1, detection.patch_map.shape[1:])
-    return distance, text_logits(detection)
+    others = MemoryBank(_encode(model, image)) if is_alone else memory.without(index)
+    outputs = model.intermediate_outputs(image.flip(-1) if is_alone else image, model.text_features())
+    tokens = join_layers(later_half(outputs.layer_tokens))
+    distance = others(tokens).distance.unflatten(1, outputs.patch_map.shape[1:])
+    return distance, text_logits(outputs)
 
 
-def _encode(model: "FBClipModel", image: torch.Tensor) -> torch.Tensor:
+def _encode(model: FBClipModel, image: torch.Tensor) -> torch.Tensor:
     """Give the joined patch tokens of an image, shape ``[1, L, D]``."""
     layer_tokens, _ = model.backbone.encode_image(image)
     return join_layers(later_half(layer_tokens))

@@ -25,7 +25,7 @@ class Match(NamedTuple):
     row: torch.Tensor
 
 
-class ReferenceMemory(nn.Module):
+class MemoryBank(nn.Module):
     r"""Patches of good parts.
 
     Of an image with normalized patch tokens :math:`x`, and a memory with rows :math:`m`, the distance of a patch is
@@ -42,7 +42,7 @@ class ReferenceMemory(nn.Module):
 
     Example:
         >>> tokens = join_layers([torch.randn(2, 1 + 9, 8), torch.randn(2, 1 + 9, 8)])
-        >>> memory = ReferenceMemory(tokens)
+        >>> memory = MemoryBank(tokens)
         >>> memory(tokens).distance.abs().max() < 1e-5
         tensor(True)
     """
@@ -65,17 +65,17 @@ class ReferenceMemory(nn.Module):
             similarity, row = (tokens @ self.patches.flatten(0, 1).mT).max(dim=-1)
             return Match(1 - similarity, row)
 
-    def without(self, photograph: int) -> "ReferenceMemory":
+    def without(self, photograph: int) -> "MemoryBank":
         """Leave a photograph out.
 
         Args:
             photograph (int): Its index.
 
         Returns:
-            ReferenceMemory: The memory of the others.
+            MemoryBank: The memory of the others.
         """
         others = [index for index in range(len(self.patches)) if index != photograph]
-        return ReferenceMemory(self.patches[others])
+        return MemoryBank(self.patches[others])
 
 
 def join_layers(layer_tokens: Sequence[torch.Tensor]) -> torch.Tensor:
