@@ -59,39 +59,45 @@ class TestGenericModelTest:
 
     @pytest.fixture
     def parts(self, small_backbone: str, small_adapters: Path, mvtec: Path, project: Path) -> tuple:
-        model = get_model("f_b_clip", backbone=small_backbone, weights=small_adapters)
-        return model, make_mvtec(mvtec), make_engine(project)
+        return self.make_parts(small_backbone, small_adapters, mvtec, project)
 
-    @staticmethod
-    def checkpoint(project: Path) -> Path:
+    @pytest.fixture(scope="class")
+    def checkpoint(self, small_backbone: str, small_adapters: Path, mvtec: Path, project: Path) -> Path:
+        """What ``fit`` leaves, which the other steps begin with."""
+        model, datamodule, engine = self.make_parts(small_backbone, small_adapters, mvtec, project)
+        engine.fit(model=model, datamodule=datamodule)
         return project / "FBClip" / "MVTecAD" / "bottle" / "v0" / "weights" / "lightning" / "model.ckpt"
 
-    def test_fit(self, parts: tuple, project: Path) -> None:
-        model, datamodule, engine = parts
-        engine.fit(model=model, datamodule=datamodule)
-        assert self.checkpoint(project).is_file()
+    @staticmethod
+    def make_parts(backbone: str, adapters: Path, mvtec: Path, project: Path) -> tuple:
+        model = get_model("f_b_clip", backbone=backbone, weights=adapters)
+        return model, make_mvtec(mvtec), make_engine(project)
 
-    def test_test(self, parts: tuple, project: Path) -> None:
+    def test_fit(self, checkpoint: Path) -> None:
+        assert checkpoint.is_file()
+
+    def test_test(self, parts: tuple, checkpoint: Path) -> None:
         model, datamodule, engine = parts
-        (results,) = engine.test(model=model, datamodule=datamodule, ckpt_path=self.checkpoint(project))
+        (results,) = engine.test(model=model, datamodule=datamodule, ckpt_path=checkpoint)
         assert {"image_AUROC", "image_AUPR", "pixel_AUROC", "pixel_AUPRO"} == results.keys()
         assert all(0 <= value <= 1 for value in results.values())
 
-    def test_train(self, parts: tuple, project: Path) -> None:
+    def test_train(self, parts: tuple, checkpoint: Path) -> None:
         model, datamodule, engine = parts
-        engine.train(model=model, datamodule=datamodule, ckpt_path=self.checkpoint(project))
+        engine.train(model=model, datamodule=datamodule, ckpt_path=checkpoint)
 
-    def test_validate(self, parts: tuple, project: Path) -> None:
+    def test_validate(self, parts: tuple, checkpoint: Path) -> None:
         model, datamodule, engine = parts
-        engine.validate(model=model, datamodule=datamodule, ckpt_path=self.checkpoint(project))
+        engine.validate(model=model, datamodule=datamodule, ckpt_path=checkpoint)
 
-    def test_predict(self, parts: tuple, project: Path) -> None:
+    def test_predict(self, parts: tuple, checkpoint: Path) -> None:
         model, datamodule, engine = parts
-        assert engine.predict(model=model, datamodule=datamodule, ckpt_path=self.checkpoint(project))
+        assert engine.predict(model=model, datamodule=datamodule, ckpt_path=checkpoint)
 
-    def test_export(self, parts: tuple, project: Path, mvtec: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_export(
+        self, parts: tuple, project: Path, checkpoint: Path, mvtec: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         model, _, engine = parts
-        checkpoint = self.checkpoint(project)
         path = engine.export(model=model, ckpt_path=checkpoint, export_type=ExportType.TORCH, export_root=project)
         monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
         image = next((mvtec / "bottle" / "test" / "hole").iterdir())

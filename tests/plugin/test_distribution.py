@@ -5,13 +5,16 @@
 
 import tarfile
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from environments import REPOSITORY, Environment, Requirement
 
-LICENSES = {f"anomalib_fbclip-0.1.0.dist-info/licenses/{name}" for name in ("LICENSE", "NOTICE")}
+METADATA = f"anomalib_fbclip-{version('anomalib-fbclip')}.dist-info"
+
+LICENSES = {f"{METADATA}/licenses/{name}" for name in ("LICENSE", "NOTICE")}
 
 BUNDLED = {
     f"anomalib_fbclip/bundled/{name}"
@@ -25,7 +28,7 @@ def test_wheel_holds_the_package_and_what_makes_it_known(wheel: Path):
         "anomalib_fbclip",
         "anomalib_fbclip.pth",
         "anomalib_fbclip.start",
-        "anomalib_fbclip-0.1.0.dist-info",
+        METADATA,
     }
     assert {"anomalib_fbclip/py.typed", "anomalib_fbclip/protocol/published.csv", *LICENSES} <= names
     sources = {path.relative_to(REPOSITORY).as_posix() for path in REPOSITORY.glob("anomalib_fbclip/**/*.py")}

@@ -4,6 +4,7 @@
 """What happens when Python starts in an environment with the package."""
 
 import shutil
+from importlib.metadata import version
 
 from environments import Environment
 
@@ -37,7 +38,10 @@ def test_nothing_heavy_is_imported(installed: Environment):
 def test_public_names_are_listed_before_they_are_imported(installed: Environment):
     code = "import anomalib_fbclip, sys; print(*dir(anomalib_fbclip)); assert 'torch' not in sys.modules"
     assert {"FBClip", "FBClipModel", "__version__"} <= set(installed.python(code).split())
-    assert installed.python("import anomalib_fbclip; print(anomalib_fbclip.__version__)") == "0.1.0\n"
+    assert (
+        installed.python("import anomalib_fbclip; print(anomalib_fbclip.__version__)")
+        == f"{version('anomalib-fbclip')}\n"
+    )
 
 
 def test_a_name_that_does_not_exist(installed: Environment):

@@ -26,7 +26,7 @@ from anomalib_fbclip.data.procedural.outlines import Pose
 from anomalib_fbclip.data.procedural.scene import Scene
 from anomalib_fbclip.training import images as images_module
 from anomalib_fbclip.training.batches import TrainingBatches
-from anomalib_fbclip.training.images import BACKGROUND, DEFECT, OBJECT, SCALES, draw_training_image
+from anomalib_fbclip.training.images import BACKGROUND, DEFECT, OBJECT, SCALES, TrainingImage, draw_training_image
 from anomalib_fbclip.training.mixtures import mixtures
 from anomalib_fbclip.training.photographs import (
     TRAINING_PHOTOGRAPHS,
@@ -205,9 +205,16 @@ class TestBatches:
             assert torch.equal(one.regions, other.regions)
             assert one[2:] == other[2:]
 
-    def test_never_repeat_an_image(self, batches):
-        captions = [caption for batch in batches for caption in batch.captions]
-        assert len(set(captions)) > 8
+    def test_never_repeat_an_image(self, monkeypatch: pytest.MonkeyPatch):
+        seeds = []
+
+        def draw(seed: int, size: int) -> TrainingImage:
+            seeds.append(seed)
+            return draw_training_image(seed, size)
+
+        monkeypatch.setattr(f"{TrainingBatches.__module__}.draw_training_image", draw)
+        assert len(list(TrainingBatches(3, 4, 32, seed=5))) == 3
+        assert len(set(seeds)) == len(seeds) == 12
 
     def test_shapes(self, batches):
         assert batches[0].images.shape == (4, 3, 32, 32)

@@ -3,6 +3,7 @@
 
 """The terms of the locked-image tuning against their literal definitions, and what it changes."""
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -95,11 +96,32 @@ def tuning() -> LockedImageTuning:
     return LockedImageTuning(open_clip.create_model(backbone), open_clip.get_tokenizer(backbone), steps=10)
 
 
-@pytest.mark.parametrize("steps", [2, 3, 30])
-def test_learning_rate_rises_and_falls(tuning, steps):
+def learning_rates(tuning: LockedImageTuning, steps: int) -> list[float]:
     configured = LockedImageTuning(tuning.clip, tuning.tokenizer, steps).configure_optimizers()
-    assert configured["lr_scheduler"]["scheduler"].total_steps == steps
     assert configured["lr_scheduler"]["interval"] == "step"
+    optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    rates = [optimizer.param_groups[0]["lr"]]
+    for _ in range(steps - 1):
+        optimizer.step()
+        scheduler.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    return rates
+
+
+@pytest.mark.parametrize("steps", [30, 101])
+def test_learning_rate_rises_in_a_tenth_and_falls_to_zero(tuning, steps):
+    rates = np.array(learning_rates(tuning, steps))
+    highest = rates.argmax()
+    assert rates[highest] == pytest.approx(2e-3, rel=0.01)
+    assert 0 < highest <= steps / 10
+    assert (np.diff(rates[: highest + 1]) > 0).all()
+    assert (np.diff(rates[highest:]) < 0).all()
+    assert rates[-1] < 1e-6
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_learning_rate_of_few_steps(tuning, steps):
+    assert learning_rates(tuning, steps)[-1] < 1e-6
 
 
 def test_steps_learn_and_leave_the_image_tower_as_it_is(tuning):
