@@ -1,0 +1,205 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Finds photographs that were made from one another, or that show one part: copies, augmentations, bursts."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Gray = NDArray[Any]
+
+SIDE, THUMB_SIDE, CANVAS = 160, 32, 64
+"""Pixels of the side of a square that has the area of a photograph as it is compared: when it is aligned, and before;
+and the side of a canvas on which the smaller one can turn."""
+
+TURNS = 24
+"""Turns that are tried. The alignment mends half of the step between them."""
+
+ALIGNED_AT_MOST = 8
+"""Photographs that each one is aligned with: those that it correlates with best."""
+
+LEAST_CORRELATION = 0.35
+"""Correlation of two small photographs from which on an alignment may be worth it."""
+
+WHITE, CLIPPED = 255, 250
+"""Gray values of white, and those from which on a brighter copy may be clipped."""
+
+SCALES = ((3.0, 12.0), (1.0, 8.0))
+"""Standard deviations in pixels between which structure is aligned: roughly, then finely."""
+
+LEAST_OVERLAP = 0.25
+"""Share of a photograph that must be found in another one."""
+
+ECC_STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-3)
+
+SHARE, LEAST, MOST = 0.2, 0.004, 0.03
+"""Residual of near copies: at most this share of the median of all pairs, within these bounds. Parts that lie alike in
+one fixture leave 0.01 to 0.1, others more than 0.2."""
+
+
+class Pose(NamedTuple):
+    """How a photograph lies in another one, roughly.
+
+    Attributes:
+        correlation (float): Normalized cross-correlation of the two, small.
+        variant (int): Which mirrored and turned copy of the second one fits.
+        shift (tuple[int, int]): Rows and columns by which it is shifted, on the canvas.
+    """
+
+    correlation: float
+    variant: int
+    shift: tuple[int, int]
+
+
+def to_gray(image: torch.Tensor) -> Gray:
+    """Reduce a photograph to what is compared.
+
+    Args:
+        image (torch.Tensor): RGB values 0..1, shape ``[3, H, W]``.
+
+    Returns:
+        Gray: Gray values 0..255, of the area of a square of 160 pixels.
+    """
+    small = _resize((WHITE * image).permute(1, 2, 0).contiguous().numpy(), SIDE)
+    return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+
+
+def group_near_copies(photographs: Sequence[Gray]) -> list[int]:
+    """Group photographs that are near copies of each other.
+
+    Each is aligned with those that it correlates with best: mirrored, turned, shifted, scaled and sheared, in whatever
+    light. What the alignment leaves unexplained tells a copy from another part.
+
+    Args:
+        photographs (Sequence[Gray]): The photographs, as :func:`to_gray` gives them.
+
+    Returns:
+        list[int]: For each photograph the index of the first one of its group, which is its own if it is alone.
+
+    Example:
+        >>> first, second = np.random.default_rng(0).uniform(0, 255, (2, 160, 160)).astype(np.float32)
+        >>> group_near_copies([first, second, 0.8 * first[:, ::-1]])
+        [0, 1, 0]
+    """
+    groups = list(range(len(photographs)))
+    if len(photographs) == 1:
+        return groups
+    poses = _find_poses(photographs)
+    residuals = {pair: 1 - pose.correlation for pair, pose in poses.items()}
+    aligned = _worth_aligning(poses, len(photographs))
+    residuals |= {pair: _align(photographs[pair[0]], photographs[pair[1]], poses[pair]) for pair in aligned}
+    limit = min(max(SHARE * float(np.median([*residuals.values()])), LEAST), MOST)
+    for pair in aligned:
+        if residuals[pair] <= limit:
+            low, high = sorted(groups[index] for index in pair)
+            groups = [low if group == high else group for group in groups]
+    return groups
+
+
+def _find_poses(photographs: Sequence[Gray]) -> dict[tuple[int, int], Pose]:
+    """Find for each pair which mirrored, turned and shifted copy of the second photograph fits the first one best."""
+    banks = [_bank(photograph) for photograph in photographs]
+    spectra = [torch.fft.rfft2(bank) for bank in banks]
+    return {
+        (first, second): _best_pose(spectra[first][0].conj() * spectra[second])
+        for second in range(len(photographs))
+        for first in range(second)
+    }
+
+
+def _worth_aligning(poses: Mapping[tuple[int, int], Pose], count: int) -> list[tuple[int, int]]:
+    chosen: set[tuple[int, int]] = set()
+    for index in range(count):
+        alike = (pair for pair in poses if index in pair and poses[pair].correlation > LEAST_CORRELATION)
+        pairs = sorted(alike, key=lambda pair: poses[pair].correlation)
+        chosen.update(pairs[-ALIGNED_AT_MOST:])
+    return sorted(chosen)
+
+
+def _bank(photograph: Gray) -> torch.Tensor:
+    """Give the copies of a small photograph, without its light and its size: ``[2 TURNS, CANVAS, CANVAS]``."""
+    small = _structure(_resize(photograph, THUMB_SIDE), fine=0.7, coarse=4.0)
+    height, width = (min(side, CANVAS) for side in small.shape)
+    small *= np.sqrt(np.outer(np.hanning(small.shape[0] + 2)[1:-1], np.hanning(small.shape[1] + 2)[1:-1]))
+    canvas = np.zeros((CANVAS, CANVAS), np.float32)
+    top, left = (CANVAS - height) // 2, (CANVAS - width) // 2
+    canvas[top : top + height, left : left + width] = _center(small, height, width)
+    copies = [cv2.warpAffine(canvas, _about_center(_turn(variant)), canvas.shape) for variant in range(2 * TURNS)]
+    bank = torch.from_numpy(np.stack(copies))
+    return bank / bank.flatten(1).norm(dim=1).clamp(min=1e-6)[:, None, None]
+
+
+def _best_pose(spectrum: torch.Tensor) -> Pose:
+    correlations = torch.fft.irfft2(spectrum, s=(CANVAS, CANVAS)).flatten(1)
+    variant, place = divmod(int(correlations.argmax()), CANVAS * CANVAS)
+    row, column = divmod(place, CANVAS)
+    half = CANVAS // 2
+    shift = ((row + half) % CANVAS - half, (column + half) % CANVAS - half)
+    return Pose(float(correlations[variant, place]), variant, shift)
+
+
+def _align(first: Gray, second: Gray, pose: Pose) -> float:
+    """Align two photographs, and give the share of the structure of one that the other does not explain."""
+    matrix = np.linalg.inv(_turn(pose.variant))
+    shift = np.array(pose.shift[::-1]) * SIDE / THUMB_SIDE
+    centers = [(np.array(photograph.shape[::-1]) - 1) / 2 for photograph in (first, second)]
+    warp: NDArray[Any] = np.column_stack([matrix, matrix @ (shift - centers[0]) + centers[1]]).astype(np.float32)
+    for fine, coarse in SCALES:
+        target, source = (_structure(photograph, fine, coarse) for photograph in (first, second))
+        try:
+            warp = np.asarray(cv2.findTransformECC(target, source, warp, cv2.MOTION_AFFINE, ECC_STEPS)[1])
+        except cv2.error:  # it does not converge: they have nothing in common
+            return 1.0
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    size = first.shape[::-1]
+    warped = cv2.warpAffine(second, warp, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    inside = cv2.warpAffine(np.ones_like(second), warp, size, flags=flags) > 1 - 1e-3
+    return 1.0 if inside.mean() < LEAST_OVERLAP else _unexplained(first, warped, inside)
+
+
+def _unexplained(first: Gray, second: Gray, inside: NDArray[np.bool_]) -> float:
+    """Compare two aligned photographs in the light of the brighter one, which may be clipped."""
+    is_known = inside & (np.maximum(first, second) < CLIPPED)
+    if is_known.mean() < LEAST_OVERLAP:
+        is_known = inside
+    dark, bright = (first, second) if first[is_known].std() < second[is_known].std() else (second, first)
+    gain, offset = np.polyfit(dark[is_known], bright[is_known], 1)
+    lit = (gain * dark + offset).clip(max=WHITE).astype(np.float32)
+    explained, structure = (_structure(gray, *SCALES[-1])[inside] for gray in (lit, bright))
+    return 1 - float(np.corrcoef(explained, structure)[0, 1])
+
+
+def _turn(variant: int) -> NDArray[np.float64]:
+    """Give the matrix that mirrors and turns coordinates: x to the right, y down."""
+    is_mirrored, turn = divmod(variant, TURNS)
+    angle = 2 * np.pi * turn / TURNS
+    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    return rotation @ np.diag([-1.0 if is_mirrored else 1.0, 1.0])
+
+
+def _about_center(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    center = np.full(2, (CANVAS - 1) / 2)
+    return np.column_stack([matrix, center - matrix @ center])
+
+
+def _structure(gray: Gray, fine: float, coarse: float) -> Gray:
+    """Keep what is between two sizes: neither light nor noise."""
+    return cv2.GaussianBlur(gray, (0, 0), fine) - cv2.GaussianBlur(gray, (0, 0), coarse)
+
+
+def _resize(image: NDArray[Any], side: int) -> NDArray[Any]:
+    """Resize to the area of a square of a side."""
+    height, width = image.shape[:2]
+    scale = side / (height * width) ** 0.5
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _center(gray: Gray, height: int, width: int) -> Gray:
+    top, left = (gray.shape[0] - height) // 2, (gray.shape[1] - width) // 2
+    return gray[top : top + height, left : left + width]
