@@ -22,6 +22,7 @@ from .checkpoints.source import AdapterSource
 from .contract.records import printable
 from .contract.thresholds import DEFAULT
 from .data.image_source import ImageSource, load_image
+from .data.near_copies import describe_copies, leave_out_copies
 from .data.references import GivenReferences, ReferenceChoice, turned_copies
 from .modeling.fbclip import FBClipModel
 from .modeling.few_shot import MAPS, Fit, fit
@@ -35,7 +36,7 @@ class FewShotMixin(ModelMixin):
     """Lets :class:`FBClip` compare photographs with those of good parts.
 
     Attributes:
-        references (list[ImageSource]): The photographs of good parts that are in use.
+        references (list[ImageSource]): The photographs of good parts that are in use, without near copies.
         references_upright (bool): Whether files and images of Pillow among them were turned as their EXIF data say.
         reference_fit (Fit | None): What came of them.
     """
@@ -46,6 +47,7 @@ class FewShotMixin(ModelMixin):
     reference_rotations: int
     few_shot_maps: list[str]
     references: list[ImageSource]
+    _found_references: list[ImageSource]
     references_upright: bool
     reference_fit: Fit | None
 
@@ -71,7 +73,7 @@ class FewShotMixin(ModelMixin):
             raise ValueError(msg)
         self.reference_rotations = rotations
         self.few_shot_maps = [*maps]
-        self.references = []
+        self.references, self._found_references = [], []
         self.references_upright = False
         self.reference_fit = None
 
@@ -150,13 +152,14 @@ class FewShotMixin(ModelMixin):
     def outdate_references(self) -> None:
         """Forget what came of photographs of good parts, because adapters change: the next run makes it anew."""
         if self.model.decision.k_shot:
-            self.references, self.reference_fit, self.model.decision = [], None, self.model.zero_shot
+            self.references, self._found_references = [], []
+            self.reference_fit, self.model.decision = None, self.model.zero_shot
             self.expect_other_scores()
 
     def forget_photographs(self) -> None:
         """Forget the photographs of good parts themselves. What came of them stays."""
         self.reference_choice = ReferenceChoice.none()
-        self.references, self.reference_fit = [], None
+        self.references, self._found_references, self.reference_fit = [], [], None
 
     def expect_other_scores(self) -> None:
         """Forget thresholds that were fitted: with good photographs, or without any more, scores are others."""
@@ -177,16 +180,17 @@ class FewShotMixin(ModelMixin):
 
     def _take_references(self, datamodule: AnomalibDataModule | None, *, upright: bool) -> None:
         references = self.reference_choice.find(datamodule)
-        if references != self.references:
+        if references != self._found_references:
             self._fit_references(references, upright=upright or self.reference_choice.is_upright)
 
-    def _fit_references(self, references: list[ImageSource], *, upright: bool) -> None:
+    def _fit_references(self, found: list[ImageSource], *, upright: bool) -> None:
         self.outdate_references()
         self._adapters.make_ready()
+        references = leave_out_copies(found)
         with _progress(2 * len(references)) as advance:
             load = partial(self._load_reference, upright=upright, advance=advance)
             result = fit(self.model, [partial(load, reference) for reference in references], self.few_shot_maps)
-        self.references, self.references_upright = references, upright
+        self.references, self._found_references, self.references_upright = references, found, upright
         self.reference_fit, self.model.decision = result, result.few_shot
         self.expect_other_scores()
         self._report_references(result)
@@ -201,17 +205,27 @@ class FewShotMixin(ModelMixin):
             batch = copy.unsqueeze(0).to(self.device)
             yield self.pre_processor(batch) if self.pre_processor else batch
 
+    @property
+    def _has_threshold_of_references(self) -> bool:
+        post_processor = self.post_processor
+        return (
+            isinstance(post_processor, ThresholdPostProcessor) and post_processor.image_threshold_source == REFERENCES
+        )
+
     @rank_zero_only
     def _report_references(self, result: Fit) -> None:
         """Say how sure a threshold from so few photographs is, and which of them are unlike the others."""
         count = len(self.references)
-        logger.info(
-            "Thresholds from %s: of good parts, up to %d in %d may be called anomalous.",
-            f"{count} good photographs" if count > 1 else "1 good photograph",
-            result.false_alarms,
-            count + 1,
-        )
-        if count == 1:
+        for line in describe_copies(len(self._found_references), count):
+            logger.warning(line)
+        if self._has_threshold_of_references:
+            logger.info(
+                "Thresholds from %s: of good parts, about %d in %d may be called anomalous.",
+                f"{count} good photographs" if count > 1 else "1 good photograph",
+                result.false_alarms,
+                count + 1,
+            )
+        if count == 1 and self._has_threshold_of_references:
             logger.warning("A threshold from one photograph calls many good parts anomalous: give four or more.")
         for index in result.outliers:
             logger.warning(

@@ -4,14 +4,22 @@
 """Finds photographs that were made from one another, or that show one part: copies, augmentations, bursts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from anomalib_fbclip.contract.photographs import Enough, PhotographSource, read_reduced
+
+from .image_source import ImageSource, load_image
+
 Gray = NDArray[Any]
+
+SourceT = TypeVar("SourceT", bound=ImageSource)
 
 SIDE, THUMB_SIDE, CANVAS = 160, 32, 64
 """Pixels of the side of a square that has the area of a photograph as it is compared: when it is aligned, and before;
@@ -22,6 +30,9 @@ TURNS = 24
 
 ALIGNED_AT_MOST = 8
 """Photographs that each one is aligned with: those that it correlates with best."""
+
+LEAST_STRUCTURE = 8.0
+"""Norm of a small photograph's structure in gray levels, below which it is plain: a quarter of one a pixel."""
 
 LEAST_CORRELATION = 0.35
 """Correlation of two small photographs from which on an alignment may be worth it."""
@@ -37,7 +48,7 @@ LEAST_OVERLAP = 0.25
 
 ECC_STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-3)
 
-SHARE, LEAST, MOST = 0.2, 0.004, 0.03
+SHARE, LEAST, MOST = 0.2, 0.006, 0.03
 """Residual of near copies: at most this share of the median of all pairs, within these bounds. Parts that lie alike in
 one fixture leave 0.01 to 0.1, others more than 0.2."""
 
@@ -56,17 +67,51 @@ class Pose(NamedTuple):
     shift: tuple[int, int]
 
 
-def to_gray(image: torch.Tensor) -> Gray:
-    """Reduce a photograph to what is compared.
+def leave_out_copies(references: Sequence[SourceT]) -> list[SourceT]:
+    """Keep one of each group of near copies, so that a copy does not vouch for its original.
 
     Args:
-        image (torch.Tensor): RGB values 0..1, shape ``[3, H, W]``.
+        references (Sequence[SourceT]): Reference images.
 
     Returns:
-        Gray: Gray values 0..255, of the area of a square of 160 pixels.
+        list[SourceT]: Of each group the file with the shortest path, which is seldom the copy. The order stays.
+
+    Raises:
+        ImageError: If one can't be read.
+        ValueError: If the values of one are not those of an RGB image.
     """
-    small = _resize((WHITE * image).permute(1, 2, 0).contiguous().numpy(), SIDE)
-    return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
+    by_length = sorted(range(len(references)), key=lambda index: _path_length(references[index]))
+    different = {_content(references[index], index): index for index in reversed(by_length)}
+    order = [index for index in by_length if index in different.values()]
+    groups = group_near_copies([_to_gray(references[index]) for index in order])
+    return [references[index] for index in sorted({order[group] for group in groups})]
+
+
+def describe_copies(given: int, kept: int) -> list[str]:
+    """Say in a line, if there is something to be said, how many photographs are near copies of others."""
+    if kept == given:
+        return []
+    if kept == 1:
+        return [f"Your {given} good photographs show one part: they count as 1. Give photographs of other parts, too."]
+    return [f"{given - kept} of your {given} good photographs are near copies of others: they count as {kept}."]
+
+
+def _content(reference: ImageSource, index: int) -> bytes | int:
+    """Give what is equal for equal files. What comes from no file is only equal to itself."""
+    return sha256(Path(reference).read_bytes()).digest() if isinstance(reference, str | Path) else index
+
+
+def _path_length(reference: ImageSource) -> int:
+    return len(str(reference)) if isinstance(reference, str | Path) else 0
+
+
+def _to_gray(reference: ImageSource) -> Gray:
+    """Reduce a photograph to gray values 0..255, of the area of a square of ``SIDE`` pixels."""
+    if isinstance(reference, PhotographSource):
+        pixels = read_reduced(reference, enough=Enough(2 * SIDE, SIDE)).pixels
+    else:
+        pixels = (WHITE * load_image(reference)).permute(1, 2, 0).numpy()
+    return cv2.cvtColor(_resize(np.ascontiguousarray(pixels, np.float32), SIDE), cv2.COLOR_RGB2GRAY)
 
 
 def group_near_copies(photographs: Sequence[Gray]) -> list[int]:
@@ -76,7 +121,7 @@ def group_near_copies(photographs: Sequence[Gray]) -> list[int]:
     light. What the alignment leaves unexplained tells a copy from another part.
 
     Args:
-        photographs (Sequence[Gray]): The photographs, as :func:`to_gray` gives them.
+        photographs (Sequence[Gray]): The photographs, gray values 0..255 of the area of a square of 160 pixels.
 
     Returns:
         list[int]: For each photograph the index of the first one of its group, which is its own if it is alone.
@@ -131,7 +176,7 @@ def _bank(photograph: Gray) -> torch.Tensor:
     canvas[top : top + height, left : left + width] = _center(small, height, width)
     copies = [cv2.warpAffine(canvas, _about_center(_turn(variant)), canvas.shape) for variant in range(2 * TURNS)]
     bank = torch.from_numpy(np.stack(copies))
-    return bank / bank.flatten(1).norm(dim=1).clamp(min=1e-6)[:, None, None]
+    return bank / bank.flatten(1).norm(dim=1).clamp(min=LEAST_STRUCTURE)[:, None, None]
 
 
 def _best_pose(spectrum: torch.Tensor) -> Pose:

@@ -128,19 +128,31 @@ def load_torch(options: argparse.Namespace, total: int | None) -> Ready:
 
 def compare(ready: Ready, good: Sequence[Path], screen: Screen) -> Ready:
     """Have a model of torch compare with photographs of good parts."""
+    from anomalib_fbclip.data.near_copies import describe_copies, leave_out_copies
+
     inferencer = cast("TorchInferencer", ready.inferencer)
-    with screen.progress("Good photographs", len(good), passes=2) as advance:
-        result = inferencer.compare_with(good, advance)
-    return ready._replace(
-        lines=[*ready.lines, *describe_fit(result, good)], good=good, good_scores=result.scores.tolist()
-    )
+    distinct = leave_out_copies(good)
+    with screen.progress("Good photographs", len(distinct), passes=2) as advance:
+        result = inferencer.compare_with(distinct, advance)
+    decides = inferencer.threshold_sources()[0] != "given"
+    lines = [*describe_copies(len(good), len(distinct)), *describe_fit(result, distinct, decides=decides)]
+    return ready._replace(lines=[*ready.lines, *lines], good=good, good_scores=result.scores.tolist())
 
 
-def describe_fit(result: "Fit", good: Sequence[Path]) -> list[str]:
-    """Say how sure a threshold from good photographs is, and which of them are unlike the others."""
-    share = f"{result.false_alarms} in {len(good) + 1}"
-    few = f" Give {FEW} or more, better 8." if len(good) < FEW else ""
+def describe_fit(result: "Fit", good: Sequence[Path], *, decides: bool) -> list[str]:
+    """Say what good photographs are worth.
+
+    Args:
+        result (Fit): What came of them.
+        good (Sequence[Path]): The photographs.
+        decides (bool): Whether the threshold comes from them.
+
+    Returns:
+        list[str]: How many there are, how sure the threshold is, and which of them are unlike the others.
+    """
+    sure = f": about {result.false_alarms} in {len(good) + 1} good parts may be called anomalous" if decides else ""
+    few = f" Give {FEW} or more, better 8." if decides and len(good) < FEW else ""
     return [
-        f"Compared with {count(len(good), 'good photograph')}: up to {share} good parts may be called anomalous.{few}",
+        f"Compared with {count(len(good), 'good photograph')}{sure}.{few}",
         *(f"{printable(good[index])} is unlike the other good photographs: look at it." for index in result.outliers),
     ]

@@ -40,7 +40,7 @@ def test_screen(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
     assert (result.returncode, result.stderr) == (1, "")
     first, compared, fine, spot, summary, report, table = result.stdout.splitlines()
     assert first.startswith("fbclip-small: small and quick. The paper's model is larger: --backbone ViT-L-14-336")
-    assert compared.startswith("Compared with 4 good photographs: up to")
+    assert compared.startswith("Compared with 4 good photographs: about")
     assert compared.endswith("good parts may be called anomalous.")
     assert [fine.split()[0], fine.split()[2]] == ["normal", "photographs/fine.png"]
     assert [spot.split()[0], spot.split()[2]] == ["anomalous", "photographs/spot.png"]

@@ -355,7 +355,7 @@ def verdicts_in(said: str) -> dict[str, str]:
 
 def test_thresholds_from_good_photographs(reader: Reader) -> None:
     said = reader.read(index_of("few_shot_source good --data"))
-    assert re.search(r"Thresholds from 4 good photographs: of good parts, up to \d in 5 may be called anomalous", said)
+    assert re.search(r"Thresholds from 4 good photographs: of good parts, about \d in 5 may be called anomalous", said)
     assert verdicts_in(said).keys() == {"photographs/burn.jpg", "photographs/good.jpg"}
 
 

@@ -13,8 +13,8 @@ that expectation is worth. With few photographs it keeps the threshold off their
 STEEPNESS = 4.0
 """Logit by which a place that is like good parts lies below the threshold: it has a probability of 0.018."""
 
-OUTLIER_SCORE, OUTLIER_RATIO, OUTLIER_MINIMUM = 5.0, 1.3, 4
-"""Modified z-score and multiple of the median above which a photograph is unlike the others, and the number of
+OUTLIER_DEVIATIONS, OUTLIER_MINIMUM = 10.0, 4
+"""Standard deviations above the mean of the others from which on a photograph is unlike them, and the number of
 photographs from which on that can be told."""
 
 
@@ -99,17 +99,29 @@ def prediction_limit(scores: torch.Tensor) -> torch.Tensor:
 
 
 def find_outliers(scores: torch.Tensor) -> list[int]:
-    """Find photographs that are unlike the others, by the modified z-score of Iglewicz and Hoaglin.
+    r"""Find photographs that are unlike the others.
+
+    Each one is compared with the others alone:
+
+    .. math::
+
+        s_i > \bar{s} + 10 \sqrt{\frac{\sum_{j \ne i} (s_j - \bar{s})^2 + 2 (0.1 \bar{s})^2}{k - 2}}
 
     Args:
         scores (torch.Tensor): Leave-one-out scores of the photographs, shape ``[k]``.
 
     Returns:
         list[int]: Their indices; none where there are too few photographs to tell.
+
+    Example:
+        >>> find_outliers(torch.tensor([1.0, 1.1, 0.9, 1.0, 4.0]))
+        [4]
     """
-    if len(scores) < OUTLIER_MINIMUM:
+    count = len(scores)
+    if count < OUTLIER_MINIMUM:
         return []
-    median = scores.median()
-    deviation = (scores - median).abs().median().clamp(min=1e-9)
-    modified = 0.6745 * (scores - median) / deviation
-    return ((modified > OUTLIER_SCORE) & (scores > OUTLIER_RATIO * median)).nonzero().flatten().tolist()
+    others = scores.expand(count, count)[~torch.eye(count, dtype=torch.bool, device=scores.device)].view(count, -1)
+    mean = others.mean(dim=1)
+    squares = (others - mean[:, None]).square().sum(dim=1) + EXPECTED_WEIGHT * (EXPECTED_SPREAD * mean).square()
+    limit = mean + OUTLIER_DEVIATIONS * (squares / (count - 2)).sqrt()
+    return (scores > limit).nonzero().flatten().tolist()

@@ -53,9 +53,10 @@ class Fit(NamedTuple):
 
     @property
     def false_alarms(self) -> int:
-        """Number of ``k + 1`` good parts that is to be expected above the threshold, at most.
+        """Number of ``k + 1`` good parts that is to be expected above the threshold, about.
 
-        The next good part is as likely to take any rank among the ``k + 1``, whatever the distribution.
+        The next good part is as likely to take any rank among the ``k + 1``, whatever the distribution. It is no bound:
+        the threshold itself comes from these few.
         """
         return int((self.scores > 0.5).sum()) + 1  # noqa: PLR2004
 
