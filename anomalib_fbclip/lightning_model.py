@@ -43,6 +43,7 @@ from .checkpoints.optimizer import halve_averages
 from .checkpoints.published import check_published, choose_zero_shot, fetch_published
 from .checkpoints.registry import default_pretrained, resolve_backbone, resolve_image_size
 from .checkpoints.source import AdapterSource, read_given_adapters
+from .checkpoints.training import CHECKPOINT_KEY
 from .explaining import ExplanationMixin
 from .export.mixin import ExactExportMixin
 from .modeling.fbclip import FBClipModel
@@ -62,9 +63,6 @@ __all__ = ["FBClip"]
 
 FROZEN = f"model.{FROZEN_PREFIX}"
 """What the names of frozen parameters begin with."""
-
-CHECKPOINT_KEY = "fbclip"
-"""Where a checkpoint says what its adapters belong to."""
 
 
 class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
@@ -87,12 +85,12 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
             place of the usual weights, and is read with their activation. ``None``: the backbone's usual weights,
             ``openai`` where open_clip has them, and for ``fbclip-small`` those that come with it; a backbone for which
             there are none gets random weights, always the same, and a warning. Defaults to ``None``.
-        weights (str | Path | None, optional): Trained adapters: a file of :meth:`save_adapters`, a checkpoint of the
-            reference implementation, ``"mvtec"`` or ``"visa"`` (published by the authors, by the dataset that they were
-            trained on), or ``"auto"``: for ``fbclip-small`` those that come with it; otherwise ``visa`` when MVTec AD
-            is tested, and ``mvtec`` when anything else is. Published adapters fit ViT-L-14-336 only, and are fetched
-            when they are first needed, and not when a checkpoint is given. ``None``: untrained adapters, to be trained
-            by ``fit``. Defaults to ``"auto"``.
+        weights (str | Path | None, optional): Trained adapters: a file of :meth:`save_adapters`, a checkpoint of a
+            training or of the reference implementation, ``"mvtec"`` or ``"visa"`` (published by the authors, by the
+            dataset that they were trained on), or ``"auto"``: for ``fbclip-small`` those that come with it; otherwise
+            ``visa`` when MVTec AD is tested, and ``mvtec`` when anything else is. Published adapters fit ViT-L-14-336
+            only, and are fetched when they are first needed, and not when a checkpoint is given. ``None``: untrained
+            adapters, to be trained by ``fit``. Defaults to ``"auto"``.
         image_size (int | tuple[int, int] | None, optional): Side, or height and width, to which images are resized, in
             pixels; multiples of the backbone's patch. ``None``: the backbone's own; 518 for ViT-L-14-336. Defaults to
             ``None``.

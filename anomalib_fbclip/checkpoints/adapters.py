@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +19,12 @@ from anomalib_fbclip.modeling.few_shot import FewShot
 from anomalib_fbclip.modeling.text_encoder import text_digest
 
 from .published import PUBLISHED
-from .reading import reading
-from .reference import read_reference
+from .reading import read_checkpoint, reading
+from .reference import convert_reference
 from .registry import resolve_widths
 from .safetensors_files import read_safetensors, write_safetensors
 from .state_dict import load_state_dict
+from .training import CHECKPOINT_KEY, Normalization, Training
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,6 +85,9 @@ class Adapters:
             a file of this project, ``backbone``, ``pretrained``, ``signature``, ``image_size``, ``feature_layers`` and
             ``version``; with text features ``text_strategies`` and ``text_digest``.
         origin (str): Where they come from, as the subject of a message.
+        arguments (Mapping[str, Any]): Arguments of the model that they were trained with, as far as a checkpoint of a
+            training tells them.
+        normalizations (tuple[Normalization, Normalization]): Of scores and of anomaly maps, likewise.
 
     Example:
         >>> adapters = Adapters.read(Path("adapters.safetensors"))  # doctest: +SKIP
@@ -93,13 +97,15 @@ class Adapters:
     tensors: Mapping[str, torch.Tensor]
     metadata: Mapping[str, Any]
     origin: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    normalizations: tuple[Normalization, Normalization] = (Normalization(), Normalization())
 
     @classmethod
     def read(cls, path: Path, name: str | None = None) -> Adapters:
-        """Read adapters from a file of this project or from a checkpoint of the reference, without running code of it.
+        """Read adapters from a file without running code of it.
 
         Args:
-            path (Path): A ``.safetensors`` file, or a checkpoint of the reference.
+            path (Path): A ``.safetensors`` file of this project, or a checkpoint of a training or of the reference.
             name (str | None, optional): What messages call them. ``None``: the path. Defaults to ``None``.
 
         Returns:
@@ -113,7 +119,12 @@ class Adapters:
             msg = f"{origin} do not exist. Give a file, 'auto', {' or '.join(map(repr, PUBLISHED))}."
             raise ValueError(msg)
         if path.suffix != ".safetensors":
-            tensors, source = read_reference(path)
+            checkpoint = read_checkpoint(path, origin)
+            if isinstance(checkpoint, dict) and CHECKPOINT_KEY in checkpoint:
+                with reading(origin):
+                    training = Training.read(checkpoint)
+                return cls(training.tensors, training.metadata, origin, training.arguments, training.normalizations)
+            tensors, source = convert_reference(checkpoint, origin)
             return cls(tensors, {"source": source}, origin)
         with reading(origin):
             tensors, texts = read_safetensors(path)
@@ -178,7 +189,7 @@ class Adapters:
         if not np.allclose(trained_on, signature, atol=SIGNATURE_TOLERANCE):
             msg = (
                 f"{self.origin} holds adapters that were trained on other weights of the backbone "
-                f"(pretrained: {self.metadata.get('pretrained')!r}): set 'pretrained' to the same."
+                f"(pretrained: {self.metadata.get('pretrained')!r}), and need the same."
             )
             raise ValueError(msg)
 

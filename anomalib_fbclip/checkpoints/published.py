@@ -11,7 +11,8 @@ from typing import Any
 
 from anomalib_fbclip.contract.files import replacing
 
-from .reference import read_reference
+from .reading import read_checkpoint
+from .reference import convert_reference
 from .registry import BUNDLED, PAPER_IMAGE_SIZE
 from .unavailable import NEEDS_NO_NETWORK, WeightsUnavailableError
 
@@ -69,7 +70,7 @@ def check_published(backbone: str) -> None:
     own = "'auto' for those that come with it, " if backbone in BUNDLED else ""
     msg = (
         f"The published adapters fit backbone {PUBLISHED_BACKBONES[0]} only, not {backbone!r}: set 'weights' to {own}"
-        "a file of adapters, or null to train your own, or give a checkpoint as 'ckpt_path'."
+        "a file of adapters, or the checkpoint of a training."
     )
     raise ValueError(msg)
 
@@ -102,7 +103,7 @@ def fetch_published(name: str, folder: Path) -> Path:
             f"FB-CLIP's adapters trained on {name!r} are not at '{path}', and could not be fetched from {url} "
             f"({reason}). Download {path.name} by hand and put it there, or give a file of adapters as 'weights'."
         )
-        advice = "Or train your own with 'anomalib fit' and give its checkpoint as 'ckpt_path'. " + NEEDS_NO_NETWORK
+        advice = "Or train your own with 'anomalib fit'. " + NEEDS_NO_NETWORK
         raise WeightsUnavailableError(msg, advice) from error
     return path
 
@@ -117,4 +118,5 @@ def _download(path: Path) -> None:
         raise FileNotFoundError(msg)
     with replacing(path) as temporary:
         gdown.download(id=identifiers[path.name], output=os.fspath(temporary), use_cookies=False)
-        read_reference(temporary)  # it may be a page that says that the quota is used up
+        what = f"Adapter weights '{temporary}'"
+        convert_reference(read_checkpoint(temporary, what), what)  # it may be a page: the quota is used up

@@ -9,7 +9,11 @@ Torch's own errors advise loading without ``weights_only``, which would run the 
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from pickle import UnpicklingError  # noqa: S403 - only to recognize it
+
+import numpy as np
+import torch
 
 
 @contextmanager
@@ -30,6 +34,26 @@ def reading(what: str) -> Generator[None, None, None]:
     except Exception as error:  # noqa: BLE001 - a damaged file makes its reader fail in any way
         msg = f"{what} can't be read: {reason_of(error)}"
         raise ValueError(msg) from None  # a traceback would print torch's advice
+
+
+def read_checkpoint(path: Path, what: str) -> object:
+    """Read a checkpoint of torch without running code of it.
+
+    Args:
+        path (Path): The checkpoint.
+        what (str): What it is, with its path, for the error.
+
+    Returns:
+        object: What it holds: tensors and plain data.
+
+    Raises:
+        ValueError: If it can't be read, or holds anything else.
+    """
+    # The reference stores its loss as a scalar of numpy 1.x: exactly that is allowed, and nothing else is unpickled.
+    scalar = np.float64(0).__reduce__()[0]
+    allowed = [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, type(np.dtype(np.float64))]
+    with reading(what), torch.serialization.safe_globals(allowed):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def reason_of(error: Exception) -> str:

@@ -4,12 +4,8 @@
 """Checkpoints of the reference implementation, whose adapters have other names."""
 
 import re
-from pathlib import Path
 
-import numpy as np
 import torch
-
-from .reading import reading
 
 GROUPS = ("prompt_learner", "model_trainable_params")
 """Entries of a checkpoint that hold adapters by name."""
@@ -36,28 +32,24 @@ UNUSED = re.compile(
 """Names in the reference's checkpoints that take no part in its computation."""
 
 
-def read_reference(path: Path) -> tuple[dict[str, torch.Tensor], str]:
-    """Read a checkpoint of the reference without running code of it.
+def convert_reference(checkpoint: object, what: str) -> tuple[dict[str, torch.Tensor], str]:
+    """Give the adapters of a checkpoint of the reference their names in this project.
 
     Args:
-        path (Path): The checkpoint.
+        checkpoint (object): What :func:`~anomalib_fbclip.checkpoints.reading.read_checkpoint` has read.
+        what (str): What it is, with its path, for the error.
 
     Returns:
         tuple[dict[str, torch.Tensor], str]: The adapters by their names in this project, and the name of the dataset
             that they were trained on.
 
     Raises:
-        ValueError: If the file can't be read, or is something else.
+        ValueError: If it is something else.
     """
-    # The reference stores its loss as a scalar of numpy 1.x: exactly that is allowed, and nothing else is unpickled.
-    scalar = np.float64(0).__reduce__()[0]
-    allowed = [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, type(np.dtype(np.float64))]
-    with reading(f"Adapter weights '{path}'"), torch.serialization.safe_globals(allowed):
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(group), dict) for group in GROUPS):
         msg = (
-            f"Adapter weights '{path}' are not a checkpoint of FB-CLIP: it has {' and '.join(map(repr, GROUPS))}. "
-            "Give a checkpoint of anomalib as 'ckpt_path' instead."
+            f"{what} are no checkpoint of FB-CLIP: neither of a training with anomalib, nor of the reference "
+            f"implementation, which has {' and '.join(map(repr, GROUPS))}."
         )
         raise ValueError(msg)
     tensors = {

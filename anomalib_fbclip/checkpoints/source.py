@@ -43,6 +43,21 @@ def resolve_adapters_file(weights: str, backbone: str) -> Path | None:
     return None
 
 
+def read_adapters_file(weights: str) -> Adapters | None:
+    """Read the adapters that are asked for, if they are a file's.
+
+    Args:
+        weights (str): Path of a file, ``"mvtec"``, ``"visa"`` or ``"auto"``.
+
+    Returns:
+        Adapters | None: The adapters; ``None`` if no file is asked for.
+
+    Raises:
+        ValueError: If they can't be read.
+    """
+    return None if weights in {"auto", *PUBLISHED} else Adapters.read(Path(weights))
+
+
 def read_given_adapters(weights: str, backbone: str) -> Adapters | None:
     """Read the adapters that are asked for, as far as they are known without a run of the trainer.
 

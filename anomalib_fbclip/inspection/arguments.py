@@ -65,12 +65,13 @@ def create_parser() -> Parser:
     parser.add_argument(
         "--backbone",
         metavar="NAME",
-        help=f"the model: {bundled.NAME} (default), {PAPER_BACKBONE}, or another ViT of open_clip",
+        help=f"the model: {bundled.NAME} (default, unless the weights name theirs), {PAPER_BACKBONE}, or another ViT "
+        "of open_clip",
     )
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="trained adapters: a file, mvtec, visa or auto, which fits the backbone (default: auto)",
+        help="trained adapters: a file, the checkpoint of a training, mvtec, visa or auto (default: auto)",
     )
     parser.add_argument(
         "--model", type=Path, metavar="FILE", help="an exported model, .xml or .onnx, in place of backbone and weights"

@@ -112,9 +112,8 @@ def load_torch(options: argparse.Namespace, total: int | None) -> Ready:
         )
         raise InspectionError(msg) from error
 
-    backbone = options.backbone or bundled.NAME
     inferencer = TorchInferencer(
-        backbone,
+        options.backbone,
         options.weights or "auto",
         options.device or "auto",
         options.precision or "float32",
@@ -122,7 +121,8 @@ def load_torch(options: argparse.Namespace, total: int | None) -> Ready:
         options.pixel_threshold,
         1 if total in {None, 1} else PHOTOGRAPHS_AT_ONCE,
     )
-    line = f"{backbone}: {GOOD_FOR.get(backbone, f'adapters trained on {inferencer.trained_on}.')}"
+    trained = f"adapters trained on {inferencer.trained_on}."
+    line = f"{inferencer.backbone}: {trained if options.weights else GOOD_FOR.get(inferencer.backbone, trained)}"
     return Ready(inferencer, [line], ADVICE)
 
 

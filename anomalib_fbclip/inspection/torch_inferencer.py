@@ -15,13 +15,18 @@ from anomalib_fbclip import bundled
 from anomalib_fbclip.checkpoints.adapters import Adapters, describe_model
 from anomalib_fbclip.checkpoints.building import build_model
 from anomalib_fbclip.checkpoints.published import choose_zero_shot, fetch_published
-from anomalib_fbclip.checkpoints.registry import default_pretrained, resolve_backbone, resolve_image_size
-from anomalib_fbclip.checkpoints.source import read_given_adapters
+from anomalib_fbclip.checkpoints.registry import (
+    default_pretrained,
+    pretrained_tags,
+    resolve_backbone,
+    resolve_image_size,
+)
+from anomalib_fbclip.checkpoints.source import read_adapters_file, read_given_adapters
+from anomalib_fbclip.checkpoints.training import Normalization
 from anomalib_fbclip.checkpoints.unavailable import WeightsUnavailableError
 from anomalib_fbclip.contract.ahead import map_ahead
 from anomalib_fbclip.contract.records import printable
 from anomalib_fbclip.contract.regions import match_verdict
-from anomalib_fbclip.contract.thresholds import USUAL_THRESHOLD
 from anomalib_fbclip.data.image_source import load_image
 from anomalib_fbclip.data.patches import crop_patch
 from anomalib_fbclip.data.references import turned_copies, turned_copy
@@ -47,8 +52,10 @@ class TorchInferencer:
     """Predicts with the model in torch.
 
     Args:
-        backbone (str): Frozen CLIP, as :class:`~anomalib_fbclip.FBClip` takes it.
-        weights (str): Trained adapters, likewise.
+        backbone (str | None): Frozen CLIP, as :class:`~anomalib_fbclip.FBClip` takes it. ``None``: that of the
+            adapters, or the bundled one where they don't name it.
+        weights (str): Trained adapters, likewise. With a file, its feature layers and image size are used, and with a
+            checkpoint of a training its views and so on, its normalization and its thresholds, too.
         device (str): A device of torch, or ``"auto"``.
         precision (str): Type in which the CLIP is kept.
         threshold (float | None): A photograph with a higher score is anomalous, 0..1. ``None``: 0.5.
@@ -58,6 +65,7 @@ class TorchInferencer:
             share, at most. Defaults to ``1``.
 
     Attributes:
+        backbone (str): Name of the frozen CLIP.
         trained_on (str | None): Dataset that the adapters were trained on; ``None`` if it is not known.
         input_side (int): Pixels of the longer side that the model resizes photographs to.
 
@@ -68,7 +76,7 @@ class TorchInferencer:
 
     def __init__(
         self,
-        backbone: str,
+        backbone: str | None,
         weights: str,
         device: str,
         precision: str,
@@ -80,27 +88,38 @@ class TorchInferencer:
         threads = torch.get_num_threads()
         self._at_once = min(at_once, threads) if self._device.type == "cpu" else 1
         self._threads = threads // self._at_once
-        name = resolve_backbone(backbone)
-        given = read_given_adapters(weights, name)
+        own = read_adapters_file(weights)
+        name = resolve_backbone(backbone or (own.metadata.get("backbone") if own else None) or bundled.NAME)
+        given = own or read_given_adapters(weights, name)
+        known = given.metadata if given else {}
+        pretrained = resolve_pretrained(name, known.get("pretrained"))
+        if own:
+            own.check_backbone(name)
         try:
-            self._model = build_model(name, default_pretrained(name), precision=precision)
+            self._model = build_model(
+                name,
+                pretrained,
+                known.get("feature_layers"),
+                precision=precision,
+                **(given.arguments if given else {}),
+            )
             adapters = given or fetch_adapters(weights)
         except WeightsUnavailableError as error:
             msg = f"{error.message} {bundled.NAME}, which is used without --backbone and --weights, needs no network."
             raise InspectionError(msg) from error
         adapters.load_into(self._model)
+        self.backbone = name
         self.trained_on = adapters.source
-        self._name = describe_model(
-            name, default_pretrained(name), None if weights == "auto" else weights, adapters.source
-        )
+        self._name = describe_model(name, pretrained, None if weights == "auto" else weights, adapters.source)
         self._model.eval().to(self._device)
         self._model.text_features()  # they are kept, and threads would compute them each
-        image_size = resolve_image_size(name, None)
+        image_size = resolve_image_size(name, known.get("image_size"))
         self.input_side = max(image_size)
         self._transform = create_transform(image_size)
         self._reference_transform = create_exported_transform(image_size)
         self._grid = self._model.backbone.grid(image_size)
         self._given_thresholds = (threshold, pixel_threshold)
+        self._normalizations = adapters.normalizations
         self._comparison: Comparison | None = None
 
     def describe(self) -> str:
@@ -128,18 +147,25 @@ class TorchInferencer:
 
         result = fit(self._model, [partial(read, path) for path in photographs])
         self._model.decision = result.few_shot
+        self._normalizations = (Normalization(), Normalization())  # they are of other scores
         self._comparison = Comparison(photographs, result, self._grid)
         return result
 
     def decision_thresholds(self) -> tuple[float, float]:
         """Give the thresholds of scores and of anomaly maps."""
-        image, pixel = (USUAL_THRESHOLD if given is None else given for given in self._given_thresholds)
+        image, pixel = (
+            normalization.decision if given is None else given
+            for given, normalization in zip(self._given_thresholds, self._normalizations, strict=True)
+        )
         return image, pixel
 
     def threshold_sources(self) -> tuple[str, str]:
         """Tell where they come from, in the words of the table."""
         usual = "good photographs" if self._model.decision.k_shot else "default"
-        image, pixel = (usual if given is None else "given" for given in self._given_thresholds)
+        image, pixel = (
+            "given" if given is not None else "checkpoint" if normalization.is_fitted else usual
+            for given, normalization in zip(self._given_thresholds, self._normalizations, strict=True)
+        )
         return image, pixel
 
     def stream(
@@ -168,9 +194,9 @@ class TorchInferencer:
             return Failed(source, error)
         start = time.perf_counter()
         with torch.inference_mode():
-            score, anomaly_map = self._model(self._transform(self._to_batch(load_image(image))))
-        anomaly_map = anomaly_map[0].float().cpu().numpy()
-        score = score.item()
+            computed = self._model(self._transform(self._to_batch(load_image(image))))
+            scores, maps = (move(values) for move, values in zip(self._normalizations, computed, strict=True))
+        score, anomaly_map = scores.item(), maps[0].float().cpu().numpy()
         seconds = time.perf_counter() - start
         threshold, pixel_threshold = self.decision_thresholds()
         is_anomalous = score > threshold
@@ -238,6 +264,12 @@ def fetch_adapters(weights: str) -> Adapters:
 
     name = choose_zero_shot(()) if weights == "auto" else weights
     return Adapters.read(fetch_published(name, get_pretrained_weights_dir() / "fbclip"))
+
+
+def resolve_pretrained(backbone: str, trained_with: str | None) -> str | None:
+    """Find the weights of a CLIP: those that adapters were trained with, or the usual ones where these are not here."""
+    is_here = trained_with is not None and (trained_with in pretrained_tags(backbone) or Path(trained_with).is_file())
+    return trained_with if is_here else default_pretrained(backbone)
 
 
 def resolve_device(name: str) -> torch.device:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from anomalib_fbclip import bundled
@@ -37,6 +38,11 @@ def empty(folder: Path) -> Path:
 def half_of(source: Path, path: Path) -> Path:
     content = source.read_bytes()
     path.write_bytes(content[: len(content) // 2])
+    return path
+
+
+def write_checkpoint(path: Path, content: dict) -> Path:
+    torch.save(content, path)
     return path
 
 
@@ -81,6 +87,14 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
     "truncated weights": (
         lambda root: ["photographs", "--weights", half_of(bundled.ADAPTERS_FILE, root / "mine.safetensors")],
         "mine.safetensors' can't be read",
+    ),
+    "checkpoint of another model": (
+        lambda root: ["photographs", "--weights", write_checkpoint(root / "padim.ckpt", {"state_dict": {}})],
+        "padim.ckpt' are no checkpoint of FB-CLIP",
+    ),
+    "half a checkpoint": (
+        lambda root: ["photographs", "--weights", write_checkpoint(root / "mine.ckpt", {"fbclip": {}})],
+        "mine.ckpt' can't be read",
     ),
     "weights of another backbone": (lambda _: ["photographs", "--weights", "mvtec"], "fit backbone ViT-L-14-336 only"),
     "malicious pickle": (

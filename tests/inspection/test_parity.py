@@ -3,6 +3,7 @@
 
 """The scores are those of anomalib's engine, and of one photograph at a time."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,13 @@ import pytest
 import torch
 from anomalib.data import PredictDataset
 from anomalib.engine import Engine
+from anomalib.post_processing import PostProcessor
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning.pytorch import Trainer
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.checkpoints.training import Normalization
 from anomalib_fbclip.contract.image_files import find_images
 from anomalib_fbclip.edge.errors import ImageError
 from anomalib_fbclip.inspection.prediction import ComparedPrediction
@@ -71,3 +77,68 @@ def test_an_error_is_raised_where_nobody_takes_it() -> None:
     inferencer = TorchInferencer("fbclip-small", "auto", "cpu", "float32", None, None)
     with pytest.raises(ImageError):
         list(inferencer.stream([np.zeros((5, 5, 3), np.uint8)]))
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path, small_backbone: str) -> Path:
+    """The checkpoint of a model with other layers and views, whose training has fitted thresholds."""
+    model = FBClip(small_backbone, weights=None, seed=3, feature_layers=[2, 4], views=["identity"], pixel_threshold=0.3)
+    model.source = "parts"
+    fitted = {"_image_threshold": 0.5, "image_min": 0.4, "image_max": 0.7, "pixel_min": 0.45, "pixel_max": 0.45}
+    for name, value in fitted.items():
+        getattr(model.post_processor, name).fill_(value)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(tmp_path / "model.ckpt")
+    return tmp_path / "model.ckpt"
+
+
+def test_a_checkpoint(photographs: Path, tmp_path: Path, small_backbone: str, checkpoint: Path) -> None:
+    """It says which layers and views the model has, how scores are normalized, and where the thresholds are."""
+    inferencer = TorchInferencer(small_backbone, str(checkpoint), "cpu", "float32", None, None)
+    own = {prediction.path: prediction for prediction in inferencer.stream(find_images(photographs))}
+    assert inferencer.trained_on == "parts"
+    assert inferencer.decision_thresholds() == pytest.approx((0.5, 0.3))
+    assert inferencer.threshold_sources() == ("checkpoint", "checkpoint")
+
+    model = FBClip(small_backbone, weights=None, feature_layers=[2, 4], views=["identity"])
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, enable_progress_bar=False)
+    batches = engine.predict(model, dataset=PredictDataset(path=photographs), ckpt_path=checkpoint)
+    theirs = [item for batch in batches for item in batch]
+    assert len(theirs) == len(own)
+    assert any(0 < prediction.score < 1 for prediction in own.values())
+    for item in theirs:
+        prediction = own[Path(item.image_path)]
+        assert prediction.score == pytest.approx(item.pred_score.item(), abs=1e-6)
+        assert prediction.anomaly_map == pytest.approx(item.anomaly_map.squeeze().numpy(), abs=1e-6)
+        assert prediction.is_anomalous == bool(item.pred_label)
+        assert (prediction.mask == item.pred_mask.squeeze().numpy()).all()
+
+
+def test_good_photographs_take_the_place_of_a_checkpoints_thresholds(
+    photographs: Path, small_backbone: str, checkpoint: Path
+) -> None:
+    inferencer = TorchInferencer(small_backbone, str(checkpoint), "cpu", "float32", None, None)
+    inferencer.compare_with(find_images(photographs / "good"), advance=lambda: None)
+    assert inferencer.decision_thresholds() == (0.5, 0.5)
+    assert inferencer.threshold_sources() == ("good photographs", "good photographs")
+
+
+def test_the_backbone_is_that_of_the_weights(tmp_path: Path) -> None:
+    """A file names its backbone, so that nobody has to."""
+    adapters = FBClip("fbclip-small", image_size=112)
+    adapters.save_adapters(tmp_path / "mine.safetensors")
+    inferencer = TorchInferencer(None, str(tmp_path / "mine.safetensors"), "cpu", "float32", None, None)
+    assert (inferencer.backbone, inferencer.input_side) == ("fbclip-small", 112)
+
+
+@given(
+    st.floats(0, 1, width=32),
+    st.sampled_from([math.nan, 0.3, 0.5]),
+    st.sampled_from([(math.nan, math.nan), (0.2, 0.8), (0.4, 0.4), (0.5, 0.5)]),
+)
+def test_normalization_is_anomalibs(value: float, threshold: float, limits: tuple[float, float]) -> None:
+    tensors = [torch.tensor(number) for number in (value, *limits, threshold)]
+    expected = PostProcessor._normalize(*tensors)
+    found = Normalization(threshold, *limits)(tensors[0])
+    assert found.item() == pytest.approx(expected.item(), abs=1e-6)
