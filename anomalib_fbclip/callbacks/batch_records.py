@@ -11,6 +11,7 @@ from anomalib.post_processing import MEBinPostProcessor, PostProcessor
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
+from anomalib_fbclip.contract.photographs import larger_images
 from anomalib_fbclip.contract.records import Record, Verdict
 from anomalib_fbclip.contract.regions import find_regions, match_verdict
 
@@ -139,5 +140,5 @@ def _to_record(values: tuple[Any, ...], size: tuple[int, int], thresholds: dict[
 
 
 def _size_of_file(path: str) -> tuple[int, int]:
-    with Image.open(path) as image:
+    with larger_images(), Image.open(path) as image:
         return image.height, image.width

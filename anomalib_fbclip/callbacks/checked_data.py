@@ -7,8 +7,9 @@ anomalib's datasets read images themselves. They turn values of more than 8 bits
 treat every mask value above 0 as a defect. In distributed runs, they repeat images to fill batches.
 """
 
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os.path import commonpath
 from pathlib import Path
@@ -19,6 +20,7 @@ from anomalib import TaskType
 from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageItem, PredictDataset
 from anomalib.data.datasets.base import AnomalibVideoDataset
 from anomalib.data.utils import LabelName
+from anomalib.data.utils.image import is_image_file
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from lightning_utilities.core.apply_func import apply_to_collection
@@ -28,11 +30,12 @@ from torchvision.transforms.v2.functional import to_dtype, to_image
 from tqdm.auto import tqdm
 
 from anomalib_fbclip.contract.errors import ImageError
-from anomalib_fbclip.contract.image_files import describe_skipped
+from anomalib_fbclip.contract.image_files import find_images, is_foreign
 from anomalib_fbclip.contract.photographs import (
     DECODING_ERRORS,
     check_size,
     describe_pages,
+    larger_images,
     needs_own_reading,
     read_photograph,
 )
@@ -87,9 +90,10 @@ class CheckedDataset(Dataset[ImageItem]):
         if mask_path:
             check_mask(Path(mask_path))
         try:
-            with Image.open(path) as image:
-                check_size(printable(path), image.height, image.width, self.minimum_side)
-            item: ImageItem = self.dataset[index]  # type: ignore[assignment] # of depth and video there are others
+            with larger_images():
+                with Image.open(path) as image:
+                    check_size(printable(path), image.height, image.width, self.minimum_side)
+                item: ImageItem = self.dataset[index]  # type: ignore[assignment] # of depth and video there are others
         except DECODING_ERRORS:
             read_photograph(path, upright=False)  # says which file it is, if it is the image's fault
             raise
@@ -112,7 +116,8 @@ class CheckedData(Callback):
 
     Attributes:
         selections (list[Sequence[int]]): Which images of each dataloader of a prediction are predicted.
-        failures (list[dict[int, tuple[str, str]]]): The others, by their place in the data: path and reason.
+        failures (list[dict[int, tuple[str, str]]]): The others, by their place in the data: path and reason. Last come
+            those of the folder that anomalib passes over.
     """
 
     def __init__(self, minimum_side: int) -> None:
@@ -166,13 +171,17 @@ class CheckedData(Callback):
                 self.selections.append(range(sys.maxsize))
                 self.failures.append({})
                 return loader
-            paths = image_paths(dataset)
-            failures = dict(find_failures(paths, self.minimum_side, trainer))
+            folder = _folder_of(image_paths(dataset), trainer) if isinstance(dataset, PredictDataset) else None
+            photographs = {
+                index: path for index, path in enumerate(image_paths(dataset)) if not _is_foreign(path, folder)
+            }
+            failures = dict(find_failures(photographs, self.minimum_side, trainer))
+            failures |= dict(enumerate(find_passed_over(folder, photographs.values()), len(dataset)) if folder else ())
             if trainer.is_global_zero:
-                _report(dataset, paths, failures, trainer)
-            selection = [index for index in range(len(paths)) if index not in failures]
+                _report(photographs.values(), [reason for _, reason in failures.values()])
+            selection = [index for index in photographs if index not in failures]
             self.selections.append(selection)
-            self.failures.append({index: (paths[index], reason) for index, reason in failures.items()})
+            self.failures.append(failures)
             return _rebuild(loader, CheckedDataset(dataset, self.minimum_side, selection), sampler=None)
 
         source = trainer.predict_loop._data_source  # noqa: SLF001 - as above
@@ -185,16 +194,18 @@ def image_paths(dataset: AnomalibDataset | PredictDataset) -> list[str]:
     return [str(path) for path in paths]
 
 
-def find_failures(paths: Sequence[str], minimum_side: int, trainer: Trainer) -> Iterator[tuple[int, str]]:
+def find_failures(
+    paths: Mapping[int, str], minimum_side: int, trainer: Trainer
+) -> Iterator[tuple[int, tuple[str, str]]]:
     """Read images, and find those that can't be predicted.
 
     Args:
-        paths (Sequence[str]): The images.
+        paths (Mapping[int, str]): The images, by their places.
         minimum_side (int): Pixels that both sides of an image need.
         trainer (Trainer): Says whether a progress bar is shown.
 
     Yields:
-        tuple[int, str]: Place of an image that can't be predicted, and the reason.
+        tuple[int, tuple[str, str]]: Place of an image that can't be predicted, its path, and the reason.
     """
 
     def find_reason(path: str) -> str | None:
@@ -206,21 +217,47 @@ def find_failures(paths: Sequence[str], minimum_side: int, trainer: Trainer) -> 
 
     is_quiet = trainer.progress_bar_callback is None or not trainer.is_global_zero
     with ThreadPoolExecutor(READERS) as pool:
-        reasons = pool.map(find_reason, paths)
-        for index, reason in enumerate(
-            tqdm(reasons, "Reading photographs", len(paths), leave=False, delay=2, disable=is_quiet)
-        ):
+        reasons = pool.map(find_reason, paths.values())
+        shown = tqdm(reasons, "Reading photographs", len(paths), leave=False, delay=2, disable=is_quiet)
+        for (index, path), reason in zip(paths.items(), shown, strict=True):
             if reason:
-                yield index, reason
+                yield index, (path, reason)
 
 
-def _report(dataset: object, paths: Sequence[str], failures: dict[int, str], trainer: Trainer) -> None:
+def find_passed_over(folder: Path, paths: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Find the images of a folder that anomalib passes over, because of their names or because it can't get at them.
+
+    Args:
+        folder (Path): The folder.
+        paths (Collection[str]): Those that it takes.
+
+    Yields:
+        tuple[str, str]: An image's path, and why it is not predicted.
+    """
+    taken = {os.path.realpath(path) for path in paths}
+    for path in find_images(folder):
+        is_linked = any(parent.is_symlink() for parent in path.parents if folder in parent.parents)
+        if os.path.realpath(path) in taken or (is_image_file(path) and path.is_file() and not is_linked):
+            continue
+        try:
+            needs_own_reading(path)
+            reason = (
+                f"{printable(path)} is passed over by anomalib, which takes files by their names, and follows no links "
+                "to folders: save it as PNG or JPEG in the folder itself."
+            )
+        except ImageError as error:
+            reason = str(error)
+        yield str(path), reason
+
+
+def _is_foreign(path: str, folder: Path | None) -> bool:
+    return folder is not None and is_foreign(Path(os.path.relpath(path, folder)))
+
+
+def _report(paths: Iterable[str], reasons: Iterable[str]) -> None:
     """Say on the screen what is not predicted, a line each."""
-    folder = _folder_of(paths, trainer) if isinstance(dataset, PredictDataset) else None
-    for line in (*(describe_skipped(folder) if folder else ()), *describe_pages(paths)):
+    for line in (*describe_pages(paths), *(f"error: {reason}" for reason in reasons)):
         print(line, file=sys.stderr)
-    for reason in failures.values():
-        print(f"error: {reason}", file=sys.stderr)
 
 
 def _folder_of(paths: Sequence[str], trainer: Trainer) -> Path | None:
@@ -228,7 +265,7 @@ def _folder_of(paths: Sequence[str], trainer: Trainer) -> Path | None:
     interface = command_line(trainer)
     if interface:
         data = interface.config.get("data")
-        return Path(data) if isinstance(data, str | Path) and Path(data).is_dir() else None
+        return Path(data).absolute() if isinstance(data, str | Path) and Path(data).is_dir() else None
     return Path(commonpath(paths)) if len(paths) > 1 else None
 
 

@@ -4,6 +4,7 @@
 """Files by what they hold: which are the same; written whole, in a hidden folder, then moved; and full disks."""
 
 import filecmp
+import os
 import shutil
 from collections import defaultdict
 from collections.abc import Generator, Iterable
@@ -105,15 +106,19 @@ def find_copies(paths: Iterable[Path], originals: Iterable[Path]) -> dict[Path, 
     """
     by_size = defaultdict(list)
     for original in originals:
-        if original.is_file():
+        if _is_file(original):
             by_size[original.stat().st_size].append(original)
     found = {}
     for path in paths:
-        same_size = by_size[path.stat().st_size] if path.is_file() else []
+        same_size = by_size[path.stat().st_size] if _is_file(path) else []
         copied = next((original for original in same_size if _is_same(path, original)), None)
         if copied is not None:
             found[path] = copied
     return found
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113 - pathlib raises where the folder can't be entered
 
 
 def _is_same(path: Path, other: Path) -> bool:

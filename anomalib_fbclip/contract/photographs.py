@@ -6,17 +6,19 @@
 import os
 import struct
 import sys
+import threading
 import warnings
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from .errors import ImageError, last_line
+from .image_files import LONGEST_SIGNATURE, RAW, VIDEO, describe_folder, kind_of
 from .records import printable
 
 PhotographSource = str | Path | Image.Image
@@ -24,6 +26,15 @@ PhotographSource = str | Path | Image.Image
 
 # What Pillow raises for files that are damaged, or no images.
 DECODING_ERRORS = (OSError, SyntaxError, TypeError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+MOST_PIXELS = 1 << 28
+"""Pixels of the largest photograph that is read: 16384 x 16384. Pillow by itself stops at two thirds of that."""
+
+_PILLOWS_LIMIT = threading.RLock()
+"""Held while Pillow's limit, which all threads share, is another."""
+
+ROWS_AT_ONCE = 256
+"""Rows of 16-bit values that are converted at the same time: each takes several times its memory."""
 
 OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 """Byte order in which Pillow takes the lower byte of a 16-bit value for the upper one."""
@@ -196,17 +207,84 @@ def _naming(name: str) -> Generator[None]:
             warnings.simplefilter("ignore")  # Pillow's, of what it can read
             yield
     except DECODING_ERRORS as error:
-        unknown = isinstance(error, UnidentifiedImageError)
-        reason = "it is damaged, or of a kind that is not known" if unknown else last_line(error)
-        msg = f"{printable(name)} can't be read as an image: {reason}. Save it as PNG or JPEG."
-        raise ImageError(msg) from error
+        raise ImageError(_describe(name, error)) from error
+
+
+def _describe(name: str, error: Exception) -> str:
+    """Say why a file can't be read, and what to do about it."""
+    path = Path(name)
+    if isinstance(error, OSError) and error.errno is not None and path.is_dir():
+        return describe_folder(path, error)
+    if isinstance(error, FileNotFoundError):
+        why = (
+            f"it is a link to {printable(path.readlink())}, which does not exist. Mend the link, or remove it."
+            if path.is_symlink()
+            else "there is no such file. Look whether it was moved, renamed or removed."
+        )
+    elif isinstance(error, PermissionError):
+        why = f"{error.strerror}. Let this user read the file."
+    elif isinstance(error, OSError) and error.errno is not None:
+        why = f"{error.strerror}. See whether its disk is there and in order."
+    elif isinstance(error, UnidentifiedImageError):
+        why = "it is damaged, or of a kind that is not known. Save it as PNG or JPEG."
+    else:
+        why = f"{last_line(error)}. Save it as PNG or JPEG."
+    return f"{printable(name)} can't be read as an image: {why}"
+
+
+@contextmanager
+def larger_images() -> Generator[None]:
+    """Have Pillow open images of up to :data:`MOST_PIXELS`, which is more than it does by itself.
+
+    Yields:
+        None: Nothing. Other threads that come here wait.
+    """
+    with _PILLOWS_LIMIT:
+        usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = usual
 
 
 @contextmanager
 def _open(path: str | Path) -> Generator[ImageFile.ImageFile]:
     # Pillow maps some files into memory, if it knows their names, and then mixes up the pixels of turned ones.
-    with _naming(os.fspath(path)), Path(path).open("rb") as file, Image.open(file) as image:
-        yield image
+    with _naming(os.fspath(path)), Path(path).open("rb") as file:
+        kind = kind_of(Path(path), file.read(LONGEST_SIGNATURE))
+        file.seek(0)
+        if kind == VIDEO:
+            msg = f"{printable(path)} is a video: give it by its own name to fbclip, which inspects its frames."
+            raise ImageError(msg)
+        if kind == RAW:  # Pillow takes the preview in it for the photograph
+            raise ImageError(_describe_unread(path, kind))
+        try:
+            image = _open_of_any_size(file, os.fspath(path))
+        except UnidentifiedImageError as error:
+            if kind is None:
+                raise
+            raise ImageError(_describe_unread(path, kind)) from error
+        with image:
+            yield image
+
+
+def _describe_unread(path: str | Path, kind: str) -> str:
+    return (
+        f"{printable(path)} can't be read as an image: it is damaged, or {kind} is not read here. Save it as PNG or "
+        "JPEG."
+    )
+
+
+def _open_of_any_size(file: IO[bytes], name: str) -> ImageFile.ImageFile:
+    with larger_images():
+        image = Image.open(file)
+    if image.width * image.height > MOST_PIXELS:
+        msg = (
+            f"{printable(name)} has {image.width} x {image.height} pixels, and at most {MOST_PIXELS / 1e6:.0f} million "
+            "are read: cut it into parts, or save it smaller."
+        )
+        raise ImageError(msg)
+    return image
 
 
 def _read(
@@ -350,8 +428,16 @@ def _from_whole_numbers(image: Image.Image, name: str) -> NDArray[np.uint8]:
     elif largest > maximum:
         msg = f"{printable(name)} has values up to {largest}, and says that they end at {maximum}: save it with 8 bits."
         raise ImageError(msg)
-    full = maximum or SIXTEEN_BITS
-    return ((values.astype(np.uint32) * EIGHT_BITS + full // 2) // full).astype(np.uint8)
+    return _to_eight_bits(values, maximum or SIXTEEN_BITS)
+
+
+def _to_eight_bits(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
+    """Round whole numbers of 0 to ``white`` to 8 bits."""
+    pixels = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), ROWS_AT_ONCE):
+        rows = values[start : start + ROWS_AT_ONCE].astype(np.uint32)
+        pixels[start : start + ROWS_AT_ONCE] = (rows * EIGHT_BITS + white // 2) // white
+    return pixels
 
 
 def _known_maximum(image: Image.Image) -> int | None:
@@ -392,7 +478,8 @@ def _load_as(image: Image.Image, storage: str) -> NDArray[np.uint8]:
     """Load an image's file once more, as if its values lay there in another way."""
     file = cast("Any", image).fp
     file.seek(0)
-    again = Image.open(file)
+    with larger_images():
+        again = Image.open(file)
     again.seek(image.tell())
     again.tile = [_with_storage(tile, storage) for tile in again.tile]
     return np.asarray(again)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from anomalib_fbclip.contract.photographs import DECODING_ERRORS
+from anomalib_fbclip.contract.photographs import DECODING_ERRORS, larger_images
 from anomalib_fbclip.contract.records import printable
 
 SHOWN_VALUES = 5
@@ -32,7 +32,7 @@ def check_mask(path: Path) -> None:
         MaskError: If it has several values above 0, or can't be read.
     """
     try:
-        with Image.open(path) as mask:
+        with larger_images(), Image.open(path) as mask:
             histogram = mask.convert("L").histogram()
     except DECODING_ERRORS as error:
         msg = f"Mask {printable(path)} can't be read: {error}"

@@ -52,7 +52,9 @@ def create_parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('anomalib-fbclip')}")
-    parser.add_argument("photographs", nargs="+", help="photographs, folders, videos, or numbers of cameras")
+    parser.add_argument(
+        "photographs", nargs="+", help="photographs, folders, videos, streams (rtsp://...), or numbers of cameras"
+    )
     parser.add_argument(
         "--good",
         type=Path,
@@ -133,14 +135,19 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
+def without_password(address: str) -> str:
+    """Leave user and password out of the address of a stream: results are passed on. Other text stays."""
+    return re.sub(r"(?<=://)[^/@]*@", "", address)
+
+
 def without_thresholds(arguments: Sequence[str]) -> list[str]:
-    """Leave the thresholds out of the arguments of a command line."""
+    """Leave the thresholds out of the arguments of a command line, and passwords, because the report shows them."""
     left: list[str] = []
     waiting = iter(arguments)
     for argument in waiting:
         name, _, value = argument.partition("=")
         if name not in {"--threshold", "--pixel-threshold"}:
-            left.append(argument)
+            left.append(without_password(argument))
         elif not value:
             next(waiting)
     return left

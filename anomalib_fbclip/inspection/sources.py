@@ -4,9 +4,11 @@
 """What is inspected: photographs, and the frames of videos and cameras."""
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,11 +16,18 @@ from PIL import Image
 
 from anomalib_fbclip.contract.ahead import map_ahead
 from anomalib_fbclip.contract.errors import ImageError
-from anomalib_fbclip.contract.image_files import IMAGE_SUFFIXES, describe_skipped, find_images
+from anomalib_fbclip.contract.image_files import (
+    IMAGE_SUFFIXES,
+    LONGEST_SIGNATURE,
+    VIDEO,
+    find_images,
+    kind_of,
+)
 from anomalib_fbclip.contract.photographs import Enough, Photograph, describe_pages, read_reduced
 from anomalib_fbclip.contract.records import printable
 from anomalib_fbclip.edge.images import ImageSource
 
+from .arguments import without_password
 from .errors import InspectionError
 
 if TYPE_CHECKING:
@@ -27,7 +36,11 @@ if TYPE_CHECKING:
 READ_AHEAD = 2
 """Photographs that are read before they are needed."""
 
-VIDEO_SUFFIXES = {".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"}
+COUNTED_SUFFIXES = {".avi", ".m4v", ".mov", ".mp4"}
+"""Videos that say how many frames they have. Others say how long they are."""
+
+MOST_LOST = 1000
+"""Frames that can't be decoded, one after the other, after which a video is given up."""
 
 
 class Item(NamedTuple):
@@ -35,12 +48,12 @@ class Item(NamedTuple):
 
     Attributes:
         name (str): What it is called in the table.
-        source (ImageSource): The file, or RGB values of shape ``[H, W, 3]``.
+        source (ImageSource | ImageError): The file, RGB values of shape ``[H, W, 3]``, or why there are none.
         picture (Path): Where its picture goes, below the folder of the pictures.
     """
 
     name: str
-    source: ImageSource
+    source: ImageSource | ImageError
     picture: Path
 
 
@@ -58,79 +71,100 @@ class Loaded(NamedTuple):
     error: str | None = None
 
 
-class Files:
-    """Photographs in files.
-
-    Args:
-        paths (Sequence[Path]): The files, each once.
-        root (Path): The folder that was given, or the folder of the file that was given.
-        folder (Path): Folder of their pictures, below the folder of the pictures.
-    """
-
-    def __init__(self, paths: Sequence[Path], root: Path, folder: Path) -> None:
-        self._paths = paths
-        self._root = root
-        self._folder = folder
-
-    def __len__(self) -> int:
-        """Give the number of photographs."""
-        return len(self._paths)
-
-    def __iter__(self) -> Iterator[Item]:
-        """Give the photographs."""
-        for path in self._paths:
-            # The whole name is kept: a folder may hold part.jpg and part.png.
-            picture = self._folder / path.relative_to(self._root).with_name(f"{path.name}.jpg")
-            yield Item(path.as_posix(), path, picture)
-
-
 class Frames:
-    """Frames of a video or a camera. There may be no end of them.
+    """Frames of a video, a stream or a camera. There may be no end of them.
+
+    A frame that can't be decoded is an error where others follow. An end that comes too early is one, too.
 
     Args:
         name (str): What the video or the camera is called.
         capture (cv2.VideoCapture): OpenCV's reader of it.
         folder (Path): Folder of their pictures, below the folder of the pictures.
+        is_live (bool): Whether it is a stream or a camera, which have no end.
     """
 
-    def __init__(self, name: str, capture: "cv2.VideoCapture", folder: Path) -> None:
+    def __init__(self, name: str, capture: "cv2.VideoCapture", folder: Path, *, is_live: bool) -> None:
         self._name = name
         self._capture = capture
         self._folder = folder
+        self._is_live = is_live
 
     def __iter__(self) -> Iterator[Item]:
         """Give the frames, counted from 1."""
-        number = 0
-        while True:
-            is_read, frame = self._capture.read()
-            if not is_read:
-                return
+        promised = self._count_promised()
+        number = last = 0
+        while number == last or (number < promised and number - last < MOST_LOST):
             number += 1
-            rgb = frame[..., ::-1].copy()
-            yield Item(f"{self._name}#{number}", rgb, self._folder / f"{number:06}.jpg")
+            is_read, frame = self._capture.read()
+            if is_read:
+                for lost in range(last + 1, number):
+                    yield self._fail(f"{self._name}#{lost}", "can't be decoded: the video is damaged there.")
+                last = number
+                rgb = frame[..., ::-1].copy()
+                yield Item(f"{self._name}#{number}", rgb, self._folder / f"{number:06}.jpg")
+        if promised > last + self._slack() or not last:
+            what = (
+                f"ends after {last} of {promised or 'its'} frames: it is damaged, or was cut. Copy or record it anew."
+            )
+            yield self._fail(self._name, what)
+        elif self._is_live and not promised:
+            yield self._fail(self._name, f"gave no more frames after {last}: see whether it is still connected.")
+
+    def _count_promised(self) -> int:
+        """Give the number of frames that the video says it has; 0 if it does not say."""
+        import cv2
+
+        return max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+    def _slack(self) -> float:
+        """Give how many frames that number may be off: a second's, if OpenCV guesses it from how long the video is."""
+        import cv2
+
+        is_counted = Path(self._name).suffix.lower() in COUNTED_SUFFIXES
+        return 0 if is_counted else self._capture.get(cv2.CAP_PROP_FPS)
+
+    def _fail(self, name: str, what: str) -> Item:
+        return Item(name, ImageError(f"{printable(name)} {what}"), self._folder)
+
+
+class Places:
+    """Gives each input a place of its own in the folder of the pictures, by its name."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def take(self, name: str) -> Path:
+        """Give the name, or with a number before it if another input has it; case does not tell them apart."""
+        free = next(
+            place
+            for place in (name if number == 1 else f"{number}-{name}" for number in count(1))
+            if place.casefold() not in self._taken
+        )
+        self._taken.add(free.casefold())
+        return Path(free)
 
 
 class Inputs(NamedTuple):
     """All that is inspected.
 
     Attributes:
-        parts (list[Files | Frames]): One for each argument.
-        notes (list[str]): A line for each image whose kind is not read, or of which only the first page is.
+        parts (list[list[Item] | Frames]): Photographs, and videos and cameras among them.
+        notes (list[str]): A line for each photograph of which only the first page is read.
     """
 
-    parts: list[Files | Frames]
+    parts: list[list[Item] | Frames]
     notes: list[str]
 
     @property
     def total(self) -> int | None:
         """Number of photographs; ``None`` where there are frames, whose number is not known."""
-        lengths = [len(part) for part in self.parts if isinstance(part, Files)]
+        lengths = [len(part) for part in self.parts if isinstance(part, list)]
         return sum(lengths) if len(lengths) == len(self.parts) else None
 
     @property
     def files(self) -> list[Path]:
         """Files of the photographs."""
-        return [Path(item.name) for part in self.parts if isinstance(part, Files) for item in part]
+        return [Path(item.name) for part in self.parts if isinstance(part, list) for item in part]
 
     def __iter__(self) -> Iterator[Item]:  # type: ignore[override] # of the items
         """Give the photographs and frames."""
@@ -150,10 +184,12 @@ class Inputs(NamedTuple):
         load = partial(_load, minimum_side=minimum_side, enough=enough)
         for part in self.parts:
             # A camera's frame is to be the newest one when it is asked for.
-            yield from map_ahead(load, part, READ_AHEAD) if isinstance(part, Files) else map(load, part)
+            yield from map_ahead(load, part, READ_AHEAD) if isinstance(part, list) else map(load, part)
 
 
 def _load(item: Item, minimum_side: int, enough: Enough | None) -> Loaded:
+    if isinstance(item.source, ImageError):
+        return Loaded(item, None, str(item.source))
     if not isinstance(item.source, str | Path | Image.Image):
         height, width = item.source.shape[:2]
         return Loaded(item, Photograph(item.source, (height, width)))
@@ -167,7 +203,7 @@ def find_inputs(arguments: Iterable[str], excluded: Sequence[Path]) -> Inputs:
     """Find what is inspected.
 
     Args:
-        arguments (Iterable[str]): Photographs, folders, videos, and numbers of cameras.
+        arguments (Iterable[str]): Photographs, folders, videos, addresses of streams, and numbers of cameras.
         excluded (Sequence[Path]): Folders inside those folders that are passed over.
 
     Returns:
@@ -175,37 +211,89 @@ def find_inputs(arguments: Iterable[str], excluded: Sequence[Path]) -> Inputs:
 
     Raises:
         InspectionError: If there is no such file, a folder has no photographs, or a video can't be opened.
+        ImageError: If a folder can't be looked into.
     """
-    parts: list[Files | Frames] = []
+    parts: list[list[Item] | Frames] = []
     notes: list[str] = []
-    seen: set[Path] = set()
+    seen: set[str] = set()
+    places = Places()
     arguments = list(arguments)
-    for index, argument in enumerate(arguments):
+    for argument in arguments:
         path = Path(argument)
-        folder = Path(f"{index + 1}-{path.resolve().name}") if len(arguments) > 1 else Path()
-        if not path.exists() and argument.isdecimal():
-            parts.append(Frames(f"camera {argument}", _open_capture(int(argument), f"Camera {argument}"), folder))
-        elif path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
-            parts.append(Frames(path.as_posix(), _open_capture(str(path), printable(path)), folder))
+        is_folder = path.is_dir()
+        frames = None if is_folder else _open_frames(argument, places if len(arguments) > 1 else None)
+        if frames:
+            parts.append(frames)
+            continue
+        paths = []
+        for file in _find_photographs(path, excluded):
+            real = os.path.realpath(file)
+            if real not in seen:
+                seen.add(real)
+                paths.append(file)
+        notes += describe_pages(paths)
+        folder = places.take(path.resolve().name) if is_folder and len(arguments) > 1 else Path()
+        # The whole name is kept: a folder may hold part.jpg and part.png.
+        pictures = [
+            folder / file.relative_to(path).with_name(f"{file.name}.jpg")
+            if is_folder
+            else places.take(f"{file.name}.jpg")
+            for file in paths
+        ]
+        items = [Item(file.as_posix(), file, picture) for file, picture in zip(paths, pictures, strict=True)]
+        if parts and isinstance(parts[-1], list):
+            parts[-1] += items  # so that they are read ahead
         else:
-            paths = [file for file in _find_photographs(path, excluded) if file.resolve() not in seen]
-            seen.update(file.resolve() for file in paths)
-            parts.append(Files(paths, path if path.is_dir() else path.parent, folder))
-            notes += [*describe_skipped(path), *describe_pages(paths)]
+            parts.append(items)
     return Inputs(parts, notes)
 
 
 def _find_photographs(path: Path, excluded: Sequence[Path]) -> list[Path]:
-    if not path.exists():
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
         msg = f"{printable(path)} does not exist: give a photograph, a folder of them, a video, or a camera's number."
-        raise InspectionError(msg)
-    inside = {folder.resolve() for folder in excluded if path.resolve() in folder.resolve().parents}
-    photographs = [file for file in find_images(path) if inside.isdisjoint(file.resolve().parents)]
+        raise InspectionError(msg) from error
+    except OSError as error:
+        msg = f"{printable(path)} can't be reached: {error.strerror}. Let this user read the folder that it is in."
+        raise InspectionError(msg) from error
+    photographs = find_images(path, *excluded)
     if not photographs:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         msg = f"{printable(path)} has no photographs to inspect: give a folder with {suffixes} files."
         raise InspectionError(msg)
     return photographs
+
+
+def _open_frames(argument: str, places: Places | None) -> Frames | None:
+    """Open a stream, a camera or a video; ``None`` if it is none.
+
+    Args:
+        argument (str): Its address, number or file.
+        places (Places | None): Gives the folder of its pictures. ``None``: they need none of their own.
+    """
+    path = Path(argument)
+    if re.match(r"[a-z][a-z0-9+.-]+://", argument, re.IGNORECASE):
+        source: str | int = argument
+        name = title = without_password(argument)
+        is_live = True
+    elif argument.isdecimal() and not path.exists():
+        source, name, title, is_live = int(argument), f"camera {argument}", f"Camera {argument}", True
+    elif _is_video(path):
+        source, name, title, is_live = argument, path.as_posix(), printable(path), False
+    else:
+        return None
+    capture = _open_capture(source, title)
+    folder = places.take(re.sub(r"[^\w.-]+", "-", Path(name).name)) if places else Path()
+    return Frames(name, capture, folder, is_live=is_live)
+
+
+def _is_video(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return kind_of(path, file.read(LONGEST_SIGNATURE)) == VIDEO
+    except OSError:  # whoever reads it is told
+        return False
 
 
 def _open_capture(source: int | str, name: str) -> "cv2.VideoCapture":
@@ -218,6 +306,6 @@ def _open_capture(source: int | str, name: str) -> "cv2.VideoCapture":
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():
-        msg = f"{name} can't be opened: give a video that OpenCV reads, or the number of a camera that is connected."
+        msg = f"{name} can't be opened: give a video that OpenCV reads, or a stream or a camera that is connected."
         raise InspectionError(msg)
     return capture

@@ -12,13 +12,17 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
 
+from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.records import read_schema
+from anomalib_fbclip.inspection.arguments import without_thresholds
+from anomalib_fbclip.inspection.sources import find_inputs
 from support.command_line import environment
 from support.graphs import write_graph
 from support.parts import Run, draw_part
@@ -200,24 +204,153 @@ def test_any_name(tmp_path: Path, fbclip: Run) -> None:
     assert "<script>alert(1)" not in (tmp_path / "fbclip-results/v0/report.html").read_text()
 
 
-def test_notes(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
-    """What is not looked at is told."""
+def test_what_is_not_looked_at_is_told(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
     draw_part(0).save(photographs / "pages.tiff", save_all=True, append_images=[draw_part(1)])
-    (photographs / "phone.heic").touch()
-    _, heic, tiff, *_ = fbclip("photographs").stdout.splitlines()
-    assert heic == "photographs/phone.heic was skipped: HEIF files are not read. Save it as PNG or JPEG."
-    assert tiff == "photographs/pages.tiff has 2 pages: only the first is looked at."
+    draw_part(0).save(photographs / "moving.gif", save_all=True, append_images=[draw_part(1)])
+    draw_part(0).save(photographs / "good" / "checkpoint.jfif", "JPEG")
+    for name in ("phone.heic", "clip.mp4", "._fine.png"):
+        (photographs / name).touch()
+    (photographs / "gone.jpg").symlink_to("nowhere.jpg")
+    result = fbclip("photographs", "--good", "photographs/good", "--json")
+    assert result.returncode == 2
+    rows = {Path(row["path"]).name: row["error"] for row in map(json.loads, result.stdout.splitlines())}
+    for name, said in {
+        "phone.heic": "HEIF is not read",
+        "clip.mp4": "is a video",
+        "gone.jpg": "a link to nowhere.jpg",
+    }.items():
+        assert said in rows.pop(name)
+    assert rows == dict.fromkeys(["fine.png", "moving.gif", "pages.tiff", "spot.png"])
+    told = result.stderr.splitlines()
+    assert "photographs/pages.tiff has 2 pages: only the first is looked at." in told
+    assert "photographs/moving.gif has 2 frames: only the first is looked at." in told
+    assert any("with 5 good photographs" in line for line in told)
 
 
-def test_video(tmp_path: Path, fbclip: Run) -> None:
+@pytest.mark.parametrize("name", ["phone.heic", "locked"])
+def test_good_photographs_that_cannot_be_read(
+    name: str, photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    from anomalib_fbclip.__main__ import main
+
+    monkeypatch.chdir(photographs.parent)
+    (photographs / "good" / name).symlink_to("nowhere")
+    assert main(["photographs", "--good", "photographs/good"]) == 2
+    assert f"good/{name} can't be read as an image: it is a link to nowhere" in capsys.readouterr().err
+
+
+def test_pictures_are_called_as_the_photographs(photographs: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    files = ["photographs/fine.png", "photographs/spot.png", "more/fine.png", "more/FINE.png", "more/2-fine.png"]
+    for name in files[2:]:
+        draw_part(3).save(tmp_path / name)
+    inputs = find_inputs([str(tmp_path / name) for name in [*files, "photographs/good"]], excluded=[])
+    assert [item.picture.as_posix() for item in inputs] == [
+        "fine.png.jpg",
+        "spot.png.jpg",
+        "2-fine.png.jpg",
+        "3-FINE.png.jpg",
+        "2-2-fine.png.jpg",
+        *(f"good/{index}.png.jpg" for index in range(4)),
+    ]
+    assert len(inputs.parts) == 1
+
+
+class TestVideos:
+    FRAMES = 6
+
+    @pytest.fixture
+    def clip(self, tmp_path: Path) -> Path:
+        """A Motion JPEG of six frames."""
+        cv2 = pytest.importorskip("cv2")
+        path = tmp_path / "clip.avi"
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (140, 100))
+        for seed in range(self.FRAMES):
+            writer.write(np.asarray(draw_part(seed))[..., ::-1])
+        writer.release()
+        return path
+
+    def frame(self, content: bytes, number: int) -> tuple[int, int]:
+        """Find where a frame's bytes begin and end."""
+        end = content.index(b"movi") + 4
+        for _ in range(number):
+            start = end + 8
+            length = int.from_bytes(content[end + 4 : start], "little")
+            end = start + length + length % 2
+        return start, end
+
+    def read(self, *arguments: str) -> list[tuple[str, bool]]:
+        items = list(find_inputs(arguments, excluded=[]))
+        return [(item.name.rpartition("/")[2], isinstance(item.source, ImageError)) for item in items]
+
+    def test_frames(self, tmp_path: Path, clip: Path, fbclip: Run) -> None:
+        rows = [json.loads(line) for line in fbclip("clip.avi", "--json").stdout.splitlines()]
+        assert [row["path"] for row in rows] == [f"clip.avi#{number + 1}" for number in range(self.FRAMES)]
+        assert not any(row["error"] for row in rows)
+        assert (tmp_path / rows[2]["picture"]).is_file()
+
+    def test_a_damaged_frame(self, clip: Path, fbclip: Run) -> None:
+        content = bytearray(clip.read_bytes())
+        start, end = self.frame(content, 3)
+        content[start:end] = bytes(end - start)
+        clip.write_bytes(content)
+        result = fbclip("clip.avi", "--json")
+        rows = [json.loads(line) for line in result.stdout.splitlines()]
+        assert result.returncode == 2
+        assert sum(row["error"] is None for row in rows) == 5
+        (error,) = (row["error"] for row in rows if row["error"])
+        assert "damaged" in error
+
+    def test_a_video_that_was_cut(self, clip: Path) -> None:
+        content = clip.read_bytes()
+        clip.write_bytes(content[: self.frame(content, 4)[0] + 100])
+        assert self.read(str(clip)) == [(f"clip.avi#{number}", False) for number in (1, 2, 3)] + [("clip.avi", True)]
+
+    def test_a_video_by_its_content(self, clip: Path) -> None:
+        """Among others, and with a folder of its own for its pictures."""
+        path = clip.rename(clip.with_name("clip.jpg"))
+        assert len(self.read(str(path))) == self.FRAMES
+        inputs = find_inputs([str(path), str(path)], excluded=[])
+        assert inputs.total is None
+        assert len({item.picture for item in inputs}) == 2 * self.FRAMES
+
+
+class Camera:
+    """In place of OpenCV's reader of a camera or a stream."""
+
+    opened: ClassVar[list[object]] = []
+
+    def __init__(self, source: object) -> None:
+        self.opened.append(source)
+        self.left = 2
+
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's
+        return True
+
+    def get(self, _: int) -> float:
+        return -1.0
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        self.left -= 1
+        return (True, np.zeros((20, 30, 3), np.uint8)) if self.left >= 0 else (False, None)
+
+
+@pytest.mark.parametrize(
+    ("argument", "source", "name"),
+    [("0", 0, "camera 0"), ("rtsp://me:secret@cell-3/stream?a=1", None, "rtsp://cell-3/stream?a=1")],
+)
+def test_cameras_and_streams(argument: str, source: object, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose end is an error."""
     cv2 = pytest.importorskip("cv2")
-    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (140, 100))
-    for seed in range(3):
-        writer.write(np.asarray(draw_part(seed))[..., ::-1])
-    writer.release()
-    rows = [json.loads(line) for line in fbclip("clip.avi", "--json").stdout.splitlines()]
-    assert [row["path"] for row in rows] == ["clip.avi#1", "clip.avi#2", "clip.avi#3"]
-    assert (tmp_path / rows[2]["picture"]).is_file()
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    items = list(find_inputs([argument], excluded=[]))
+    assert Camera.opened[-1] == (argument if source is None else source)
+    assert [item.name for item in items] == [f"{name}#1", f"{name}#2", name]
+    assert "gave no more frames after 2" in str(items[2].source)
+
+
+def test_the_report_has_no_password() -> None:
+    assert without_thresholds(["rtsp://me:secret@cell-3/1", "--threshold", "0.4"]) == ["rtsp://cell-3/1"]
 
 
 def test_video_without_opencv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -116,6 +116,8 @@ class TestBadFiles:
         write_image(folder / "b.png", 10, 200)
         Image.new("RGB", (60, 60)).save(folder / "moving.gif")
         (folder / "phone.heic").write_bytes(b"")
+        (folder / "._b.png").write_bytes(b"of macOS")
+        write_image(folder / ".ipynb_checkpoints" / "b-checkpoint.png", 10, 200)
         pages = [Image.new("RGB", (60, 60))] * 3
         pages[0].save(folder / "scan.tif", save_all=True, append_images=pages[1:])
         (folder / "cut.png").write_bytes((folder / "b.png").read_bytes()[:-40])
@@ -124,32 +126,35 @@ class TestBadFiles:
         lines = result.stderr.splitlines()
         for name, said in {
             "cut.png": "can't be read",
-            "moving.gif": "was skipped",
-            "phone.heic": "was skipped",
+            "moving.gif": "passed over",
+            "phone.heic": "HEIF is not read",
             "scan.tif": "3 pages",
         }.items():
             assert sum(name in line and said in line for line in lines) == 1, result.stderr
         assert "Traceback" not in result.stderr
         assert "two\\nlines, and a comma.png: " in result.stdout
-        assert "4 images: " in result.stdout
-        assert "1 failed" in result.stdout
+        assert "6 images: " in result.stdout
+        assert "3 failed" in result.stdout
         (table,) = tables(tmp_path)
         assert [Path(row["path"]).name for row in read(table)] == [
             "b.png",
             "cut.png",
             "scan.tif",
             "two\nlines, and a comma.png",
+            "moving.gif",
+            "phone.heic",
         ]
         assert len(list(table.parent.rglob("images/**/*.*"))) == 3
 
     @pytest.mark.parametrize("data", ["photographs", "photographs/part.png"])
     def test_a_folder_of_one_image(self, tmp_path: Path, command: list[str], data: str) -> None:
-        """What is skipped is named if the folder was asked for."""
+        """What anomalib passes over is told, and is an error, if the folder was asked for."""
         write_image(tmp_path / "photographs" / "part.png", 10, 200)
         Image.new("RGB", (60, 60)).save(tmp_path / "photographs" / "moving.gif")
         result = anomalib(tmp_path, "predict", *command, "--data", data)
-        assert result.returncode == 0
-        assert ("moving.gif was skipped" in result.stderr) == (data == "photographs")
+        is_folder = data == "photographs"
+        assert result.returncode == (2 if is_folder else 0)
+        assert ("moving.gif is passed over" in result.stderr) == is_folder
 
     def test_in_a_test(self, tmp_path: Path, model: FBClip) -> None:
         root = write_folder(tmp_path / "parts", good=[40, 50], spots=[200])
