@@ -3,10 +3,15 @@
 
 """The command ``fbclip``, which ``python -m anomalib_fbclip`` runs, too."""
 
+import os
 import sys
 from collections.abc import Sequence
 
 from anomalib_fbclip.contract.commands import run_command
+
+SPINS = "1000"
+"""How often a thread of GNU's OpenMP, which torch brings on Linux, looks for work before it sleeps. By default it looks
+for milliseconds, and takes them from others where the machine is busy."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         int: The exit code.
     """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
 
     def run() -> int:
         from anomalib_fbclip.inspection.command import run_arguments  # what it imports may be missing

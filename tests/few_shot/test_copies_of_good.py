@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageEnhance
 
-from anomalib_fbclip.inspection.command import main
+from anomalib_fbclip.__main__ import main
 
 DECIDE = Path(__file__).parents[3] / "shared" / "data" / "decide" / "toy_alien"
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from anomalib_fbclip.__main__ import main
 from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.records import read_schema
 from anomalib_fbclip.inspection.arguments import without_thresholds
@@ -460,3 +461,18 @@ def _read(descriptor: int) -> bytes:
         return os.read(descriptor, 65536)
     except OSError:  # the terminal is closed
         return b""
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
+def test_threads_wait_briefly(
+    given: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A setting of the user stays."""
+    monkeypatch.setattr(os, "environ", given)
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert capsys.readouterr().err
+    assert given.get("GOMP_SPINCOUNT") == expected
