@@ -20,6 +20,9 @@ from .regions import Region
 TABLE_NAME = "predictions"
 """Name of the table's files, without their suffixes."""
 
+BYTE_ORDER_MARK = "\ufeff"
+"""What Excel tells UTF-8 by."""
+
 Verdict = Literal["normal", "anomalous"]
 
 LARGEST_REGION = ("left", "top", "right", "bottom", "area")
@@ -83,9 +86,10 @@ COLUMNS = tuple(
 
 
 class RecordWriter:
-    """Writes ``predictions.jsonl`` and ``predictions.csv``, row by row as they come.
+    r"""Writes ``predictions.jsonl`` and ``predictions.csv``, row by row as they come.
 
-    Both hold complete rows at any time: a row that can't be written, because the disk is full, is taken back.
+    The CSV file is UTF-8 with a byte order mark. Of a name that is no UTF-8, it has the bytes as ``\udcff``; the JSON
+    lines have the name itself. Both hold complete rows at any time: a row that can't be written, because the disk is full, is taken back.
 
     Args:
         folder (Path): The folder, which is made if it does not exist.
@@ -108,7 +112,7 @@ class RecordWriter:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         with ExitStack() as stack:
             self._files = [stack.enter_context(path.open("xb", buffering=0)) for path in self.paths]
-            self._append(["", _to_row(dict(zip(COLUMNS, COLUMNS, strict=True)))])
+            self._append(["", BYTE_ORDER_MARK + _to_row(dict(zip(COLUMNS, COLUMNS, strict=True)))])
             stack.pop_all()
 
     def write(self, record: Record) -> None:
@@ -131,7 +135,7 @@ class RecordWriter:
         ends = [file.tell() for file in self._files]
         try:
             for file, row in zip(self._files, rows, strict=True):
-                _write_all(file, row.encode("utf-8", errors="surrogateescape"))
+                _write_all(file, row.encode("utf-8", errors="backslashreplace"))
         except BaseException:  # an interrupt, too
             for file, end in zip(self._files, ends, strict=True):
                 file.truncate(end)

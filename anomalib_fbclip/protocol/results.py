@@ -75,7 +75,7 @@ def read_rows(path: Path) -> list[Row]:
     if not path.exists():
         return []
     try:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [_parse_row(values) for values in csv.DictReader(file)]
     except (KeyError, TypeError, ValueError) as error:
         msg = f"{path} is not a table of results: {error!r}. Move it away, or give another --output"

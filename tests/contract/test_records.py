@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 import jsonschema
+import pandas as pd
 import pytest
 
 from anomalib_fbclip.contract.records import COLUMNS, Record, RecordWriter, printable, read_schema, write_records
@@ -38,7 +39,7 @@ RECORDS = [
 
 
 def read_csv(folder: Path) -> list[dict[str, str]]:
-    with (folder / "predictions.csv").open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with (folder / "predictions.csv").open(encoding="utf-8-sig", newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -79,7 +80,7 @@ def test_the_schema_refuses_what_contradicts_itself(change: dict) -> None:
 def test_a_spreadsheet_has_a_row_an_image(tmp_path: Path) -> None:
     write_records(RECORDS, tmp_path)
     rows = read_csv(tmp_path)
-    assert [row["path"] for row in rows] == ["a, b.png", 'two\nlines "quoted"\udcff.png', "", "broken.png"]
+    assert [row["path"] for row in rows] == ["a, b.png", 'two\nlines "quoted"\\udcff.png', "", "broken.png"]
     assert tuple(rows[0]) == COLUMNS
     assert [rows[0][name] for name in ("regions", "left", "top", "right", "bottom", "area")] == [
         "2",
@@ -95,6 +96,16 @@ def test_a_spreadsheet_has_a_row_an_image(tmp_path: Path) -> None:
         ("", "", ""),
     ]
     assert rows[3]["error"] == RECORDS[3].error
+
+
+def test_a_spreadsheet_opens_in_excel_and_in_pandas(tmp_path: Path) -> None:
+    """Excel takes a table for UTF-8 if it begins with a mark."""
+    write_records([Record("Stück.png", score=0.5), *RECORDS], tmp_path)
+    assert (tmp_path / "predictions.csv").read_bytes().startswith("\ufeffpath,".encode())
+    table = pd.read_csv(tmp_path / "predictions.csv")
+    assert list(table.columns) == list(COLUMNS)
+    assert table["path"][0] == "Stück.png"
+    assert len(pd.read_json(tmp_path / "predictions.jsonl", lines=True)) == len(table) == 1 + len(RECORDS)
 
 
 def test_rows_are_there_as_soon_as_they_are_written(tmp_path: Path) -> None:

@@ -67,6 +67,13 @@ def test_another_file(tmp_path: Path, text: str) -> None:
     assert path.read_text() == text
 
 
+def test_a_table_that_excel_saved(tmp_path: Path) -> None:
+    path = tmp_path / "parts.csv"
+    add_rows(path, ROWS)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_rows(path) == ROWS
+
+
 def test_interrupted_writing_leaves_what_stood_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "parts.csv"
     add_rows(path, ROWS)
