@@ -97,8 +97,13 @@ def describe_copies(given: int, kept: int) -> list[str]:
 
 
 def _content(reference: ImageSource, index: int) -> bytes | int:
-    """Give what is equal for equal files. What comes from no file is only equal to itself."""
-    return sha256(Path(reference).read_bytes()).digest() if isinstance(reference, str | Path) else index
+    """Give what is equal for equal files. What comes from no file that can be read is only equal to itself."""
+    if not isinstance(reference, str | Path):
+        return index
+    try:
+        return sha256(Path(reference).read_bytes()).digest()
+    except OSError:  # whoever reads the photograph says so
+        return index
 
 
 def _path_length(reference: ImageSource) -> int:
