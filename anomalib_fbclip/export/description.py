@@ -5,12 +5,15 @@
 
 import json
 from collections.abc import Mapping
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile, ZipFile
 
 from anomalib.post_processing import PostProcessor
 
-from anomalib_fbclip.contract.metadata import SOURCE_KEYS, THRESHOLD_KEYS
+from anomalib_fbclip.contract.metadata import NAMESPACE, SOURCE_KEYS, THRESHOLD_KEYS
+from anomalib_fbclip.edge.errors import EdgeError
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +21,17 @@ if TYPE_CHECKING:
 NAMES = ("backbone", "pretrained", "source", "image_size", "patch_size", "k_shot", "version")
 THRESHOLDS = ("image_threshold", "pixel_threshold")
 LIMITS = ("image_min", "image_max", "pixel_min", "pixel_max")
+
+COMPRESSION_KEY = "compression"
+"""Name of a file's compression in what it says of itself: a name of anomalib's ``CompressionType``, or this one."""
+
+UNCOMPRESSED = "FP32"
+
+TORCH_FILE_PART = f"{NAMESPACE}.json"
+"""File in the only folder of a file of torch, which is a zip archive."""
+
+ROUNDING = 1e-3
+"""How far thresholds and limits of one model may differ: computed again, they are not the same to the last digit."""
 
 
 def describe(metadata: Mapping[str, Any], post_processor: object) -> dict[str, str]:
@@ -54,3 +68,63 @@ def _thresholds_and_limits(post_processor: object) -> dict[str, str]:
     return {name: repr(value.item()) for name, value in values.items() if value.isfinite()} | {
         name: source for name, source in sources.items() if source
     }
+
+
+def add_to_torch_file(path: Path, description: Mapping[str, str]) -> None:
+    """Write into a file of torch, which is a zip archive, what it is."""
+    with ZipFile(path, "a") as archive:
+        archive.writestr(_place(archive), json.dumps(description))
+
+
+def check_replaced(path: Path, description: Mapping[str, str]) -> None:
+    """Check that an export does not take the place of another model's.
+
+    Args:
+        path (Path): The file to be written: ``.xml`` with its ``.bin``, ``.onnx`` or ``.pt``.
+        description (Mapping[str, str]): What it will say of itself.
+
+    Raises:
+        ValueError: If there is a file that says something else, but for its version, or can't be read.
+    """
+    if not path.exists() and not (path.suffix == ".xml" and path.with_suffix(".bin").exists()):
+        return
+    found = _read(path)
+    if found is None:
+        reason = "does not say which model it is"
+    else:
+        names = [name for name in (*description, *found) if name != "version"]
+        other = next((name for name in names if not _is_same(found.get(name), description.get(name))), None)
+        if other is None:
+            return
+        reason = f"is a model with {other} {found.get(other, 'unknown')}, not {description.get(other, 'unknown')}"
+    msg = f"{path} {reason}, and this export would replace it: give another export_root or model_file_name."
+    raise ValueError(msg)
+
+
+def _read(path: Path) -> dict[str, str] | None:
+    """Read what a file says of itself; ``None`` if it does not say, or is not a model."""
+    try:
+        if path.suffix == ".pt":
+            with ZipFile(path) as archive:
+                return json.loads(archive.read(_place(archive)))
+        import openvino
+
+        from anomalib_fbclip.edge.runtimes import read_openvino_metadata, read_openvino_model
+
+        return read_openvino_metadata(read_openvino_model(openvino.Core(), path)) or None
+    except (BadZipFile, EdgeError, IndexError, KeyError, OSError):
+        return None
+
+
+def _place(archive: ZipFile) -> str:
+    """Where a file of torch says what it is."""
+    return f"{archive.namelist()[0].partition('/')[0]}/{TORCH_FILE_PART}"
+
+
+def _is_same(found: str | None, value: str | None) -> bool:
+    if found is None or value is None:
+        return False
+    try:
+        return isclose(float(found), float(value), abs_tol=ROUNDING)
+    except ValueError:  # no numbers
+        return found == value

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from abc import abstractmethod
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ from torch import nn
 
 from anomalib_fbclip.contract.files import naming_full_disk
 
+from .description import COMPRESSION_KEY, UNCOMPRESSED, add_to_torch_file, check_replaced
 from .staging import write_staged
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from anomalib.models.components import AnomalibModule
     from torchmetrics import Metric
     from typing_extensions import Self
+
+
+logger = logging.getLogger(__name__)
 
 
 class ExactExportMixin(ExportMixin):
@@ -61,13 +66,17 @@ class ExactExportMixin(ExportMixin):
 
         Raises:
             OSError: If it can't be written.
+            ValueError: If it would take the place of another model.
         """
-        self.description()
+        description = self.description()
+        check_replaced(Path(export_root, "weights", "torch", f"{model_file_name}.pt"), description)
         export = super(ExactExportMixin, self._for_inference()).to_torch
 
         def write(folder: Path) -> Path:
             with naming_full_disk(folder.parent, RuntimeError):
-                return export(folder, model_file_name)
+                path = export(folder, model_file_name)
+                add_to_torch_file(path, description)
+            return path
 
         return write_staged(Path(export_root), write)
 
@@ -92,12 +101,14 @@ class ExactExportMixin(ExportMixin):
             Path: The file.
 
         Raises:
-            ValueError: If the input size is no size.
+            ValueError: If the input size is no size, or the file would take the place of another model.
         """
         from .onnx_file import finish_onnx
 
         _check_input_size(input_size)
         description = self.description()
+        check_replaced(Path(export_root, "weights", "onnx", f"{model_file_name}.onnx"), description)
+        logger.info("Writing the model's graph as ONNX: for the paper's model this takes a minute or two ...")
         export = super().to_onnx
         # anomalib's default opset is older than what the exporter writes, and the conversion back fails.
         arguments = {"opset_version": 18, "optimize": False, "verbose": False, **kwargs}
@@ -147,26 +158,29 @@ class ExactExportMixin(ExportMixin):
             Path: The ``.xml`` file; the weights are in a ``.bin`` file beside it.
 
         Raises:
-            ValueError: If the input size is no size, images that the compression needs are missing, or the files would
-                take the place of some of another compression.
+            ValueError: If the input size is no size, images that the compression needs are missing, ``max_drop`` is
+                none, or the files would take the place of another model or of another compression.
         """
         del task
-        from .openvino_model import COMPRESSION_KEY, UNCOMPRESSED, check_compression, convert_to_openvino, save_openvino
-        from .quantization import compress
+        from .openvino_model import convert_to_openvino, save_openvino
+        from .quantization import check_max_drop, compress
 
         is_calibrated = compression_type in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}
         if compression_type and is_calibrated and datamodule is None:
             msg = f"{compression_type.name} needs images: give a datamodule (--data on the command line)."
             raise ValueError(msg)
-        compression = compression_type.name if compression_type else UNCOMPRESSED
+        if compression_type == CompressionType.INT8_ACQ:
+            check_max_drop(max_drop)
         path = Path("weights", "openvino", f"{model_file_name}.xml")
-        check_compression(Path(export_root) / path, compression)
         self.prepare_references_of(datamodule)
         if not is_calibrated:  # images for calibration may be of other objects
             self.fit_thresholds(datamodule)
+        compression = compression_type.name if compression_type else UNCOMPRESSED
         description = self.description() | {COMPRESSION_KEY: compression}
+        check_replaced(Path(export_root) / path, description)
         with TemporaryDirectory() as folder:
             onnx_path = self.to_onnx(folder, model_file_name, input_size, **(onnx_kwargs or {}))
+            logger.info("Converting the graph to OpenVINO ...")
             model = convert_to_openvino(onnx_path, description, **(ov_kwargs or {}))
         model = compress(model, compression_type, datamodule, metric, max_drop)
         is_half = compression_type is not None  # what is not in 8 bits

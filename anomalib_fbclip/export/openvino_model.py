@@ -12,45 +12,11 @@ import openvino
 
 from anomalib_fbclip.contract.files import naming_full_disk
 from anomalib_fbclip.contract.metadata import NAMESPACE
-from anomalib_fbclip.edge.errors import EdgeError
-from anomalib_fbclip.edge.runtimes import read_openvino_metadata, read_openvino_model
 
 from .onnx_file import PRECISE_PREFIX
 
 PRECISE_KEY = "precise_0"
 """OpenVINO's attribute, with its version, of nodes that keep 32 bits where a graph is run or stored in fewer."""
-
-COMPRESSION_KEY = "compression"
-"""Name of a file's compression in what it says of itself: a name of anomalib's ``CompressionType``, or this one."""
-
-UNCOMPRESSED = "FP32"
-
-
-def check_compression(path: Path, compression: str) -> None:
-    """Check that an export does not overwrite files of another compression.
-
-    Args:
-        path (Path): The ``.xml`` file to be written.
-        compression (str): Its compression.
-
-    Raises:
-        ValueError: If there are files of another compression, or of one that they don't tell.
-    """
-    for file in (path, path.with_suffix(".bin")):
-        if file.exists() and (found := _read_compression(path)) != compression:
-            msg = (
-                f"{file} is a model of {found or 'unknown'} compression, which one of {compression} would replace: "
-                "give another export_root or model_file_name."
-            )
-            raise ValueError(msg)
-
-
-def _read_compression(path: Path) -> str | None:
-    """Read the compression of a file; ``None`` if it does not say, or is not a model."""
-    try:
-        return read_openvino_metadata(read_openvino_model(openvino.Core(), path)).get(COMPRESSION_KEY)
-    except EdgeError:
-        return None
 
 
 def convert_to_openvino(path: Path, description: Mapping[str, str], **kwargs: Any) -> openvino.Model:  # noqa: ANN401

@@ -40,6 +40,35 @@ QUANTIZATION = nncf.AdvancedQuantizationParameters(
 which makes a copy of the attention's weights for each of its uses, and does not gain accuracy."""
 
 
+MOST_IMAGES = 300
+"""Images from which nncf takes the ranges of values at most."""
+
+LARGE_DROP = 0.1
+"""A loss of the metric from which a user is asked whether it is meant."""
+
+logger = logging.getLogger(__name__)
+
+
+def check_max_drop(max_drop: float) -> None:
+    """Check how far ``INT8_ACQ`` lets a metric drop, and warn where that is far.
+
+    Args:
+        max_drop (float): How far.
+
+    Raises:
+        ValueError: If it is not between 0 and 1.
+    """
+    if not 0 <= max_drop <= 1:
+        msg = f"max_drop must be between 0 and 1, got {max_drop}: 0.01 lets the metric lose one point of a hundred."
+        raise ValueError(msg)
+    if max_drop > LARGE_DROP:
+        logger.warning(
+            "max_drop=%s is a large value: the metric may lose %.0f points of a hundred. 0.01 to 0.03 are usual.",
+            max_drop,
+            100 * max_drop,
+        )
+
+
 def compress(
     model: openvino.Model,
     compression_type: CompressionType | None,
@@ -68,10 +97,13 @@ def compress(
         return model
     datamodule.setup("fit")
     images = _images(datamodule, "val")
+    logger.info("Calibrating in 8 bits on %d images: this can take minutes ...", min(len(images), MOST_IMAGES))
     if compression_type == CompressionType.INT8_PTQ:
         return quantize(model, images)
+    test_images = _images(datamodule, "test")
+    logger.info("What 8 bits cost is measured on %d images, again and again ...", len(test_images))
     metric = metric or F1Score(fields=["pred_label", "gt_label"])
-    return quantize_with_accuracy_control(model, images, _images(datamodule, "test"), metric, max_drop)
+    return quantize_with_accuracy_control(model, images, test_images, metric, max_drop)
 
 
 def quantize(model: openvino.Model, images: Sequence[ImageItem]) -> openvino.Model:

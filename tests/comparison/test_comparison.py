@@ -111,7 +111,8 @@ BENCHMARKS = sorted((CONFIGS / "benchmark").glob("*.yaml"))
 def test_configs(path: Path) -> None:
     arguments = Benchmark.get_parser().parse_args(["--config", str(path)])
     options = Benchmark()._get_args(arguments)
-    assert [type(runner).__name__ for runner in Benchmark._setup_runners(options | {"accelerator": "cpu"})]
+    assert options["accelerator"] == "cpu"  # which every machine has
+    assert Benchmark._setup_runners(options)
     jobs = list(get_iterator_from_grid_dict(options["benchmark"]))
     names = {job["model"]["class_path"] for job in jobs}
     assert all(hasattr(anomalib_models, name) for name in names)

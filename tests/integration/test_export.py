@@ -306,7 +306,7 @@ def test_files_of_another_compression_are_not_replaced(model: FBClip, openvino_f
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.onnx.export", lambda *_, **__: pytest.fail("the long work has started"))
         for compression in (None, CompressionType.INT8):
-            with pytest.raises(ValueError, match=r"model\.xml is a model of FP16 .*: give another export_root or"):
+            with pytest.raises(ValueError, match=r"model\.xml is a model with compression FP16, .*: give another"):
                 model.to_openvino(tmp_path, compression_type=compression)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
@@ -393,19 +393,35 @@ def test_an_input_size_that_is_none(input_size, light_model: FBClip, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-def test_a_failure_leaves_the_files_of_before(light_model: FBClip, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.slow
+def test_arguments_of_the_conversion(model: FBClip, onnx_file: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "to_onnx", lambda *_: onnx_file)
+        path = model.to_openvino(tmp_path, ov_kwargs={"input": [1, 3, 90, 70]})
+    assert str(openvino.Core().read_model(path).input(0).get_partial_shape()) == "[1,3,90,70]"
+
+
+def test_a_drop_that_has_no_effect(light_model: FBClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(light_model, "to_openvino", lambda **_: tmp_path)
+    engine = Engine(accelerator="cpu", logger=False)
+    with pytest.warns(UserWarning, match="max_drop"):
+        engine.export(light_model, ExportType.OPENVINO, tmp_path, compression_type="FP16", max_drop=0.5)
+
+
+@pytest.mark.slow
+def test_a_failure_leaves_the_files_of_before(model: FBClip, onnx_file: Path, tmp_path: Path, monkeypatch) -> None:
     folder = tmp_path / "weights" / "onnx"
     folder.mkdir(parents=True)
-    (folder / "model.onnx").write_text("before")
+    shutil.copy(onnx_file, folder / "model.onnx")
 
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(args, kwargs)
 
     monkeypatch.setattr("torch.onnx.export", fail)
     with pytest.raises(OSError):  # noqa: PT011
-        light_model.to_onnx(tmp_path)
+        model.to_onnx(tmp_path)
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["model.onnx"]
-    assert (folder / "model.onnx").read_text() == "before"
+    assert (folder / "model.onnx").read_bytes() == onnx_file.read_bytes()
 
 
 def test_a_pre_processor_of_the_users_own_is_kept(photographs) -> None:
@@ -428,6 +444,7 @@ def test_command_line(tmp_path: Path, photographs) -> None:
     assert result.returncode == 0, said
     assert "Traceback" not in said
     assert "nitializer" not in said
+    assert "Converting" in said  # something is to be seen before the end
     path = tmp_path / "exported" / "weights" / "openvino" / "model.xml"
     assert compile_exact(path)(read(photographs["smaller"]))["anomaly_map"].shape == (1, 224, 224)
 

@@ -9,14 +9,17 @@ import onnxruntime
 import openvino
 import pytest
 import torch
-from anomalib.data import InferenceBatch
+from anomalib.data import InferenceBatch, MVTecAD
+from anomalib.deploy import CompressionType
+from anomalib.metrics import AUROC, F1Score
 from anomalib.post_processing import PostProcessor
 from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.export import describe
+from anomalib_fbclip.export import describe, quantization
+from anomalib_fbclip.export.description import COMPRESSION_KEY, check_replaced
 from anomalib_fbclip.export.onnx_file import SCOPES_KEY, finish_onnx
-from anomalib_fbclip.export.openvino_model import COMPRESSION_KEY, check_compression, convert_to_openvino, save_openvino
+from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
 from anomalib_fbclip.export.staging import write_staged
 from anomalib_fbclip.processing.pre_processing import AntialiasedPreProcessor
 
@@ -188,41 +191,115 @@ class TestFullDisk:
         assert not list(tmp_path.iterdir())
 
 
-class TestCompression:
-    """Files of another compression are not replaced."""
+class TestReplacing:
+    """Files of another model, or of another compression, are not replaced."""
+
+    OTHER = "and this export would replace it: give another export_root or model_file_name"
 
     @pytest.fixture
     def path(self, scores_file: Path, tmp_path: Path) -> Path:
-        model = convert_to_openvino(scores_file, {COMPRESSION_KEY: "FP16"})
+        model = convert_to_openvino(scores_file, {"image_threshold": "0.25", "version": "0.1", COMPRESSION_KEY: "FP16"})
         return save_openvino(model, tmp_path / "model.xml", is_half=True)
 
-    def test_the_same(self, path: Path, tmp_path: Path) -> None:
-        check_compression(path, "FP16")
-        check_compression(tmp_path / "other.xml", "INT8")
+    def test_the_same(self, path: Path) -> None:
+        check_replaced(path, {"image_threshold": "0.2500001", "version": "0.2", COMPRESSION_KEY: "FP16"})
 
-    def test_another(self, path: Path) -> None:
-        with pytest.raises(ValueError, match="is a model of FP16 compression") as caught:
-            check_compression(path, "INT8")
-        assert str(caught.value) == (
-            f"{path} is a model of FP16 compression, which one of INT8 would replace: give another export_root or "
-            "model_file_name."
-        )
+    def test_no_file(self, tmp_path: Path) -> None:
+        check_replaced(tmp_path / "other.xml", {COMPRESSION_KEY: "INT8"})
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ({COMPRESSION_KEY: "INT8"}, "compression FP16, not INT8"),
+            ({"image_threshold": "0.3"}, "image_threshold 0.25, not 0.3"),
+            ({"k_shot": "8"}, "k_shot unknown, not 8"),
+        ],
+    )
+    def test_another(self, path: Path, change: dict[str, str], reason: str) -> None:
+        with pytest.raises(ValueError, match=f"model.xml is a model with {reason}, {self.OTHER}"):
+            check_replaced(path, {"image_threshold": "0.25", COMPRESSION_KEY: "FP16"} | change)
+
+    def test_one_that_says_more(self, path: Path) -> None:
+        with pytest.raises(ValueError, match=r"image_threshold 0\.25, not unknown"):
+            check_replaced(path, {COMPRESSION_KEY: "FP16"})
+
+    def test_onnx(self, scores_file: Path) -> None:
+        check_replaced(scores_file, {"backbone": "fbclip-small"})
+        with pytest.raises(ValueError, match="backbone fbclip-small, not ViT-L-14-336"):
+            check_replaced(scores_file, {"backbone": "ViT-L-14-336"})
+
+    def test_torch(self, small_backbone: str, tmp_path: Path) -> None:
+        model = FBClip(small_backbone, weights=None, image_threshold=0.6)
+        path = model.to_torch(tmp_path)
+        assert model.to_torch(tmp_path) == path
+        before = path.read_bytes()
+        with pytest.raises(ValueError, match=rf"model\.pt is a model with .*, {self.OTHER}"):
+            FBClip(small_backbone, weights=None, image_threshold=0.7).to_torch(tmp_path)
+        assert path.read_bytes() == before
+        assert torch.load(path, weights_only=False, mmap=True)["model"].image_size == model.image_size
 
     def test_a_file_that_does_not_tell(self, scores_file: Path, tmp_path: Path) -> None:
         path = save_openvino(convert_to_openvino(scores_file, {}), tmp_path / "model.xml", is_half=True)
-        with pytest.raises(ValueError, match=r"model\.xml is a model of unknown compression"):
-            check_compression(path, "FP16")
+        with pytest.raises(ValueError, match=r"model\.xml is a model with compression unknown, not FP16"):
+            check_replaced(path, {COMPRESSION_KEY: "FP16"})
 
-    @pytest.mark.parametrize("name", ["model.xml", "model.bin"])
+    @pytest.mark.parametrize("name", ["model.xml", "model.bin", "model.onnx", "model.pt"])
     def test_a_file_that_is_no_model(self, tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_text("something else")
-        with pytest.raises(ValueError, match=rf"{name} is a model of unknown compression"):
-            check_compression(tmp_path / "model.xml", "FP16")
+        path = tmp_path / name.replace("bin", "xml")
+        with pytest.raises(ValueError, match=rf"{path.name} does not say which model it is"):
+            check_replaced(path, {COMPRESSION_KEY: "FP16"})
 
     def test_weights_that_are_missing(self, path: Path) -> None:
         path.with_suffix(".bin").unlink()
-        with pytest.raises(ValueError, match=r"model\.xml is a model of unknown compression"):
-            check_compression(path, "FP16")
+        with pytest.raises(ValueError, match=r"model\.xml does not say which model it is"):
+            check_replaced(path, {COMPRESSION_KEY: "FP16"})
+
+
+class TestAccuracyControl:
+    """What goes to nncf, which then computes for minutes."""
+
+    @pytest.fixture
+    def arguments(self, monkeypatch: pytest.MonkeyPatch) -> list:
+        given: list = []
+        monkeypatch.setattr(quantization, "quantize_with_accuracy_control", lambda *each: given.extend(each) or each[0])
+        return given
+
+    @pytest.fixture
+    def parts(self, mvtec: Path) -> MVTecAD:
+        return MVTecAD(mvtec, "bottle", num_workers=0, val_split_mode="same_as_test")
+
+    def test_the_usual_metric(self, arguments: list, parts: MVTecAD) -> None:
+        model = object()
+        assert quantization.compress(model, CompressionType.INT8_ACQ, parts, None, 0.02) is model
+        _, images, test_images, metric, max_drop = arguments
+        assert (images, test_images, max_drop) == (parts.val_data, parts.test_data, 0.02)
+        assert isinstance(metric, F1Score)
+        assert metric.fields == ["pred_label", "gt_label"]
+
+    def test_a_metric_of_the_users(self, arguments: list, parts: MVTecAD) -> None:
+        metric = AUROC(fields=["pred_score", "gt_label"])
+        quantization.compress(object(), CompressionType.INT8_ACQ, parts, metric, 0.02)
+        assert arguments[3] is metric
+
+    @pytest.mark.parametrize("compression", [CompressionType.INT8_PTQ, CompressionType.INT8_ACQ])
+    def test_no_images(self, compression: CompressionType, mvtec: Path) -> None:
+        parts = MVTecAD(mvtec, "bottle", num_workers=0, val_split_mode="none")
+        with pytest.raises(ValueError, match="no val images to quantize with"):
+            quantization.compress(object(), compression, parts, None, 0.01)
+
+    @pytest.mark.parametrize(("max_drop", "words"), [(0, []), (0.03, []), (0.1, []), (0.5, ["large"]), (1, ["large"])])
+    def test_a_large_drop(self, max_drop: float, words: list[str], caplog: pytest.LogCaptureFixture) -> None:
+        quantization.check_max_drop(max_drop)
+        assert [word for record in caplog.records for word in ("large",) if word in record.getMessage()] == words
+
+    @pytest.mark.parametrize("max_drop", [1.5, -0.1, float("nan")])
+    def test_a_drop_that_is_none(self, max_drop: float, small_backbone: str, mvtec: Path, tmp_path: Path) -> None:
+        model = FBClip(small_backbone, weights=None)
+        compression = CompressionType.INT8_ACQ
+        with pytest.raises(ValueError, match="max_drop must be between 0 and 1"):
+            model.to_openvino(tmp_path, compression_type=compression, datamodule=MVTecAD(mvtec), max_drop=max_drop)
+        assert not list(tmp_path.iterdir())
 
 
 OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
