@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .callbacks.run import TrainerRun
-from .checkpoints.adapters import Adapters, adapter_tensors, give_text_features
+from .checkpoints.adapters import Adapters, adapter_tensors, digest_adapters, give_text_features
 from .checkpoints.source import AdapterSource
 from .export import describe
 from .few_shot import FewShotMixin
@@ -26,13 +26,17 @@ class SavingMixin(FewShotMixin):
         """Describe the model in strings, with trained adapters: an exported file says this of itself.
 
         Returns:
-            dict[str, str]: Backbone, weights, source of the adapters, image size, thresholds, limits of the
+            dict[str, str]: Backbone, weights, source and digest of the adapters, image size, thresholds, limits of the
                 normalization and version of the package, as far as they are known. Lists are JSON.
         """
         self._adapters.make_ready()
         self.prepare_references(TrainerRun(None))
         self.model.text_features()  # a file of torch has them, and may have no CLIP beside it
-        own = {"patch_size": list(self.model.backbone.patch_size), "k_shot": self.model.decision.k_shot}
+        own = {
+            "patch_size": list(self.model.backbone.patch_size),
+            "k_shot": self.model.decision.k_shot,
+            "adapters": digest_adapters(self.model),
+        }
         return describe(self.metadata() | own, self.post_processor)
 
     def save_adapters(self, path: str | Path, with_references: bool = False) -> None:

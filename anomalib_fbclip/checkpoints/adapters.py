@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -251,6 +252,22 @@ def adapter_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:
         dict[str, torch.Tensor]: The adapters by name, sharing memory with the model.
     """
     return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(FROZEN_PREFIX)}
+
+
+def digest_adapters(model: FBClipModel) -> str:
+    """Digest the adapters of a model, so that it can be told whether another has the same.
+
+    Args:
+        model (FBClipModel): The model.
+
+    Returns:
+        str: 16 hexadecimal digits.
+    """
+    digest = sha256()
+    for name, tensor in sorted(adapter_tensors(model).items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def frozen_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:

@@ -233,8 +233,10 @@ class TestReplacing:
         path = model.to_torch(tmp_path)
         assert model.to_torch(tmp_path) == path
         before = path.read_bytes()
-        with pytest.raises(ValueError, match=rf"model\.pt is a model with .*, {self.OTHER}"):
-            FBClip(small_backbone, weights=None, image_threshold=0.7).to_torch(tmp_path)
+        for change, other in ({"image_threshold": 0.7}, "threshold"), ({"seed": 1}, "adapters"):
+            another = FBClip(small_backbone, weights=None, **({"image_threshold": 0.6} | change))
+            with pytest.raises(ValueError, match=rf"model\.pt is a model with \w*{other} .*, {self.OTHER}"):
+                another.to_torch(tmp_path)
         assert path.read_bytes() == before
         assert torch.load(path, weights_only=False, mmap=True)["model"].image_size == model.image_size
 
