@@ -71,6 +71,14 @@ def test_test_with_a_checkpoint(tmp_path: Path, checkpoint: Path, mvtec: Path) -
     assert "trained on MVTecAD, which is now tested" in " ".join((result.stdout + result.stderr).split())
 
 
+def test_fbclip_with_a_checkpoint(tmp_path: Path, checkpoint: Path) -> None:
+    """It names the backbone."""
+    Image.new("RGB", (300, 200), "gray").save(tmp_path / "part.jpg")
+    result = run(tmp_path, sys.executable, "-m", "anomalib_fbclip", "part.jpg", "--weights", checkpoint)
+    assert result.returncode in {0, 1}, result.stderr
+    assert result.stdout.startswith("fbclip-small: adapters trained on MVTecAD.")
+
+
 def test_a_checkpoint_names_no_path(checkpoint: Path) -> None:
     content = torch.load(checkpoint, weights_only=True)
     assert content["fbclip"]["pretrained"] == bundled.TAG
