@@ -89,7 +89,8 @@ class RecordWriter:
     r"""Writes ``predictions.jsonl`` and ``predictions.csv``, row by row as they come.
 
     The CSV file is UTF-8 with a byte order mark. Of a name that is no UTF-8, it has the bytes as ``\udcff``; the JSON
-    lines have the name itself. Both hold complete rows at any time: a row that can't be written, because the disk is full, is taken back.
+    lines have the name itself. Both hold complete rows at any time: a row that can't be written, because the disk is
+    full, is taken back.
 
     Args:
         folder (Path): The folder, which is made if it does not exist.

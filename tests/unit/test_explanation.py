@@ -164,7 +164,7 @@ def test_what_is_no_image(model: FBClip, source: np.ndarray | torch.Tensor, what
 
 
 def test_a_missing_file(model: FBClip, tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=r"none\.png can't be read as an image: .*No such file"):
+    with pytest.raises(ImageError, match=r"none\.png .*no such file"):
         model.explain(tmp_path / "none.png")
 
 
