@@ -39,7 +39,7 @@ def test_predict(tmp_path: Path, model: tuple, good: Path, photographs: Path) ->
     result = anomalib(tmp_path, "predict", *model, "--model.few_shot_source", good, "--data", photographs)
     assert result.returncode == 0, result.stderr
     text = " ".join((result.stdout + result.stderr).split())
-    assert "Thresholds from 5 good photographs: of good parts, up to" in text
+    assert "Thresholds from 5 good photographs: of good parts, about" in text
     assert {row["threshold_source"] for row in read_table(tmp_path)} == {"good photographs"}
 
 
@@ -196,11 +196,14 @@ def write_modes(folder: Path) -> Path:
     return folder
 
 
-def test_other_sizes_and_modes(small_backbone: str, small_adapters: Path, tmp_path: Path) -> None:
+def test_other_sizes_and_modes(
+    small_backbone: str, small_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anomalib_fbclip.few_shot.leave_out_copies", list)  # all show the same
     model = FBClip(small_backbone, weights=small_adapters, reference_rotations=1)
     model.use_references(sorted(write_modes(tmp_path / "modes").iterdir()))
     assert model.model.decision.k_shot == 12
-    # All modes show the same: among the others, each finds itself.
+    # Among the others, each finds itself.
     assert model.model.decision.merge.spreads["references"].mean < 1e-5
 
 

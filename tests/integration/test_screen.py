@@ -100,8 +100,9 @@ def test_export_with_good_photographs(tmp_path: Path, fbclip: Command, export_ty
     Image.new("RGB", (80, 60), "white").save(tmp_path / "photographs/1.png")
     result = fbclip("export", "--export_type", export_type, "--model.few_shot_source", "photographs")
     assert result.returncode == 0, result.stderr
-    said, exported = lines_of(result)
+    said, *steps, exported = lines_of(result)
     assert said.startswith("Thresholds from 2 good photographs: ")
+    assert all(step.endswith(" ...") for step in steps)
     assert exported.startswith("Exported model to ")
 
 
