@@ -334,7 +334,7 @@ class TestPublishedWeights:
 def test_published_weights_of_another_backbone(small_backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is fetched. With 'auto' a checkpoint may still come, so that waits until they are needed."""
     monkeypatch.delattr("anomalib_fbclip.lightning_model.fetch_published")
-    message = "fit backbone ViT-L-14-336 only, not 'fbclip-test-small': set 'weights' to a file of adapters, or the checkpoint of a training"
+    message = "fit backbone ViT-L-14-336 only, not 'fbclip-test-small'"
     for name in published.PUBLISHED:
         with pytest.raises(ValueError, match=message):
             FBClip(backbone=small_backbone, weights=name)
