@@ -15,8 +15,6 @@ Example:
 This package is imported whenever Python starts, so everything in it is loaded on first use.
 """
 
-from . import moved
-
 # Not typing.TYPE_CHECKING: importing typing takes longer than all that is done here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 __all__ = ["FBClip", "FBClipModel", "__version__"]
 
 _MODULES = {"FBClip": "lightning_model", "FBClipModel": "modeling.fbclip"}
-
-moved.install()
 
 
 def __getattr__(name: str) -> object:

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from anomalib_fbclip.contract.records import printable
-from anomalib_fbclip.modeling.fbclip import FBClipModel, upgrade_state_dict
 from anomalib_fbclip.modeling.few_shot import FewShot
 from anomalib_fbclip.modeling.text_encoder import text_digest
 
@@ -30,6 +29,8 @@ from .training import CHECKPOINT_KEY, Normalization, Training
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from anomalib_fbclip.modeling.fbclip import FBClipModel
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,6 @@ class Adapters:
         if texts.pop("format", None) != FORMAT:
             msg = f"{origin} were not saved by FBClip.save_adapters."
             raise ValueError(msg)
-        upgrade_state_dict(tensors)
         return cls(tensors, {key: json.loads(text) for key, text in texts.items()}, origin)
 
     def save(self, path: Path) -> None:

@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 FORMAT = "anomalib-fbclip CLIP in 8 bits"
 
-OLD_FORMAT = "anomalib-fbclip CLIP"
-"""Format of fbclip-nano: all in half precision."""
-
 SCALE = ".scale"
 """What is added to a matrix's name to give that of its rows' scales."""
 
@@ -82,9 +79,6 @@ def read_clip(path: str | Path) -> dict[str, torch.Tensor]:
     """
     with reading(f"CLIP weights '{path}'"):
         stored, metadata = read_safetensors(Path(path))
-    if metadata.get("format") == OLD_FORMAT:
-        msg = f"CLIP weights '{path}' are of a version with fbclip-nano, which this one can't read: train them again."
-        raise ValueError(msg)
     if metadata.get("format") != FORMAT:
         msg = f"CLIP weights '{path}' were not saved by save_clip."
         raise ValueError(msg)

@@ -87,9 +87,6 @@ BUNDLED = {
 }
 """The bundled backbones by name."""
 
-REPLACED = {"fbclip-nano": bundled.NAME}
-"""Names of backbones that earlier versions came with, and what took their places."""
-
 
 def resolve_backbone(backbone: str | Path) -> str:
     """Find the open_clip name of a backbone.
@@ -102,15 +99,12 @@ def resolve_backbone(backbone: str | Path) -> str:
         str: Name of a model that open_clip knows and whose towers FB-CLIP can use.
 
     Raises:
-        ValueError: If the model is unknown, was replaced, or is not a ViT with a text tower of open_clip.
+        ValueError: If the model is unknown, or is not a ViT with a text tower of open_clip.
     """
     # First, so that their names are known to open_clip and taken.
     for backbone_of_package in BUNDLED.values():
         _add_model_config(backbone_of_package.config)
     name = str(backbone)
-    if name in REPLACED:
-        msg = f"Backbone {name!r} is no longer part of the package: {REPLACED[name]!r} has replaced it."
-        raise ValueError(msg)
     if Path(name).suffix == ".json":
         name = _add_model_config(Path(name))
     config = open_clip.get_model_config(name)

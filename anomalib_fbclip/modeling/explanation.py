@@ -3,7 +3,6 @@
 
 """What lies between an image and its anomaly map: the intermediate maps of :class:`FBClipModel`."""
 
-import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -79,13 +78,6 @@ class Explanation(NamedTuple):
     anomaly_map: torch.Tensor
     pred_score: torch.Tensor
     reference_maps: ReferenceMaps | None = None
-
-    @property
-    def removals(self) -> torch.Tensor:
-        """The name of ``suppression_strength`` in version 0.1."""
-        msg = "Explanation.removals is deprecated and will be removed: use suppression_strength."
-        warnings.warn(msg, FutureWarning, stacklevel=2)
-        return self.suppression_strength
 
 
 @torch.no_grad()

@@ -8,8 +8,6 @@ Paper:
     https://arxiv.org/abs/2603.19608
 """
 
-from collections.abc import MutableMapping
-
 import torch
 from torchvision.tv_tensors import TVTensor
 
@@ -101,28 +99,6 @@ class FBClipModel(TextEncoder):
         probability = self.alignment(embeddings, text_features)
         class_score, patch_map = probability[:, 0], probability[:, 1:].unflatten(1, (1, *grid))
         return IntermediateOutputs(class_score, patch_map, embeddings, text_features, layer_tokens)
-
-    def _load_from_state_dict(self, state_dict: MutableMapping, prefix: str, *args, **kwargs) -> None:
-        """Take names of earlier versions, too."""
-        upgrade_state_dict(state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def upgrade_state_dict(state_dict: MutableMapping[str, torch.Tensor], prefix: str = "") -> None:
-    """Rename, in place, the parameters of an :class:`FBClipModel` that version 0.1 saved under other names.
-
-    Args:
-        state_dict (MutableMapping[str, torch.Tensor]): Tensors by name.
-        prefix (str, optional): What comes before the model's own names. Defaults to ``""``.
-
-    Example:
-        >>> tensors = {"attention.norm.bias": torch.zeros(8)}
-        >>> upgrade_state_dict(tensors)
-        >>> list(tensors)
-        ['mvfbe.attention.norm.bias']
-    """
-    for name in [name for name in state_dict if name.startswith(f"{prefix}attention.")]:
-        state_dict[f"{prefix}mvfbe.{name.removeprefix(prefix)}"] = state_dict.pop(name)
 
 
 def _require_finite(pred_score: torch.Tensor) -> None:

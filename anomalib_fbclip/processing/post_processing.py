@@ -70,7 +70,7 @@ class ThresholdPostProcessor(PostProcessor):
 
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
-        # An older checkpoint would have a threshold of scores applied to maps.
+        # A checkpoint of the stock post-processor would have a threshold of scores applied to maps.
         return tuple(key for key in super()._checkpoint_config_keys if key != "enable_threshold_matching")
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:

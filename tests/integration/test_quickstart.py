@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from anomalib_fbclip import bundled
-from support.command_line import ANOMALIB, anomalib, run
+from support.command_line import anomalib, run
 
 
 @pytest.fixture(scope="module")
@@ -39,24 +39,6 @@ def test_published_adapters_are_refused(tmp_path: Path) -> None:
     )
     assert result.returncode != 0
     assert "fit backbone ViT-L-14-336 only, not 'fbclip-small'" in result.stdout + result.stderr
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        (sys.executable, "-m", "anomalib_fbclip", "part.jpg", "--backbone"),
-        (ANOMALIB, "predict", "--model", "FBClip", "--data", "part.jpg", "--model.backbone"),
-        (sys.executable, "-m", "anomalib_fbclip.protocol", "--data", "MVTecAD", "--model.backbone"),
-    ],
-    ids=["fbclip", "anomalib", "protocol"],
-)
-def test_what_it_replaced(tmp_path: Path, command: tuple[str | Path, ...]) -> None:
-    Image.new("RGB", (300, 200), "gray").save(tmp_path / "part.jpg")
-    result = run(tmp_path, *command, "fbclip-nano")
-    message = "error: Backbone 'fbclip-nano' is no longer part of the package: 'fbclip-small' has replaced it."
-    assert result.returncode != 0
-    assert [line for line in result.stderr.splitlines() if "fbclip-nano" in line] == [message]
-    assert "Traceback" not in result.stderr
 
 
 def test_test_with_a_checkpoint(tmp_path: Path, checkpoint: Path, mvtec: Path) -> None:

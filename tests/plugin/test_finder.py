@@ -41,7 +41,7 @@ def tree(tmp_path: Path) -> Path:
     for name, text in STAND_INS.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    for name in ("__init__.py", "moved.py", "plugin.py", "data/__init__.py"):
+    for name in ("__init__.py", "plugin.py", "data/__init__.py"):
         shutil.copy(REPOSITORY / "anomalib_fbclip" / name, tmp_path / "anomalib_fbclip" / name)
     return tmp_path
 

@@ -45,11 +45,6 @@ class TestBackbone:
         with pytest.raises(ValueError, match="name of another open_clip model, 'fbclip-small'"):
             resolve_backbone(write_backbone(tmp_path, bundled.NAME))
 
-    def test_what_it_replaced(self) -> None:
-        message = r"^Backbone 'fbclip-nano' is no longer part of the package: 'fbclip-small' has replaced it\.$"
-        with pytest.raises(ValueError, match=message):
-            resolve_backbone("fbclip-nano")
-
     def test_its_weights_are_those_of_the_package(self, bundled_clip: open_clip.CLIP) -> None:
         state = bundled_clip.state_dict()
         packaged = read_clip(bundled.CLIP_FILE)

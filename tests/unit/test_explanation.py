@@ -99,11 +99,6 @@ def test_values(explanation: Explanation) -> None:
     assert (explanation.suppression_strength > 0).all()
 
 
-def test_the_earlier_name_of_suppression_strength(explanation: Explanation) -> None:
-    with pytest.warns(FutureWarning, match="use suppression_strength"):
-        assert explanation.removals is explanation.suppression_strength
-
-
 def test_of_ablations(small_backbone: str, small_adapters: Path, pixels: np.ndarray) -> None:
     model = FBClip(
         backbone=small_backbone,

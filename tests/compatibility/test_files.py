@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files that version 0.1.0 wrote still load, and give the same numbers.
+"""Files that version 0.1.0 writes load, and give the same numbers.
 
 ``files`` holds adapters and a checkpoint of a very small model after three steps of training, and what that model
 predicted: for two random images, and for the same images after three more steps from the checkpoint.
