@@ -22,7 +22,7 @@ from .checkpoints.source import AdapterSource
 from .contract.records import printable
 from .contract.thresholds import DEFAULT
 from .data.image_source import ImageSource, load_image
-from .data.near_copies import describe_copies, leave_out_copies
+from .data.near_copies import describe_near_copies, leave_out_copies
 from .data.references import GivenReferences, ReferenceChoice, turned_copies
 from .modeling.fbclip import FBClipModel
 from .modeling.few_shot import MAPS, Fit, fit
@@ -216,7 +216,7 @@ class FewShotMixin(ModelMixin):
     def _report_references(self, result: Fit) -> None:
         """Say how sure a threshold from so few photographs is, and which of them are unlike the others."""
         count = len(self.references)
-        for line in describe_copies(len(self._found_references), count):
+        for line in describe_near_copies(len(self._found_references), count):
             logger.warning(line)
         if self._has_threshold_of_references:
             logger.info(

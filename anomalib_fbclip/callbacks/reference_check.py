@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from anomalib_fbclip.contract.files import find_copies
-from anomalib_fbclip.contract.good_photographs import describe_colors, describe_copies
+from anomalib_fbclip.contract.good_photographs import describe_colors, describe_inspected_references
 from anomalib_fbclip.contract.photographs import is_gray
 from anomalib_fbclip.contract.records import Record
 
@@ -47,7 +47,7 @@ class ReferenceCheck(Callback):
         self._colors = Counter()
         images = [Path(path) for path in _list_images(trainer)] if self._references else []
         self._copies = find_copies(images, self._references)
-        _warn(trainer, describe_copies(self._copies, len(images)))
+        _warn(trainer, describe_inspected_references(self._copies, len(images)))
 
     on_predict_epoch_start = on_test_epoch_start
 

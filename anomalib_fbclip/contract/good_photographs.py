@@ -17,7 +17,7 @@ of them, less where there are few. At this share and below, with at least so man
 the folders may be swapped. Among good parts, 2 % of the choices of 8 are that far; of 4 it can't be told."""
 
 
-def describe_copies(copies: Mapping[Path, Path], total: int | None) -> list[str]:
+def describe_inspected_references(copies: Mapping[Path, Path], total: int | None) -> list[str]:
     """Say that photographs are good ones, too, if there are any.
 
     Args:

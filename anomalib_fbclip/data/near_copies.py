@@ -87,7 +87,7 @@ def leave_out_copies(references: Sequence[SourceT]) -> list[SourceT]:
     return [references[index] for index in sorted({order[group] for group in groups})]
 
 
-def describe_copies(given: int, kept: int) -> list[str]:
+def describe_near_copies(given: int, kept: int) -> list[str]:
     """Say in a line, if there is something to be said, how many photographs are near copies of others."""
     if kept == given:
         return []

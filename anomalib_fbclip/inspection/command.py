@@ -18,7 +18,7 @@ from pathlib import Path
 
 from anomalib_fbclip.contract.commands import ANOMALOUS, FAILED, NORMAL
 from anomalib_fbclip.contract.files import find_copies
-from anomalib_fbclip.contract.good_photographs import describe_colors, describe_copies, describe_swap
+from anomalib_fbclip.contract.good_photographs import describe_colors, describe_inspected_references, describe_swap
 from anomalib_fbclip.contract.numbered_folders import link_latest, make_next
 from anomalib_fbclip.contract.records import TABLE_NAME
 from anomalib_fbclip.contract.thresholds import USUAL_THRESHOLD, describe_guess
@@ -124,7 +124,7 @@ def run(
     from .results import Results
 
     copies = find_copies(inputs.files, ready.good)
-    for line in [*ready.lines, *describe_copies(copies, inputs.total), *inputs.notes]:
+    for line in [*ready.lines, *describe_inspected_references(copies, inputs.total), *inputs.notes]:
         screen.tell(line)
     image, pixel = ready.inferencer.decision_thresholds()
     image_source, pixel_source = ready.inferencer.threshold_sources()

@@ -128,14 +128,14 @@ def load_torch(options: argparse.Namespace, total: int | None) -> Ready:
 
 def compare(ready: Ready, good: Sequence[Path], screen: Screen) -> Ready:
     """Have a model of torch compare with photographs of good parts."""
-    from anomalib_fbclip.data.near_copies import describe_copies, leave_out_copies
+    from anomalib_fbclip.data.near_copies import describe_near_copies, leave_out_copies
 
     inferencer = cast("TorchInferencer", ready.inferencer)
     distinct = leave_out_copies(good)
     with screen.progress("Good photographs", len(distinct), passes=2) as advance:
         result = inferencer.compare_with(distinct, advance)
     decides = inferencer.threshold_sources()[0] != "given"
-    lines = [*describe_copies(len(good), len(distinct)), *describe_fit(result, distinct, decides=decides)]
+    lines = [*describe_near_copies(len(good), len(distinct)), *describe_fit(result, distinct, decides=decides)]
     return ready._replace(lines=[*ready.lines, *lines], good=good, good_scores=result.scores.tolist())
 
 

@@ -12,22 +12,26 @@
 Exit codes: 0, written; 2, something went wrong; 130, interrupted.
 """
 
+from __future__ import annotations
+
 import io
+import math
 import sys
-from collections.abc import Sequence
+from argparse import ArgumentParser, Namespace
 from itertools import starmap
 from pathlib import Path
-
-import pandas as pd
-from jsonargparse import ArgumentParser, Namespace
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from typing import TYPE_CHECKING, Any
 
 from anomalib_fbclip.contract.commands import run_command
 from anomalib_fbclip.contract.files import replacing
 from anomalib_fbclip.evaluation.markdown import markdown_lines
 
 from .errors import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
 
 MODEL = "model.class_path"
 MODEL_ARGUMENTS = "model.init_args."
@@ -70,6 +74,8 @@ def read_tables(files: Sequence[Path]) -> pd.DataFrame:
     Raises:
         ProtocolError: If a file is not a table of a benchmark.
     """
+    import pandas as pd  # whoever runs the command is told in a line if it is missing
+
     tables = []
     for file in files:
         try:
@@ -82,21 +88,21 @@ def read_tables(files: Sequence[Path]) -> pd.DataFrame:
             raise ProtocolError(msg)
         tables.append(table)
     table = pd.concat(tables, ignore_index=True)
-    table["model"] = [_name_model(row) for row in table.to_dict("records")]
-    table["dataset"] = [_name_dataset(row) for row in table.to_dict("records")]
+    rows = [row.dropna().to_dict() for _, row in table.iterrows()]
+    table["model"] = [*map(_name_model, rows)]
+    table["dataset"] = [*map(_name_dataset, rows)]
     return table.drop_duplicates(["model", "dataset"], keep="last", ignore_index=True)
 
 
-def _name_model(row: dict[str, object]) -> str:
-    arguments = [str(value) for name, value in row.items() if name.startswith(MODEL_ARGUMENTS) and pd.notna(value)]
+def _name_model(row: dict[Any, Any]) -> str:
+    arguments = [str(value) for name, value in row.items() if name.startswith(MODEL_ARGUMENTS)]
     name = str(row[MODEL]).rsplit(".", maxsplit=1)[-1]
     return f"{name} ({', '.join(arguments)})" if arguments else name
 
 
-def _name_dataset(row: dict[str, object]) -> str:
+def _name_dataset(row: dict[Any, Any]) -> str:
     names = ("class_path", "init_args.name", "init_args.category", "init_args.categories")
-    values = [row.get(DATA + name) for name in names]
-    return " ".join(str(value) for value in values if value is not None and pd.notna(value))
+    return " ".join(str(row[DATA + name]) for name in names if DATA + name in row)
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
@@ -133,7 +139,7 @@ def to_markdown(summary: pd.DataFrame) -> str:
 
 
 def _format(column: str, value: float) -> str:
-    if pd.isna(value):
+    if math.isnan(value):
         return "-"
     if column == "datasets":
         return f"{value:.0f}"
@@ -153,6 +159,9 @@ def draw(summary: pd.DataFrame, metric: str) -> bytes:
     Raises:
         ProtocolError: If no model reports the metric.
     """
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
+
     if metric not in summary or summary[metric].isna().all():
         msg = f"No model reports {metric}. There are: {', '.join(summary.columns[1:])}."
         raise ProtocolError(msg)

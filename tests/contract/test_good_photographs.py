@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalib_fbclip.contract.good_photographs import describe_colors, describe_copies, describe_swap
+from anomalib_fbclip.contract.good_photographs import describe_colors, describe_inspected_references, describe_swap
 
 
 def write(path: Path, mode: str) -> Path:
@@ -57,6 +57,6 @@ def test_swapped_folders() -> None:
 
 def test_the_same_photographs() -> None:
     copies = {Path("a"): Path("good/a")}
-    assert "themselves: 1 of 5." in describe_copies(copies, 5)[0]
-    assert "themselves: 1." in describe_copies(copies, None)[0]
-    assert not describe_copies({}, 1)
+    assert "themselves: 1 of 5." in describe_inspected_references(copies, 5)[0]
+    assert "themselves: 1." in describe_inspected_references(copies, None)[0]
+    assert not describe_inspected_references({}, 1)

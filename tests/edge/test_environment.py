@@ -155,8 +155,11 @@ def test_no_torch(openvino_machine: Machine, photographs: Path) -> None:
     check_line(openvino_machine.fbclip(photographs), "torch is missing: pip install anomalib-fbclip", "--model")
 
 
-def test_no_torch_for_the_protocol(openvino_machine: Machine) -> None:
-    result = openvino_machine.run("-m", "anomalib_fbclip.protocol", "--data", "MVTecAD")
+@pytest.mark.parametrize("arguments", [("protocol", "--data", "MVTecAD"), ("protocol.comparison", ".")])
+def test_no_torch_for_the_protocol(openvino_machine: Machine, arguments: tuple[str, ...]) -> None:
+    (openvino_machine.root / "results.csv").write_text("of a benchmark")
+    module, *others = arguments
+    result = openvino_machine.run("-m", f"anomalib_fbclip.{module}", *others)
     check_line(result, "missing: pip install")
 
 

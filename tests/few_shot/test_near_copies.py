@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter
 
 from anomalib_fbclip.contract.errors import ImageError
-from anomalib_fbclip.data.near_copies import describe_copies, leave_out_copies
+from anomalib_fbclip.data.near_copies import describe_near_copies, leave_out_copies
 
 SIZE = (240, 180)
 
@@ -85,7 +85,7 @@ def test_whatever_made_it(seed: int, angle: float, is_mirrored: bool, light: flo
 
 def test_a_burst_shows_one_part() -> None:
     assert count_distinct([take_again(draw_part(0), frame) for frame in range(8)]) == 1
-    assert "one part" in describe_copies(8, 1)[0]
+    assert "one part" in describe_near_copies(8, 1)[0]
 
 
 def test_plain_images_are_not_taken_for_each_other() -> None:
@@ -93,8 +93,8 @@ def test_plain_images_are_not_taken_for_each_other() -> None:
 
 
 def test_how_many_count() -> None:
-    assert describe_copies(8, 8) == []
-    assert "8 of your 16" in describe_copies(16, 8)[0]
+    assert describe_near_copies(8, 8) == []
+    assert "8 of your 16" in describe_near_copies(16, 8)[0]
 
 
 def test_equal_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
