@@ -52,6 +52,7 @@ from .modeling.loss import FBClipLoss
 from .modeling.mvfbe import VIEWS
 from .processing.components import DefaultComponentsMixin, resolve_post_processor
 from .saving import SavingMixin
+from .screen import configure_screen
 
 if TYPE_CHECKING:
     NonNegativeInt: TypeAlias = int
@@ -176,6 +177,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         reference_rotations: PositiveInt = 4,
         few_shot_maps: Sequence[Literal["references", "text"]] = MAPS,
     ) -> None:
+        configure_screen()
         # Hyper-parameters are read from these names. A checkpoint takes plain data only, and a dict-form get_model or
         # the benchmark hand in containers of OmegaConf.
         pretrained = None if pretrained is None else str(pretrained)

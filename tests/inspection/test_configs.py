@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from anomalib_fbclip.inspection.configs import describe_missing
 from support.command_line import CONFIGS, environment
 from support.parts import Run
 
@@ -39,6 +40,15 @@ def test_unknown_name(name: str, fbclip: Run) -> None:
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"error: there is no config '{name}': choose among export, few_shot, ")
     assert all(known in line for known in NAMES)
+
+
+@pytest.mark.parametrize("option", [["--data", "configs/data/visa.yaml"], ["--data=data/visa.yaml"]])
+def test_one_that_is_not_here(option: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = describe_missing(option)
+    assert line is not None
+    assert "fbclip configs data/visa > visa.yaml" in line
+    assert describe_missing(["--data", "configs/mine.yaml", "--data", str(CONFIGS / "data/visa.yaml")]) is None
 
 
 def test_two_names(fbclip: Run) -> None:

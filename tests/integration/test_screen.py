@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from anomalib_fbclip import bundled
-from anomalib_fbclip.plugin import names_model
-from support.command_line import ANOMALIB, CONFIGS, anomalib, environment
+from support.command_line import ANOMALIB, anomalib, environment
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -36,12 +35,16 @@ def fbclip(tmp_path: Path, photographs: Path, small_backbone: str, small_adapter
     return run_command
 
 
+NOT_OF_A_RUN = ("FutureWarning: ", "  ", "warning: open_clip has no weights for backbone ", "Loading CLIP ")
+"""Lines of what anomalib's own imports warn of, and two about the backbone."""
+
+
 def lines_of(result: subprocess.CompletedProcess[str]) -> list[str]:
-    """Lines of standard error, but for the one that is true of the small model only."""
+    """Lines of standard error that are about the run."""
     lines = result.stderr.splitlines()
-    random = [line for line in lines if line.startswith("warning: open_clip has no weights for backbone ")]
-    assert len(random) <= 1
-    return [line for line in lines if line not in random]
+    about_backbone = [line for line in lines if line.startswith(NOT_OF_A_RUN)]
+    assert len(set(about_backbone)) == len(about_backbone)
+    return [line for line in lines if line not in about_backbone and NOT_OF_A_RUN[0] not in line]
 
 
 PARTS = (
@@ -51,7 +54,7 @@ PARTS = (
 
 
 def test_predict(tmp_path: Path, photographs: Path, small_backbone: str, small_adapters: Path) -> None:
-    """In a process of its own, so that what is said on imports is seen, too."""
+    """In a process of its own, where anomalib's own imports have just warned."""
     model = ("--model", "FBClip", "--model.backbone", small_backbone, "--model.weights", small_adapters)
     result = subprocess.run(
         [ANOMALIB, "predict", *model, "--data", photographs, "--trainer.accelerator", "cpu"],
@@ -106,17 +109,6 @@ def test_export_with_good_photographs(tmp_path: Path, fbclip: Command, export_ty
     assert exported.startswith("Exported model to ")
 
 
-@pytest.mark.parametrize("option", [["--config", "configs/few_shot.yaml"], ["--config=configs/data/visa.yaml"]])
-def test_a_config_of_the_package_that_is_not_here(tmp_path: Path, option: list[str]) -> None:
-    """In one line, without what anomalib's own imports warn of."""
-    command = [ANOMALIB, "predict", *option]
-    result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stdout) == (2, "")
-    (line,) = result.stderr.splitlines()
-    name = option[-1].rpartition("configs/")[2].removesuffix(".yaml")
-    assert f"fbclip configs {name} > {Path(name).name}.yaml" in line
-
-
 def test_warnings_that_a_user_can_act_on(fbclip: Command) -> None:
     result = fbclip("predict", "--data", "photographs", "--model.weights", "null")
     assert result.returncode == 0, result.stderr
@@ -125,65 +117,58 @@ def test_warnings_that_a_user_can_act_on(fbclip: Command) -> None:
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
-    "unknown argument": (["--model.backbon", "x"], "--model.backbon is no argument. Did you mean --model.backbone?"),
-    "unlike any argument": (["--model.xyzzy", "x"], "--model.xyzzy is no argument. See --model.help."),
-    "unknown argument of the trainer": (["--trainer.xyzzy", "1"], "Unrecognized arguments: --trainer.xyzzy 1"),
-    "negative number": (["--model.k_shot", "-1"], "--model.k_shot: -1 does not conform to restriction v>=0"),
-    "word for a number": (["--model.image_threshold", "high"], "--model.image_threshold: Expected a float, not high"),
-    "word for a whole number": (["--trainer.max_epochs", "many"], "--trainer.max_epochs: Expected an int"),
-    "threshold above 1": (["--model.image_threshold", "3"], "image_threshold must be in 0..1, as the scores are"),
-    "unknown map": (["--model.few_shot_maps", "[foo]"], "Expected a Literal['references', 'text'], not foo"),
-    "unknown view": (["--model.views", "[foo]"], "Views ['foo'] can't be used: choose"),
-    "unknown backbone": (["--model.backbone", "ViT-foo"], "Unknown backbone 'ViT-foo'"),
-    "no network": (
-        ["--model.backbone", "ViT-B-32", "--model.weights", "null"],
-        f".cache/clip/ViT-B-32.pt'. Or give a file as 'pretrained'. --model.backbone {bundled.NAME} needs no network.",
-    ),
-    "no weights": (["--model.weights", "mine.safetensors"], "Adapter weights 'mine.safetensors' do not exist."),
-    "no data": (["--data", "nowhere"], "Path does not exist: "),
-    "no checkpoint": (["--ckpt_path", "nowhere.ckpt"], "Checkpoint file not found: "),
-    "no such precision": (["--trainer.precision", "bf16-true"], "take bf16-mixed, or --model.backbone_precision"),
+    "unknown argument": (["--model.backbon", "x"], "'backbon'"),
+    "unknown argument of the trainer": (["--trainer.xyzzy", "1"], "--trainer.xyzzy"),
+    "negative number": (["--model.k_shot", "-1"], "k_shot"),
+    "word for a number": (["--model.image_threshold", "high"], "image_threshold"),
+    "threshold above 1": (["--model.image_threshold", "3"], "image_threshold"),
+    "unknown map": (["--model.few_shot_maps", "[foo]"], "few_shot_maps"),
+    "unknown view": (["--model.views", "[foo]"], "Views ['foo']"),
+    "unknown backbone": (["--model.backbone", "ViT-foo"], "'ViT-foo'"),
+    "no network": (["--model.backbone", "ViT-B-32", "--model.weights", "null"], f"--model.backbone {bundled.NAME}"),
+    "no weights": (["--model.weights", "mine.safetensors"], "'mine.safetensors'"),
+    "no data": (["--data", "nowhere"], "nowhere"),
+    "no checkpoint": (["--ckpt_path", "nowhere.ckpt"], "nowhere.ckpt"),
+    "no such precision": (["--trainer.precision", "bf16-true"], "bf16-mixed"),
 }
 
 
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake(mistake: str, fbclip: Command) -> None:
+    """Without a traceback."""
+    arguments, culprit = MISTAKES[mistake]
+    result = fbclip("predict", "--data", "photographs", *arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "Traceback" not in result.stderr
+    _, _, error = result.stderr.rpartition("error: ")
+    assert culprit in error
+
+
 @pytest.mark.parametrize(
-    ("content", "message"),
+    ("content", "culprit"),
     [
-        ("model: {class_path: FBClip, init_args: {backbon: x}}", "--model.backbon is no argument. Did you mean"),
-        ("model: {class_path: FBClip}\nxyzzy: 1", "Subcommand 'predict' does not accept option 'xyzzy'"),
-        ("model: {class_path: FBClip, init_args: [", "while parsing a flow "),
+        ("model: {class_path: FBClip, init_args: {backbon: x}}", "'backbon'"),
+        ("model: {class_path: FBClip}\nxyzzy: 1", "'xyzzy'"),
+        ("model: {class_path: FBClip, init_args: [", "parsing"),
     ],
 )
-def test_a_mistake_in_a_config(tmp_path: Path, content: str, message: str) -> None:
+def test_a_mistake_in_a_config(tmp_path: Path, content: str, culprit: str) -> None:
     (tmp_path / "mine.yaml").write_text(content)
     result = anomalib(tmp_path, "predict", "--config", "mine.yaml", "--data", "photographs")
     assert result.returncode == 2
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert message in line
+    _, _, error = result.stderr.rpartition("error: ")
+    assert culprit in error
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_an_error_is_one_line(mistake: str, fbclip: Command) -> None:
-    arguments, message = MISTAKES[mistake]
-    result = fbclip("predict", "--data", "photographs", *arguments)
-    assert (result.returncode, result.stdout) == (2, "")
-    (line,) = lines_of(result)
-    assert line.startswith("error: ")
-    assert message in line
-
-
-def test_no_datamodule(fbclip: Command) -> None:
-    result = fbclip("test", "--data", "photographs")
+@pytest.mark.parametrize(
+    ("data", "culprit"), [(["photographs"], "photographs"), (["SyntheticParts", "--data.category", "xyzzy"], "xyzzy")]
+)
+def test_a_mistake_about_the_data(data: list[str], culprit: str, fbclip: Command) -> None:
+    result = fbclip("test", "--data", *data)
     assert result.returncode == 2
-    assert result.stderr == "error: --data photographs is neither the name of a class nor a config file.\n"
-
-
-def test_an_unknown_category(fbclip: Command) -> None:
-    result = fbclip("test", "--data", "SyntheticParts", "--data.category", "xyzzy")
-    assert result.returncode == 2
-    (line,) = lines_of(result)
-    assert line.startswith("error: SyntheticParts has no category 'xyzzy'.")
+    assert "Traceback" not in result.stderr
+    _, _, error = result.stderr.rpartition("error: ")
+    assert culprit in error
 
 
 def test_where_an_error_comes_from(tmp_path: Path, photographs: Path) -> None:
@@ -212,38 +197,3 @@ def test_other_models_are_as_they_were(tmp_path: Path) -> None:
     assert "Does not validate against any of the Union subtypes" in screens[0].stderr
     assert "FutureWarning" in screens[0].stderr
     assert screens[0].returncode == screens[1].returncode == 2
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        "predict --model FBClip --data x",
-        "predict --model=FBClip --data=x",
-        "fit --model anomalib.models.FBClip",
-        "test --model.class_path anomalib_fbclip.FBClip",
-        "test --model.help FBClip",
-        f"test --config {CONFIGS / 'quickstart.yaml'}",
-        f"test --config={CONFIGS / 'quickstart.yaml'} --model.init_args.seed 1",
-    ],
-)
-def test_commands_for_the_model(arguments: str) -> None:
-    assert names_model(arguments.split())
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        "",
-        "predict",
-        "--help",
-        "predict --model Padim --data results/FBClip",
-        "predict --model Padim --ckpt_path results/FBClip/model.ckpt",
-        f"test --model Padim --config {CONFIGS / 'quickstart.yaml'}",
-        f"test --config {CONFIGS / 'data' / 'visa.yaml'}",
-        "test --config nowhere.yaml",
-        f"benchmark --config {CONFIGS / 'benchmark' / 'folder_fbclip.yaml'}",
-        "install --option FBClip",
-    ],
-)
-def test_commands_for_other_models(arguments: str) -> None:
-    assert not names_model(arguments.split())

@@ -13,7 +13,6 @@ import runpy
 import subprocess
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 from typing import NoReturn, TypedDict
 
@@ -100,14 +99,17 @@ def run_child(command: Command) -> NoReturn:
     os.chdir(command["folder"])
     code = 0
     try:
-        run_program(command["arguments"])
+        try:
+            run_program(command["arguments"])
+        except Exception as error:  # noqa: BLE001 - as Python ends
+            code = 1
+            sys.excepthook(type(error), error, error.__traceback__)
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         if isinstance(stop.code, str):
             print(stop.code, file=sys.stderr)
-    except BaseException:  # noqa: BLE001 - as Python ends
-        traceback.print_exc()
-        code = 1
+    except KeyboardInterrupt:
+        code = 130
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
