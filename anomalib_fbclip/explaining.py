@@ -60,7 +60,8 @@ class ExplanationMixin(FewShotMixin):
             torch.Size([5, 3, 37, 37])
         """
         self.prepare_references(TrainerRun(self._trainer))
-        pixels = load_image(image, max(self.model.backbone.patch_size)).unsqueeze(0).to(self.device)
+        loaded = load_image(image, max(self.model.backbone.patch_size), white_level=self.white_level)
+        pixels = loaded.unsqueeze(0).to(self.device)
         return explain(self.model, self.pre_processor(pixels) if self.pre_processor else pixels)
 
     def nearest_reference(self, explanation: Explanation, place: tuple[int, int] | None = None) -> ReferencePatch:
@@ -102,6 +103,7 @@ class ExplanationMixin(FewShotMixin):
             Image.Image: The piece of the turned copy, as large as :func:`~anomalib_fbclip.data.patches.crop_patch` cuts
                 it.
         """
-        photograph = load_image(self.references[patch.photograph], upright=self.references_upright)
+        reference = self.references[patch.photograph]
+        photograph = load_image(reference, upright=self.references_upright, white_level=self.white_level)
         copy = turned_copy(photograph, self.reference_rotations, patch.turn)
         return crop_patch(copy, patch.place, patch.grid)

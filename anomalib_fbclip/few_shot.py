@@ -46,6 +46,7 @@ class FewShotMixin(ModelMixin):
     reference_choice: ReferenceChoice | GivenReferences
     reference_rotations: int
     few_shot_maps: list[str]
+    white_level: int | None
     references: list[ImageSource]
     _found_references: list[ImageSource]
     references_upright: bool
@@ -186,7 +187,7 @@ class FewShotMixin(ModelMixin):
     def _fit_references(self, found: list[ImageSource], *, upright: bool) -> None:
         self.outdate_references()
         self._adapters.make_ready()
-        references = leave_out_copies(found)
+        references = leave_out_copies(found, self.white_level)
         with _progress(2 * len(references)) as advance:
             load = partial(self._load_reference, upright=upright, advance=advance)
             result = fit(self.model, [partial(load, reference) for reference in references], self.few_shot_maps)
@@ -199,7 +200,8 @@ class FewShotMixin(ModelMixin):
         self, reference: ImageSource, upright: bool, advance: Callable[[], None]
     ) -> Iterator[torch.Tensor]:
         """Give a photograph and its turned copies, each only once it is asked for, as batches of one image."""
-        image = load_image(reference, max(self.model.backbone.patch_size), upright=upright)
+        minimum_side = max(self.model.backbone.patch_size)
+        image = load_image(reference, minimum_side, upright=upright, white_level=self.white_level)
         advance()
         for copy in turned_copies(image, self.reference_rotations):
             batch = copy.unsqueeze(0).to(self.device)

@@ -44,6 +44,7 @@ from .checkpoints.published import check_published, choose_zero_shot, fetch_publ
 from .checkpoints.registry import default_pretrained, resolve_backbone, resolve_image_size
 from .checkpoints.source import AdapterSource, read_given_adapters
 from .checkpoints.training import CHECKPOINT_KEY
+from .contract.photographs import check_white_level
 from .explaining import ExplanationMixin
 from .export.mixin import ExactExportMixin
 from .modeling.fbclip import FBClipModel
@@ -137,6 +138,8 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
             parts that lie at any angle. 1: none are turned. Defaults to ``4``.
         few_shot_maps (Sequence[str], optional): What decides with good photographs: ``references``, ``text`` or both.
             Defaults to both.
+        white_level (int | None, optional): Value of white in image files of more than 8 bits that do not say it: 4095
+            for 12 bits. ``None``: such a file is refused where its range can't be told. Defaults to ``None``.
 
     Raises:
         ValueError: If an argument does not fit the backbone, or a file can't be read or belongs to another model.
@@ -176,6 +179,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         k_shot: NonNegativeInt = 0,
         reference_rotations: PositiveInt = 4,
         few_shot_maps: Sequence[Literal["references", "text"]] = MAPS,
+        white_level: int | None = None,
     ) -> None:
         configure_screen()
         # Hyper-parameters are read from these names. A checkpoint takes plain data only, and a dict-form get_model or
@@ -190,6 +194,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         few_shot_source = None if few_shot_source is None else str(few_shot_source)
         k_shot, reference_rotations = int(k_shot), int(reference_rotations)
         few_shot_maps = list(few_shot_maps)
+        check_white_level(white_level)
 
         backbone_name = resolve_backbone(backbone)
         input_size = resolve_image_size(backbone_name, image_size)
@@ -201,6 +206,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
             visualizer=visualizer,
         )
 
+        self.white_level = white_level
         self.configure_references(few_shot_source, k_shot, seed, reference_rotations, few_shot_maps)
         self.backbone_name = backbone_name
         self.image_size = input_size

@@ -35,6 +35,7 @@ class SavingMixin(FewShotMixin):
         own = {
             "patch_size": list(self.model.backbone.patch_size),
             "k_shot": self.model.decision.k_shot,
+            "white_level": self.white_level,
             "adapters": digest_adapters(self.model),
         }
         return describe(self.metadata() | own, self.post_processor)

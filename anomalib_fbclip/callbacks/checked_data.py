@@ -19,14 +19,14 @@ import torch
 from anomalib import TaskType
 from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageItem, PredictDataset
 from anomalib.data.datasets.base import AnomalibVideoDataset
-from anomalib.data.utils import LabelName
+from anomalib.data.utils import LabelName, read_mask
 from anomalib.data.utils.image import is_image_file
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from lightning_utilities.core.apply_func import apply_to_collection
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, SequentialSampler
-from torchvision.transforms.v2.functional import to_dtype, to_image
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, SequentialSampler
+from torchvision.tv_tensors import Mask
 from tqdm.auto import tqdm
 
 from anomalib_fbclip.contract.errors import ImageError
@@ -40,6 +40,8 @@ from anomalib_fbclip.contract.photographs import (
     read_photograph,
 )
 from anomalib_fbclip.contract.records import printable
+from anomalib_fbclip.data.auxiliary import TrainingImages
+from anomalib_fbclip.data.image_source import load_image
 from anomalib_fbclip.data.masks import check_mask
 
 from .results import command_line
@@ -59,12 +61,20 @@ class CheckedDataset(Dataset[ImageItem]):
         dataset (AnomalibDataset | PredictDataset): The dataset.
         minimum_side (int): Pixels that both sides of an image need.
         indices (Sequence[int]): The images that are taken.
+        white_level (int | None): Value of white in files of more than 8 bits that do not say it.
     """
 
-    def __init__(self, dataset: AnomalibDataset | PredictDataset, minimum_side: int, indices: Sequence[int]) -> None:
+    def __init__(
+        self,
+        dataset: AnomalibDataset | PredictDataset,
+        minimum_side: int,
+        indices: Sequence[int],
+        white_level: int | None,
+    ) -> None:
         self.dataset = dataset
         self.minimum_side = minimum_side
         self.indices = indices
+        self.white_level = white_level
         self.paths = image_paths(dataset)
 
     def __len__(self) -> int:
@@ -98,9 +108,13 @@ class CheckedDataset(Dataset[ImageItem]):
             read_photograph(path, upright=False)  # says which file it is, if it is the image's fault
             raise
         if needs_own_reading(path):
-            pixels = to_dtype(to_image(read_photograph(path, upright=False)), torch.float32, scale=True)
+            image = load_image(path, upright=False, white_level=self.white_level)
             transform = getattr(self.dataset, "augmentations", None) or getattr(self.dataset, "transform", None)
-            item.image = transform(pixels) if transform else pixels
+            if transform and item.gt_mask is not None:
+                mask = read_mask(mask_path, as_tensor=True) if mask_path else Mask(torch.zeros(image.shape[1:]).byte())
+                item.image, item.gt_mask = transform(image, mask)
+            else:
+                item.image = transform(image) if transform else image
         return item
 
 
@@ -108,11 +122,13 @@ class CheckedData(Callback):
     """Prepares the dataloaders of a run of the trainer.
 
     - Images and masks are read by a :class:`CheckedDataset`.
+    - Images of a training are read by one, too, with their augmentations.
     - Images that can't be predicted are found before a prediction starts, and named. The others are predicted.
     - In a test and in a validation each image counts once, on however many processes.
 
     Args:
         minimum_side (int): Pixels that both sides of an image need.
+        white_level (int | None): Value of white in files of more than 8 bits that do not say it.
 
     Attributes:
         selections (list[Sequence[int]]): Which images of each dataloader of a prediction are predicted.
@@ -120,20 +136,36 @@ class CheckedData(Callback):
             those of the folder that anomalib passes over.
     """
 
-    def __init__(self, minimum_side: int) -> None:
+    def __init__(self, minimum_side: int, white_level: int | None) -> None:
         self.minimum_side = minimum_side
+        self.white_level = white_level
         self.selections: list[Sequence[int]] = []
         self.failures: list[dict[int, tuple[str, str]]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prepare the dataloaders before the trainer asks for them."""
         del pl_module
-        if stage == "predict":
+        if stage == "fit":
+            self._prepare_training(trainer)
+        elif stage == "predict":
             self._prepare_prediction(trainer)
         elif stage == "test":
             self.prepare_evaluation(trainer, trainer.test_loop)
         elif stage == "validate":
             self.prepare_evaluation(trainer, trainer.validate_loop)
+
+    def check(self, dataset: Dataset) -> Dataset:
+        """Have a dataset read its images correctly, or reject them by name, if it is known how it reads them.
+
+        Args:
+            dataset (Dataset): The dataset.
+
+        Returns:
+            Dataset: A dataset of the same images, or the same one.
+        """
+        if not _is_known(dataset):
+            return dataset
+        return CheckedDataset(dataset, self.minimum_side, range(len(dataset)), self.white_level)
 
     def prepare_evaluation(self, trainer: Trainer, loop: Any) -> None:  # noqa: ANN401 - Lightning's loop is private
         """Prepare the dataloaders of a test or of a validation.
@@ -144,11 +176,9 @@ class CheckedData(Callback):
         """
 
         def prepare(loader: DataLoader) -> DataLoader:
-            dataset: Any = loader.dataset
             if not isinstance(loader.sampler, SequentialSampler):
                 return loader
-            if _is_known(dataset):
-                dataset = CheckedDataset(dataset, self.minimum_side, range(len(dataset)))
+            dataset = self.check(loader.dataset)
             return _rebuild(loader, dataset, _sampler(dataset, trainer))
 
         source = loop._data_source  # noqa: SLF001 - Lightning has no other way to change what was handed to the trainer
@@ -161,6 +191,19 @@ class CheckedData(Callback):
             source.instance = []
         else:
             source.instance = apply_to_collection(source.dataloader(), DataLoader, prepare)
+
+    def _prepare_training(self, trainer: Trainer) -> None:
+        def prepare(loader: DataLoader) -> DataLoader:
+            dataset = loader.dataset
+            if isinstance(dataset, TrainingImages):
+                dataset.images = self.check(dataset.dataset)
+                return loader
+            return _rebuild(loader, self.check(dataset), loader.sampler) if _is_known(dataset) else loader
+
+        loop = trainer.fit_loop
+        source = loop._data_source  # noqa: SLF001 - as above
+        source.instance = apply_to_collection(source.dataloader(), DataLoader, prepare)
+        self.prepare_evaluation(trainer, loop.epoch_loop.val_loop)
 
     def _prepare_prediction(self, trainer: Trainer) -> None:
         self.selections, self.failures = [], []
@@ -175,14 +218,15 @@ class CheckedData(Callback):
             photographs = {
                 index: path for index, path in enumerate(image_paths(dataset)) if not _is_foreign(path, folder)
             }
-            failures = dict(find_failures(photographs, self.minimum_side, trainer))
+            failures = dict(find_failures(photographs, self.minimum_side, self.white_level, trainer))
             failures |= dict(enumerate(find_passed_over(folder, photographs.values()), len(dataset)) if folder else ())
             if trainer.is_global_zero:
                 _report(photographs.values(), [reason for _, reason in failures.values()])
             selection = [index for index in photographs if index not in failures]
             self.selections.append(selection)
             self.failures.append(failures)
-            return _rebuild(loader, CheckedDataset(dataset, self.minimum_side, selection), sampler=None)
+            checked = CheckedDataset(dataset, self.minimum_side, selection, self.white_level)
+            return _rebuild(loader, checked, sampler=None)
 
         source = trainer.predict_loop._data_source  # noqa: SLF001 - as above
         source.instance = apply_to_collection(source.dataloader(), DataLoader, prepare)
@@ -195,13 +239,14 @@ def image_paths(dataset: AnomalibDataset | PredictDataset) -> list[str]:
 
 
 def find_failures(
-    paths: Mapping[int, str], minimum_side: int, trainer: Trainer
+    paths: Mapping[int, str], minimum_side: int, white_level: int | None, trainer: Trainer
 ) -> Iterator[tuple[int, tuple[str, str]]]:
     """Read images, and find those that can't be predicted.
 
     Args:
         paths (Mapping[int, str]): The images, by their places.
         minimum_side (int): Pixels that both sides of an image need.
+        white_level (int | None): Value of white in files of more than 8 bits that do not say it.
         trainer (Trainer): Says whether a progress bar is shown.
 
     Yields:
@@ -210,7 +255,7 @@ def find_failures(
 
     def find_reason(path: str) -> str | None:
         try:
-            read_photograph(path, upright=False, minimum_side=minimum_side)
+            read_photograph(path, upright=False, minimum_side=minimum_side, white_level=white_level)
         except ImageError as error:
             return str(error)
         return None
@@ -309,7 +354,7 @@ def _sampler(dataset: Any, trainer: Trainer) -> DistributedSampler | None:  # no
     return UnrepeatedDistributedSampler(dataset, trainer.world_size, trainer.global_rank, shuffle=False)
 
 
-def _rebuild(loader: DataLoader, dataset: Dataset, sampler: DistributedSampler | None) -> DataLoader:
+def _rebuild(loader: DataLoader, dataset: Dataset, sampler: Sampler | Iterable | None) -> DataLoader:
     """Make a dataloader like another one, of other data."""
     return DataLoader(
         dataset,

@@ -6,8 +6,9 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from anomalib.data import AnomalibDataModule
+from anomalib.data import AnomalibDataModule, AnomalibDataset
 from anomalib.models.components import AnomalibModule
 from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import Callback, Trainer
@@ -36,6 +37,7 @@ class EvaluationRunMixin(ModelMixin):
     """Makes the runs of :class:`FBClip` end with results that hold."""
 
     model: FBClipModel
+    white_level: int | None
     prepare_data_per_node = False
 
     @cached_property
@@ -44,7 +46,7 @@ class EvaluationRunMixin(ModelMixin):
 
     @cached_property
     def _data(self) -> CheckedData:
-        return CheckedData(minimum_side=max(self.model.backbone.patch_size))
+        return CheckedData(max(self.model.backbone.patch_size), self.white_level)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override] # what is passed on may be anything
@@ -138,6 +140,17 @@ class EvaluationRunMixin(ModelMixin):
         Trainer(devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False).validate(
             self, datamodule=datamodule, verbose=False
         )
+
+    def check_images(self, dataset: AnomalibDataset) -> Any:  # noqa: ANN401 - a dataset
+        """Have a dataset read its images as in a run: correctly, or they are rejected by name.
+
+        Args:
+            dataset (AnomalibDataset): The dataset.
+
+        Returns:
+            Any: A dataset of the same images.
+        """
+        return self._data.check(dataset)
 
     def _fit_thresholds_of_checkpoint(self) -> None:
         """Fit thresholds to the data at hand where they are a checkpoint's: anomalib's engine leaves that out."""

@@ -4,9 +4,12 @@
 """Pictures of predictions, each written whole or not at all, which overwrite no others."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from anomalib.data import ImageItem
 from anomalib.data.utils.image import duplicate_filename
 from anomalib.utils.path import generate_output_filename
 from anomalib.visualization import ImageVisualizer
@@ -15,7 +18,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 
 from anomalib_fbclip.contract.files import incomplete_folder
-from anomalib_fbclip.contract.photographs import read_photograph
+from anomalib_fbclip.contract.photographs import needs_own_reading, read_photograph
 from anomalib_fbclip.contract.records import Record
 from anomalib_fbclip.report.pictures import draw_picture
 
@@ -29,13 +32,17 @@ class PhotographVisualizer(ImageVisualizer):
     truth to show, pictures are those of :class:`~anomalib.visualization.ImageVisualizer`; its arguments are for these.
     """
 
-    def draw(self, trainer: Trainer, items: Sequence[Any], records: Sequence[Record]) -> None:
+    def draw(
+        self, trainer: Trainer, items: Sequence[Any], records: Sequence[Record], white_level: int | None = None
+    ) -> None:
         """Draw images into ``output_dir``, under the names that anomalib gives.
 
         Args:
             trainer (Trainer): Knows the datamodule, by which the files are named.
             items (Sequence[Any]): The images, with their anomaly maps ``[H, W]``.
             records (Sequence[Record]): What is said of them.
+            white_level (int | None, optional): Value of white in files of more than 8 bits that do not say it. Defaults
+                to ``None``.
 
         Raises:
             ImageError: If a photograph can't be read any more.
@@ -46,7 +53,7 @@ class PhotographVisualizer(ImageVisualizer):
             if record.path is None or item.anomaly_map is None:
                 continue
             # A run reads images as they are stored, not turned upright.
-            photograph = Image.fromarray(read_photograph(record.path, upright=False))
+            photograph = Image.fromarray(read_photograph(record.path, upright=False, white_level=white_level))
             picture = draw_picture(photograph, item.anomaly_map.float().cpu().numpy(), record)
             path = generate_output_filename(
                 record.path,
@@ -94,22 +101,22 @@ class Pictures(Callback):
         """
         del outputs
         records = self._batch_records.records
+        model: Any = pl_module
         output_dir = self._visualizer.output_dir
         folder = Path(trainer.default_root_dir) / "images" if output_dir is None else Path(output_dir)
         self.paths = []
-        with incomplete_folder(folder) as incomplete:
+        with incomplete_folder(folder) as incomplete, TemporaryDirectory() as copies:
             self._visualizer.output_dir = incomplete
             try:
                 for item, record in zip(batch, records, strict=True):
                     if record.path is None:  # anomalib names pictures by their files
                         self.paths.append(None)
                         continue
-                    alone: Any = [item]
                     is_prediction = trainer.state.fn == TrainerFn.PREDICTING
                     if is_prediction and isinstance(self._visualizer, PhotographVisualizer):
-                        self._visualizer.draw(trainer, alone, [record])
+                        self._visualizer.draw(trainer, [item], [record], model.white_level)
                     else:
-                        model: Any = pl_module
+                        alone: Any = [_in_8_bits(item, Path(copies), model.white_level)]
                         self._visualizer.on_test_batch_end(trainer, model, alone, alone, batch_idx, dataloader_idx)
                     self.paths.append(_move(incomplete, folder))
             finally:
@@ -118,6 +125,17 @@ class Pictures(Callback):
             self.folder = folder
 
     on_predict_batch_end = on_test_batch_end
+
+
+def _in_8_bits(item: ImageItem, folder: Path, white_level: int | None) -> ImageItem:
+    """Give an image that anomalib, which reads the file once more to draw it, would misread, the path of a copy."""
+    path = Path(str(item.image_path)).absolute()
+    if not needs_own_reading(path):
+        return item
+    copy = folder / path.relative_to(path.anchor)  # pictures are named by the folders, too
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(read_photograph(path, upright=False, white_level=white_level)).save(copy, "PNG")
+    return replace(item, image_path=str(copy))
 
 
 def _move(source: Path, destination: Path) -> Path | None:

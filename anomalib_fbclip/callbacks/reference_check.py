@@ -69,8 +69,8 @@ class ReferenceCheck(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare the colors."""
-        del pl_module
-        _warn(trainer, describe_colors(self._colors, self._references))
+        white_level = getattr(pl_module, "white_level", None)
+        _warn(trainer, describe_colors(self._colors, self._references, white_level))
 
     on_predict_epoch_end = on_test_epoch_end
 

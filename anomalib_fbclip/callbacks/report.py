@@ -5,6 +5,7 @@
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -117,7 +118,7 @@ class FBClipReport(Callback):
         fit = pl_module.reference_fit
         write_report(
             path,
-            map(_to_entry, predictions),
+            map(partial(_to_entry, white_level=pl_module.white_level), predictions),
             _thresholds(trainer),
             _command(trainer),
             {"Model": pl_module.describe(), "Good photographs": _good(pl_module)},
@@ -145,13 +146,13 @@ def _shrink(anomaly_map: torch.Tensor) -> NDArray[np.float16]:
     return np.asarray(image).astype(np.float16)
 
 
-def _to_entry(prediction: Prediction) -> Entry:
+def _to_entry(prediction: Prediction, white_level: int | None) -> Entry:
     """Read the photograph once more, as the run read it: not turned upright."""
     record, anomaly_map = prediction
     if record.error is not None or record.path is None:
         return Entry(record)
     try:
-        photograph = Image.fromarray(read_photograph(record.path, upright=False))
+        photograph = Image.fromarray(read_photograph(record.path, upright=False, white_level=white_level))
     except ImageError as error:
         return Entry(Record(record.path, error=str(error)))
     return Entry(record, photograph, anomaly_map)

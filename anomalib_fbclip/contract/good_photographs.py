@@ -52,12 +52,14 @@ def describe_swap(scores: Sequence[float], good_scores: Sequence[float], *, is_a
     return ["The good photographs are odder than the ones that you inspect: are the folders swapped?"]
 
 
-def describe_colors(colors: Counter[bool], good: Sequence[Path]) -> list[str]:
+def describe_colors(colors: Counter[bool], good: Sequence[Path], white_level: int | None = None) -> list[str]:
     """Say that photographs are gray and the good ones in color, or the other way about, if they are.
 
     Args:
         colors (Counter[bool]): Number of photographs that are gray, and that are not.
         good (Sequence[Path]): The good ones.
+        white_level (int | None, optional): Value of white in files of more than 8 bits that do not say it. Defaults to
+            ``None``.
 
     Returns:
         list[str]: A line, or none.
@@ -67,14 +69,14 @@ def describe_colors(colors: Counter[bool], good: Sequence[Path]) -> list[str]:
     """
     if not good or not colors:
         return []
-    is_good_gray = _is_gray(good[0])
+    is_good_gray = _is_gray(good[0], white_level)
     others = colors[not is_good_gray]
-    if not others or any(_is_gray(path) != is_good_gray for path in good[1:]):
+    if not others or any(_is_gray(path, white_level) != is_good_gray for path in good[1:]):
         return []
     kind, good_kind = ("In color", "gray") if is_good_gray else ("Gray", "in color")
     number = f"{others} of {sum(colors.values())}"
     return [f"{kind}, while the good photographs are {good_kind}: {number}. Give good ones that were taken alike."]
 
 
-def _is_gray(path: Path) -> bool:
-    return is_gray(read_reduced(path, enough=ENOUGH_TO_SEE_COLOR).pixels)
+def _is_gray(path: Path, white_level: int | None) -> bool:
+    return is_gray(read_reduced(path, enough=ENOUGH_TO_SEE_COLOR, white_level=white_level).pixels)

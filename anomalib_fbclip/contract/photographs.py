@@ -53,6 +53,9 @@ COLOR_STRIDE, GRAY_TOLERANCE = 8, 2
 CAMERA_LIMIT = 1 << 14
 """Values below may be those of a camera with 10, 12 or 14 bits."""
 
+SAY_WHITE = "Say which value is white, for 12 bits with --white-level 4095 (in anomalib: --model.white_level 4095)"
+"""What to do about values whose range is not known."""
+
 BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE_VALUE, PLANAR_CONFIGURATION, SAMPLE_FORMAT = 258, 262, 281, 284, 339
 """Tags of TIFF."""
 
@@ -129,7 +132,23 @@ def needs_own_reading(path: str | Path) -> bool:
         return _is_deep(image) or _is_signed(image)
 
 
-def read_photograph(source: PhotographSource, *, upright: bool, minimum_side: int = 1) -> NDArray[np.uint8]:
+def check_white_level(white_level: int | None) -> None:
+    """Check that a value can be white in a photograph of 16 bits.
+
+    Args:
+        white_level (int | None): The value; ``None`` if none was given.
+
+    Raises:
+        ValueError: If it is not in 1..65535.
+    """
+    if white_level is not None and not 1 <= white_level <= SIXTEEN_BITS:
+        msg = f"white_level must be in 1..{SIXTEEN_BITS}, but is {white_level}: 4095 is white in 12 bits."
+        raise ValueError(msg)
+
+
+def read_photograph(
+    source: PhotographSource, *, upright: bool, minimum_side: int = 1, white_level: int | None = None
+) -> NDArray[np.uint8]:
     """Read a photograph as RGB values.
 
     A photograph of more than 8 bits gives the same picture as with 8 bits. It is refused if its range is not known.
@@ -139,22 +158,26 @@ def read_photograph(source: PhotographSource, *, upright: bool, minimum_side: in
         upright (bool): Whether it is turned as its EXIF data say. Otherwise it is as Pillow loads it: as it is stored
             or, if it is a TIFF, upright.
         minimum_side (int, optional): Pixels that each side must have. Defaults to ``1``.
+        white_level (int | None, optional): Value of white in a file of more than 8 bits that does not say it: 4095 for
+            12 bits. ``None``: such a file is refused where its range is not known. Defaults to ``None``.
 
     Returns:
         NDArray[np.uint8]: RGB values of shape ``[H, W, 3]``.
 
     Raises:
-        ImageError: If it can't be read, its range is not known, or it is too small.
+        ImageError: If it can't be read, its range is not known or is another, or it is too small.
     """
     if isinstance(source, Image.Image):
         name = os.fsdecode(getattr(source, "filename", "")) or "The image"
         with _naming(name):
-            return _read(source, name, upright, minimum_side).pixels
+            return _read(source, name, upright, minimum_side, None, white_level).pixels
     with _open(source) as image:
-        return _read(image, os.fspath(source), upright, minimum_side).pixels
+        return _read(image, os.fspath(source), upright, minimum_side, None, white_level).pixels
 
 
-def read_reduced(source: PhotographSource, *, enough: Enough | None, minimum_side: int = 1) -> Photograph:
+def read_reduced(
+    source: PhotographSource, *, enough: Enough | None, minimum_side: int = 1, white_level: int | None = None
+) -> Photograph:
     """Read a photograph upright, at an eighth, a quarter or half of its size if that is enough.
 
     A JPEG is decoded at this part of its size, as far as its sides are multiples of it. Otherwise, pixels are averaged
@@ -164,19 +187,20 @@ def read_reduced(source: PhotographSource, *, enough: Enough | None, minimum_sid
         source (PhotographSource): The file, or an image of Pillow.
         enough (Enough | None): Size that is enough. ``None``: the whole size is needed.
         minimum_side (int, optional): Pixels that each side of the whole photograph must have. Defaults to ``1``.
+        white_level (int | None, optional): As :func:`read_photograph` takes it. Defaults to ``None``.
 
     Returns:
         Photograph: The photograph.
 
     Raises:
-        ImageError: If it can't be read, its range is not known, or it is too small.
+        ImageError: If it can't be read, its range is not known or is another, or it is too small.
     """
     if isinstance(source, Image.Image):
         name = os.fsdecode(getattr(source, "filename", "")) or "The image"
         with _naming(name):
-            return _read(source, name, True, minimum_side, enough)
+            return _read(source, name, True, minimum_side, enough, white_level)
     with _open(source) as image:
-        return _read(image, os.fspath(source), True, minimum_side, enough)
+        return _read(image, os.fspath(source), True, minimum_side, enough, white_level)
 
 
 def check_size(name: str, height: int, width: int, minimum_side: int) -> None:
@@ -292,7 +316,8 @@ def _read(
     name: str,
     upright: bool,
     minimum_side: int,
-    enough: Enough | None = None,
+    enough: Enough | None,
+    white_level: int | None,
 ) -> Photograph:
     scale = _choose_scale(image.size, enough)
     whole = image.size
@@ -300,7 +325,7 @@ def _read(
     if decoded > 1:
         image.draft(None, (image.width // decoded, image.height // decoded))  # which JPEG files alone take notice of
     is_decoded_whole = image.size == whole
-    photograph = _to_rgb(image, name)
+    photograph = _to_rgb(image, name, white_level)
     if is_decoded_whole:
         whole = photograph.size  # a TIFF is upright once it is loaded
     left = scale if is_decoded_whole else scale // decoded
@@ -348,7 +373,7 @@ def _turn_upright(photograph: Image.Image, orientation: int) -> Image.Image:
     return ImageOps.exif_transpose(bare)
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
+def _to_rgb(image: Image.Image, name: str, white_level: int | None) -> Image.Image:
     if not _is_deep(image):
         if _is_signed(image):
             msg = f"{printable(name)} has signed values, whose range is not known: save it with values of 0 to 255."
@@ -356,7 +381,8 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
         image.load()
         return image if image.mode == "RGB" else image.convert("RGB")  # which copies an image that is RGB
     tags = _tags(image)
-    pixels = _from_fractions(image, name) if image.mode == "F" else _from_whole_numbers(image, name)
+    is_fraction = image.mode == "F"
+    pixels = _from_fractions(image, name) if is_fraction else _from_whole_numbers(image, name, white_level)
     inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO  # Pillow sees to it in images of 8 bits
     return Image.fromarray(EIGHT_BITS - pixels if inverted else pixels).convert("RGB")
 
@@ -412,23 +438,35 @@ def _from_fractions(image: Image.Image, name: str) -> NDArray[np.uint8]:
     return (EIGHT_BITS * values).round().astype(np.uint8)
 
 
-def _from_whole_numbers(image: Image.Image, name: str) -> NDArray[np.uint8]:
+def _from_whole_numbers(image: Image.Image, name: str, white_level: int | None) -> NDArray[np.uint8]:
     maximum = _known_maximum(image)
-    values = _load_whole_numbers(image, name)
-    largest = int(values.max())
-    if maximum is None:
-        if not (values & 0xFF).any():
-            return (values >> 8).astype(np.uint8)
-        if largest < CAMERA_LIMIT and (values % 257).any():
+    values = _load_whole_numbers(image, name, white_level)
+    smallest, largest = int(values.min()), int(values.max())
+    if maximum is not None:
+        if largest > maximum:
             msg = (
-                f"{printable(name)} has 16 bits, but no value above {largest}: whether it is dark, or 10, 12 or 14 "
-                "bits of a camera, is not known. Save it with 8 bits, or with values that fill 0 to 65535."
+                f"{printable(name)} has values up to {largest}, and says that they end at {maximum}: save it with 8 "
+                "bits."
             )
             raise ImageError(msg)
-    elif largest > maximum:
-        msg = f"{printable(name)} has values up to {largest}, and says that they end at {maximum}: save it with 8 bits."
+        return _to_eight_bits(values, maximum)
+    if white_level is not None:
+        if smallest < 0 or largest > white_level:
+            msg = (
+                f"{printable(name)} has values of {smallest} to {largest}, and the white level of {white_level} allows "
+                f"0 to {white_level}: give another one, or save it with 8 bits."
+            )
+            raise ImageError(msg)
+        return _to_eight_bits(values, white_level)
+    if not (values & 0xFF).any():
+        return (values >> 8).astype(np.uint8)
+    if largest < CAMERA_LIMIT and (values % 257).any():
+        msg = (
+            f"{printable(name)} has 16 bits, but no value above {largest}: whether it is dark, or 10, 12 or 14 bits of "
+            f"a camera, is not known. {SAY_WHITE}, or save it with 8 bits."
+        )
         raise ImageError(msg)
-    return _to_eight_bits(values, maximum or SIXTEEN_BITS)
+    return _to_eight_bits(values, SIXTEEN_BITS)
 
 
 def _to_eight_bits(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
@@ -452,8 +490,8 @@ def _known_maximum(image: Image.Image) -> int | None:
     return (1 << bits) - 1
 
 
-def _load_whole_numbers(image: Image.Image, name: str) -> NDArray[Any]:
-    """Load 16-bit values: gray ``[H, W]`` or RGB ``[H, W, 3]``."""
+def _load_whole_numbers(image: Image.Image, name: str, white_level: int | None) -> NDArray[Any]:
+    """Load 16-bit values, and 32-bit ones if white is known: gray ``[H, W]`` or RGB ``[H, W, 3]``."""
     storage = _storage(image)
     planes = _tags(image).get(PLANAR_CONFIGURATION)
     if storage in COLORS and planes != SEPARATE_PLANES:
@@ -467,10 +505,16 @@ def _load_whole_numbers(image: Image.Image, name: str) -> NDArray[Any]:
         file.seek(_tiles(image)[0][2])
         content = file.read(2 * 3 * image.width * image.height)
         return np.frombuffer(content, ">u2").reshape(image.height, image.width, 3)
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in {"PNG", "PPM"}):
+    kind = storage or image.mode
+    if image.mode == "I" and image.format not in {"PNG", "PPM"} and white_level is None:
+        msg = (
+            f"{printable(name)} has whole numbers whose range is not known ({kind}). {SAY_WHITE}, or save it with 8 "
+            "bits."
+        )
+        raise ImageError(msg)
+    if image.mode.startswith("I"):
         return np.asarray(image)
-    what = "whole numbers whose range is not known" if image.mode == "I" else "more than 8 bits in a form not read here"
-    msg = f"{printable(name)} has {what} ({storage or image.mode}): save it with 8 bits."
+    msg = f"{printable(name)} has more than 8 bits in a form not read here ({kind}): save it with 8 bits."
     raise ImageError(msg)
 
 

@@ -56,10 +56,14 @@ class TrainingImages(Dataset[DatasetItem]):
 
     Args:
         dataset (AnomalibDataset): The dataset. Every anomalous image has a mask.
+
+    Attributes:
+        images (Dataset[DatasetItem]): What reads the images: the dataset, or what a model has in its place.
     """
 
     def __init__(self, dataset: AnomalibDataset) -> None:
         self.dataset = dataset
+        self.images: Dataset[DatasetItem] = dataset
 
     def __len__(self) -> int:
         """Number of images."""
@@ -80,7 +84,7 @@ class TrainingImages(Dataset[DatasetItem]):
         sample = self.dataset.samples.iloc[index]
         if sample.label_index == LabelName.ABNORMAL:
             check_mask(Path(sample.mask_path))
-        item = self.dataset[index]
+        item = self.images[index]
         if self.dataset.augmentations:
             item.gt_label = torch.as_tensor(item.gt_mask).any().long()
         return item

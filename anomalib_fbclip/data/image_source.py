@@ -15,7 +15,9 @@ ImageSource = PhotographSource | NDArray | torch.Tensor
 DIMENSIONS = CHANNELS = 3
 
 
-def load_image(source: ImageSource, minimum_side: int = 1, *, upright: bool = True) -> torch.Tensor:
+def load_image(
+    source: ImageSource, minimum_side: int = 1, *, upright: bool = True, white_level: int | None = None
+) -> torch.Tensor:
     """Load an image.
 
     Args:
@@ -25,6 +27,8 @@ def load_image(source: ImageSource, minimum_side: int = 1, *, upright: bool = Tr
             ``1``.
         upright (bool, optional): Whether a file or an image of Pillow is turned as its EXIF data say. Defaults to
             ``True``.
+        white_level (int | None, optional): Value of white in a file or an image of Pillow of more than 8 bits that does
+            not say it. Defaults to ``None``.
 
     Returns:
         torch.Tensor: RGB values 0..1, shape ``[3, H, W]``.
@@ -35,7 +39,7 @@ def load_image(source: ImageSource, minimum_side: int = 1, *, upright: bool = Tr
         ValueError: If the values are none of an RGB image.
     """
     if isinstance(source, PhotographSource):
-        source = read_photograph(source, upright=upright, minimum_side=minimum_side)
+        source = read_photograph(source, upright=upright, minimum_side=minimum_side, white_level=white_level)
     if source.ndim == DIMENSIONS:
         image = to_dtype(to_image(source), torch.float32, scale=True)
         if len(image) == CHANNELS and image.numel() and image.min() >= 0 and image.max() <= 1:

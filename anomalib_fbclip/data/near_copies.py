@@ -67,11 +67,13 @@ class Pose(NamedTuple):
     shift: tuple[int, int]
 
 
-def leave_out_copies(references: Sequence[SourceT]) -> list[SourceT]:
+def leave_out_copies(references: Sequence[SourceT], white_level: int | None = None) -> list[SourceT]:
     """Keep one of each group of near copies, so that a copy does not vouch for its original.
 
     Args:
         references (Sequence[SourceT]): Reference images.
+        white_level (int | None, optional): Value of white in files of more than 8 bits that do not say it. Defaults to
+            ``None``.
 
     Returns:
         list[SourceT]: Of each group the file with the shortest path, which is seldom the copy. The order stays.
@@ -83,7 +85,7 @@ def leave_out_copies(references: Sequence[SourceT]) -> list[SourceT]:
     by_length = sorted(range(len(references)), key=lambda index: _path_length(references[index]))
     different = {_content(references[index], index): index for index in reversed(by_length)}
     order = [index for index in by_length if index in different.values()]
-    groups = group_near_copies([_to_gray(references[index]) for index in order])
+    groups = group_near_copies([_to_gray(references[index], white_level) for index in order])
     return [references[index] for index in sorted({order[group] for group in groups})]
 
 
@@ -110,10 +112,10 @@ def _path_length(reference: ImageSource) -> int:
     return len(str(reference)) if isinstance(reference, str | Path) else 0
 
 
-def _to_gray(reference: ImageSource) -> Gray:
+def _to_gray(reference: ImageSource, white_level: int | None) -> Gray:
     """Reduce a photograph to gray values 0..255, of the area of a square of ``SIDE`` pixels."""
     if isinstance(reference, PhotographSource):
-        pixels = read_reduced(reference, enough=Enough(2 * SIDE, SIDE)).pixels
+        pixels = read_reduced(reference, enough=Enough(2 * SIDE, SIDE), white_level=white_level).pixels
     else:
         pixels = (WHITE * load_image(reference)).permute(1, 2, 0).numpy()
     return cv2.cvtColor(_resize(np.ascontiguousarray(pixels, np.float32), SIDE), cv2.COLOR_RGB2GRAY)

@@ -33,12 +33,14 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     return to_rgb(path)
 
 
-def to_rgb(source: ImageSource, minimum_side: int = 1) -> NDArray[np.uint8]:
+def to_rgb(source: ImageSource, minimum_side: int = 1, white_level: int | None = None) -> NDArray[np.uint8]:
     """Get the values of an image from where it is; files and images of Pillow upright.
 
     Args:
         source (ImageSource): The image.
         minimum_side (int, optional): Pixels that each side must have. Defaults to ``1``.
+        white_level (int | None, optional): Value of white in a file or an image of Pillow of more than 8 bits that does
+            not say it. Defaults to ``None``.
 
     Returns:
         NDArray[np.uint8]: RGB values of shape ``[H, W, 3]``.
@@ -49,7 +51,7 @@ def to_rgb(source: ImageSource, minimum_side: int = 1) -> NDArray[np.uint8]:
     """
     try:
         if isinstance(source, PhotographSource):
-            return read_photograph(source, upright=True, minimum_side=minimum_side)
+            return read_photograph(source, upright=True, minimum_side=minimum_side, white_level=white_level)
         pixels = to_pixels(source)
         check_size("The image", pixels.shape[0], pixels.shape[1], minimum_side)
     except errors.ImageError as error:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_fbclip.contract.metadata import SOURCE_KEYS, THRESHOLD_KEYS
+from anomalib_fbclip.contract.photographs import check_white_level
 from anomalib_fbclip.contract.records import printable
 from anomalib_fbclip.contract.regions import Region, find_regions, match_verdict
 from anomalib_fbclip.contract.thresholds import check_threshold
@@ -92,17 +93,20 @@ class EdgeInferencer:
         precision (Precision, optional): What OpenVINO computes in, but for what the file says to compute in 8 bits.
             ``"f32"`` decides as the tested model did; ``"default"`` is OpenVINO's own choice, which on many devices is
             16 bits: faster, with scores that are a little off. Defaults to ``"f32"``.
+        white_level (int | None, optional): Value of white in a photograph of more than 8 bits that does not say it:
+            4095 for 12 bits. ``None``: as the model was exported. Defaults to ``None``.
 
     Attributes:
         metadata (dict[str, str]): What the file says of itself: backbone, image size and so on; empty if nothing.
         parallel_requests (int): Number of images of a stream that are computed at the same time.
         minimum_side (int): Pixels that each side of an image must have.
+        white_level (int | None): Value of white in a photograph of more than 8 bits that does not say it.
         input_side (int | None): Pixels of the longer side that the model resizes images to; ``None`` if the file does
             not say it.
 
     Raises:
         EdgeError: If the model or the device can't be used.
-        ValueError: If a threshold is not in 0..1.
+        ValueError: If a threshold is not in 0..1, or the white level not in 1..65535.
     """
 
     def __init__(
@@ -113,9 +117,11 @@ class EdgeInferencer:
         pixel_threshold: float | None = None,
         performance_hint: PerformanceHint = "LATENCY",
         precision: Precision = "f32",
+        white_level: int | None = None,
     ) -> None:
         check_threshold("threshold", threshold)
         check_threshold("pixel_threshold", pixel_threshold)
+        check_white_level(white_level)
         self.path = Path(path)
         self.threshold = threshold
         self.pixel_threshold = pixel_threshold
@@ -128,6 +134,8 @@ class EdgeInferencer:
         image_size = json.loads(self.metadata.get("image_size", "null"))
         self.input_side: int | None = max(image_size) if image_size else None
         self.minimum_side = int(np.max(json.loads(self.metadata.get("patch_size", "1"))))
+        known: int | None = json.loads(self.metadata.get("white_level", "null"))
+        self.white_level = known if white_level is None else white_level
 
     @property
     def runtime(self) -> str:
@@ -244,7 +252,7 @@ class EdgeInferencer:
 
     def _start(self, source: ImageSource) -> _Started | Failed:
         try:
-            image = to_rgb(source, self.minimum_side)
+            image = to_rgb(source, self.minimum_side, self.white_level)
         except ImageError as error:
             return Failed(source, error)
         return _Started(source, image, self._runtime.start(to_batch(image, self._input_size)))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from anomalib import TaskType
-    from anomalib.data import AnomalibDataModule
+    from anomalib.data import AnomalibDataModule, AnomalibDataset
     from anomalib.models.components import AnomalibModule
     from torchmetrics import Metric
     from typing_extensions import Self
@@ -53,6 +53,10 @@ class ExactExportMixin(ExportMixin):
     @abstractmethod
     def fit_thresholds(self, datamodule: AnomalibDataModule | None) -> None:
         """Fit thresholds to the labeled images of a datamodule, unless they were fitted to images before."""
+
+    @abstractmethod
+    def check_images(self, dataset: AnomalibDataset) -> Any:  # noqa: ANN401 - a dataset
+        """Have a dataset read its images correctly, or reject them by name."""
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
         """Export to PyTorch with trained adapters, for inference alone: without gradients, metrics and visualizer.
@@ -182,7 +186,7 @@ class ExactExportMixin(ExportMixin):
             onnx_path = self.to_onnx(folder, model_file_name, input_size, **(onnx_kwargs or {}))
             logger.info("Converting the graph to OpenVINO ...")
             model = convert_to_openvino(onnx_path, description, **(ov_kwargs or {}))
-        model = compress(model, compression_type, datamodule, metric, max_drop)
+        model = compress(model, compression_type, datamodule, metric, max_drop, self.check_images)
         is_half = compression_type is not None  # what is not in 8 bits
         return write_staged(Path(export_root), lambda folder: save_openvino(model, folder / path, is_half))
 

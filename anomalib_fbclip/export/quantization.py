@@ -20,11 +20,11 @@ from torchvision.transforms.v2.functional import resize
 from .onnx_file import BLOCK_PREFIX, HEAD_PREFIX, PRECISE_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     import numpy as np
     import openvino
-    from anomalib.data import AnomalibDataModule, ImageItem
+    from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageItem
     from torchmetrics import Metric
 
 PRECISE_NODES = nncf.IgnoredScope(patterns=[f"{PRECISE_PREFIX}.*"], validate=False)
@@ -75,6 +75,7 @@ def compress(
     datamodule: AnomalibDataModule | None,
     metric: Metric | None,
     max_drop: float,
+    check: Callable[[AnomalibDataset], Sequence[ImageItem]],
 ) -> openvino.Model:
     """Compress a model to 8 bits, if requested.
 
@@ -84,6 +85,8 @@ def compress(
         datamodule (AnomalibDataModule | None): Images, for ``INT8_PTQ`` and ``INT8_ACQ``.
         metric (Metric | None): What may not drop with ``INT8_ACQ``. ``None``: the F1 score of the images.
         max_drop (float): How far the metric may drop.
+        check (Callable[[AnomalibDataset], Sequence[ImageItem]]): Has a dataset read its images correctly, or reject
+            them by name.
 
     Returns:
         openvino.Model: The compressed model.
@@ -96,11 +99,11 @@ def compress(
     if datamodule is None or compression_type not in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}:
         return model
     datamodule.setup("fit")
-    images = _images(datamodule, "val")
+    images = _images(datamodule, "val", check)
     logger.info("Calibrating in 8 bits on %d images: this can take minutes ...", min(len(images), MOST_IMAGES))
     if compression_type == CompressionType.INT8_PTQ:
         return quantize(model, images)
-    test_images = _images(datamodule, "test")
+    test_images = _images(datamodule, "test", check)
     logger.info("What 8 bits cost is measured on %d images, again and again ...", len(test_images))
     metric = metric or F1Score(fields=["pred_label", "gt_label"])
     return quantize_with_accuracy_control(model, images, test_images, metric, max_drop)
@@ -186,13 +189,15 @@ def _sensitive_nodes(model: openvino.Model) -> nncf.IgnoredScope:
     )
 
 
-def _images(datamodule: AnomalibDataModule, subset: str) -> Sequence[ImageItem]:
+def _images(
+    datamodule: AnomalibDataModule, subset: str, check: Callable[[AnomalibDataset], Sequence[ImageItem]]
+) -> Sequence[ImageItem]:
     """Take the images of a subset, ``"val"`` or ``"test"``, one by one and at their own sizes."""
     images = getattr(datamodule, f"{subset}_data", None)
     if not images:
         msg = f"{datamodule.name} has no {subset} images to quantize with: see its {subset}_split_mode."
         raise ValueError(msg)
-    return images
+    return check(images)
 
 
 def _input_size(model: openvino.Model) -> tuple[int, int] | None:

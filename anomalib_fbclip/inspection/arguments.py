@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn, get_args
 
 from anomalib_fbclip import bundled
+from anomalib_fbclip.contract.photographs import check_white_level
 from anomalib_fbclip.contract.thresholds import parse_threshold
 from anomalib_fbclip.edge.runtimes import Precision
 
@@ -109,6 +110,13 @@ def create_parser() -> Parser:
         "(default) or default, which is OpenVINO's choice",
     )
     parser.add_argument(
+        "--white-level",
+        type=_white_level,
+        metavar="VALUE",
+        help="value of white in photographs of 16 bits that do not say it: 4095 for a camera's 12 bits (default: they "
+        "are refused where it can't be told)",
+    )
+    parser.add_argument(
         "--full-size",
         action="store_true",
         help="read large photographs at their whole size: slower, and scores differ by less than 0.01",
@@ -151,6 +159,16 @@ def without_thresholds(arguments: Sequence[str]) -> list[str]:
         elif not value:
             next(waiting)
     return left
+
+
+def _white_level(text: str) -> int:
+    try:
+        value = int(text)
+        check_white_level(value)
+    except ValueError as error:
+        msg = f"{text!r} is no white level: give a whole number of 1 to 65535, such as 4095 for 12 bits"
+        raise argparse.ArgumentTypeError(msg) from error
+    return value
 
 
 def _count(text: str) -> int:

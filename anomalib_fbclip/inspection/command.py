@@ -145,7 +145,7 @@ def run(
         )
     doubts = [
         *describe_swap(results.scores, ready.good_scores, is_all_normal=not results.counts["anomalous"]),
-        *describe_colors(results.colors, ready.good),
+        *describe_colors(results.colors, ready.good, ready.inferencer.white_level),
     ]
     for line in [*summarize(results.counts, image_source, ready.advice), *doubts, *list_files(folder)]:
         screen.tell(line)

@@ -95,6 +95,7 @@ def load_exported(options: argparse.Namespace, total: int | None) -> Ready:
         options.pixel_threshold,
         "LATENCY" if total in {None, 1} else "THROUGHPUT",
         options.precision or "f32",
+        options.white_level,
     )
     backbone = inferencer.metadata.get("backbone", "a model that does not say what it is")
     line = f"{printable(options.model)}: {backbone}, exported; computed by {inferencer.runtime}."
@@ -120,6 +121,7 @@ def load_torch(options: argparse.Namespace, total: int | None) -> Ready:
         options.threshold,
         options.pixel_threshold,
         1 if total in {None, 1} else PHOTOGRAPHS_AT_ONCE,
+        options.white_level,
     )
     trained = f"adapters trained on {inferencer.trained_on}."
     line = f"{inferencer.backbone}: {trained if options.weights else GOOD_FOR.get(inferencer.backbone, trained)}"
@@ -131,7 +133,7 @@ def compare(ready: Ready, good: Sequence[Path], screen: Screen) -> Ready:
     from anomalib_fbclip.data.near_copies import describe_near_copies, leave_out_copies
 
     inferencer = cast("TorchInferencer", ready.inferencer)
-    distinct = leave_out_copies(good)
+    distinct = leave_out_copies(good, inferencer.white_level)
     with screen.progress("Good photographs", len(distinct), passes=2) as advance:
         result = inferencer.compare_with(distinct, advance)
     decides = inferencer.threshold_sources()[0] != "given"

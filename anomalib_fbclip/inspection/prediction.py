@@ -35,6 +35,10 @@ class Inferencer(Protocol):
     def input_side(self) -> int | None:
         """Pixels of the longer side that the model resizes photographs to; ``None`` if it is not known."""
 
+    @property
+    def white_level(self) -> int | None:
+        """Value of white in a photograph of more than 8 bits that does not say it; ``None`` if it is not known."""
+
     def describe(self) -> str:
         """Say in one line which model it is."""
 

@@ -156,7 +156,7 @@ class Results:
 
     def _images(self, inputs: Inputs) -> Iterator[ImageSource]:
         """Give the images, and keep what they are called until their predictions come, which is in the same order."""
-        for loaded in inputs.load(self._inferencer.minimum_side, self._enough):
+        for loaded in inputs.load(self._inferencer.minimum_side, self._enough, self._inferencer.white_level):
             self._started.append(loaded)
             if loaded.photograph is not None:
                 yield loaded.photograph.pixels

@@ -171,30 +171,34 @@ class Inputs(NamedTuple):
         for part in self.parts:
             yield from part
 
-    def load(self, minimum_side: int, enough: Enough | None) -> Iterator[Loaded]:
+    def load(self, minimum_side: int, enough: Enough | None, white_level: int | None = None) -> Iterator[Loaded]:
         """Read the photographs, a few of them ahead, and frames as they come.
 
         Args:
             minimum_side (int): Pixels that each side of a photograph must have.
             enough (Enough | None): Size of a photograph that is enough. ``None``: the whole size is needed.
+            white_level (int | None, optional): Value of white in a photograph of more than 8 bits that does not say it.
+                Defaults to ``None``.
 
         Yields:
             Loaded: Photographs and frames.
         """
-        load = partial(_load, minimum_side=minimum_side, enough=enough)
+        load = partial(_load, minimum_side=minimum_side, enough=enough, white_level=white_level)
         for part in self.parts:
             # A camera's frame is to be the newest one when it is asked for.
             yield from map_ahead(load, part, READ_AHEAD) if isinstance(part, list) else map(load, part)
 
 
-def _load(item: Item, minimum_side: int, enough: Enough | None) -> Loaded:
+def _load(item: Item, minimum_side: int, enough: Enough | None, white_level: int | None) -> Loaded:
     if isinstance(item.source, ImageError):
         return Loaded(item, None, str(item.source))
     if not isinstance(item.source, str | Path | Image.Image):
         height, width = item.source.shape[:2]
         return Loaded(item, Photograph(item.source, (height, width)))
     try:
-        return Loaded(item, read_reduced(item.source, enough=enough, minimum_side=minimum_side))
+        return Loaded(
+            item, read_reduced(item.source, enough=enough, minimum_side=minimum_side, white_level=white_level)
+        )
     except ImageError as error:
         return Loaded(item, None, str(error))
 

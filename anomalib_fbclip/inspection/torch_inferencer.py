@@ -63,11 +63,14 @@ class TorchInferencer:
             0.5.
         at_once (int, optional): Photographs of a stream that are computed at the same time on a CPU, whose threads they
             share, at most. Defaults to ``1``.
+        white_level (int | None, optional): Value of white in a photograph of more than 8 bits that does not say it.
+            Defaults to ``None``.
 
     Attributes:
         backbone (str): Name of the frozen CLIP.
         trained_on (str | None): Dataset that the adapters were trained on; ``None`` if it is not known.
         input_side (int): Pixels of the longer side that the model resizes photographs to.
+        white_level (int | None): As it was given.
 
     Raises:
         InspectionError: If the device can't be used, or weights can't be fetched.
@@ -83,11 +86,13 @@ class TorchInferencer:
         threshold: float | None,
         pixel_threshold: float | None,
         at_once: int = 1,
+        white_level: int | None = None,
     ) -> None:
         self._device = resolve_device(device)
         threads = torch.get_num_threads()
         self._at_once = min(at_once, threads) if self._device.type == "cpu" else 1
         self._threads = threads // self._at_once
+        self.white_level = white_level
         own = read_adapters_file(weights)
         name = resolve_backbone(backbone or (own.metadata.get("backbone") if own else None) or bundled.NAME)
         given = own or read_given_adapters(weights, name)
@@ -141,14 +146,14 @@ class TorchInferencer:
         """
 
         def read(path: Path) -> Iterator[torch.Tensor]:
-            image = load_image(path, self.minimum_side)
+            image = load_image(path, self.minimum_side, white_level=self.white_level)
             advance()
             return map(self._reference_transform, map(self._to_batch, turned_copies(image, ROTATIONS)))
 
         result = fit(self._model, [partial(read, path) for path in photographs])
         self._model.decision = result.few_shot
         self._normalizations = (Normalization(), Normalization())  # they are of other scores
-        self._comparison = Comparison(photographs, result, self._grid)
+        self._comparison = Comparison(photographs, result, self._grid, self.white_level)
         return result
 
     def decision_thresholds(self) -> tuple[float, float]:
@@ -189,7 +194,7 @@ class TorchInferencer:
     def _predict(self, source: ImageSource) -> Prediction | Failed:
         torch.set_num_threads(self._threads)  # of this thread
         try:
-            image = to_rgb(source, self.minimum_side)
+            image = to_rgb(source, self.minimum_side, self.white_level)
         except ImageError as error:
             return Failed(source, error)
         start = time.perf_counter()
@@ -227,14 +232,17 @@ class Comparison:
         photographs (Sequence[Path]): The good photographs.
         result (Fit): What came of them. Its memory is watched: each photograph is compared with it once.
         grid (tuple[int, int]): Rows and columns of patches.
+        white_level (int | None): Value of white in a photograph of more than 8 bits that does not say it.
     """
 
-    def __init__(self, photographs: Sequence[Path], result: Fit, grid: tuple[int, int]) -> None:
+    def __init__(
+        self, photographs: Sequence[Path], result: Fit, grid: tuple[int, int], white_level: int | None
+    ) -> None:
         self._photographs = photographs
         self._origins = result.origins.cpu()
         self._grid = grid
         self._of_thread = threading.local()
-        self._read = lru_cache(CACHED_PHOTOGRAPHS)(load_image)
+        self._read = lru_cache(CACHED_PHOTOGRAPHS)(partial(load_image, white_level=white_level))
         result.few_shot.memory.register_forward_hook(self._keep)
 
     def complete(self, prediction: Prediction) -> ComparedPrediction:

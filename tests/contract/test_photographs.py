@@ -22,9 +22,12 @@ from PIL import Image
 
 from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.photographs import (
+    Enough,
+    check_white_level,
     describe_pages,
     needs_own_reading,
     read_photograph,
+    read_reduced,
 )
 from support.photographs import store, write_png
 
@@ -190,6 +193,66 @@ class TestKnownRange:
         assert np.array_equal(read(path), rgb(pixels))
 
 
+class TestWhiteLevel:
+    """What a user says of a file that does not say it."""
+
+    @given(data=st.data(), bits=st.sampled_from([10, 12, 14]))
+    @settings(deadline=None, max_examples=60)
+    def test_the_picture_is_that_of_8_bits_and_of_16(
+        self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, bits: int
+    ) -> None:
+        shapes = array_shapes(min_dims=2, max_dims=2, max_side=6)
+        shape = data.draw(st.one_of(shapes, shapes.map(lambda shape: (*shape, 3))))
+        values = data.draw(arrays(np.uint16, shape, elements=st.integers(0, (1 << bits) - 1)))
+        expected = rgb(np.round(values / ((1 << bits) - 1) * 255).astype(np.uint8))
+        folder = tmp_path_factory.mktemp("white")
+        for path in (write_tiff(folder / "a.tif", values), write_png(folder / "a.png", np.atleast_3d(values))):
+            pixels = read_photograph(path, upright=True, white_level=(1 << bits) - 1)
+            assert np.array_equal(pixels, expected)
+        filled = np.round(values / ((1 << bits) - 1) * 65535).astype(np.uint16)
+        assert np.array_equal(
+            read_photograph(write_tiff(folder / "c.tif", filled), upright=True, white_level=65535), expected
+        )
+
+    @of_every_writer
+    def test_every_writer(self, tmp_path: Path, writer: str, pixels: np.ndarray) -> None:
+        write, suffix = ALL_WRITERS[writer]
+        path = write(tmp_path / f"image.{suffix}", np.round(pixels / 255 * 4095).astype(np.uint16))
+        assert np.array_equal(read_photograph(path, upright=True, white_level=4095), rgb(pixels))
+        reduced = read_reduced(path, enough=Enough(36, 24), white_level=4095)
+        assert np.array_equal(reduced.pixels, rgb(pixels))
+
+    @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint32])
+    def test_other_whole_numbers(self, tmp_path: Path, dtype: type) -> None:
+        path = write_tiff(tmp_path / "image.tif", np.round(GREY / 255 * 4095).astype(dtype))
+        assert np.array_equal(read_photograph(path, upright=True, white_level=4095), rgb(GREY))
+
+    def test_what_the_file_says_wins(self, tmp_path: Path) -> None:
+        values = np.round(GREY / 255 * 1023).astype(np.uint16)
+        path = write_tiff(tmp_path / "image.tif", values, extratags=[(281, "H", 1, 1023, True)])
+        assert np.array_equal(read_photograph(path, upright=True, white_level=4095), rgb(GREY))
+
+    def test_8_bits_have_a_white_of_their_own(self, tmp_path: Path) -> None:
+        path = write_with_pillow(tmp_path / "image.png", COLORS)
+        assert np.array_equal(read_photograph(path, upright=True, white_level=4095), COLORS)
+
+    @pytest.mark.parametrize(
+        ("values", "told"), [([0, 4096], "0 to 4096"), ([-1, 7], "-1 to 7"), ([0, 65280], "65280")]
+    )
+    def test_values_beyond_it(self, tmp_path: Path, values: list[int], told: str) -> None:
+        dtype = np.int16 if min(values) < 0 else np.uint16
+        path = write_tiff(tmp_path / "image.tif", np.array([values] * 4, dtype))
+        with pytest.raises(ImageError, match="white level of 4095") as error:
+            read_photograph(path, upright=True, white_level=4095)
+        assert str(error.value).startswith(str(path))
+        assert told in str(error.value)
+
+    @pytest.mark.parametrize("white_level", [0, -1, 65536])
+    def test_what_is_no_white_level(self, white_level: int) -> None:
+        with pytest.raises(ValueError, match="65535"):
+            check_white_level(white_level)
+
+
 class TestUnknownRange:
     @pytest.mark.parametrize("bits", [10, 12, 14])
     @of_every_writer
@@ -199,7 +262,7 @@ class TestUnknownRange:
         path = write(tmp_path / f"image.{suffix}", values)
         message = refused(path)
         assert message.startswith(f"{path} has 16 bits, but no value above {values.max()}: ")
-        assert message.endswith("Save it with 8 bits, or with values that fill 0 to 65535.")
+        assert "--white-level 4095" in message
 
     def test_8_bits_in_16(self, tmp_path: Path) -> None:
         """The upper bytes, which Pillow gives, are black."""

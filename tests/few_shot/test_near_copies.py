@@ -104,9 +104,8 @@ def test_equal_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     from anomalib_fbclip.data import near_copies
 
     read = []
-    monkeypatch.setattr(
-        near_copies, "_to_gray", lambda path, to_gray=near_copies._to_gray: read.append(path) or to_gray(path)
-    )
+    read_reduced = near_copies.read_reduced
+    monkeypatch.setattr(near_copies, "read_reduced", lambda path, **how: read.append(path) or read_reduced(path, **how))
     kept = leave_out_copies(sorted(tmp_path.iterdir()))
     assert kept == [tmp_path / "0.png", tmp_path / "1.png"]
     assert sorted(read) == kept

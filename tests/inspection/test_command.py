@@ -7,6 +7,7 @@ import gc
 import json
 import os
 import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -27,7 +28,7 @@ from anomalib_fbclip.inspection.sources import find_inputs
 from support.command_line import environment
 from support.graphs import write_graph
 from support.parts import Run, draw_part
-from support.photographs import store
+from support.photographs import store, store_in_12_bits
 
 COMMAND = [sys.executable, "-m", "anomalib_fbclip"]
 
@@ -64,6 +65,30 @@ def test_screen(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
     assert {path.name for path in (folder / "images").iterdir()} == {"fine.png.jpg", "spot.png.jpg"}
     with Image.open(folder / "images/spot.png.jpg") as picture:
         assert picture.size == (140, 100)
+
+
+def test_white_level(
+    tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """A camera's 12 bits are the same photographs, good ones and pictures of the report among them."""
+    monkeypatch.chdir(tmp_path)
+    command = ["photographs", "--good", "photographs/good"]
+    assert main(command) == 1
+    store_in_12_bits(photographs)
+    capsys.readouterr()
+    assert main(command) == 2
+    assert "--white-level 4095" in capsys.readouterr().err
+    assert main([*command, "--white-level", "4095"]) == 1
+    usual, deep = (
+        [json.loads(line) for line in (tmp_path / f"fbclip-results/v{run}/predictions.jsonl").read_text().splitlines()]
+        for run in (0, 1)
+    )
+    assert [row["score"] for row in deep] == [row["score"] for row in usual]
+    pages = [(tmp_path / f"fbclip-results/v{run}/report.html").read_text() for run in (0, 1)]
+    images = [re.findall(r"data:image/jpeg[^\"']*", page) for page in pages]
+    assert images[0]
+    assert images[0] == images[1]
+    assert "--white-level 4095 --threshold" in pages[1]
 
 
 def test_report(tmp_path: Path, photographs: Path, fbclip: Run) -> None:

@@ -25,7 +25,7 @@ from anomalib_fbclip.edge import EdgeInferencer
 from support.command_line import environment
 from support.graphs import only_of_width, write_graph
 from support.parts import draw_part
-from support.photographs import store
+from support.photographs import store, store_in_12_bits
 
 Inspect = Callable[..., int]
 
@@ -64,6 +64,21 @@ def read_rows(folder: Path = Path("fbclip-results/latest")) -> list[dict[str, An
     for row in rows:
         jsonschema.validate(row, read_schema())
     return rows
+
+
+@pytest.mark.parametrize("knows", [True, False], ids=["from the file", "from the option"])
+def test_white_level(inspect: Inspect, tmp_path: Path, photographs: Path, knows: bool) -> None:
+    (photographs / "more" / "fine.jpg").unlink()
+    (photographs / "more" / "spot.PNG").unlink()
+    assert inspect() == 1
+    usual = read_rows()
+    store_in_12_bits(photographs)
+    assert inspect() == 2
+    knowing = write_graph(tmp_path / "knowing.xml", metadata={"white_level": "4095"})
+    assert (inspect(model=knowing) if knows else inspect("--white-level", "4095")) == 1
+    assert [row["score"] for row in read_rows()] == [row["score"] for row in usual]
+    assert inspect("--white-level", "65535", model=knowing) == 0  # the option overrides the file
+    assert [row["score"] for row in read_rows()] != [row["score"] for row in usual]
 
 
 def test_the_rows_are_what_the_model_says(inspect: Inspect, model: Path) -> None:

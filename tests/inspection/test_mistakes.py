@@ -59,6 +59,8 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
     "typo": (lambda _: ["photographs", "--treshold", "0.2"], "Did you mean --threshold?"),
     "underscores": (lambda _: ["photographs", "--pixel_threshold", "0.2"], "Did you mean --pixel-threshold?"),
     "threshold above 1": (lambda _: ["photographs", "--threshold", "50"], "must be in 0..1"),
+    "white level": (lambda _: ["photographs", "--white-level", "12bit"], "1 to 65535, such as 4095 for 12 bits"),
+    "no white": (lambda _: ["photographs", "--white-level", "0"], "1 to 65535, such as 4095 for 12 bits"),
     "threshold in words": (lambda _: ["photographs", "--threshold", "high"], "'high' is no number"),
     "pixel threshold below 0": (lambda _: ["photographs", "--pixel-threshold=-1"], "must be in 0..1"),
     "empty folder": (lambda root: [empty(root / "empty")], "has no photographs to inspect"),

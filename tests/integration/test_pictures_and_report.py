@@ -23,6 +23,7 @@ from anomalib_fbclip.callbacks.report import FBClipReport
 from anomalib_fbclip.contract.records import Record
 from anomalib_fbclip.report.pictures import draw_picture
 from support.command_line import anomalib
+from support.photographs import store_in_12_bits
 
 SIZES = {"wide.png": (300, 120), "tall.jpg": (90, 200), "huge.png": (3000, 600)}
 
@@ -150,6 +151,24 @@ class TestReport:
         command = state_of(page)["command"]
         assert shlex.split(command)[:4] == ["anomalib", "predict", "--model", "FBClip"]
         assert command.endswith("--model.image_threshold {threshold} --model.pixel_threshold {pixel_threshold}")
+
+    def test_a_white_level(self, tmp_path: Path, small_backbone: str, small_adapters: Path, photographs: Path) -> None:
+        """Photographs of 12 bits are those of 8, on the command line, too."""
+        (photographs / "tall.jpg").unlink()
+        (photographs / "huge.png").unlink()
+        model = ("--model", "FBClip", "--model.backbone", small_backbone, "--model.weights", str(small_adapters))
+        others = ("--data", "photographs", "--trainer.callbacks", "FBClipReport", "--model.white_level", "4095")
+        found = []
+        for run in range(2):
+            result = anomalib(tmp_path, "predict", *model, *others)
+            assert result.returncode == 0, result.stderr
+            page = (tmp_path / f"results/FBClip/v{run}/report.html").read_text(encoding="utf-8")
+            (row,) = (tmp_path / f"results/FBClip/v{run}/predictions.jsonl").read_text().splitlines()
+            picture = (tmp_path / f"results/FBClip/v{run}/images/photographs/wide.png").read_bytes()
+            found.append((re.findall(r"data:image/jpeg[^\"']*", page), json.loads(row)["score"], picture))
+            store_in_12_bits(photographs)
+        assert found[0][0]
+        assert found[0] == found[1]
 
     def test_of_a_test(self, tmp_path: Path, arguments: dict, mvtec: Path) -> None:
         data = MVTecAD(root=mvtec, category="bottle", num_workers=0)

@@ -7,10 +7,12 @@ import errno
 import json
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from itertools import starmap
 from pathlib import Path
 
 import jsonschema
@@ -21,13 +23,18 @@ from anomalib.engine import Engine
 from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import Trainer
 from PIL import Image
+from torchvision.transforms.v2 import RandomCrop, RandomHorizontalFlip
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.callbacks.checked_data import CheckedDataset
 from anomalib_fbclip.callbacks.results import claim_folder
+from anomalib_fbclip.checkpoints.adapters import adapter_tensors
 from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.records import read_schema
+from anomalib_fbclip.data import AuxiliaryDataModule
 from support.brightness import judge_by_brightness, make_folder, write_folder, write_image
 from support.command_line import ANOMALIB, anomalib
+from support.photographs import store_in_12_bits
 
 
 @pytest.fixture
@@ -171,15 +178,24 @@ class TestBadFiles:
 
 
 @pytest.mark.parametrize("stage", ["test", "predict", "predict folder"])
-def test_deeper_images_score_as_with_8_bits(tmp_path: Path, model: FBClip, stage: str) -> None:
-    """Of anomalib's datamodules, too."""
-    results = []
-    for name, factor in {"shallow": 1, "deep": 257}.items():
+@pytest.mark.parametrize("white_level", [None, 4095])
+def test_deeper_images_score_as_with_8_bits(
+    tmp_path: Path,
+    small_backbone: str,
+    small_adapters: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    white_level: int | None,
+    stage: str,
+) -> None:
+    """Of anomalib's datamodules, too. So do their pictures look."""
+    model = judge_by_brightness(FBClip(small_backbone, weights=small_adapters, white_level=white_level), monkeypatch)
+    results, pictures = [], []
+    for name, white in {"shallow": 255, "deep": white_level or 65535}.items():
         root = write_folder(tmp_path / name, good=[40, 50], spots=[200])
         for path in (root / "good", root / "defect"):
             for image in path.iterdir():
-                pixels = np.asarray(Image.open(image).convert("L")).astype(np.uint16) * factor
-                Image.fromarray(pixels if factor > 1 else pixels.astype(np.uint8)).save(image)
+                pixels = np.round(np.asarray(Image.open(image).convert("L")) / 255 * white)
+                Image.fromarray(pixels.astype(np.uint8 if white == 255 else np.uint16)).save(image)
         engine = make_engine(tmp_path / "results" / name)
         if stage == "test":
             engine.test(model, datamodule=make_folder(root))
@@ -189,7 +205,66 @@ def test_deeper_images_score_as_with_8_bits(tmp_path: Path, model: FBClip, stage
             results.append(torch.cat([batch.pred_score for batch in batches]).tolist())
         else:
             results.append([batch.pred_score.item() for batch in engine.predict(model, data_path=root / "defect")])
+        files = sorted((tmp_path / "results" / name).rglob("v0/images/**/*.png"))
+        pictures.append([np.asarray(Image.open(path).convert("RGB")) for path in files])
     assert results[0] == pytest.approx(results[1], abs=1e-6)
+    assert pictures[0]
+    assert all(starmap(np.array_equal, zip(*pictures, strict=True)))
+
+
+class TestTrainingOnDeeperImages:
+    """anomalib reads them as white."""
+
+    @pytest.fixture
+    def roots(self, tmp_path: Path) -> list[Path]:
+        """A folder of images of 8 bits, and the same of 12."""
+        shallow = write_folder(tmp_path / "shallow", good=[40, 50], spots=[200, 180])
+        deep = shutil.copytree(shallow, tmp_path / "deep")
+        for name in ("train", "good", "defect"):
+            store_in_12_bits(deep / name)
+        return [shallow, deep]
+
+    def test_the_adapters(self, tmp_path: Path, small_backbone: str, roots: list[Path]) -> None:
+        """They are those of 8 bits, and so are the thresholds of a validation."""
+        found = []
+        for root in roots:
+            model = FBClip(small_backbone, weights=None, learning_rate=1e-2, white_level=4095)
+            data = AuxiliaryDataModule(
+                make_folder(root),
+                targets=make_folder(root),
+                train_augmentations=RandomHorizontalFlip(1),
+                num_workers=0,
+            )
+            engine = Engine(
+                default_root_dir=tmp_path / "out" / root.name, max_epochs=1, accelerator="cpu", logger=False
+            )
+            engine.fit(model, datamodule=data)
+            found.append(adapter_tensors(model.model) | {"threshold": model.post_processor.image_threshold})
+        assert all(torch.equal(found[1][name], tensor) for name, tensor in found[0].items())
+
+    def test_a_mask_is_cropped_as_its_image(self, roots: list[Path]) -> None:
+        data = make_folder(roots[1], test_augmentations=RandomCrop(30))
+        data.setup()
+        images = CheckedDataset(data.test_data, 14, range(4), white_level=4095)
+        items = [images[index] for index in range(4) for _ in range(5)]
+        assert any(item.gt_mask.any() for item in items)
+        for item in items:
+            assert torch.equal(item.image[0] > 100 / 255, item.gt_mask.bool())
+
+    def test_an_export_in_8_bits(self, small_backbone: str, roots: list[Path]) -> None:
+        model = FBClip(small_backbone, weights=None, white_level=4095)
+        found = []
+        for root in roots:
+            data = make_folder(root)
+            data.setup()
+            found.append(torch.stack([item.image for item in model.check_images(data.test_data)]))
+        assert torch.equal(*found)
+
+    def test_a_damaged_one_is_named(self, tmp_path: Path, small_backbone: str, roots: list[Path]) -> None:
+        (roots[0] / "good" / "0.png").write_bytes(b"")
+        data = AuxiliaryDataModule(make_folder(roots[0]), num_workers=0)
+        with pytest.raises(ImageError, match=r"good.0\.png can't be read"):
+            make_engine(tmp_path).fit(FBClip(small_backbone, weights=None), datamodule=data)
 
 
 class Malicious:

@@ -54,6 +54,14 @@ def write_png(path: Path, values: np.ndarray) -> Path:
     return path
 
 
+def store_in_12_bits(folder: Path) -> None:
+    """Store the PNGs of a folder as a camera of 12 bits does, in 16 bits: if white is 4095, they are the same."""
+    for path in folder.rglob("*.png"):
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("RGB"))
+        write_png(path, np.round(pixels / 255 * 4095).astype(np.uint16))
+
+
 def write_padded_jpeg(path: Path, pixels: np.ndarray, size: tuple[int, int], subsampling: int = 2) -> Path:
     """Write a JPEG whose encoder filled the last blocks with what lies beyond a height and a width.
 

@@ -18,6 +18,7 @@ from anomalib_fbclip.data.patches import crop_patch
 from anomalib_fbclip.data.references import turned_copies
 from anomalib_fbclip.modeling.decision import top_mean
 from anomalib_fbclip.modeling.explanation import Explanation
+from support.photographs import store_in_12_bits
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +196,39 @@ def test_12_bits_without_a_tag_are_refused(model: FBClip, pixels: np.ndarray, tm
     Image.fromarray(pixels[..., 0].astype(np.uint16) * 16 + 15).save(path)
     with pytest.raises(ImageError, match=r"image\.png has 16 bits, but no value above 4095"):
         model.explain(path)
+
+
+def test_12_bits_with_a_white_level(
+    small_backbone: str, small_adapters: Path, pixels: np.ndarray, tmp_path: Path
+) -> None:
+    """Good photographs, what is explained, and what is cut out of them are those of 8 bits."""
+    for index in range(2):
+        Image.fromarray(np.roll(pixels, 31 * index, axis=0)).save(tmp_path / f"{index}.png")
+    files = sorted(tmp_path.iterdir())
+    found = []
+    for white_level in (None, 4095):
+        model = FBClip(small_backbone, weights=small_adapters, image_size=(56, 70), white_level=white_level)
+        model.use_references(files)
+        explanation = model.explain(files[0])
+        found.append((explanation.anomaly_map, model.reference_crop(model.nearest_reference(explanation))))
+        store_in_12_bits(tmp_path)
+    (usual_map, usual_crop), (deep_map, deep_crop) = found
+    assert torch.equal(usual_map, deep_map)
+    assert np.array_equal(usual_crop, deep_crop)
+
+
+@pytest.mark.parametrize(("white_level", "told"), [(None, None), (4095, "4095")])
+def test_the_white_level_is_described(
+    small_backbone: str, small_adapters: Path, white_level: int | None, told: str | None
+) -> None:
+    """So that an exported file reads photographs as the model did."""
+    model = FBClip(small_backbone, weights=small_adapters, white_level=white_level)
+    assert model.description().get("white_level") == told
+
+
+def test_what_is_no_white_level(small_backbone: str) -> None:
+    with pytest.raises(ValueError, match="white_level"):
+        FBClip(small_backbone, weights=None, white_level=0)
 
 
 def test_photographs_that_are_too_small(tmp_path: Path) -> None:

@@ -273,22 +273,26 @@ class TestAccuracyControl:
 
     def test_the_usual_metric(self, arguments: list, parts: MVTecAD) -> None:
         model = object()
-        assert quantization.compress(model, CompressionType.INT8_ACQ, parts, None, 0.02) is model
+        assert (
+            quantization.compress(model, CompressionType.INT8_ACQ, parts, None, 0.02, lambda data: ("checked", data))
+            is model
+        )
         _, images, test_images, metric, max_drop = arguments
-        assert (images, test_images, max_drop) == (parts.val_data, parts.test_data, 0.02)
+        expected = (("checked", parts.val_data), ("checked", parts.test_data), 0.02)
+        assert (images, test_images, max_drop) == expected
         assert isinstance(metric, F1Score)
         assert metric.fields == ["pred_label", "gt_label"]
 
     def test_a_metric_of_the_users(self, arguments: list, parts: MVTecAD) -> None:
         metric = AUROC(fields=["pred_score", "gt_label"])
-        quantization.compress(object(), CompressionType.INT8_ACQ, parts, metric, 0.02)
+        quantization.compress(object(), CompressionType.INT8_ACQ, parts, metric, 0.02, list)
         assert arguments[3] is metric
 
     @pytest.mark.parametrize("compression", [CompressionType.INT8_PTQ, CompressionType.INT8_ACQ])
     def test_no_images(self, compression: CompressionType, mvtec: Path) -> None:
         parts = MVTecAD(mvtec, "bottle", num_workers=0, val_split_mode="none")
         with pytest.raises(ValueError, match="no val images to quantize with"):
-            quantization.compress(object(), compression, parts, None, 0.01)
+            quantization.compress(object(), compression, parts, None, 0.01, list)
 
     @pytest.mark.parametrize(("max_drop", "words"), [(0, []), (0.03, []), (0.1, []), (0.5, ["large"]), (1, ["large"])])
     def test_a_large_drop(self, max_drop: float, words: list[str], caplog: pytest.LogCaptureFixture) -> None:
