@@ -9,12 +9,12 @@ from typing import Any, cast
 
 import torch
 from anomalib.data import Batch
-from anomalib.metrics import Evaluator
+from anomalib.metrics import AnomalibMetric, Evaluator
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torchmetrics import Metric
 
-from .ranking_metrics import ImageAUPR, ImageAUROC, PixelAUPRO, PixelAUROC, RankingMetric
+from .ranking_metrics import ImageAUPR, ImageAUROC, PixelAUPRO, PixelAUROC
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,10 @@ class RankingEvaluator(Evaluator):
         super().__init__(test_metrics=[ImageAUROC(), ImageAUPR(), PixelAUROC(), PixelAUPRO()], compute_on_cpu=False)
         self.label_counts = LabelCounts()
 
+    @property
+    def _metrics(self) -> Sequence[AnomalibMetric]:
+        return cast("Sequence[AnomalibMetric]", self.test_metrics)
+
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget an earlier run: Lightning does so only for what was logged at its end."""
         del trainer, pl_module
@@ -85,8 +89,11 @@ class RankingEvaluator(Evaluator):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take in the scores and the labels of a batch."""
-        super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        """Take in the scores and the labels of a batch, as far as it has them."""
+        del trainer, pl_module, outputs, batch_idx, dataloader_idx
+        for metric in self._metrics:
+            if all(getattr(batch, field) is not None for field in metric.fields):
+                metric.update(batch)
         self.label_counts.update(batch)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -94,15 +101,15 @@ class RankingEvaluator(Evaluator):
         images, pixels = self.label_counts.compute().tolist()
         counts = {"gt_label": images, "gt_mask": pixels}
         undefined = []
-        for metric in cast("Sequence[RankingMetric]", self.test_metrics):
+        for metric in self._metrics:
             if not all(counts[metric.fields[-1]]):
                 undefined.append(metric.name)
             elif trainer.barebones:  # nothing is logged then, so it is done by hand, as in anomalib's evaluator
-                value = cast("torch.Tensor", metric.compute())
+                value = metric.compute()
                 trainer.callback_metrics[metric.name] = value
                 trainer.logged_metrics[metric.name] = value
             else:
-                pl_module.log(metric.name, metric)
+                pl_module.log(metric.name, cast("Metric", metric))
         if undefined and trainer.is_global_zero:
             logger.warning("%s: %s are left out.", describe_labels(images, pixels), _enumerate(undefined))
 

@@ -3,23 +3,22 @@
 
 """The paper's four metrics: how a model ranks images and pixels.
 
-Anomalib's metrics of pixels keep every score until the end, and then sort them: for a test set of 1000 images of 518 x
-518 pixels, almost 20 GB. Those of this module count scores in fine bins instead, so their memory does not grow.
+Those of images are torchmetrics'. Those of pixels are our own: the libraries' keep every score until the end, for 1000
+images of 518 x 518 pixels almost 20 GB, or compare each with every bin. Here scores are counted in fine bins, so that
+memory does not grow.
 
-All hold on several processes, of which some may have seen images of one label only, or none.
+All hold on several processes, of which some may have seen images of one label only, or none. They are defined where
+there are both labels.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from abc import abstractmethod
 
 import torch
-from anomalib.data import Batch
 from anomalib.metrics import AnomalibMetric
 from anomalib.utils.cv import connected_components_cpu
 from torch.nn import functional as F  # noqa: N812
 from torchmetrics import Metric
-from torchmetrics.functional.classification import binary_auroc, binary_average_precision
-from torchmetrics.utilities.data import dim_zero_cat
+from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinaryPrecisionRecallCurve
 
 from .bins import BINS, to_bins
 
@@ -29,90 +28,20 @@ FPR_LIMIT = 0.3
 WEIGHT = 2**40
 """Weight of a region. Sums of whole numbers are the same in any order, and so on any device."""
 
-
-class RankingMetric(AnomalibMetric, Metric, ABC):
-    """How normal and anomalous scores lie in order.
-
-    Batches without one of the fields are left out.
-
-    Args:
-        fields (Sequence[str]): Names of the scores, 0..1, and of the labels, in a batch.
-        name (str): Name of the metric in results.
-    """
-
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-
-    batches: torch.Tensor
-
-    def __init__(self, fields: Sequence[str], name: str) -> None:
-        super().__init__(fields)
-        self.name = name
-        self.add_state("batches", default=torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, batch: Batch) -> None:
-        """Take in the scores of a batch.
-
-        Args:
-            batch (Batch): Scores and labels.
-        """
-        scores, labels = (getattr(batch, field) for field in self.fields)
-        if scores is not None and labels is not None:
-            self.batches += 1
-            self.add(scores, labels.bool())
-
-    @abstractmethod
-    def add(self, scores: torch.Tensor, labels: torch.Tensor) -> None:
-        """Take in scores, and whether each is of something anomalous."""
-
-    @abstractmethod
-    def measure(self) -> torch.Tensor:
-        """Compute the metric from what was taken in."""
-
-    def compute(self) -> torch.Tensor | None:  # type: ignore[override] # anomalib's gives None, too
-        """Compute the metric from what all processes have taken in.
-
-        Returns:
-            torch.Tensor | None: The metric, 0..1; NaN where all is normal, or all anomalous. ``None``: no batch had the
-                fields.
-        """
-        return self.measure() if self.batches else None
+IMAGE = ("pred_score", "gt_label")
+PIXEL = ("anomaly_map", "gt_mask")
+"""Names of the scores, 0..1, and of the labels, in a batch."""
 
 
-class _ImageMetric(RankingMetric):
-    """Metric of image scores, which are few, so that each is kept."""
+class _Gathered(BinaryPrecisionRecallCurve):
+    """Keeps scores and labels in one type, so that they can be gathered from processes that have none."""
 
-    # One-dimensional and of the metric's type: such states can be gathered from processes that have none.
-    anomalous: list[torch.Tensor]
-    normal: list[torch.Tensor]
-
-    def __init__(self, name: str) -> None:
-        super().__init__(["pred_score", "gt_label"], name)
-        for state in ("anomalous", "normal"):
-            self.add_state(state, default=[], dist_reduce_fx="cat")
-
-    @staticmethod
-    @abstractmethod
-    def rank(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Compute the metric of scores of both labels."""
-
-    def add(self, scores: torch.Tensor, labels: torch.Tensor) -> None:
-        """Keep scores, ``[B]``, by their labels, bool ``[B]``."""
-        scores = scores.to(self.dtype).clamp(0, 1)
-        self.anomalous.append(scores[labels])
-        self.normal.append(scores[~labels])
-
-    def measure(self) -> torch.Tensor:
-        """Compute the metric from all scores."""
-        anomalous, normal = dim_zero_cat(self.anomalous), dim_zero_cat(self.normal)
-        if not len(anomalous) or not len(normal):
-            return anomalous.new_tensor(torch.nan)
-        labels = torch.cat([torch.ones_like(anomalous), torch.zeros_like(normal)])
-        return self.rank(torch.cat([anomalous, normal]), labels.int())
+    def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
+        """Take in scores and labels, ``[B]``. What rounding put beyond 0 or 1 counts as 0 or 1."""
+        super().update(preds.to(self.dtype).clamp(0, 1), target.to(self.dtype))
 
 
-class ImageAUROC(_ImageMetric):
+class ImageAUROC(AnomalibMetric, _Gathered, BinaryAUROC):  # type: ignore[misc] # anomalib takes batches
     """Area under the ROC curve of the image scores.
 
     Example:
@@ -121,15 +50,11 @@ class ImageAUROC(_ImageMetric):
     """
 
     def __init__(self) -> None:
-        super().__init__("image_AUROC")
-
-    @staticmethod
-    def rank(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Compute the area."""
-        return binary_auroc(scores, labels)
+        super().__init__(IMAGE, validate_args=False)
+        self.name = "image_AUROC"
 
 
-class ImageAUPR(_ImageMetric):
+class ImageAUPR(AnomalibMetric, _Gathered, BinaryAveragePrecision):  # type: ignore[misc] # anomalib takes batches
     """Average precision of the image scores.
 
     Example:
@@ -138,27 +63,26 @@ class ImageAUPR(_ImageMetric):
     """
 
     def __init__(self) -> None:
-        super().__init__("image_AUPR")
-
-    @staticmethod
-    def rank(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Compute the precision."""
-        return binary_average_precision(scores, labels)
+        super().__init__(IMAGE, validate_args=False)
+        self.name = "image_AUPR"
 
 
-class _PixelCurve(RankingMetric):
+class _PixelCurve(Metric):
     """Area under the curve of what is found of the anomalous pixels against the false positive rate.
 
     Args:
-        name (str): Name of the metric in results.
         fpr_limit (float): False positive rate up to which the curve is integrated; the area is divided by it.
     """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
 
     anomalous: torch.Tensor
     normal: torch.Tensor
 
-    def __init__(self, name: str, fpr_limit: float) -> None:
-        super().__init__(["anomaly_map", "gt_mask"], name)
+    def __init__(self, fpr_limit: float) -> None:
+        super().__init__()
         self.fpr_limit = fpr_limit
         for state in ("anomalous", "normal"):
             self.add_state(state, default=torch.zeros(BINS, dtype=torch.int64), dist_reduce_fx="sum")
@@ -168,14 +92,19 @@ class _PixelCurve(RankingMetric):
     def weigh(mask: torch.Tensor) -> torch.Tensor:
         """Give each anomalous pixel its weight, ``[B, H, W]``, int64; others have none."""
 
-    def add(self, scores: torch.Tensor, labels: torch.Tensor) -> None:
-        """Count pixels: their scores, ``[B, H, W]``, by their labels, bool ``[B, H, W]``."""
-        bins = to_bins(scores).flatten()
-        self.anomalous.index_add_(0, bins, self.weigh(labels).flatten())
-        self.normal.index_add_(0, bins, (~labels).long().flatten())
+    def update(self, anomaly_map: torch.Tensor, mask: torch.Tensor) -> None:
+        """Count pixels: their scores, ``[B, H, W]``, by whether they are anomalous, ``[B, H, W]``."""
+        mask = mask.bool()
+        bins = to_bins(anomaly_map).flatten()
+        self.anomalous.index_add_(0, bins, self.weigh(mask).flatten())
+        self.normal.index_add_(0, bins, (~mask).long().flatten())
 
-    def measure(self) -> torch.Tensor:
-        """Compute the area from all counts."""
+    def compute(self) -> torch.Tensor:
+        """Compute the area from the counts of all processes.
+
+        Returns:
+            torch.Tensor: The area, 0..1; NaN where all is normal, or all anomalous.
+        """
         found, false = (_cumulate(state) for state in (self.anomalous, self.normal))
         inside = false <= self.fpr_limit
         end = int(inside.sum())
@@ -193,7 +122,7 @@ def _cumulate(counts: torch.Tensor) -> torch.Tensor:
     return torch.cat([sums.new_zeros(1), sums / sums[-1]])
 
 
-class PixelAUROC(_PixelCurve):
+class PixelAUROC(AnomalibMetric, _PixelCurve):  # type: ignore[misc] # anomalib takes batches
     """Area under the ROC curve of all pixels, in memory that does not grow.
 
     Example:
@@ -202,7 +131,8 @@ class PixelAUROC(_PixelCurve):
     """
 
     def __init__(self) -> None:
-        super().__init__("pixel_AUROC", fpr_limit=1.0)
+        super().__init__(PIXEL, fpr_limit=1.0)
+        self.name = "pixel_AUROC"
 
     @staticmethod
     def weigh(mask: torch.Tensor) -> torch.Tensor:
@@ -210,7 +140,7 @@ class PixelAUROC(_PixelCurve):
         return mask.long()
 
 
-class PixelAUPRO(_PixelCurve):
+class PixelAUPRO(AnomalibMetric, _PixelCurve):  # type: ignore[misc] # anomalib takes batches
     """Area under the curve of the mean overlap with each anomalous region, in memory that does not grow.
 
     The curve is taken against the false positive rate of the pixels up to 0.3, and the area divided by that. A region
@@ -222,7 +152,8 @@ class PixelAUPRO(_PixelCurve):
     """
 
     def __init__(self) -> None:
-        super().__init__("pixel_AUPRO", fpr_limit=FPR_LIMIT)
+        super().__init__(PIXEL, fpr_limit=FPR_LIMIT)
+        self.name = "pixel_AUPRO"
 
     @staticmethod
     def weigh(mask: torch.Tensor) -> torch.Tensor:
