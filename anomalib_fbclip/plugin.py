@@ -128,7 +128,6 @@ REGISTRATIONS = (
         {
             "AuxiliaryDataModule": "anomalib_fbclip.data.auxiliary",
             "MetaJson": "anomalib_fbclip.data.meta_json",
-            "SyntheticParts": "anomalib_fbclip.data.synthetic_parts",
         },
     ),
     NameRegistration("anomalib.models", {"FBClip": "anomalib_fbclip.lightning_model"}),

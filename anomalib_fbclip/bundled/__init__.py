@@ -3,7 +3,7 @@
 
 """fbclip-small: a small CLIP around a DINOv2, and adapters, that come with the package.
 
-:mod:`anomalib_fbclip.training.bundled` trains both again; ``MODEL_CARD.md`` says from what, and how well they do.
+``tools/bundled_model`` in the repository trains both again; ``MODEL_CARD.md`` says from what, and how well they do.
 """
 
 from pathlib import Path

@@ -1,10 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Datamodules to train the adapters on and to test them with.
-
-They are loaded on first use: the procedural pictures in this folder need NumPy and Pillow only.
-"""
+"""Datamodules to train the adapters on and to test them with. They are loaded on first use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -12,14 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .auxiliary import AuxiliaryDataModule
     from .meta_json import MetaJson
-    from .synthetic_parts import SyntheticParts
 
-__all__ = ["AuxiliaryDataModule", "MetaJson", "SyntheticParts"]
+__all__ = ["AuxiliaryDataModule", "MetaJson"]
 
 _MODULES = {  # noqa: RUF067
     "AuxiliaryDataModule": "auxiliary",
     "MetaJson": "meta_json",
-    "SyntheticParts": "synthetic_parts",
 }
 
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.data import SyntheticParts
-from anomalib_fbclip.data.procedural import HELD_OUT_CATEGORIES
-from anomalib_fbclip.training.evaluate import evaluate, list_images
+from tools.bundled_model.evaluate import evaluate, list_images
+from tools.bundled_model.parts import draw_category
+from tools.bundled_model.procedural import HELD_OUT_CATEGORIES
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +29,7 @@ def model() -> FBClip:
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("parts")
     for category in HELD_OUT_CATEGORIES:
-        SyntheticParts(root, category, train_images=1, test_images=60).prepare_data()
+        draw_category(root, category, train_images=1, test_images=60)
     return root
 
 

@@ -12,13 +12,14 @@ import numpy as np
 import openvino
 import pytest
 import torch
+from anomalib.data import MVTecAD
 from anomalib.deploy import CompressionType
 from PIL import Image
 from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.data import SyntheticParts
-from anomalib_fbclip.training.evaluate import Accuracy, LabeledImage, draw_unseen_categories, list_images, read_input
+from tools.bundled_model.evaluate import Accuracy, LabeledImage, draw_unseen_categories, list_images, read_input
+from tools.bundled_model.parts import draw_category
 
 COMPRESSIONS = (None, CompressionType.INT8, CompressionType.INT8_PTQ)
 
@@ -35,8 +36,8 @@ def compiled(
     model: FBClip, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[CompressionType | None, openvino.CompiledModel]:
     root = tmp_path_factory.mktemp("exported")
-    parts = SyntheticParts(root / "parts", "tile", train_images=1, test_images=30, num_workers=0, image_seed=1)
-    parts.prepare_data()
+    draw_category(root, "tile", train_images=1, test_images=30, image_seed=1)
+    parts = MVTecAD(root, "tile", num_workers=0)
     onnx_file = model.to_onnx(root)
 
     def to_onnx(export_root: str, model_file_name: str, *args: object) -> Path:

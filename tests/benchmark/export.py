@@ -5,8 +5,8 @@
 
 fbclip-small, and the paper's architecture with random weights, which are as fast as trained ones::
 
-    python tests/benchmark/export.py
-    python tests/benchmark/export.py --backbones "[fbclip-small]" --seconds 20 --operations true
+    python -m tests.benchmark.export
+    python -m tests.benchmark.export --backbones "[fbclip-small]" --seconds 20 --operations true
 
 Each row is measured in a process of its own, one after the other, on one photograph at a time.
 """
@@ -72,15 +72,17 @@ def export(backbone: str, folder: Path, calibration_images: int) -> dict[str, Pa
     Returns:
         dict[str, Path]: ``torch``, ``openvino`` and ``int8``.
     """
+    from anomalib.data import MVTecAD
+
     from anomalib_fbclip import FBClip
-    from anomalib_fbclip.data import SyntheticParts
     from anomalib_fbclip.export.openvino_model import save_openvino
     from anomalib_fbclip.export.quantization import quantize
+    from tools.bundled_model.parts import draw_category
 
     model = FBClip(backbone) if backbone == "fbclip-small" else random_model(backbone, folder)
     files = {"torch": model.to_torch(folder), "openvino": model.to_openvino(folder)}
-    parts = SyntheticParts(folder, "tile", train_images=1, test_images=(calibration_images + 1) // 2)
-    parts.prepare_data()
+    draw_category(folder, "tile", train_images=1, test_images=(calibration_images + 1) // 2)
+    parts = MVTecAD(folder, "tile")
     parts.setup("test")
     quantized = quantize(openvino.Core().read_model(files["openvino"]), parts.test_data)
     return files | {"int8": save_openvino(quantized, folder / "int8" / "model.xml", is_half=True)}

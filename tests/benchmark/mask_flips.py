@@ -3,7 +3,7 @@
 
 """How many foreground decisions half precision changes, on photographs, with fbclip-small on a CPU::
 
-    python tests/benchmark/mask_flips.py path/to/folder
+    python -m tests.benchmark.mask_flips path/to/folder
 
 The folder holds a folder for each category, in MVTec AD's layout.
 """
@@ -20,7 +20,7 @@ from anomalib_fbclip import FBClip
 from anomalib_fbclip.bundled import NAME
 from anomalib_fbclip.checkpoints.registry import resolve_image_size
 from anomalib_fbclip.evaluation.markdown import markdown_lines
-from anomalib_fbclip.training.evaluate import list_images, read_input
+from tools.bundled_model.evaluate import list_images, read_input
 
 BATCH = 32
 

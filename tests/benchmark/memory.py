@@ -5,18 +5,19 @@
 
 With fbclip-small, on Linux::
 
-    python tests/benchmark/memory.py
+    python -m tests.benchmark.memory
 """
 
 import tempfile
 from pathlib import Path
 from typing import Any
 
+from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from lightning.pytorch import Callback
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.data import SyntheticParts
+from tools.bundled_model.parts import draw_category
 
 IMAGES = 1000
 BATCH = 10
@@ -44,15 +45,8 @@ class MemoryPrinter(Callback):
 def main() -> None:
     """Test on drawn images, with every metric."""
     with tempfile.TemporaryDirectory() as folder:
-        parts = SyntheticParts(
-            folder,
-            "leather",
-            train_images=1,
-            test_images=IMAGES // 2,
-            image_size=160,
-            eval_batch_size=BATCH,
-            num_workers=0,
-        )
+        draw_category(Path(folder), "leather", image_size=160, train_images=1, test_images=IMAGES // 2)
+        parts = MVTecAD(folder, "leather", eval_batch_size=BATCH, num_workers=0)
         engine = Engine(default_root_dir=folder, callbacks=[MemoryPrinter()], logger=False, enable_progress_bar=False)
         engine.test(FBClip("fbclip-small", visualizer=False), datamodule=parts)
 

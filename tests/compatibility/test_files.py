@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.data import AuxiliaryDataModule, SyntheticParts
+from anomalib_fbclip.data import AuxiliaryDataModule
+from tools.bundled_model.parts import draw_category
 
 FILES = Path(__file__).with_name("files")
 BACKBONE = str(FILES / "fbclip-test-old.json")
@@ -52,8 +54,9 @@ def test_a_checkpoint() -> None:
 def test_a_training_goes_on(tmp_path: Path) -> None:
     """The optimizer's averages belong to the same parameters."""
     model = FBClip(backbone=BACKBONE, weights=None, seed=3, learning_rate=1e-2, visualizer=False, evaluator=False)
+    draw_category(tmp_path, "bottle")
     data = AuxiliaryDataModule(
-        sources=SyntheticParts(root=tmp_path / "parts"),
+        sources=MVTecAD(tmp_path),
         categories=["bottle"],
         train_batch_size=8,
         num_workers=0,

@@ -22,9 +22,9 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.data import SyntheticParts
 from anomalib_fbclip.edge import EdgeInferencer
 from support.command_line import anomalib, run
+from tools.bundled_model.parts import draw_category
 
 FIELDS = ("pred_score", "anomaly_map", "pred_label", "pred_mask")
 
@@ -231,8 +231,8 @@ def test_8_bits_lose_a_point_at_most(tmp_path: Path, ball_screws: tuple[list[Pat
     model = FBClip("fbclip-small").eval()
     model.use_references(good)
     onnx = model.to_onnx(tmp_path)
-    parts = SyntheticParts(tmp_path, "tile", train_images=1, test_images=30, num_workers=0, image_seed=1)
-    parts.prepare_data()
+    draw_category(tmp_path, "tile", train_images=1, test_images=30, image_seed=1)
+    parts = MVTecAD(tmp_path, "tile", num_workers=0)
     labels = [path.parent.name != "good" for path in tested]
     accuracy = {}
     with pytest.MonkeyPatch.context() as patch:

@@ -50,19 +50,17 @@ def test_test_by_bare_name(tmp_path: Path, checkpoint: Path, small_backbone: str
     assert "is not zero-shot" in result.stdout + result.stderr
 
 
-def test_test_drawn_images_in_half_precision(tmp_path: Path, small_backbone: str, small_adapters: Path) -> None:
+def test_test_in_half_precision(tmp_path: Path, small_backbone: str, small_adapters: Path, mvtec: Path) -> None:
     result = anomalib(
         tmp_path,
         "test",
         *("--model", "FBClip", "--model.backbone", small_backbone, "--model.weights", small_adapters),
         *("--model.backbone_precision", "bfloat16", "--trainer.precision", "bf16-mixed"),
-        *("--data", "SyntheticParts", "--data.root", "parts", "--data.num_workers", "0"),
-        *("--data.image_size", "64", "--data.test_images", "6", "--data.train_images", "1"),
+        *("--data", "MVTecAD", "--data.root", mvtec, "--data.category", "cable", "--data.num_workers", "0"),
     )
     assert result.returncode == 0, result.stderr
     assert "pixel_AUROC" in result.stdout
     assert "in precision bf16-mixed" in " ".join((result.stdout + result.stderr).split())
-    assert len(list((tmp_path / "parts" / "gear" / "test").rglob("*.png"))) == 12
 
 
 def test_predict_an_image(tmp_path: Path, small_backbone: str, small_adapters: Path) -> None:

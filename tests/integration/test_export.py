@@ -17,7 +17,7 @@ import open_clip
 import openvino
 import pytest
 import torch
-from anomalib.data import PredictDataset
+from anomalib.data import MVTecAD, PredictDataset
 from anomalib.deploy import CompressionType, ExportType, OpenVINOInferencer, TorchInferencer
 from anomalib.engine import Engine
 from anomalib.pre_processing import PreProcessor
@@ -25,11 +25,11 @@ from PIL import Image
 from torchvision.transforms.v2 import Resize
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.data import SyntheticParts
 from anomalib_fbclip.export.onnx_file import PRECISE_PREFIX
 from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
 from anomalib_fbclip.processing.pre_processing import AntialiasedPreProcessor
 from support.command_line import anomalib, run
+from tools.bundled_model.parts import draw_category
 
 SIZES = {"larger": (576, 768), "long": (1260, 500), "smaller": (90, 70)}
 """Height and width in pixels of images that are shrunk, shrunk unevenly, and enlarged."""
@@ -57,8 +57,8 @@ class Decision(NamedTuple):
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Photographs of a part, at sizes that are not the model's."""
     folder = tmp_path_factory.mktemp("photographs")
-    SyntheticParts(folder / "parts", "leather", image_size=256, train_images=1, test_images=1).prepare_data()
-    (part,) = (folder / "parts" / "leather" / "test").glob("[!g]*/*.png")
+    leather = draw_category(folder, "leather", train_images=1, test_images=1)
+    (part,) = leather.glob("test/[!g]*/*.png")
     paths = {name: folder / f"{name}.png" for name in SIZES}
     for name, (height, width) in SIZES.items():
         with Image.open(part) as image:
@@ -347,16 +347,16 @@ def test_a_file_for_torch_holds_what_inference_needs(small_backbone: str, tmp_pa
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> SyntheticParts:
+def parts(tmp_path_factory: pytest.TempPathFactory) -> MVTecAD:
     """Images to calibrate with; not the ones that are tested on."""
     root = tmp_path_factory.mktemp("calibration")
-    return SyntheticParts(root, "tile", image_size=224, train_images=1, test_images=20, num_workers=0, image_seed=1)
+    draw_category(root, "tile", image_size=224, train_images=1, image_seed=1)
+    return MVTecAD(root, "tile", num_workers=0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("compression", [CompressionType.INT8_PTQ, CompressionType.INT8_ACQ])
 def test_quantization_from_the_engine(compression, light_model: FBClip, parts, photographs, tmp_path: Path) -> None:
-    parts.prepare_data()
     engine = Engine(accelerator="cpu", default_root_dir=tmp_path, logger=False)
     path = engine.export(
         light_model,

@@ -16,8 +16,8 @@ from anomalib.deploy import TorchInferencer
 from PIL import Image
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.data import SyntheticParts
 from support.command_line import run
+from tools.bundled_model.parts import draw_category
 
 FIELDS = ("pred_score", "anomaly_map", "pred_label", "pred_mask")
 
@@ -55,8 +55,8 @@ def exported(tmp_path_factory: pytest.TempPathFactory, small_backbone: str, smal
     fitted = {"_image_threshold": 0.5, "image_min": 0.3, "image_max": 0.7, "pixel_min": 0.2, "pixel_max": 0.9}
     for name, value in fitted.items():
         getattr(model.post_processor, name).fill_(value)
-    SyntheticParts(folder / "parts", "leather", image_size=128, train_images=1, test_images=1).prepare_data()
-    (part,) = (folder / "parts" / "leather" / "test").glob("[!g]*/*.png")
+    leather = draw_category(folder, "leather", image_size=128, train_images=1, test_images=1)
+    (part,) = leather.glob("test/[!g]*/*.png")
     files, images, answers = {}, {}, {}
     for name, input_size in INPUT_SIZES.items():
         height, width = input_size or (77, 91)

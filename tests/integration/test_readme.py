@@ -26,10 +26,10 @@ from anomalib import models as anomalib_models
 from anomalib.pipelines import Benchmark
 from PIL import Image
 
-from anomalib_fbclip.data.procedural import CATEGORIES, draw_sample
 from layouts import write_category
 from support.command_line import ANOMALIB, CONFIGS, FBCLIP, run
 from support.images import write_mvtec_category
+from tools.bundled_model.procedural import CATEGORIES, draw_sample
 
 README = CONFIGS.parent / "README.md"
 DOCS = README.parent / "docs"
@@ -130,7 +130,7 @@ def with_bundled(arguments: list[str]) -> list[str]:
 
 
 def shortened(arguments: list[str]) -> list[str]:
-    """Have a command say what it takes: tests/training runs it."""
+    """Have a command say what it takes: tests/tools runs it."""
     return [*arguments, "--help"]
 
 
@@ -199,7 +199,7 @@ def look_up_models(folder: Path, config: str) -> None:
 
 def is_slow(block: Block) -> bool:
     """Tell whether a block trains, or exports a graph or needs one."""
-    return any(words in block.code for words in ("anomalib fit", "training.bundled", "anomalib export", "model.xml"))
+    return any(words in block.code for words in ("anomalib fit", "bundled_model.train", "anomalib export", "model.xml"))
 
 
 class Reader:
@@ -253,7 +253,7 @@ class Reader:
     def _provide(self, arguments: list[str]) -> None:
         """Have the files of an earlier command where a reader would put them."""
         for name, source in (
-            ("model.ckpt", "results/FBClip/SyntheticParts/latest/weights/lightning/model.ckpt"),
+            ("model.ckpt", "results/FBClip/hazelnut/latest/weights/lightning/model.ckpt"),
             ("model.xml", "results/weights/openvino/model.xml"),
             ("model.bin", "results/weights/openvino/model.bin"),
         ):
@@ -268,6 +268,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Reader:
     write_photographs(folder)
     write_datasets(folder / "datasets")
     write_configs(folder)
+    (folder / "tools").symlink_to(CONFIGS.parent / "tools")
     return Reader(folder)
 
 

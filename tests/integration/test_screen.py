@@ -47,12 +47,6 @@ def lines_of(result: subprocess.CompletedProcess[str]) -> list[str]:
     return [line for line in lines if line not in about_backbone and NOT_OF_A_RUN[0] not in line]
 
 
-PARTS = (
-    *("--data", "SyntheticParts", "--data.root", "parts", "--data.image_size", "64", "--data.num_workers", "0"),
-    *("--data.test_images", "4", "--data.train_images", "1"),
-)
-
-
 def test_predict(tmp_path: Path, photographs: Path, small_backbone: str, small_adapters: Path) -> None:
     """In a process of its own, where anomalib's own imports have just warned."""
     model = ("--model", "FBClip", "--model.backbone", small_backbone, "--model.weights", small_adapters)
@@ -77,8 +71,10 @@ def test_predict(tmp_path: Path, photographs: Path, small_backbone: str, small_a
     assert bar.startswith("Predicting ")
 
 
-def test_fitted_thresholds(fbclip: Command) -> None:
-    result = fbclip("test", *PARTS)
+def test_fitted_thresholds(fbclip: Command, mvtec: Path) -> None:
+    result = fbclip(
+        "test", "--data", "MVTecAD", "--data.root", mvtec, "--data.category", "cable", "--data.num_workers", "0"
+    )
     assert result.returncode == 0, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if "threshold" in line]
     assert line.startswith("Image threshold 0.")
@@ -161,7 +157,11 @@ def test_a_mistake_in_a_config(tmp_path: Path, content: str, culprit: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("data", "culprit"), [(["photographs"], "photographs"), (["SyntheticParts", "--data.category", "xyzzy"], "xyzzy")]
+    ("data", "culprit"),
+    [
+        (["photographs"], "photographs"),
+        (["AuxiliaryDataModule", "--data.sources", "MVTecAD", "--data.val_split_ratio", "2"], "val_split_ratio must"),
+    ],
 )
 def test_a_mistake_about_the_data(data: list[str], culprit: str, fbclip: Command) -> None:
     result = fbclip("test", "--data", *data)

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from anomalib.data import InferenceBatch
+from anomalib.data import InferenceBatch, MVTecAD
 from anomalib.deploy import ExportType
 from anomalib.engine import Engine
 from anomalib.post_processing import PostProcessor
@@ -22,10 +22,10 @@ from PIL import Image
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.contract import regions
-from anomalib_fbclip.data import SyntheticParts
 from anomalib_fbclip.edge import EdgeInferencer
 from anomalib_fbclip.processing.post_processing import ThresholdPostProcessor, match_verdict
 from support.brightness import judge_by_brightness, make_folder, write_folder, write_image
+from tools.bundled_model.parts import draw_category
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ class TestCheckpoint:
         rows = read_table(tmp_path / "given")
         assert {(row["threshold"], row["threshold_source"]) for row in rows} == {(0.9, "given")}
 
-    def test_an_older_checkpoint_has_no_threshold_of_scores_for_maps(self) -> None:
+    def test_a_checkpoint_of_the_stock_one_has_no_threshold_of_scores_for_maps(self) -> None:
         post_processor = ThresholdPostProcessor()
         post_processor.load_checkpoint_config(PostProcessor().checkpoint_config())
         post_processor._image_threshold.fill_(0.7)
@@ -222,7 +222,8 @@ class TestCheckpoint:
 @pytest.mark.slow
 def test_every_runtime_decides_alike(tmp_path: Path) -> None:
     """On each image of the data that thresholds were fitted to; the one that sets the threshold, too."""
-    datamodule = SyntheticParts(tmp_path, "leather", image_size=128, train_images=1, test_images=6, num_workers=0)
+    draw_category(tmp_path, "leather", image_size=128, train_images=1, test_images=6)
+    datamodule = MVTecAD(tmp_path, "leather", num_workers=0)
     model = FBClip("fbclip-small", feature_layers=[6], views=["identity"])
     Trainer(logger=False, enable_checkpointing=False, accelerator="cpu").validate(model, datamodule=datamodule)
     model.eval()

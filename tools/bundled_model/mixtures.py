@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-from anomalib_fbclip.data.procedural.defects import Defect, irregular
-from anomalib_fbclip.data.procedural.fields import Field, blend, color, noise, smoothstep, soften
-from anomalib_fbclip.data.procedural.materials import Surface
-from anomalib_fbclip.data.procedural.scene import Scene
+from .procedural.defects import Defect, irregular
+from .procedural.fields import Field, blend, color, noise, smoothstep, soften
+from .procedural.materials import Surface
+from .procedural.scene import Scene
 
 Texture = Callable[[Generator, int], Surface]
 """Draws a texture of a size in pixels."""

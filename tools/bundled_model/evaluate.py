@@ -5,7 +5,7 @@
 
 On the procedural categories that no training saw, and on photographs, where there are any::
 
-    python -m anomalib_fbclip.training.evaluate --photographs path/to/folder
+    python -m tools.bundled_model.evaluate --photographs path/to/folder
 
 The folder holds a folder for each category, in MVTec AD's layout: ``<category>/test/{good,<defect>}`` and
 ``<category>/ground_truth/<defect>/<name>_mask.png``; other folders are ignored.
@@ -33,15 +33,15 @@ from anomalib_fbclip import FBClip
 from anomalib_fbclip.bundled import NAME
 from anomalib_fbclip.contract.image_files import IMAGE_SUFFIXES
 from anomalib_fbclip.contract.photographs import read_photograph
-from anomalib_fbclip.data import SyntheticParts
-from anomalib_fbclip.data.procedural import HELD_OUT_CATEGORIES, VALIDATION_CATEGORIES, VALIDATION_DEFECTS
 from anomalib_fbclip.evaluation.markdown import markdown_lines
 from anomalib_fbclip.modeling.mvfbe import VIEWS
 from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS
 
 from .disturbances import create_disturbances
 from .images import DEFECT, TrainingImage, draw_training_image
+from .parts import draw_category
 from .photographs import VALIDATION_PHOTOGRAPHS
+from .procedural import HELD_OUT_CATEGORIES, VALIDATION_CATEGORIES, VALIDATION_DEFECTS
 
 VALIDATION_SIZE = 192
 """Side of the drawn images of photographed textures, in pixels."""
@@ -168,7 +168,7 @@ def draw_unseen_categories(root: Path, images: int = 60) -> dict[str, list[Label
         dict[str, list[LabeledImage]]: Test images by category.
     """
     for category in HELD_OUT_CATEGORIES:
-        SyntheticParts(root, category, train_images=1, test_images=images).prepare_data()
+        draw_category(root, category, train_images=1, test_images=images)
     return {category: list_images(root / category) for category in HELD_OUT_CATEGORIES}
 
 
@@ -185,7 +185,7 @@ def draw_validation_sets(root: Path, images: int = 60) -> dict[str, list[Labeled
         dict[str, list[LabeledImage]]: Test images by category and by photograph.
     """
     for category in VALIDATION_CATEGORIES:
-        SyntheticParts(root, category, train_images=1, test_images=images).prepare_data()
+        draw_category(root, category, train_images=1, test_images=images)
     for photograph in VALIDATION_PHOTOGRAPHS:
         for seed in range(2 * images):
             sample = draw_training_image(seed, VALIDATION_SIZE, [photograph], VALIDATION_DEFECTS, photographed=1.0)

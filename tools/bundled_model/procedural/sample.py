@@ -17,9 +17,6 @@ from .materials import MATERIALS
 from .objects import OBJECTS
 from .scene import Scene, make_object, make_surface, plain_background
 
-VERSION = 3
-"""Version of the generator. Another version may draw other images from the same seeds."""
-
 VISIBLE_DIFFERENCE = 12
 """How much a pixel's red, green or blue has to change, of 255, to belong to the mask."""
 

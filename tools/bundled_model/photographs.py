@@ -15,8 +15,8 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-from anomalib_fbclip.data.procedural.fields import Field
-from anomalib_fbclip.data.procedural.materials import Surface
+from .procedural.fields import Field
+from .procedural.materials import Surface
 
 
 class PhotographsUnavailableError(RuntimeError):

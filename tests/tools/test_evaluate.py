@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from anomalib.metrics import AUROC, Evaluator
 from PIL import Image
 from torchvision.transforms.v2 import RandomHorizontalFlip
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.data import SyntheticParts
-from anomalib_fbclip.training import evaluate as evaluate_module
-from anomalib_fbclip.training.evaluate import (
+from tools.bundled_model import evaluate as evaluate_module
+from tools.bundled_model.evaluate import (
     Accuracy,
     draw_validation_sets,
     evaluate,
@@ -27,17 +27,15 @@ from anomalib_fbclip.training.evaluate import (
     to_markdown,
     variants,
 )
+from tools.bundled_model.parts import draw_category
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> SyntheticParts:
-    root = tmp_path_factory.mktemp("parts")
-    datamodule = SyntheticParts(root, "gear", image_size=200, train_images=1, test_images=8, num_workers=0)
-    datamodule.prepare_data()
-    return datamodule
+def gear(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return draw_category(tmp_path_factory.mktemp("parts"), "gear", image_size=200, train_images=1, test_images=8)
 
 
-def test_are_those_of_anomalib_test(parts: SyntheticParts, tmp_path: Path) -> None:
+def test_are_those_of_anomalib_test(gear: Path, tmp_path: Path) -> None:
     metrics = [
         AUROC(fields=["pred_score", "gt_label"], prefix="image_"),
         AUROC(fields=["anomaly_map", "gt_mask"], prefix="pixel_"),
@@ -46,16 +44,16 @@ def test_are_those_of_anomalib_test(parts: SyntheticParts, tmp_path: Path) -> No
     model = FBClip("fbclip-small", visualizer=False, post_processor=False, evaluator=Evaluator(test_metrics=metrics))
     (expected,) = Engine(logger=False, accelerator="cpu", default_root_dir=tmp_path).test(
         model,
-        datamodule=parts,
+        datamodule=MVTecAD(gear.parent, "gear", num_workers=0),
         verbose=False,
     )
-    found = evaluate(FBClip("fbclip-small").eval(), list_images(parts.root / "gear"), batch_size=5)
+    found = evaluate(FBClip("fbclip-small").eval(), list_images(gear), batch_size=5)
     assert found.image_auroc == pytest.approx(expected["image_AUROC"], abs=1e-6)
     assert found.pixel_auroc == pytest.approx(expected["pixel_AUROC"], abs=1e-3)
 
 
-def test_images_have_their_own_masks(parts: SyntheticParts) -> None:
-    images = list_images(parts.root / "gear")
+def test_images_have_their_own_masks(gear: Path) -> None:
+    images = list_images(gear)
     assert len(images) == 16
     for path, mask_path in images:
         assert (mask_path is None) == (path.parent.name == "good")
@@ -109,10 +107,10 @@ def test_several_seeds_are_shown_with_their_range() -> None:
 
 
 @pytest.mark.slow
-def test_table(parts: SyntheticParts, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    images = list_images(parts.root / "gear")[::4]
+def test_table(gear: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    images = list_images(gear)[::4]
     monkeypatch.setattr(evaluate_module, "draw_unseen_categories", lambda _: {"gear": images})
-    main(photographs=parts.root, disturbances=True)
+    main(photographs=gear.parent, disturbances=True)
     printed = capsys.readouterr().out
     header, _, *rows = [line for line in printed.splitlines() if line.startswith("|")]
     assert header == "| image AUROC / pixel AUROC | gear | gear (photographs) |"
@@ -121,9 +119,9 @@ def test_table(parts: SyntheticParts, capsys: pytest.CaptureFixture[str], monkey
     assert len(re.findall(r"\d images a second, batch (1|16),", printed)) == 2
 
 
-def test_a_disturbance_comes_first_and_reaches_the_mask(parts: SyntheticParts) -> None:
+def test_a_disturbance_comes_first_and_reaches_the_mask(gear: Path) -> None:
     model = FBClip("fbclip-small").eval()
-    images = list_images(parts.root / "gear")[::6]
+    images = list_images(gear)[::6]
     plain, mirrored = (evaluate(model, images, disturbance=turn) for turn in (None, RandomHorizontalFlip(p=1)))
     assert mirrored != plain
     assert mirrored.pixel_auroc == pytest.approx(plain.pixel_auroc, abs=0.05)  # the mask is mirrored, too

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
-from anomalib_fbclip.data.procedural import (
+from tools.bundled_model.procedural import (
     CATEGORIES,
     DEFECTS,
     MATERIALS,
@@ -23,8 +23,8 @@ from anomalib_fbclip.data.procedural import (
     Sample,
     draw_sample,
 )
-from anomalib_fbclip.data.procedural import sample as sample_module
-from anomalib_fbclip.data.procedural.sample import MINIMUM_AREA, MINIMUM_CONTRAST, VISIBLE_DIFFERENCE
+from tools.bundled_model.procedural import sample as sample_module
+from tools.bundled_model.procedural.sample import MINIMUM_AREA, MINIMUM_CONTRAST, VISIBLE_DIFFERENCE
 
 SIZE = 64
 SEEDS = st.integers(0, 2**63 - 1)
@@ -38,7 +38,7 @@ PRODUCTS = st.builds(
 
 HASH = """
 import hashlib, sys
-from anomalib_fbclip.data.procedural import CATEGORIES, draw_sample
+from tools.bundled_model.procedural import CATEGORIES, draw_sample
 digest = hashlib.sha256()
 for name in sys.argv[1:]:
     product, defects = CATEGORIES[name]

@@ -17,7 +17,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from anomalib_fbclip.data.procedural import (
+from .mixtures import mixtures
+from .photographs import TRAINING_PHOTOGRAPHS, Photograph, photographed_surface, whole_surface
+from .procedural import (
     DEFECTS,
     MATERIALS,
     OBJECTS,
@@ -27,16 +29,13 @@ from anomalib_fbclip.data.procedural import (
     InvisibleDefectError,
     photograph,
 )
-from anomalib_fbclip.data.procedural.bodies import Object, Part
-from anomalib_fbclip.data.procedural.captions import describe, with_article
-from anomalib_fbclip.data.procedural.defects import Defect
-from anomalib_fbclip.data.procedural.fields import blend, color, stream
-from anomalib_fbclip.data.procedural.materials import Surface
-from anomalib_fbclip.data.procedural.outlines import Pose
-from anomalib_fbclip.data.procedural.scene import Scene, lay, plain_background
-
-from .mixtures import mixtures
-from .photographs import TRAINING_PHOTOGRAPHS, Photograph, photographed_surface, whole_surface
+from .procedural.bodies import Object, Part
+from .procedural.captions import describe, with_article
+from .procedural.defects import Defect
+from .procedural.fields import blend, color, stream
+from .procedural.materials import Surface
+from .procedural.outlines import Pose
+from .procedural.scene import Scene, lay, plain_background
 from .shapes import draw_markings, draw_shape
 
 BACKGROUND, OBJECT, DEFECT = range(3)

@@ -10,7 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from anomalib_fbclip.data.procedural import (
+from tools.bundled_model import images as images_module
+from tools.bundled_model.batches import TrainingBatches
+from tools.bundled_model.images import BACKGROUND, DEFECT, OBJECT, SCALES, TrainingImage, draw_training_image
+from tools.bundled_model.mixtures import mixtures
+from tools.bundled_model.photographs import (
+    TRAINING_PHOTOGRAPHS,
+    VALIDATION_PHOTOGRAPHS,
+    Photograph,
+    PhotographsUnavailableError,
+    photographed_surface,
+    read_photograph,
+    whole_surface,
+)
+from tools.bundled_model.procedural import (
     HELD_OUT_DEFECTS,
     HELD_OUT_MATERIALS,
     HELD_OUT_OBJECTS,
@@ -21,23 +34,10 @@ from anomalib_fbclip.data.procedural import (
     VALIDATION_MATERIALS,
     VALIDATION_OBJECTS,
 )
-from anomalib_fbclip.data.procedural.materials import Surface
-from anomalib_fbclip.data.procedural.outlines import Pose
-from anomalib_fbclip.data.procedural.scene import Scene
-from anomalib_fbclip.training import images as images_module
-from anomalib_fbclip.training.batches import TrainingBatches
-from anomalib_fbclip.training.images import BACKGROUND, DEFECT, OBJECT, SCALES, TrainingImage, draw_training_image
-from anomalib_fbclip.training.mixtures import mixtures
-from anomalib_fbclip.training.photographs import (
-    TRAINING_PHOTOGRAPHS,
-    VALIDATION_PHOTOGRAPHS,
-    Photograph,
-    PhotographsUnavailableError,
-    photographed_surface,
-    read_photograph,
-    whole_surface,
-)
-from anomalib_fbclip.training.shapes import MOST_LAYERS, draw_shape
+from tools.bundled_model.procedural.materials import Surface
+from tools.bundled_model.procedural.outlines import Pose
+from tools.bundled_model.procedural.scene import Scene
+from tools.bundled_model.shapes import MOST_LAYERS, draw_shape
 
 SIZE = 64
 

@@ -21,9 +21,9 @@ from torchvision.transforms.v2.functional import normalize
 
 from anomalib_fbclip.checkpoints.registry import resolve_backbone
 from anomalib_fbclip.modeling.clip import ClipBackbone
-from anomalib_fbclip.training import tower
-from anomalib_fbclip.training.tower import TIMM_MODEL, load_tower, read_onnx_tower, resize_positions, to_open_clip
 from support.small import write_backbone
+from tools.bundled_model import tower
+from tools.bundled_model.tower import TIMM_MODEL, load_tower, read_onnx_tower, resize_positions, to_open_clip
 
 SIDE, PATCH, WIDTH, DEPTH = 56, 14, 64, 3
 
@@ -130,8 +130,9 @@ def test_a_small_dinov2_of_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     clip = create_clip(tmp_path, layers=3, width=384, side=224, head_width=64)
     load_tower(clip, TIMM_MODEL)
     assert asked == [(TIMM_MODEL, True)]
-    images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(read_tokens(clip, images)[-1], read_timm_tokens(model, images, 12)[2], atol=1e-5, rtol=0)
+    images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found, wanted = read_tokens(clip.double(), images)[-1], read_timm_tokens(model.double(), images, 12)[2]
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=0)
 
 
 def test_what_a_clip_learns_itself_stays(dinov2: VisionTransformer, tmp_path: Path) -> None:

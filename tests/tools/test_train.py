@@ -6,6 +6,7 @@
 import csv
 import json
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from safetensors import safe_open
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.checkpoints.compact_clip import read_clip
 from anomalib_fbclip.checkpoints.registry import resolve_backbone
-from anomalib_fbclip.training.tower import TIMM_MODEL, to_open_clip
-from support.command_line import run
+from support.command_line import CONFIGS, environment, run
+from tools.bundled_model.tower import TIMM_MODEL, to_open_clip
 
 pytestmark = pytest.mark.slow
+
+REPOSITORY = CONFIGS.parent
 
 
 @pytest.fixture(scope="module")
@@ -37,16 +40,17 @@ TRAIN_WITH_A_TOWER = """
 import sys
 import torch
 from unittest import mock
-from anomalib_fbclip.training import bundled, tower
+from pathlib import Path
+from tools.bundled_model import tower, train
 
 def download():
     return torch.load(sys.argv[1], weights_only=True)
 
 if __name__ == "__main__":
     with mock.patch.object(tower, "download_tower", download):
-        bundled.train(tower.TIMM_MODEL, bundled.Path("small"), text_steps=3, text_batch_size=4, adapter_images=16)
-        clip = bundled.Path("small/clip.safetensors")
-        bundled.train("none", bundled.Path("again"), adapter_images=16, seed=1, clip=clip)
+        train.train(tower.TIMM_MODEL, Path("small"), text_steps=3, text_batch_size=4, adapter_images=16)
+        clip = Path("small/clip.safetensors")
+        train.train("none", Path("again"), adapter_images=16, seed=1, clip=clip)
 """
 
 
@@ -54,7 +58,14 @@ if __name__ == "__main__":
 def folder(tmp_path_factory: pytest.TempPathFactory, tower: Path) -> Path:
     folder = tmp_path_factory.mktemp("train")
     (folder / "train.py").write_text(TRAIN_WITH_A_TOWER, encoding="utf-8")
-    result = run(folder, sys.executable, "train.py", str(tower))
+    result = subprocess.run(
+        [sys.executable, "train.py", tower],
+        cwd=folder,
+        env=environment() | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     return folder
 
@@ -117,8 +128,8 @@ def test_every_mask_has_its_image(trained: Path) -> None:
     assert len(defects) + len(list((trained / "images" / "good").iterdir())) == 16
 
 
-def test_help_explains_every_argument(tmp_path: Path) -> None:
-    result = run(tmp_path, sys.executable, "-m", "anomalib_fbclip.training.bundled", "--help")
+def test_help_explains_every_argument() -> None:
+    result = run(REPOSITORY, sys.executable, "-m", "tools.bundled_model.train", "--help")
     assert result.returncode == 0, result.stderr
     for words in ("Folder for the weights", "Steps in which the text tower is aligned", "Seed of everything"):
         assert words in " ".join(result.stdout.split())
