@@ -3,6 +3,7 @@
 
 """Reads photographs as 8-bit RGB values. The package's own code reads them only here."""
 
+import errno
 import os
 import struct
 import sys
@@ -245,6 +246,8 @@ def _describe(name: str, error: Exception) -> str:
             if path.is_symlink()
             else "there is no such file. Look whether it was moved, renamed or removed."
         )
+    elif isinstance(error, OSError) and error.errno == errno.ELOOP:
+        why = "it is a link that leads back to itself. Mend the link, or remove it."
     elif isinstance(error, PermissionError):
         why = f"{error.strerror}. Let this user read the file."
     elif isinstance(error, OSError) and error.errno is not None:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from hashlib import sha256
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
@@ -38,6 +39,10 @@ READ_AHEAD = 2
 
 COUNTED_SUFFIXES = {".avi", ".m4v", ".mov", ".mp4"}
 """Videos that say how many frames they have. Others say how long they are."""
+
+LONGEST_NAME, KEPT_OF_LONG_NAME = 240, 200
+"""Bytes that the name of a picture has at most, and those that are kept of a longer one. File systems take 255, and a
+number may come before it."""
 
 MOST_LOST = 1000
 """Frames that can't be decoded, one after the other, after which a video is given up."""
@@ -238,11 +243,10 @@ def find_inputs(arguments: Iterable[str], excluded: Sequence[Path]) -> Inputs:
         notes += describe_pages(paths)
         folder = places.take(path.resolve().name) if is_folder and len(arguments) > 1 else Path()
         # The whole name is kept: a folder may hold part.jpg and part.png.
+        names = [fit_name(file.name, ".jpg") for file in paths]
         pictures = [
-            folder / file.relative_to(path).with_name(f"{file.name}.jpg")
-            if is_folder
-            else places.take(f"{file.name}.jpg")
-            for file in paths
+            folder / file.relative_to(path).with_name(name) if is_folder else places.take(name)
+            for file, name in zip(paths, names, strict=True)
         ]
         items = [Item(file.as_posix(), file, picture) for file, picture in zip(paths, pictures, strict=True)]
         if parts and isinstance(parts[-1], list):
@@ -250,6 +254,22 @@ def find_inputs(arguments: Iterable[str], excluded: Sequence[Path]) -> Inputs:
         else:
             parts.append(items)
     return Inputs(parts, notes)
+
+
+def fit_name(name: str, suffix: str = "") -> str:
+    """Make a name short enough for a file system, if it is not.
+
+    Args:
+        name (str): The name.
+        suffix (str, optional): What follows it. Defaults to nothing.
+
+    Returns:
+        str: Name and suffix. Of two long names that begin alike, each keeps a name of its own.
+    """
+    whole = os.fsencode(name)
+    if len(whole) + len(suffix) <= LONGEST_NAME:
+        return name + suffix
+    return f"{whole[:KEPT_OF_LONG_NAME].decode(errors='ignore')}-{sha256(whole).hexdigest()[:16]}{suffix}"
 
 
 def _find_photographs(path: Path, excluded: Sequence[Path]) -> list[Path]:
@@ -261,6 +281,9 @@ def _find_photographs(path: Path, excluded: Sequence[Path]) -> list[Path]:
     except OSError as error:
         msg = f"{printable(path)} can't be reached: {error.strerror}. Let this user read the folder that it is in."
         raise InspectionError(msg) from error
+    if not (path.is_file() or path.is_dir()):
+        msg = f"{printable(path)} is neither a file nor a folder: give one, or a camera's number."
+        raise InspectionError(msg)
     photographs = find_images(path, *excluded)
     if not photographs:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
@@ -288,11 +311,13 @@ def _open_frames(argument: str, places: Places | None) -> Frames | None:
     else:
         return None
     capture = _open_capture(source, title)
-    folder = places.take(re.sub(r"[^\w.-]+", "-", Path(name).name)) if places else Path()
+    folder = places.take(fit_name(re.sub(r"[^\w.-]+", "-", Path(name).name))) if places else Path()
     return Frames(name, capture, folder, is_live=is_live)
 
 
 def _is_video(path: Path) -> bool:
+    if not os.path.isfile(path):  # noqa: PTH113 - pathlib raises where the folder can't be entered
+        return False  # to open a pipe is to wait
     try:
         with path.open("rb") as file:
             return kind_of(path, file.read(LONGEST_SIGNATURE)) == VIDEO

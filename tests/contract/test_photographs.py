@@ -404,6 +404,8 @@ class TestWhatCanNotBeRead:
         assert "none.png can't be read as an image: there is no such file." in refused(tmp_path / "none.png")
         (tmp_path / "link.png").symlink_to("gone.png")
         assert "link.png can't be read as an image: it is a link to gone.png" in refused(tmp_path / "link.png")
+        (tmp_path / "circle.png").symlink_to("circle.png")
+        assert "leads back to itself" in refused(tmp_path / "circle.png")
         (tmp_path / "folder.png").mkdir()
         assert "folder.png can't be looked into: " in refused(tmp_path / "folder.png")
 

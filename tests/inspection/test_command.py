@@ -282,6 +282,19 @@ def test_pictures_are_called_as_the_photographs(photographs: Path, tmp_path: Pat
     assert len(inputs.parts) == 1
 
 
+def test_long_names(tmp_path: Path) -> None:
+    """A picture's name is longer than its photograph's, and file systems take 255 bytes."""
+    for name in ("ä" * 125, "ä" * 124 + "bb", "n" * 250, "n" * 249 + "o"):
+        draw_part(0).save(tmp_path / f"{name}.png")
+    for arguments in ([tmp_path], sorted(tmp_path.iterdir())):
+        pictures = [item.picture for item in find_inputs([*map(str, arguments)], excluded=[])]
+        assert len(set(pictures)) == 4
+        for picture in pictures:
+            (tmp_path / "images" / picture).parent.mkdir(exist_ok=True)
+            (tmp_path / "images" / picture).write_bytes(b"")
+        shutil.rmtree(tmp_path / "images")
+
+
 class TestVideos:
     FRAMES = 6
 

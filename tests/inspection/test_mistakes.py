@@ -4,6 +4,7 @@
 """Mistakes: one line that says what to do, exit code 2, and nothing left behind."""
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -59,6 +60,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
     "typo": (lambda _: ["photographs", "--treshold", "0.2"], "Did you mean --threshold?"),
     "underscores": (lambda _: ["photographs", "--pixel_threshold", "0.2"], "Did you mean --pixel-threshold?"),
     "threshold above 1": (lambda _: ["photographs", "--threshold", "50"], "must be in 0..1"),
+    "pipe": (lambda root: [os.mkfifo(root / "pipe") or "pipe"], "pipe is neither a file nor a folder"),
     "white level": (lambda _: ["photographs", "--white-level", "12bit"], "1 to 65535, such as 4095 for 12 bits"),
     "no white": (lambda _: ["photographs", "--white-level", "0"], "1 to 65535, such as 4095 for 12 bits"),
     "threshold in words": (lambda _: ["photographs", "--threshold", "high"], "'high' is no number"),
