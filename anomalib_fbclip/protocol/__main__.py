@@ -11,12 +11,12 @@ from anomalib_fbclip.contract.commands import run_command
 def main(arguments: list[str] | None = None) -> int:
     """Run the command with these arguments, or with those of the process, and give the exit code."""
 
-    def run() -> int:
-        from .command import run_arguments  # what it imports may be missing
+    def command() -> int:
+        from .command import run  # what it imports may be missing
 
-        return run_arguments(arguments)
+        return run(arguments)
 
-    return run_command(run, "interrupted: the same command goes on where it stopped")
+    return run_command(command, "interrupted: the same command goes on where it stopped")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ import inspect
 import json
 import logging
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pandas as pd
 from anomalib.data import AnomalibDataModule, get_datamodule
 from anomalib.pipelines.components.runners.parallel import ParallelExecutionError
 from anomalib.pipelines.components.runners.serial import SerialExecutionError
@@ -34,11 +34,15 @@ from anomalib_fbclip.inspection.configs import describe_missing
 from .categories import find_categories, name_dataset
 from .errors import ProtocolError
 from .job import Plan, ProtocolJobGenerator, choose_runner
-from .published import find_published
-from .results import Row, read_rows, to_markdown, to_table
-from .shots import Shots, find_complete, list_shots
-from .shots import to_markdown as to_shots_markdown
-from .shots import to_table as to_shots_table
+from .results import (
+    find_complete,
+    find_published,
+    read_results,
+    tabulate,
+    tabulate_shots,
+    to_markdown,
+    to_screen,
+)
 
 FIXED: set[str | int] = {
     "pre_processor",
@@ -52,6 +56,29 @@ FIXED: set[str | int] = {
 
 WITHOUT_EFFECT = {"category", "categories", "train_batch_size", "eval_batch_size", "num_workers"}
 """Arguments of datamodules on which the results of a category do not depend."""
+
+
+class Shots(NamedTuple):
+    """A choice of good photographs.
+
+    Attributes:
+        number (int): How many there are. 0: the model is zero-shot.
+        choice (int): Which of the choices of so many this is, from 0.
+    """
+
+    number: int
+    choice: int
+
+    @property
+    def title(self) -> str:
+        """The choice in words."""
+        photographs = "1 good photograph" if self.number == 1 else f"{self.number} good photographs"
+        return f"{photographs}, choice {self.choice + 1}" if self.number else "Zero-shot"
+
+
+def list_shots(numbers: list[int], choices: int) -> list[Shots]:
+    """List what is tested: so many choices for each number of good photographs, and zero-shot once."""
+    return [Shots(number, choice) for number in dict.fromkeys(numbers) for choice in range(choices if number else 1)]
 
 
 def create_parser() -> ArgumentParser:
@@ -90,117 +117,91 @@ def create_parser() -> ArgumentParser:
     return parser
 
 
-def run_arguments(arguments: list[str] | None) -> int:
-    """Run the command with these arguments, or with those of the process.
-
-    Raises:
-        ArgumentError: If an argument is wrong.
-        ProtocolError: If it cannot begin.
-    """
-    if line := describe_missing(sys.argv[1:] if arguments is None else arguments):
-        raise ProtocolError(line)
-    return run(create_parser().parse_args(arguments))
-
-
-def run(options: Namespace) -> int:
+def run(arguments: list[str] | None) -> int:
     """Test the categories that are not tested yet, and show the table of all.
 
     Args:
-        options (Namespace): The command line.
+        arguments (list[str] | None): The command line; ``None``: that of the process.
 
     Returns:
         int: The exit code.
 
     Raises:
+        ArgumentError: If an argument is wrong.
         ProtocolError: If it cannot begin.
         OSError: If the results cannot be written.
     """
-    shots = _list_shots(options)
+    if line := describe_missing(sys.argv[1:] if arguments is None else arguments):
+        raise ProtocolError(line)
+    options = create_parser().parse_args(arguments)
+    data = {"class_path": options.data.class_path, "init_args": options.data.get("init_args", Namespace()).as_dict()}
+    model = options.model.as_dict()
+    if options.shots and (model["k_shot"] or model["few_shot_source"] is not None):
+        msg = "--shots takes good photographs of each category's training split: leave out k_shot and few_shot_source"
+        raise ProtocolError(msg)
     try:
-        datamodule, plans = _make_plans(options, shots)
+        datamodule, files = get_datamodule(data), digest_files(model)
     except (TypeError, ValueError) as error:
         raise ProtocolError(str(error)) from error
     categories = find_categories(datamodule, options.categories)
-    _check_dataset(plans[0].file, Path(getattr(datamodule, "root", None) or "."))
-
-    results = []
-    for index, plan in enumerate(plans):
-        if shots:
-            print(f"{shots[index].title}:", file=sys.stderr)
-        results.append(_test_missing(plan, categories))
-    if any(results):
-        title = f"FB-CLIP on {plans[0].file.stem}, {len(find_complete(results))} of {len(categories)} categories"
-        _show(plans[0].file, f"{title}, in percent", shots, results)
-    return FAILED if any(len(rows) < len(categories) for rows in results) else NORMAL
-
-
-def _make_plans(options: Namespace, shots: Sequence[Shots]) -> tuple[AnomalibDataModule, list[Plan]]:
-    """Create the datamodule of any category, and plan a test for each choice of good photographs, or a single one."""
-    data = {"class_path": options.data.class_path, "init_args": options.data.get("init_args", Namespace()).as_dict()}
-    model = options.model.as_dict()
-    datamodule = get_datamodule(data)
-    files = digest_files(model)
     file = options.output / f"{name_dataset(datamodule)}.csv"
-    return datamodule, [
-        Plan(json.dumps(each, default=str), data, options.accelerator, describe_settings(each, data, files), file)
-        for each in ([chosen.arguments(model) for chosen in shots] or [model])
-    ]
+    _check_dataset(file, Path(getattr(datamodule, "root", None) or "."))
+
+    def test(model: dict[str, Any]) -> pd.DataFrame:
+        settings = describe_settings(model, data, files)
+        plan = Plan(json.dumps(model, default=str), data, options.accelerator, settings, file)
+        return _test_missing(plan, categories)
+
+    results: dict[tuple[int, int], pd.DataFrame] = {}
+    for shots in list_shots(options.shots or [], options.choices):
+        print(f"{shots.title}:", file=sys.stderr)
+        results[shots] = test({**model, "k_shot": shots.number, "seed": model["seed"] + shots.choice})
+    if not options.shots:
+        results[0, 0] = test(model)
+    found = [*results.values()]
+    if any(map(len, found)):
+        cells = tabulate_shots(results) if options.shots else tabulate(found[0], find_published(file.stem, found[0]))
+        _show(f"{len(find_complete(found))} of {len(categories)} categories", cells, file)
+    return FAILED if any(len(each) < len(categories) for each in found) else NORMAL
 
 
-def _show(file: Path, title: str, shots: Sequence[Shots], results: Sequence[dict[str, Row]]) -> None:
+def _show(tested: str, cells: pd.DataFrame, file: Path) -> None:
     """Show the table of the results, and write it beside the file of them."""
-    if shots:
-        by_shots = dict(zip(shots, results, strict=True))
-        table, text = to_shots_table(title, by_shots), to_shots_markdown(file.stem, by_shots)
-    else:
-        rows = list(results[0].values())
-        published = find_published(file.stem, rows[0].settings, list(results[0]))
-        table, text = to_table(title, rows, published), to_markdown(file.stem, rows, published)
-    Console().print(table)
+    Console().print(to_screen(f"FB-CLIP on {file.stem}, {tested}, in percent", cells))
     markdown = file.with_suffix(".md")
     with replacing(markdown) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(to_markdown(file.stem, cells), encoding="utf-8")
     print(f"Written: {file} and {markdown}", file=sys.stderr)
 
 
-def _list_shots(options: Namespace) -> list[Shots]:
-    """List the choices of good photographs that are asked for, if any are."""
-    if options.shots and (options.model.k_shot or options.model.few_shot_source is not None):
-        msg = "--shots takes good photographs of each category's training split: leave out k_shot and few_shot_source"
-        raise ProtocolError(msg)
-    return list_shots(options.shots or [], options.choices)
-
-
-def _test_missing(plan: Plan, categories: list[str]) -> dict[str, Row]:
+def _test_missing(plan: Plan, categories: list[str]) -> pd.DataFrame:
     """Test the categories that are not tested yet, and give the results of all that could be."""
-    done = _rows_of(plan, categories)
-    if done:
+    done = _results_of(plan, categories)
+    if len(done):
         print(f"{len(done)} of {len(categories)} categories are in {plan.file} already", file=sys.stderr)
-    if missing := [category for category in categories if category not in done]:
-        _run_jobs(plan, missing)
-    return _rows_of(plan, categories)
+    if missing := [category for category in categories if category not in set(done["category"])]:
+        logging.getLogger("anomalib.pipelines").setLevel(logging.CRITICAL)  # each job says itself why it failed
+        logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(
+            logging.WARNING
+        )  # devices, for each category
+        with suppress(SerialExecutionError, ParallelExecutionError):
+            choose_runner(ProtocolJobGenerator(plan, missing)).run({})
+    return _results_of(plan, categories)
 
 
 def _check_dataset(file: Path, root: Path) -> None:
     """Refuse a file with results of another dataset, whose folder has the same name."""
-    roots = [json.loads(row.settings)["data"].get("root", root) for row in read_rows(file)]
+    roots = [json.loads(settings)["data"].get("root", root) for settings in read_results(file)["settings"]]
     if others := [other for other in roots if Path(other).resolve() != root.resolve()]:
         msg = f"{file} holds results of another dataset, in {others[0]}. Give another --output"
         raise ProtocolError(msg)
 
 
-def _rows_of(plan: Plan, categories: list[str]) -> dict[str, Row]:
+def _results_of(plan: Plan, categories: list[str]) -> pd.DataFrame:
     """Read the results of the categories, in their order."""
-    rows = {row.category: row for row in read_rows(plan.file) if row.settings == plan.settings}
-    return {category: rows[category] for category in categories if category in rows}
-
-
-def _run_jobs(plan: Plan, categories: list[str]) -> None:
-    """Run the jobs. Each says itself why it failed."""
-    logging.getLogger("anomalib.pipelines").setLevel(logging.CRITICAL)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # devices, for each category
-    with suppress(SerialExecutionError, ParallelExecutionError):
-        choose_runner(ProtocolJobGenerator(plan, categories)).run({})
+    results = read_results(plan.file)
+    results = results[results["category"].isin(categories) & (results["settings"] == plan.settings)]
+    return results.sort_values("category", key=lambda names: names.map(categories.index), ignore_index=True)
 
 
 def digest_files(model: dict[str, Any]) -> list[str]:

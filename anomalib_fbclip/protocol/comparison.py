@@ -17,7 +17,7 @@ from __future__ import annotations
 import io
 import math
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,74 +35,61 @@ if TYPE_CHECKING:
 
 MODEL = "model.class_path"
 MODEL_ARGUMENTS = "model.init_args."
-DATA = "data."
+DATASET = [f"data.{name}" for name in ("class_path", "init_args.name", "init_args.category", "init_args.categories")]
+"""What tells datasets apart, and names them."""
+
 DURATIONS = {"fit_duration": "fit, s", "test_duration": "test, s"}
 """Title of each duration by its column."""
 
 
-def find_tables(paths: Sequence[Path]) -> list[Path]:
-    """Find the tables of ``anomalib benchmark``.
+def read_tables(paths: Sequence[Path]) -> pd.DataFrame:
+    """Read tables of ``anomalib benchmark`` as one.
 
     Args:
-        paths (Sequence[Path]): CSV files, and folders with ``results.csv`` anywhere in them.
-
-    Returns:
-        list[Path]: The files.
-
-    Raises:
-        ProtocolError: If a path does not exist, or there is no table in a folder.
-    """
-    files = []
-    for path in paths:
-        found = sorted(path.rglob("results.csv")) if path.is_dir() else [path]
-        if not found or not found[0].is_file():
-            msg = f"There is no results.csv of 'anomalib benchmark' at {path}."
-            raise ProtocolError(msg)
-        files += found
-    return files
-
-
-def read_tables(files: Sequence[Path]) -> pd.DataFrame:
-    """Read tables as one.
-
-    Args:
-        files (Sequence[Path]): The CSV files; where several measured the same, the last one counts.
+        paths (Sequence[Path]): CSV files, and folders with ``results.csv`` anywhere in them; where several measured the
+            same, the last one counts.
 
     Returns:
         pandas.DataFrame: A row for each model and dataset, which have the columns ``model`` and ``dataset``.
 
     Raises:
-        ProtocolError: If a file is not a table of a benchmark.
+        ProtocolError: If there is no table at a path, or a file is none.
     """
     import pandas as pd  # whoever runs the command is told in a line if it is missing
 
-    tables = []
-    for file in files:
-        try:
-            table = pd.read_csv(file, dtype={"data.init_args.category": str})
-        except (OSError, ValueError) as error:
-            msg = f"{file} cannot be read: {error}"
-            raise ProtocolError(msg) from error
-        if MODEL not in table or not set(DURATIONS) <= set(table):
-            msg = f"{file} is not a table of 'anomalib benchmark': it has no column {MODEL}, or none of durations."
-            raise ProtocolError(msg)
-        tables.append(table)
-    table = pd.concat(tables, ignore_index=True)
+    table = pd.concat([_read_table(file) for path in paths for file in _find_tables(path)], ignore_index=True)
     rows = [row.dropna().to_dict() for _, row in table.iterrows()]
     table["model"] = [*map(_name_model, rows)]
-    table["dataset"] = [*map(_name_dataset, rows)]
+    table["dataset"] = [" ".join(str(row[name]) for name in DATASET if name in row) for row in rows]
     return table.drop_duplicates(["model", "dataset"], keep="last", ignore_index=True)
+
+
+def _find_tables(path: Path) -> list[Path]:
+    found = sorted(path.rglob("results.csv")) if path.is_dir() else [path]
+    if not found or not found[0].is_file():
+        msg = f"There is no results.csv of 'anomalib benchmark' at {path}."
+        raise ProtocolError(msg)
+    return found
+
+
+def _read_table(file: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    try:
+        table = pd.read_csv(file, dtype={"data.init_args.category": str})
+    except (OSError, ValueError) as error:
+        msg = f"{file} cannot be read: {error}"
+        raise ProtocolError(msg) from error
+    if MODEL not in table or not set(DURATIONS) <= set(table):
+        msg = f"{file} is not a table of 'anomalib benchmark': it has no column {MODEL}, or none of durations."
+        raise ProtocolError(msg)
+    return table
 
 
 def _name_model(row: dict[Any, Any]) -> str:
     arguments = [str(value) for name, value in row.items() if name.startswith(MODEL_ARGUMENTS)]
     name = str(row[MODEL]).rsplit(".", maxsplit=1)[-1]
     return f"{name} ({', '.join(arguments)})" if arguments else name
-
-
-def _name_dataset(row: dict[Any, Any]) -> str:
-    names = ("class_path", "init_args.name", "init_args.category", "init_args.categories")
-    return " ".join(str(row[DATA + name]) for name in names if DATA + name in row)
 
 
 def summarize(table: pd.DataFrame) -> pd.DataFrame:
@@ -175,10 +162,9 @@ def draw(summary: pd.DataFrame, metric: str) -> bytes:
         side = "left" if point[0] <= middle else "right"
         axes.annotate(str(model), point, xytext=(0, 6), textcoords="offset points", horizontalalignment=side)
     axes.set_xscale("log")
-    for formatter in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        formatter(LogFormatter(minor_thresholds=(2, 0.5)))
-    axes.set_xlabel("duration of a test in seconds")
-    axes.set_ylabel(f"{metric.replace('_', ' ')} in percent")
+    axes.xaxis.set_major_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    axes.set(xlabel="duration of a test in seconds", ylabel=f"{metric.replace('_', ' ')} in percent")
     axes.margins(0.2)
     axes.grid(visible=True, alpha=0.3)
     file = io.BytesIO()
@@ -186,8 +172,8 @@ def draw(summary: pd.DataFrame, metric: str) -> bytes:
     return file.getvalue()
 
 
-def create_parser() -> ArgumentParser:
-    """Create the parser of the command line."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command with these arguments, or with those of the process, and give the exit code."""
     parser = ArgumentParser(
         prog="python -m anomalib_fbclip.protocol.comparison",
         description="Put what 'anomalib benchmark' measured into a table and a picture.",
@@ -201,19 +187,17 @@ def create_parser() -> ArgumentParser:
         help="files to write, without the suffix: .md and .png (default: results/comparison)",
     )
     parser.add_argument("--metric", type=str, default="image_AUROC", help="the metric in the picture")
-    return parser
+    options = parser.parse_args(arguments)
+    return run_command(lambda: compare(options.tables, options.output, options.metric))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command with these arguments, or with those of the process, and give the exit code."""
-    return run_command(lambda: run(create_parser().parse_args(arguments)))
-
-
-def run(options: Namespace) -> int:
+def compare(tables: Sequence[Path], output: Path, metric: str) -> int:
     """Write the table and the picture, and show the table.
 
     Args:
-        options (Namespace): The command line.
+        tables (Sequence[Path]): What :func:`read_tables` reads.
+        output (Path): The files to write, without their suffix.
+        metric (str): The metric in the picture.
 
     Returns:
         int: The exit code, 0.
@@ -222,13 +206,13 @@ def run(options: Namespace) -> int:
         ProtocolError: If there is nothing to compare.
         OSError: If the files cannot be written.
     """
-    summary = summarize(read_tables(find_tables(options.tables)))
-    table, picture = to_markdown(summary), draw(summary, options.metric)
+    summary = summarize(read_tables(tables))
+    table, picture = to_markdown(summary), draw(summary, metric)
     for suffix, content in ((".md", table.encode()), (".png", picture)):
-        with replacing(options.output.with_name(options.output.name + suffix)) as temporary:
+        with replacing(output.with_name(output.name + suffix)) as temporary:
             temporary.write_bytes(content)
     print(table)
-    print(f"Written: {options.output}.md and {options.output}.png", file=sys.stderr)
+    print(f"Written: {output}.md and {output}.png", file=sys.stderr)
     return 0
 
 

@@ -11,16 +11,41 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from anomalib.data import AnomalibDataModule, get_datamodule
+from anomalib.data import get_datamodule
+from anomalib.metrics import AnomalibMetric
 from anomalib.pipelines.components import Job, JobGenerator, Runner
 from anomalib.pipelines.components.runners import ParallelRunner, SerialRunner
 from lightning.pytorch import Trainer
+from torchmetrics.classification import BinaryRecall, BinarySpecificity
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.evaluation.evaluator import RankingEvaluator
 
 from .categories import argument_of_category
-from .results import METRICS, Row, add_rows
-from .verdicts import VerdictEvaluator
+from .results import METRICS, add_results
+
+
+class Recall(AnomalibMetric, BinaryRecall):  # type: ignore[misc] # anomalib takes batches
+    """Share of the anomalous images that are called anomalous."""
+
+
+class FalsePositiveRate(AnomalibMetric, BinarySpecificity):  # type: ignore[misc] # anomalib takes batches
+    """Share of the normal images that are called anomalous."""
+
+    higher_is_better = False
+
+    def compute(self) -> torch.Tensor:
+        """Compute the share, 0..1."""
+        return 1 - super().compute()
+
+
+class VerdictEvaluator(RankingEvaluator):
+    """Evaluates the paper's four metrics, and the verdicts at the threshold 0.5, which is that of good photographs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        fields = ["pred_score", "gt_label"]
+        self.test_metrics.extend([Recall(fields, prefix="image_"), FalsePositiveRate(fields, prefix="image_")])
 
 
 class Plan(NamedTuple):
@@ -57,7 +82,7 @@ class ProtocolJob(Job):
         self.category = category
         self.position = position
 
-    def run(self, task_id: int | None = None) -> Row:
+    def run(self, task_id: int | None = None) -> dict[str, Any]:
         """Test the category.
 
         Args:
@@ -65,7 +90,7 @@ class ProtocolJob(Job):
                 the results. Defaults to ``None``: the only one.
 
         Returns:
-            Row: The results.
+            dict[str, Any]: The results by their columns.
         """
         try:
             row = self._evaluate(task_id)
@@ -74,13 +99,16 @@ class ProtocolJob(Job):
             print(f"{self.position} {self.category} failed: {reason}", file=sys.stderr, flush=True)
             raise
         if task_id is None:
-            add_rows(self.plan.file, [row])
-        values = [f"{title} {100 * row.metrics[name]:.1f}" for name, title in METRICS.items() if name in row.metrics]
+            add_results(self.plan.file, [row])
+        values = [f"{title} {100 * row[name]:.1f}" for name, title in METRICS.items() if name in row]
         print(f"{self.position} {self.category}: {', '.join(values) or 'no metric'}", file=sys.stderr, flush=True)
         return row
 
-    def _evaluate(self, task_id: int | None) -> Row:
-        datamodule = self._create_datamodule()
+    def _evaluate(self, task_id: int | None) -> dict[str, Any]:
+        data = self.plan.data
+        if argument := argument_of_category(type(get_datamodule(data))):
+            data = {**data, "init_args": {**data["init_args"], argument: self.category}}
+        datamodule = get_datamodule(data)
         # Anomalib's engine would validate first, for thresholds that none of the metrics needs.
         trainer = Trainer(
             accelerator=self.plan.accelerator,
@@ -91,38 +119,25 @@ class ProtocolJob(Job):
             enable_progress_bar=task_id is None,
         )
         (metrics,) = trainer.test(load_model(self.plan.model), datamodule=datamodule, verbose=False)
-        labels = datamodule.test_data.samples["label_index"]
-        anomalous = int(labels.sum())
-        return Row(self.category, dict(metrics), len(labels) - anomalous, anomalous, self.plan.settings)
-
-    def _create_datamodule(self) -> AnomalibDataModule:
-        datamodule = get_datamodule(self.plan.data)
-        argument = argument_of_category(type(datamodule))
-        if argument is None:
-            return datamodule
-        return get_datamodule(
-            self.plan.data | {"init_args": {**self.plan.data["init_args"], argument: self.category}},
-        )
+        is_anomalous = datamodule.test_data.samples["label_index"] == 1
+        images = {"normal": int((~is_anomalous).sum()), "anomalous": int(is_anomalous.sum())}
+        return {"category": self.category, **metrics, **images, "settings": self.plan.settings}
 
     @staticmethod
-    def collect(results: list[Row]) -> list[Row]:
+    def collect(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Leave the results as they are."""
         return results
 
     @staticmethod
-    def save(results: list[Row]) -> None:
+    def save(results: list[dict[str, Any]]) -> None:
         """Do nothing: each row was written when it was there."""
 
 
 @lru_cache(maxsize=1)
 def load_model(arguments: str) -> FBClip:
-    """Create the model once a process: to load a CLIP takes longer than to test a small category.
+    """Create the model once a process, of arguments as JSON, with nothing but the metrics of scores as they are.
 
-    Args:
-        arguments (str): Arguments of FBClip, as JSON.
-
-    Returns:
-        FBClip: The model, with nothing but the metrics of scores as they are.
+    To load a CLIP takes longer than to test a small category.
     """
     return FBClip(**json.loads(arguments), evaluator=VerdictEvaluator(), post_processor=False, visualizer=False)
 
@@ -160,13 +175,13 @@ class RecordingParallelRunner(ParallelRunner):
     """
 
     generator: ProtocolJobGenerator
-    results: list[Row]  # type: ignore[assignment]
+    results: list[dict[str, Any]]
 
     def _await_cleanup_processes(self, blocking: bool = False) -> None:
         before = len(self.results)
         super()._await_cleanup_processes(blocking)
-        if len(self.results) > before:
-            add_rows(self.generator.plan.file, self.results)
+        if new := self.results[before:]:
+            add_results(self.generator.plan.file, new)
 
 
 def choose_runner(generator: ProtocolJobGenerator) -> Runner:

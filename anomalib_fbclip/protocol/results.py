@@ -1,18 +1,20 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Rows of results: kept in a CSV file, from which a run goes on, and shown as tables."""
+"""Results of categories: a CSV file, from which a run goes on, and tables of it.
 
-import csv
-import io
-import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+A frame of results has a row for each category and settings: the category, the measures of ``MEASURED`` (0..1, NaN where
+one is not defined), the numbers of normal and of anomalous test images, and the settings that the results depend on.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
 
+import pandas as pd
 from rich.table import Table
 
+from anomalib_fbclip.checkpoints.published import canonical_name, choose_zero_shot
 from anomalib_fbclip.contract.files import replacing
 from anomalib_fbclip.evaluation.markdown import markdown_lines
 
@@ -24,143 +26,143 @@ METRICS = {
     "pixel_AUROC": "pixel AUROC",
     "pixel_AUPRO": "pixel AUPRO",
 }
-"""Title of each metric by its name."""
+"""Title of each of the paper's metrics by its name."""
 
-VERDICTS = {"image_Recall": "found", "image_FalsePositiveRate": "false alarms"}
-"""Title of each measure of the verdicts at the threshold 0.5 by its name."""
+MEASURED = {**METRICS, "image_Recall": "found", "image_FalsePositiveRate": "false alarms"}
+"""Those, and of the verdicts at the threshold 0.5."""
 
 MEAN = "mean"
 """What stands in the place of the category in the row of the means."""
 
-MEASURED = (*METRICS, *VERDICTS)
+TYPES = {"category": str, **dict.fromkeys(MEASURED, float), "normal": int, "anomalous": int, "settings": str}
+"""Type of each column."""
 
-Published: TypeAlias = Mapping[str, Mapping[str, float]]
-"""Published metrics, 0..1, by category, and by ``MEAN`` if each category has some."""
-
-NONE: Published = MappingProxyType({})
-
-COLUMNS = ("category", *MEASURED, "normal", "anomalous", "settings")
+PUBLISHED = Path(__file__).with_name("published.csv")
 
 
-class Row(NamedTuple):
-    """Results of one category.
-
-    Attributes:
-        category (str): Name of the category.
-        metrics (dict[str, float]): Those of ``MEASURED`` that are defined, 0..1.
-        normal (int): Number of normal test images.
-        anomalous (int): Number of anomalous test images.
-        settings (str): What the results depend on, but for the category.
-    """
-
-    category: str
-    metrics: dict[str, float]
-    normal: int
-    anomalous: int
-    settings: str
-
-
-def read_rows(path: Path) -> list[Row]:
-    """Read the rows of a file, without means.
+def read_results(path: Path) -> pd.DataFrame:
+    """Read a file of results, without its means.
 
     Args:
         path (Path): The CSV file. It may not exist yet.
 
     Returns:
-        list[Row]: The rows.
+        pd.DataFrame: The results.
 
     Raises:
-        ProtocolError: If the file is another one than :func:`write_rows` writes.
+        ProtocolError: If the file is another one than :func:`add_results` writes.
     """
     if not path.exists():
-        return []
+        return pd.DataFrame(columns=list(TYPES)).astype(TYPES)
+    names = {name: [""] for name in MEASURED}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [_parse_row(values) for values in csv.DictReader(file)]
-    except (KeyError, TypeError, ValueError) as error:
+        table = pd.read_csv(path, encoding="utf-8-sig", dtype=TYPES, na_values=names, keep_default_na=False)[[*TYPES]]
+    except (KeyError, ValueError) as error:
         msg = f"{path} is not a table of results: {error!r}. Move it away, or give another --output"
         raise ProtocolError(msg) from error
-    return [row for row in rows if row.category != MEAN]
+    return table[table["category"] != MEAN]
 
 
-def _parse_row(values: dict[str, str]) -> Row:
-    return Row(
-        category=values["category"],
-        metrics={name: float(values[name]) for name in MEASURED if values[name]},
-        normal=int(values["normal"]),
-        anomalous=int(values["anomalous"]),
-        settings=values["settings"],
-    )
-
-
-def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write a CSV file: for each settings the rows, and their means.
+def add_results(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Add results to a file, with the means of each settings. It is replaced only by a complete one.
 
     Args:
-        path (Path): The file. One that stood there is replaced only by a complete one.
-        rows (Sequence[Row]): The rows.
+        path (Path): The file, which :func:`read_results` reads.
+        rows (Sequence[Mapping[str, object]]): Results by column, without what is not defined. Each takes the place of
+            one of the same category and settings.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for settings in dict.fromkeys(row.settings for row in rows):
-        for row in with_mean([row for row in rows if row.settings == settings]):
-            values = [f"{row.metrics[name]:.6f}" if name in row.metrics else "" for name in MEASURED]
-            writer.writerow([row.category, *values, row.normal, row.anomalous, row.settings])
+    table = pd.concat([read_results(path), pd.DataFrame(rows, columns=list(TYPES)).astype(TYPES)])
+    table = table.drop_duplicates(["settings", "category"], keep="last")
+    groups = [with_mean(group) for _, group in table.groupby("settings", sort=False)]
+    text = pd.concat(groups).to_csv(index=False, float_format="%.6f", lineterminator="\n")
     with replacing(path) as temporary:
-        temporary.write_bytes(text.getvalue().encode())
+        temporary.write_bytes(text.encode())
 
 
-def add_rows(path: Path, rows: Iterable[Row]) -> None:
-    """Add rows to a file, each in the place of one of the same category and settings."""
-    merged = {(row.settings, row.category): row for row in (*read_rows(path), *rows)}
-    write_rows(path, list(merged.values()))
+def with_mean(results: pd.DataFrame) -> pd.DataFrame:
+    """Add a row with the mean of each measure over the categories for which it is defined, and the sums of images."""
+    images = results[["normal", "anomalous"]].sum()
+    mean = {**results.iloc[0], **results[[*MEASURED]].mean(), **images, "category": MEAN}
+    return pd.concat([results, pd.DataFrame([mean]).astype(TYPES)])
 
 
-def with_mean(rows: Sequence[Row]) -> list[Row]:
-    """Add a row with the mean of each metric over the categories for which it is defined."""
-    columns = {name: [row.metrics[name] for row in rows if name in row.metrics] for name in MEASURED}
-    means = {name: statistics.fmean(values) for name, values in columns.items() if values}
-    normal, anomalous = sum(row.normal for row in rows), sum(row.anomalous for row in rows)
-    return [*rows, Row(MEAN, means, normal, anomalous, rows[0].settings)]
-
-
-def to_markdown(title: str, rows: Sequence[Row], published: Published = NONE) -> str:
-    """Write rows and their means as a table in Markdown, in percent.
+def find_published(dataset: str, results: pd.DataFrame) -> pd.DataFrame:
+    """Find what the paper's model reaches, to be put beside what was measured. ``published.csv`` names the source.
 
     Args:
-        title (str): Title of the first column.
-        rows (Sequence[Row]): The rows.
-        published (Published, optional): Published figures, which go into parentheses. Defaults to none.
+        dataset (str): Name of the dataset.
+        results (pd.DataFrame): What was measured, with one settings.
 
     Returns:
-        str: The table.
+        pd.DataFrame: The metrics, 0..1, by category, and by ``MEAN`` if each category has some; empty if this is
+            neither MVTec AD nor VisA, or not the paper's model with its usual arguments.
     """
-    return "\n".join(markdown_lines([title, *_titles(published)], _to_cells(rows, published))) + "\n"
+    table = pd.read_csv(PUBLISHED, comment="#", index_col="category")
+    name = canonical_name(dataset)
+    if json.loads(results["settings"].iloc[0])["model"] not in ({}, {"weights": choose_zero_shot([name])}):
+        return table.iloc[:0]
+    table = table.loc[table["dataset"].map(canonical_name) == name, [*METRICS]] / 100
+    found = table.loc[[category for category in results["category"] if category in table.index]]
+    if len(found) == len(results):
+        found.loc[MEAN] = found.mean()
+    return found
 
 
-def to_table(title: str, rows: Sequence[Row], published: Published = NONE) -> Table:
-    """Make a table of the rows and their means for the screen, in percent, as :func:`to_markdown` does."""
+def tabulate(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
+    """Arrange results and their means for a reader, in percent, with published figures in parentheses."""
+    note = " (published)" if len(published) else ""
+    measured = with_mean(results).set_index("category")[[*METRICS]]
+    beside = published.reindex(measured.index, columns=[*METRICS])
+    cells = measured.map(_percent) + beside.map(lambda value: "" if pd.isna(value) else f" ({_percent(value)})")
+    return cells.rename(columns=lambda name: METRICS[name] + note).reset_index()
+
+
+def tabulate_shots(results: Mapping[tuple[int, int], pd.DataFrame]) -> pd.DataFrame:
+    """Arrange results by number of good photographs, in percent: means over the choices, with the standard deviation.
+
+    Args:
+        results (Mapping[tuple[int, int], pd.DataFrame]): Results by number of photographs and number of the choice.
+
+    Returns:
+        pd.DataFrame: A row for each category and number, and means over the categories that were tested each time, so
+            that they can be compared.
+    """
+    table = pd.concat(results, names=["shots", "choice"]).reset_index()
+    complete = table[table["category"].isin(find_complete(list(results.values())))]
+    means = complete.groupby(["shots", "choice"])[[*MEASURED]].mean().assign(category=MEAN).reset_index()
+    table = pd.concat([table, means])
+    keys = [table["category"].astype(_ordered(table["category"])), table["shots"].astype(_ordered(table["shots"]))]
+    figures = table.groupby(keys, observed=True)[[*MEASURED]]
+    spread = figures.std().map(lambda value: "" if pd.isna(value) else f" ± {_percent(value)}")
+    return (figures.mean().map(_percent) + spread).rename(columns=MEASURED).reset_index().astype(str)
+
+
+def _ordered(values: pd.Series) -> pd.CategoricalDtype:
+    return pd.CategoricalDtype(values.unique(), ordered=True)
+
+
+def find_complete(results: Sequence[pd.DataFrame]) -> list[str]:
+    """Find the categories that are in all results."""
+    return [name for name in results[0]["category"] if all(name in set(each["category"]) for each in results)]
+
+
+def _percent(value: float) -> str:
+    return "-" if pd.isna(value) else f"{100 * value:.1f}"
+
+
+def to_markdown(title: str, cells: pd.DataFrame) -> str:
+    """Write a table of :func:`tabulate` or :func:`tabulate_shots` in Markdown, with a title of its first column."""
+    return "\n".join(markdown_lines([title, *cells.columns[1:]], cells.to_numpy().tolist())) + "\n"
+
+
+def to_screen(title: str, cells: pd.DataFrame) -> Table:
+    """Make such a table for the screen, with a line above the means and between categories of several rows."""
     table = Table("category", title=title)
-    for name in _titles(published):
+    for name in cells.columns[1:]:
         table.add_column(name, justify="right")
-    for category, *figures in _to_cells(rows, published):
-        if category == MEAN:
+    for category, rows in cells.groupby("category", sort=False):
+        if category == MEAN or "shots" in cells:
             table.add_section()
-        table.add_row(category, *figures)
+        for row in rows.to_numpy().tolist():
+            table.add_row(*row)
     return table
-
-
-def _titles(published: Published) -> list[str]:
-    return [f"{title} (published)" if published else title for title in METRICS.values()]
-
-
-def _to_cells(rows: Sequence[Row], published: Published) -> Iterator[list[str]]:
-    for row in with_mean(rows):
-        beside = published.get(row.category, {})
-        yield [row.category, *(_to_cell(row.metrics.get(name), beside.get(name)) for name in METRICS)]
-
-
-def _to_cell(measured: float | None, published: float | None) -> str:
-    figure = "-" if measured is None else f"{100 * measured:.1f}"
-    return figure if published is None else f"{figure} ({100 * published:.1f})"

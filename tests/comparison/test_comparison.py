@@ -14,7 +14,7 @@ from anomalib.pipelines.benchmark.job import BenchmarkJob
 from anomalib.pipelines.components.utils import get_iterator_from_grid_dict
 from PIL import Image
 
-from anomalib_fbclip.protocol.comparison import find_tables, main, read_tables, summarize
+from anomalib_fbclip.protocol.comparison import main, read_tables, summarize
 from support.command_line import CONFIGS
 
 FBCLIP = """\
@@ -67,7 +67,7 @@ def test_the_last_of_several_measurements_counts(runs: Path) -> None:
     path = runs / "benchmark" / "2026-01-02-00_00_00" / "results.csv"
     path.parent.mkdir()
     path.write_text("\n".join([*FBCLIP.splitlines()[:1], FBCLIP.splitlines()[1].replace("0.60", "0.50")]))
-    summary = summarize(read_tables(find_tables([runs])))
+    summary = summarize(read_tables([runs]))
     assert summary.loc["FBClip (fbclip-small)", "image_AUROC"] == pytest.approx(0.65)
 
 
@@ -99,9 +99,9 @@ def test_what_a_benchmark_really_writes(tmp_path: Path, monkeypatch: pytest.Monk
     values = ["cpu", 3.0, 1.0, 2.0, 42, "MVTecAD", "data", "FBClip", "fbclip-small", "01", 0.5, 0.5, 0.5, 0.5]
     result = dict(zip(names, values, strict=True))
     BenchmarkJob.save(BenchmarkJob.collect([result]))
-    (file,) = find_tables([Path("runs")])
+    (file,) = Path("runs").rglob("results.csv")
     assert file.read_text().splitlines()[0] == FBCLIP.splitlines()[0]
-    assert read_tables([file])["dataset"].tolist() == ["MVTecAD 01"]
+    assert read_tables([Path("runs")])["dataset"].tolist() == ["MVTecAD 01"]
 
 
 BENCHMARKS = sorted((CONFIGS / "benchmark").glob("*.yaml"))

@@ -9,6 +9,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -20,7 +21,7 @@ from anomalib_fbclip import FBClip
 from anomalib_fbclip.protocol import job
 from anomalib_fbclip.protocol.__main__ import main
 from anomalib_fbclip.protocol.job import Plan, ProtocolJob, ProtocolJobGenerator, RecordingParallelRunner, choose_runner
-from anomalib_fbclip.protocol.results import METRICS, VERDICTS, read_rows
+from anomalib_fbclip.protocol.results import MEASURED, METRICS, read_results
 from datasets import WRITERS
 from layouts import write_category
 from support.command_line import CONFIGS, run
@@ -79,18 +80,18 @@ def test_table_of_all_categories(mvtec: Path, small: tuple[str, ...], capsys: py
 
 def test_same_as_anomalib_test(mvtec: Path, small: tuple[str, ...], small_backbone: str, small_adapters: Path) -> None:
     assert main([*small, *of_mvtec(mvtec), "--categories", "[cable]"]) == 0
-    (row,) = read_rows(Path("results/MVTecAD.csv"))
+    (_, row), *_ = read_results(Path("results/MVTecAD.csv")).iterrows()
     model = FBClip(small_backbone, weights=small_adapters, visualizer=False)
     datamodule = MVTecAD(root=mvtec, category="cable", num_workers=0)
     (expected,) = Engine(accelerator="cpu", devices=1).test(model, datamodule=datamodule)
-    ranking = {name: value for name, value in row.metrics.items() if name in METRICS}
-    assert ranking == pytest.approx(expected, abs=1e-5)
+    assert row[[*METRICS]].to_dict() == pytest.approx(expected, abs=1e-5)
 
 
 def test_each_category_as_if_it_were_the_only_one(mvtec: Path, small: tuple[str, ...]) -> None:
     for output, categories in (("alone", "[cable]"), ("both", "[bottle, cable]")):
         assert main([*small, *of_mvtec(mvtec), "--output", output, "--categories", categories]) == 0
-    assert read_rows(Path("alone/MVTecAD.csv"))[0] == read_rows(Path("both/MVTecAD.csv"))[1]
+    alone, both = (read_results(Path(folder, "MVTecAD.csv")) for folder in ("alone", "both"))
+    pd.testing.assert_series_equal(alone.iloc[0], both.iloc[1], check_names=False)
 
 
 def test_goes_on_where_it_was_interrupted(
@@ -125,9 +126,9 @@ def test_other_settings_are_tested_again(mvtec: Path, small: tuple[str, ...], te
     assert main([*arguments, "--model.views", "[identity]"]) == 0
     assert main([*arguments, "--data.eval_batch_size", "2"]) == 0
     assert tested == ["cable", "cable"]
-    first, second = read_rows(Path("results/MVTecAD.csv"))
-    assert first.settings != second.settings
-    assert '"views": ["identity"]' in second.settings
+    first, second = read_results(Path("results/MVTecAD.csv"))["settings"]
+    assert first != second
+    assert '"views": ["identity"]' in second
 
 
 def test_a_category_that_fails(
@@ -145,7 +146,7 @@ def test_a_category_that_fails(
     assert "[2/2] cable failed: Found 0 images in" in screen.err
     assert "Traceback" not in screen.err
     assert "1 of 2 categories" in screen.out
-    assert [row.category for row in read_rows(Path("results/datasets.csv"))] == ["bottle"]
+    assert [*read_results(Path("results/datasets.csv"))["category"]] == ["bottle"]
 
 
 def test_the_table_is_named_after_the_dataset(
@@ -163,7 +164,7 @@ def test_the_table_is_named_after_the_dataset(
     assert sorted(path.name for path in Path("results").iterdir()) == [
         *("MVTecAD.csv", "MVTecAD.md", "my parts.csv", "my parts.md"),
     ]
-    assert [row.category for row in read_rows(Path("results/MVTecAD.csv"))] == ["bottle", "cable"]
+    assert [*read_results(Path("results/MVTecAD.csv"))["category"]] == ["bottle", "cable"]
     assert Path("results/my parts.md").read_text(encoding="utf-8").startswith("| my parts | image AUROC |")
 
 
@@ -207,7 +208,7 @@ def test_two_layouts_of_one_folder(
     for layout in ("MVTecAD", "MetaJson"):
         assert main([*small, *of_mvtec(root), "--data", layout, "--data.root", str(root)]) == 0
     assert tested == ["cable", "cable"]
-    assert [row.anomalous > 0 for row in read_rows(Path("results/parts.csv"))] == [True, False]
+    assert [*(read_results(Path("results/parts.csv"))["anomalous"] > 0)] == [True, False]
 
 
 def test_a_category_without_any_metric(small: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -215,13 +216,14 @@ def test_a_category_without_any_metric(small: tuple[str, ...], tmp_path: Path, c
     (tmp_path / "parts/nut/test/broken").mkdir()
     assert main([*small, *of_mvtec(tmp_path / "parts")]) == 0
     assert "[1/1] nut: no metric" in capsys.readouterr().err
-    (row,) = read_rows(Path("results/parts.csv"))
-    assert (row.metrics, row.normal, row.anomalous) == ({}, 3, 0)
+    results = read_results(Path("results/parts.csv"))
+    assert results[[*MEASURED]].isna().all(axis=None)
+    assert results[["normal", "anomalous"]].to_numpy().tolist() == [[3, 0]]
 
 
 @pytest.mark.parametrize(
     ("name", "metrics"),
-    [("isic", {"pixel_AUROC", "pixel_AUPRO"}), ("head_ct", {"image_AUROC", "image_AUPR", *VERDICTS})],
+    [("isic", {"pixel_AUROC", "pixel_AUPRO"}), ("head_ct", {*MEASURED} - {"pixel_AUROC", "pixel_AUPRO"})],
 )
 def test_what_is_not_defined_is_left_out(tmp_path: Path, small: tuple[str, ...], name: str, metrics: set[str]) -> None:
     root = tmp_path / "dataset"
@@ -229,8 +231,8 @@ def test_what_is_not_defined_is_left_out(tmp_path: Path, small: tuple[str, ...],
     WRITERS[name](root)
     arguments = ("--data", "MetaJson", "--data.root", str(root), "--data.num_workers", "0", "--output", "results")
     assert main([*small, *arguments]) == 0
-    (row,) = read_rows(Path("results/dataset.csv"))
-    assert row.metrics.keys() == metrics
+    results = read_results(Path("results/dataset.csv"))
+    assert set(results[[*MEASURED]].dropna(axis="columns")) == metrics
     assert " - |" in Path("results/dataset.md").read_text(encoding="utf-8")
 
 
@@ -244,7 +246,7 @@ def test_options_in_a_file(mvtec: Path, small_backbone: str, small_adapters: Pat
     }
     Path("protocol.yaml").write_text(yaml.safe_dump(options), encoding="utf-8")
     assert main(["--config", "protocol.yaml"]) == 0
-    assert [row.category for row in read_rows(Path("elsewhere/MVTecAD.csv"))] == ["cable"]
+    assert [*read_results(Path("elsewhere/MVTecAD.csv"))["category"]] == ["cable"]
 
 
 @pytest.mark.parametrize(
@@ -305,11 +307,12 @@ def test_two_processes(mvtec: Path, small_backbone: str, small_adapters: Path) -
     model = json.dumps({"backbone": small_backbone, "weights": str(small_adapters)})
     plan = Plan(model, data, "cpu", "settings", Path("results/MVTecAD.csv").absolute())
     RecordingParallelRunner(ProtocolJobGenerator(plan, ["bottle", "cable"]), n_jobs=2).run({})
-    rows = read_rows(plan.file)
-    assert sorted(row.category for row in rows) == ["bottle", "cable"]
+    results = read_results(plan.file).set_index("category")
+    assert sorted(results.index) == ["bottle", "cable"]
     job.load_model.cache_clear()
-    for row in rows:
-        assert ProtocolJob(plan, row.category, "")._evaluate(None).metrics == pytest.approx(row.metrics, abs=1e-5)
+    for category, row in results.iterrows():
+        again = ProtocolJob(plan, category, "")._evaluate(None)
+        assert [again[name] for name in MEASURED] == pytest.approx(row[[*MEASURED]].tolist(), abs=1e-5)
 
 
 def test_module(tmp_path: Path) -> None:

@@ -4,35 +4,56 @@
 """Tables of results."""
 
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
 from anomalib_fbclip.protocol.errors import ProtocolError
-from anomalib_fbclip.protocol.results import MEAN, METRICS, Row, add_rows, read_rows, to_markdown, to_table, with_mean
+from anomalib_fbclip.protocol.results import (
+    MEAN,
+    METRICS,
+    TYPES,
+    add_results,
+    read_results,
+    tabulate,
+    to_markdown,
+    to_screen,
+    with_mean,
+)
 
 
-def row(category: str, *values: float | None, settings: str = '{"a": 1, "b": "x,y"}') -> Row:
+def row(category: str, *values: float | None, settings: str = '{"a": 1, "b": "x,y"}') -> dict[str, Any]:
     metrics = {name: value for name, value in zip(METRICS, values, strict=True) if value is not None}
-    return Row(category, metrics, 3, 2, settings)
+    return {"category": category, **metrics, "normal": 3, "anomalous": 2, "settings": settings}
+
+
+def frame(*rows: dict[str, Any]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=list(TYPES)).astype(TYPES)
 
 
 ROWS = [row("bottle", 0.5, 0.6, 0.7, 0.8), row("cable", 0.7, None, 0.9, 1.0)]
+NONE = pd.DataFrame()
+
+
+def assert_same(found: pd.DataFrame, rows: list[dict[str, Any]]) -> None:
+    pd.testing.assert_frame_equal(found.reset_index(drop=True), frame(*rows))
 
 
 def test_mean_is_over_the_categories_for_which_a_metric_is_defined() -> None:
-    mean = with_mean(ROWS)[-1]
-    assert mean.category == MEAN
-    assert mean.metrics == pytest.approx(dict(zip(METRICS, (0.6, 0.6, 0.8, 0.9), strict=True)))
-    assert (mean.normal, mean.anomalous) == (6, 4)
+    mean = with_mean(frame(*ROWS)).iloc[-1]
+    assert mean["category"] == MEAN
+    assert mean[[*METRICS]].tolist() == pytest.approx([0.6, 0.6, 0.8, 0.9])
+    assert (mean["normal"], mean["anomalous"]) == (6, 4)
 
 
 def test_csv(tmp_path: Path) -> None:
     path = tmp_path / "new" / "parts.csv"
-    assert read_rows(path) == []
-    add_rows(path, ROWS[:1])
-    add_rows(path, ROWS[1:])
-    assert read_rows(path) == ROWS
+    assert_same(read_results(path), [])
+    add_results(path, ROWS[:1])
+    add_results(path, ROWS[1:])
+    assert_same(read_results(path), ROWS)
     header, *lines = path.read_text().splitlines()
     assert header == (
         "category,image_AUROC,image_AUPR,pixel_AUROC,pixel_AUPRO,image_Recall,image_FalsePositiveRate,"
@@ -46,8 +67,8 @@ def test_csv(tmp_path: Path) -> None:
 def test_each_settings_have_means_of_their_own(tmp_path: Path) -> None:
     path = tmp_path / "parts.csv"
     other = row("bottle", 0.1, 0.1, 0.1, 0.1, settings="other")
-    add_rows(path, [*ROWS, other])
-    add_rows(path, [row("cable", 0.9, 0.9, 0.9, 0.9)])
+    add_results(path, [*ROWS, other])
+    add_results(path, [row("cable", 0.9, 0.9, 0.9, 0.9)])
     lines = [line.split(",")[:2] for line in path.read_text().splitlines()[1:]]
     assert lines == [
         ["bottle", "0.500000"],
@@ -63,33 +84,39 @@ def test_another_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "parts.csv"
     path.write_text(text)
     with pytest.raises(ProtocolError, match=r"parts\.csv is not a table of results"):
-        add_rows(path, ROWS)
+        add_results(path, ROWS)
     assert path.read_text() == text
+
+
+def test_categories_that_pandas_takes_for_something_else(tmp_path: Path) -> None:
+    rows = [row(name, 0.5, 0.5, 0.5, 0.5) for name in ("01", "NA", "1e3")]
+    add_results(tmp_path / "parts.csv", rows)
+    assert_same(read_results(tmp_path / "parts.csv"), rows)
 
 
 def test_a_table_that_excel_saved(tmp_path: Path) -> None:
     path = tmp_path / "parts.csv"
-    add_rows(path, ROWS)
+    add_results(path, ROWS)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
-    assert read_rows(path) == ROWS
+    assert_same(read_results(path), ROWS)
 
 
 def test_interrupted_writing_leaves_what_stood_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "parts.csv"
-    add_rows(path, ROWS)
+    add_results(path, ROWS)
 
     def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fail)
     with pytest.raises(OSError, match="No space left"):
-        add_rows(path, [row("pill", 0, 0, 0, 0)])
-    assert read_rows(path) == ROWS
+        add_results(path, [row("pill", 0, 0, 0, 0)])
+    assert_same(read_results(path), ROWS)
     assert [file.name for file in tmp_path.iterdir()] == ["parts.csv"]
 
 
 def test_markdown() -> None:
-    assert to_markdown("parts", ROWS).splitlines() == [
+    assert to_markdown("parts", tabulate(frame(*ROWS), NONE)).splitlines() == [
         "| parts | image AUROC | image AP | pixel AUROC | pixel AUPRO |",
         "|---|---:|---:|---:|---:|",
         "| bottle | 50.0 | 60.0 | 70.0 | 80.0 |",
@@ -99,11 +126,9 @@ def test_markdown() -> None:
 
 
 def test_published_figures_beside_the_measured() -> None:
-    published = {
-        "bottle": dict(zip(METRICS, (0.51, 0.61, 0.71, 0.81), strict=True)),
-        "cable": dict.fromkeys(METRICS, 0.3),
-    }
-    assert to_markdown("parts", [*ROWS, row("my own", 0.1, 0.2, 0.3, 0.4)], published).splitlines() == [
+    published = pd.DataFrame([[0.51, 0.61, 0.71, 0.81], [0.3] * 4], ["bottle", "cable"], [*METRICS])
+    cells = tabulate(frame(*ROWS, row("my own", 0.1, 0.2, 0.3, 0.4)), published)
+    assert to_markdown("parts", cells).splitlines() == [
         "| parts | " + " | ".join(f"{title} (published)" for title in METRICS.values()) + " |",
         "|---|---:|---:|---:|---:|",
         "| bottle | 50.0 (51.0) | 60.0 (61.0) | 70.0 (71.0) | 80.0 (81.0) |",
@@ -113,7 +138,7 @@ def test_published_figures_beside_the_measured() -> None:
     ]
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(to_table("FB-CLIP on parts", ROWS, published))
+        console.print(to_screen("FB-CLIP on parts", cells))
     assert "50.0 (51.0)" in capture.get()
     assert "(published)" in capture.get()
 
@@ -121,7 +146,7 @@ def test_published_figures_beside_the_measured() -> None:
 def test_table_on_the_screen() -> None:
     console = Console(width=100)
     with console.capture() as capture:
-        console.print(to_table("FB-CLIP on parts", ROWS))
+        console.print(to_screen("FB-CLIP on parts", tabulate(frame(*ROWS), NONE)))
     text = capture.get()
     assert "FB-CLIP on parts" in text
     assert [word in text for word in ("bottle", "100.0", "mean", "pixel AUPRO")] == [True] * 4

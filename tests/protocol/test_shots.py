@@ -5,6 +5,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from anomalib.data import ImageBatch, MVTecAD
@@ -13,10 +14,17 @@ from rich.console import Console
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.protocol.__main__ import main
-from anomalib_fbclip.protocol.job import ProtocolJob
-from anomalib_fbclip.protocol.results import METRICS, Row, read_rows
-from anomalib_fbclip.protocol.shots import Shots, find_complete, list_shots, to_markdown, to_table
-from anomalib_fbclip.protocol.verdicts import FalsePositiveRate, Recall
+from anomalib_fbclip.protocol.command import Shots, list_shots
+from anomalib_fbclip.protocol.job import FalsePositiveRate, ProtocolJob, Recall
+from anomalib_fbclip.protocol.results import (
+    METRICS,
+    TYPES,
+    find_complete,
+    read_results,
+    tabulate_shots,
+    to_markdown,
+    to_screen,
+)
 from support.images import write_mvtec_category
 
 PHOTOGRAPHS = {"nut": 4, "bolt": 2}
@@ -83,13 +91,13 @@ def test_same_as_anomalib_test(
     arguments: tuple[str, ...], parts: Path, small_backbone: str, small_adapters: Path
 ) -> None:
     assert main([*arguments, "--shots", "[2]", "--choices", "2", "--categories", "[nut]"]) == 0
-    for choice, row in enumerate(read_rows(Path("results/parts.csv"))):
+    for choice, (_, row) in enumerate(read_results(Path("results/parts.csv")).iterrows()):
         model = FBClip(
             small_backbone, weights=small_adapters, visualizer=False, reference_rotations=1, k_shot=2, seed=choice
         )
         datamodule = MVTecAD(root=parts, category="nut", num_workers=0)
         (expected,) = Engine(accelerator="cpu", devices=1).test(model, datamodule=datamodule)
-        assert {name: row.metrics[name] for name in METRICS} == pytest.approx(expected, abs=1e-5)
+        assert row[[*METRICS]].to_dict() == pytest.approx(expected, abs=1e-5)
 
 
 def test_zero_shots_are_the_usual_test(arguments: tuple[str, ...], tested: list[str]) -> None:
@@ -145,9 +153,10 @@ def test_one_map_alone(arguments: tuple[str, ...]) -> None:
     command = [*arguments, "--shots", "[2]", "--choices", "1", "--categories", "[nut]"]
     for maps in ("[references]", "[text]", "[references, text]"):
         assert main([*command, "--model.few_shot_maps", maps]) == 0
-    rows = read_rows(Path("results/parts.csv"))
-    assert ['"few_shot_maps": ["references"]' in row.settings for row in rows] == [True, False, False]
-    assert len({row.metrics["pixel_AUROC"] for row in rows}) == 3
+    results = read_results(Path("results/parts.csv"))
+    of_references = ['"few_shot_maps": ["references"]' in settings for settings in results["settings"]]
+    assert of_references == [True, False, False]
+    assert results["pixel_AUROC"].nunique() == 3
 
 
 @pytest.mark.parametrize(
@@ -170,25 +179,29 @@ def test_cannot_begin(
 
 def test_what_is_tested() -> None:
     assert list_shots([4, 0, 4], choices=2) == [Shots(4, 0), Shots(4, 1), Shots(0, 0)]
-    assert Shots(4, 1).arguments({"views": ["identity"], "seed": 5}) == {"views": ["identity"], "seed": 6, "k_shot": 4}
     assert [shots.title for shots in (Shots(0, 0), Shots(1, 0), Shots(8, 2))] == [
         *("Zero-shot", "1 good photograph, choice 1", "8 good photographs, choice 3"),
     ]
 
 
-def row(category: str, auroc: float, found: float) -> Row:
-    return Row(category, {"image_AUROC": auroc, "image_Recall": found}, 3, 2, "{}")
+def frame(**figures: tuple[float, float]) -> pd.DataFrame:
+    """Image AUROC and recall of each category."""
+    rows = [
+        {"category": name, "image_AUROC": auroc, "image_Recall": found, "normal": 3, "anomalous": 2, "settings": "{}"}
+        for name, (auroc, found) in figures.items()
+    ]
+    return pd.DataFrame(rows, columns=list(TYPES)).astype(TYPES)
 
 
 RESULTS = {
-    Shots(0, 0): {"nut": row("nut", 0.5, 0.0), "bolt": row("bolt", 0.7, 0.0)},
-    Shots(4, 0): {"nut": row("nut", 0.8, 0.5), "bolt": row("bolt", 0.6, 0.5)},
-    Shots(4, 1): {"nut": row("nut", 0.9, 0.7), "bolt": row("bolt", 0.9, 0.5)},
+    Shots(0, 0): frame(nut=(0.5, 0.0), bolt=(0.7, 0.0)),
+    Shots(4, 0): frame(nut=(0.8, 0.5), bolt=(0.6, 0.5)),
+    Shots(4, 1): frame(nut=(0.9, 0.7), bolt=(0.9, 0.5)),
 }
 
 
 def test_mean_and_spread_over_the_choices() -> None:
-    assert to_markdown("parts", RESULTS).splitlines() == [
+    assert to_markdown("parts", tabulate_shots(RESULTS)).splitlines() == [
         "| parts | shots | image AUROC | image AP | pixel AUROC | pixel AUPRO | found | false alarms |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
         "| nut | 0 | 50.0 | - | - | - | 0.0 | - |",
@@ -201,15 +214,15 @@ def test_mean_and_spread_over_the_choices() -> None:
 
 
 def test_means_are_over_the_same_categories() -> None:
-    results = {**RESULTS, Shots(4, 1): {"bolt": row("bolt", 0.9, 0.5)}}
-    assert find_complete(results.values()) == ["bolt"]
-    assert to_markdown("parts", results).splitlines()[-1].startswith("| mean | 4 | 75.0 ± 21.2 |")
+    results = {**RESULTS, Shots(4, 1): frame(bolt=(0.9, 0.5))}
+    assert find_complete([*results.values()]) == ["bolt"]
+    assert to_markdown("parts", tabulate_shots(results)).splitlines()[-1].startswith("| mean | 4 | 75.0 ± 21.2 |")
 
 
 def test_table_on_the_screen() -> None:
     console = Console(width=120)
     with console.capture() as capture:
-        console.print(to_table("FB-CLIP on parts", RESULTS))
+        console.print(to_screen("FB-CLIP on parts", tabulate_shots(RESULTS)))
     text = capture.get()
     assert [word in text for word in ("FB-CLIP on parts", "false alarms", "75.0 ± 21.2", "mean")] == [True] * 4
 
