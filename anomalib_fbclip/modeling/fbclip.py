@@ -66,7 +66,7 @@ class FBClipModel(TextEncoder):
             images (torch.Tensor): Normalized images, shape ``[B, 3, H, W]``, sides multiples of the patch.
 
         Returns:
-            Prediction: Scores and anomaly maps.
+            decision.Prediction: Scores and anomaly maps.
 
         Raises:
             ValueError: If the size of the images does not fit the backbone, or they give a score that is not finite.
