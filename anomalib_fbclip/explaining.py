@@ -8,8 +8,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from .callbacks.run import TrainerRun
-from .data.image_source import ImageSource, load_image
-from .data.patches import crop_patch
+from .data.image_source import ImageSource, crop_patch, load_image
 from .data.references import turned_copy
 from .few_shot import FewShotMixin, reference_name
 from .modeling.explanation import Explanation, explain
@@ -100,8 +99,8 @@ class ExplanationMixin(FewShotMixin):
             patch (ReferencePatch): What :meth:`nearest_reference` gave.
 
         Returns:
-            Image.Image: The piece of the turned copy, as large as :func:`~anomalib_fbclip.data.patches.crop_patch` cuts
-                it.
+            Image.Image: The piece of the turned copy, as large as
+                :func:`~anomalib_fbclip.data.image_source.crop_patch` cuts it.
         """
         reference = self.references[patch.photograph]
         photograph = load_image(reference, upright=self.references_upright, white_level=self.white_level)

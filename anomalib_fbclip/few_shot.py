@@ -26,7 +26,7 @@ from .data.near_copies import describe_near_copies, leave_out_copies
 from .data.references import GivenReferences, ReferenceChoice, turned_copies
 from .modeling.fbclip import FBClipModel
 from .modeling.few_shot import MAPS, Fit, fit
-from .processing.mixin import ModelMixin
+from .processing.components import ModelMixin
 from .processing.post_processing import REFERENCES, ThresholdPostProcessor
 
 logger = logging.getLogger(__name__)

@@ -39,11 +39,10 @@ from .callbacks.evaluation_run import EvaluationRunMixin
 from .callbacks.run import TrainerRun
 from .checkpoints.adapters import FROZEN_PREFIX, Adapters, describe_model
 from .checkpoints.building import build_model
-from .checkpoints.optimizer import halve_averages
 from .checkpoints.published import check_published, choose_zero_shot, fetch_published
 from .checkpoints.registry import default_pretrained, resolve_backbone, resolve_image_size
 from .checkpoints.source import AdapterSource, read_given_adapters
-from .checkpoints.training import CHECKPOINT_KEY
+from .checkpoints.training import CHECKPOINT_KEY, halve_averages
 from .contract.photographs import check_white_level
 from .explaining import ExplanationMixin
 from .export.mixin import ExactExportMixin

@@ -29,7 +29,6 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, S
 from torchvision.tv_tensors import Mask
 from tqdm.auto import tqdm
 
-from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.image_files import find_images, is_foreign
 from anomalib_fbclip.contract.photographs import (
     DECODING_ERRORS,
@@ -43,6 +42,7 @@ from anomalib_fbclip.contract.records import printable
 from anomalib_fbclip.data.auxiliary import TrainingImages
 from anomalib_fbclip.data.image_source import load_image
 from anomalib_fbclip.data.masks import check_mask
+from anomalib_fbclip.errors import ImageError
 
 from .results import command_line
 

@@ -16,13 +16,12 @@ from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
 from anomalib_fbclip.evaluation.evaluator import RankingEvaluator
 from anomalib_fbclip.modeling.fbclip import FBClipModel
-from anomalib_fbclip.processing.mixin import ModelMixin
+from anomalib_fbclip.processing.components import ModelMixin
 from anomalib_fbclip.processing.post_processing import ThresholdPostProcessor
 
 from .batch_records import BatchRecords, ImageSizes
 from .checked_data import CheckedData, has_val_data
-from .checkpoint import check_checkpoint
-from .interruption import Interruption
+from .interruption import Interruption, check_checkpoint
 from .pictures import PhotographVisualizer, Pictures
 from .precision_check import PrecisionCheck
 from .prediction_table import PredictionTable

@@ -5,17 +5,20 @@
 
 import signal
 import sys
+from pathlib import Path
 
+from anomalib.utils.serialization import anomalib_safe_globals
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from anomalib_fbclip.checkpoints.reading import reading
 from anomalib_fbclip.contract.commands import FAILED, INTERRUPTED
-from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.data.masks import MaskError
 from anomalib_fbclip.data.references import ReferencesError
+from anomalib_fbclip.errors import ImageError
 
 from .checked_data import ClipError
-from .checkpoint import check_checkpoint
 from .precision_check import PrecisionError
 from .results import is_command_line
 
@@ -66,3 +69,18 @@ def _one_line(error: BaseException) -> str:
     """Give what an error says; one that comes from a dataloader's worker brings a traceback."""
     last = str(error).strip().splitlines()[-1]
     return last.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
+
+
+def check_checkpoint(path: str | Path) -> None:
+    """Check that anomalib's engine can read a checkpoint, without running code from it.
+
+    It is for when a run with a checkpoint has failed: to read it again tells whether the checkpoint is the reason.
+
+    Args:
+        path (str | Path): The checkpoint.
+
+    Raises:
+        ValueError: If it can't be read.
+    """
+    with reading(f"Checkpoint '{path}'"), anomalib_safe_globals():
+        TorchCheckpointIO().load_checkpoint(path, weights_only=True)

@@ -18,11 +18,12 @@ from open_clip.model import convert_to_custom_text_state_dict
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from safetensors import safe_open
 
+from anomalib_fbclip.errors import WeightsUnavailableError
+
 from .compact_clip import TEMPERATURE, TOKEN_IDS, read_clip
 from .reading import reading, reason_of
-from .registry import BUNDLED, OPENAI, default_pretrained, pretrained_tags
+from .registry import BUNDLED, NEEDS_NO_NETWORK, OPENAI, default_pretrained, pretrained_tags
 from .state_dict import check_state_dict
-from .unavailable import NEEDS_NO_NETWORK, WeightsUnavailableError
 
 if TYPE_CHECKING:
     from torch import nn

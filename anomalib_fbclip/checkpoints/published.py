@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from anomalib_fbclip.contract.files import replacing
+from anomalib_fbclip.errors import WeightsUnavailableError
 
 from .reading import read_checkpoint
 from .reference import convert_reference
-from .registry import BUNDLED, PAPER_IMAGE_SIZE
-from .unavailable import NEEDS_NO_NETWORK, WeightsUnavailableError
+from .registry import BUNDLED, NEEDS_NO_NETWORK, PAPER_IMAGE_SIZE
 
 logger = logging.getLogger(__name__)
 

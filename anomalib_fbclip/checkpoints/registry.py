@@ -33,6 +33,9 @@ PAPER_IMAGE_SCORE = "class_token"
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Types in which the frozen CLIP can be kept, by name."""
 
+NEEDS_NO_NETWORK = f"--model.backbone {bundled.NAME} needs no network."
+"""What to do where weights can't be fetched."""
+
 OPENAI = "openai"
 """open_clip's tag of the weights that CLIP's authors trained, with QuickGELU."""
 

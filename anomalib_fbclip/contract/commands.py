@@ -13,7 +13,7 @@ from argparse import ArgumentError
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from .errors import PlainError, last_line
+from anomalib_fbclip.errors import PlainError, last_line
 
 NORMAL, ANOMALOUS, FAILED, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: all photographs are normal, at least one is anomalous, something went wrong, the user stopped it."""

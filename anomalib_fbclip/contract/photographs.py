@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from .errors import ImageError, last_line
+from anomalib_fbclip.errors import ImageError, last_line
+
 from .image_files import LONGEST_SIGNATURE, RAW, VIDEO, describe_folder, kind_of
 from .records import printable
 

@@ -16,6 +16,12 @@ DEFAULT = "default"
 ADVICE_FOR_EXPORTED = "export the model once more with photographs of good ones, or give --threshold."
 """What to do where the threshold of an exported model does not come from the parts that are inspected."""
 
+THRESHOLD_KEYS = ("score_threshold", "map_threshold")
+"""Names in an exported file of the thresholds at which its graph decides on images and on places."""
+
+SOURCE_KEYS = ("image_threshold_source", "pixel_threshold_source")
+"""Where these thresholds come from; a post-processor that knows has properties of the same names."""
+
 
 def describe_guess(source: str | None, advice: str) -> list[str]:
     """Say that verdicts are a guess where their threshold comes from nothing.

@@ -1,11 +1,12 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Loads an image from any source in the form that the model's pre-processor takes."""
+"""Loads an image from any source in the form that the model's pre-processor takes, and cuts pieces out of it."""
 
 import torch
 from numpy.typing import NDArray
-from torchvision.transforms.v2.functional import to_dtype, to_image
+from PIL import Image
+from torchvision.transforms.v2.functional import to_dtype, to_image, to_pil_image
 
 from anomalib_fbclip.contract.photographs import PhotographSource, read_photograph
 
@@ -49,3 +50,23 @@ def load_image(
         f"numbers or of fractions 0..1; not {source.dtype} {list(source.shape)}."
     )
     raise ValueError(msg)
+
+
+def crop_patch(image: ImageSource, place: tuple[int, int], grid: tuple[int, int]) -> Image.Image:
+    """Cut a patch out of an image, with the patches around it.
+
+    Args:
+        image (ImageSource): The image, as ``FBClip.explain`` takes it.
+        place (tuple[int, int]): Row and column of the patch.
+        grid (tuple[int, int]): Number of rows and columns.
+
+    Returns:
+        Image.Image: The piece: 3 patches high and wide, less at the edge of the image.
+    """
+    pixels = load_image(image)
+    top, left, bottom, right = (
+        round(min(max(index + offset, 0), count) * side / count)
+        for offset in (-1, 2)
+        for index, count, side in zip(place, grid, pixels.shape[1:], strict=True)
+    )
+    return to_pil_image(pixels[:, top:bottom, left:right])

@@ -25,7 +25,8 @@ On the command line::
     fbclip photographs --model model.xml
 """
 
-from .errors import EdgeError, ImageError
+from anomalib_fbclip.errors import EdgeError, ImageError
+
 from .images import read_image
 from .inferencer import EdgeInferencer, Prediction
 

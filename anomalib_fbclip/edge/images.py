@@ -9,10 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalib_fbclip.contract import errors
 from anomalib_fbclip.contract.photographs import PhotographSource, check_size, read_photograph
-
-from .errors import ImageError
 
 ImageSource = PhotographSource | NDArray[np.uint8]
 """A file, an image of Pillow, or RGB values 0..255 of shape ``[H, W, 3]``."""
@@ -49,13 +46,10 @@ def to_rgb(source: ImageSource, minimum_side: int = 1, white_level: int | None =
         ImageError: If it can't be read, the range of its values is not known, or it is too small.
         ValueError: If it is none of what is expected.
     """
-    try:
-        if isinstance(source, PhotographSource):
-            return read_photograph(source, upright=True, minimum_side=minimum_side, white_level=white_level)
-        pixels = to_pixels(source)
-        check_size("The image", pixels.shape[0], pixels.shape[1], minimum_side)
-    except errors.ImageError as error:
-        raise ImageError(str(error)) from error
+    if isinstance(source, PhotographSource):
+        return read_photograph(source, upright=True, minimum_side=minimum_side, white_level=white_level)
+    pixels = to_pixels(source)
+    check_size("The image", pixels.shape[0], pixels.shape[1], minimum_side)
     return pixels
 
 

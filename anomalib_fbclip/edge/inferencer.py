@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalib_fbclip.contract.metadata import SOURCE_KEYS, THRESHOLD_KEYS
 from anomalib_fbclip.contract.photographs import check_white_level
 from anomalib_fbclip.contract.records import printable
 from anomalib_fbclip.contract.regions import Region, find_regions, match_verdict
-from anomalib_fbclip.contract.thresholds import check_threshold
+from anomalib_fbclip.contract.thresholds import SOURCE_KEYS, THRESHOLD_KEYS, check_threshold
+from anomalib_fbclip.errors import EdgeError, ImageError
 
-from .errors import EdgeError, ImageError
 from .images import ImageSource, to_batch, to_rgb
 from .runtimes import GraphOutputs, PerformanceHint, Precision, Request, load
 

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from anomalib_fbclip.contract.errors import last_line
-from anomalib_fbclip.contract.metadata import NAMESPACE
-
-from .errors import EdgeError
+from anomalib_fbclip.errors import EdgeError, last_line
 
 if TYPE_CHECKING:
     import openvino
+
+NAMESPACE = "fbclip"
+"""Where an exported file says what it is: the section of OpenVINO's rt_info, and the prefix of ONNX's properties."""
 
 PerformanceHint = Literal["LATENCY", "THROUGHPUT"]
 

@@ -26,7 +26,7 @@ NORMAL_QUANTILE = 0.999
 """Share of the pixels of normal images that lie below the threshold of the map, where there are no masks."""
 
 
-class Fit(NamedTuple):
+class FittedThreshold(NamedTuple):
     """What was fitted to validation images. Numbers are scalars, and NaN where the images don't tell.
 
     Attributes:
@@ -98,11 +98,11 @@ class ImageThreshold(Metric):
         self.scores.append(scores.flatten().float())
         self.labels.append(labels.flatten().float())
 
-    def compute(self) -> Fit | None:
+    def compute(self) -> FittedThreshold | None:
         """Fit the threshold.
 
         Returns:
-            Fit | None: The threshold; ``None`` without images.
+            FittedThreshold | None: The threshold; ``None`` without images.
         """
         if not len(self.scores):
             return None
@@ -114,7 +114,7 @@ class ImageThreshold(Metric):
         else:
             threshold = scores[-1] + RESOLUTION
             source = "normal images"
-        return Fit(threshold, source, scores[0], scores[-1])
+        return FittedThreshold(threshold, source, scores[0], scores[-1])
 
 
 def _group(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -172,11 +172,11 @@ class PixelThreshold(Metric):
             self.normal.index_add_(0, bins.flatten(), (~mask).long().flatten())
             self.anomalous.index_add_(0, bins.flatten(), mask.long().flatten())
 
-    def compute(self) -> Fit | None:
+    def compute(self) -> FittedThreshold | None:
         """Fit the threshold.
 
         Returns:
-            Fit | None: The threshold, NaN without masks and normal images; ``None`` without maps.
+            FittedThreshold | None: The threshold, NaN without masks and normal images; ``None`` without maps.
         """
         occupied = self.lowest.isfinite()
         if not occupied.any():
@@ -190,4 +190,4 @@ class PixelThreshold(Metric):
             threshold = highest[place]
         else:
             threshold = torch.full_like(lowest[0], torch.nan)
-        return Fit(threshold, "masks" if anomalous.any() else "normal images", lowest[0], highest[-1])
+        return FittedThreshold(threshold, "masks" if anomalous.any() else "normal images", lowest[0], highest[-1])

@@ -12,8 +12,9 @@ from zipfile import BadZipFile, ZipFile
 
 from anomalib.post_processing import PostProcessor
 
-from anomalib_fbclip.contract.metadata import NAMESPACE, SOURCE_KEYS, THRESHOLD_KEYS
-from anomalib_fbclip.edge.errors import EdgeError
+from anomalib_fbclip.contract.thresholds import SOURCE_KEYS, THRESHOLD_KEYS
+from anomalib_fbclip.edge.runtimes import NAMESPACE
+from anomalib_fbclip.errors import EdgeError
 
 if TYPE_CHECKING:
     import torch

@@ -17,13 +17,12 @@ from anomalib.deploy import CompressionType
 from anomalib.models.components.base.export_mixin import ExportMixin
 from torch import nn
 
-from anomalib_fbclip.contract.files import naming_full_disk
+from anomalib_fbclip.contract.files import incomplete_folder, naming_full_disk
 
 from .description import COMPRESSION_KEY, UNCOMPRESSED, add_to_torch_file, check_replaced
-from .staging import write_staged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from anomalib import TaskType
     from anomalib.data import AnomalibDataModule, AnomalibDataset
@@ -33,6 +32,9 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
+
+GRAPH_SUFFIXES = {".onnx", ".xml"}
+"""Suffixes of files that name others, which hold the weights."""
 
 
 class ExactExportMixin(ExportMixin):
@@ -206,3 +208,26 @@ def _check_input_size(input_size: Sequence[int] | None) -> None:
         return
     msg = f"Input size {list(input_size)} is not a height and width in pixels: give both, or none for any size."
     raise ValueError(msg)
+
+
+def write_staged(root: Path, write: Callable[[Path], Path]) -> Path:
+    """Let files be written below a temporary folder, and move them below another when they are complete.
+
+    Files that stood there are replaced; a graph comes after its weights.
+
+    Args:
+        root (Path): Folder below which the files belong; it is made if it does not exist.
+        write (Callable[[Path], Path]): Writes files below the folder that it is given, on the same file system, and
+            returns the path of one of them.
+
+    Returns:
+        Path: Where that file lies at last.
+    """
+    with incomplete_folder(root) as folder:
+        written = write(folder).relative_to(folder)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        for path in sorted(files, key=lambda path: path.suffix in GRAPH_SUFFIXES):
+            destination = root / path.relative_to(folder)
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(destination)
+    return root / written

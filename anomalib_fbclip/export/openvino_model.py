@@ -11,7 +11,7 @@ from typing import Any
 import openvino
 
 from anomalib_fbclip.contract.files import naming_full_disk
-from anomalib_fbclip.contract.metadata import NAMESPACE
+from anomalib_fbclip.edge.runtimes import NAMESPACE
 
 from .onnx_file import PRECISE_PREFIX
 

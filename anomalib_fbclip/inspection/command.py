@@ -22,17 +22,14 @@ from anomalib_fbclip.contract.good_photographs import describe_colors, describe_
 from anomalib_fbclip.contract.numbered_folders import link_latest, make_next
 from anomalib_fbclip.contract.records import TABLE_NAME
 from anomalib_fbclip.contract.thresholds import USUAL_THRESHOLD, describe_guess
+from anomalib_fbclip.errors import InspectionError
 
 from .arguments import parse_arguments, without_thresholds
 from .configs import CONFIGS, run_configs
-from .errors import InspectionError
 from .example import EXAMPLE, run_example
-from .good import find_good
-from .logs import logging_to
-from .models import Ready, get_ready
-from .screen import Screen
+from .models import Ready, find_good, get_ready
+from .screen import Screen, count, logging_to
 from .sources import Inputs, find_inputs
-from .words import count
 
 SUBCOMMANDS = {CONFIGS: run_configs, EXAMPLE: run_example}
 """What runs a command that begins with a word of its own; all others inspect photographs."""

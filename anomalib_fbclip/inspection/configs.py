@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from anomalib_fbclip.errors import InspectionError
+
 from .arguments import Parser
-from .errors import InspectionError
 
 CONFIGS = "configs"
 """What the command begins with, and the folder of the files."""

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anomalib_fbclip.contract.files import replacing
+from anomalib_fbclip.errors import InspectionError
 
 from .arguments import Parser
-from .errors import InspectionError
 
 EXAMPLE = "example"
 """What the command begins with."""

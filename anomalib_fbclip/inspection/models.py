@@ -1,23 +1,24 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Gets the model ready that is asked for."""
+"""Gets the model ready that is asked for, and finds the good photographs that it compares with."""
 
 import argparse
-from collections.abc import Sequence
+import gc
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from anomalib_fbclip import bundled
+from anomalib_fbclip.contract.image_files import find_images
 from anomalib_fbclip.contract.records import printable
 from anomalib_fbclip.contract.thresholds import ADVICE_FOR_EXPORTED
+from anomalib_fbclip.errors import InspectionError
 
 from .arguments import PAPER_BACKBONE
-from .errors import InspectionError
-from .importing import quick_imports
 from .prediction import Inferencer
-from .screen import Screen
-from .words import count
+from .screen import Screen, count
 
 if TYPE_CHECKING:
     from anomalib_fbclip.modeling.few_shot import Fit
@@ -158,3 +159,52 @@ def describe_fit(result: "Fit", good: Sequence[Path], *, decides: bool) -> list[
         f"Compared with {count(len(good), 'good photograph')}{sure}.{few}",
         *(f"{printable(good[index])} is unlike the other good photographs: look at it." for index in result.outliers),
     ]
+
+
+def find_good(folder: Path, shots: int | None) -> list[Path]:
+    """Find the photographs of good parts that others are compared with.
+
+    Args:
+        folder (Path): Their folder, or one of them.
+        shots (int | None): How many are taken, always the same ones; ``None``: all.
+
+    Returns:
+        list[Path]: Their files.
+
+    Raises:
+        InspectionError: If there are fewer than asked for, or none.
+    """
+    if not folder.exists():
+        msg = f"--good {printable(folder)} does not exist: give a folder of photographs of good parts."
+        raise InspectionError(msg)
+    found = len(find_images(folder))
+    if not found:
+        msg = f"--good {printable(folder)} has no photographs: give a folder of photographs of good parts."
+        raise InspectionError(msg)
+    if shots and shots > found:
+        msg = f"--good {printable(folder)} has {count(found, 'photograph')}, and --shots is {shots}: lower --shots."
+        raise InspectionError(msg)
+    with quick_imports():  # torch, too, so that mistakes are told before
+        from anomalib_fbclip.data.references import ReferenceChoice
+
+    chosen = ReferenceChoice.of(str(folder), shots or 0, seed=0).find(datamodule=None)
+    return [path for path in chosen if isinstance(path, Path)]
+
+
+@contextmanager
+def quick_imports() -> Generator[None]:
+    """Look for no garbage while large libraries are imported, which make none: it takes a quarter of their time.
+
+    What they made is not looked at afterwards either.
+
+    Yields:
+        None: Nothing; modules are imported inside.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if was_enabled:
+            gc.enable()

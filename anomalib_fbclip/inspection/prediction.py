@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from anomalib_fbclip.edge.errors import ImageError
 from anomalib_fbclip.edge.images import ImageSource
 from anomalib_fbclip.edge.inferencer import Prediction
+from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.report.page import NearestReference
 
 

@@ -17,9 +17,9 @@ from anomalib_fbclip.contract.files import replacing
 from anomalib_fbclip.contract.photographs import Enough, is_gray
 from anomalib_fbclip.contract.records import Record, RecordWriter
 from anomalib_fbclip.contract.regions import find_regions
-from anomalib_fbclip.edge.errors import ImageError
 from anomalib_fbclip.edge.images import ImageSource
 from anomalib_fbclip.edge.inferencer import Prediction
+from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.report.page import Entry
 from anomalib_fbclip.report.pictures import MAX_SIDE, draw_picture
 from anomalib_fbclip.report.thumbnails import shrink_photograph

@@ -1,17 +1,23 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is seen of an inspection: a line for each photograph, and how far it is."""
+"""What is seen of an inspection: a line for each photograph, and how far it is. What libraries say goes to a file."""
 
+import logging
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from anomalib_fbclip.contract.records import Record, printable
+
+LOG_NAME = "fbclip.log"
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 STYLES = {"anomalous": "bold red", "normal": "green", "error": "bold yellow"}
 
@@ -92,3 +98,41 @@ def to_line(record: Record) -> Text:
         printable(record.path or ""),
         "" if record.same_as is None else f"  (is a good photograph, {printable(record.same_as)})",
     )
+
+
+def count(number: int, noun: str) -> str:
+    """Give a number of things in words."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+@contextmanager
+def logging_to(folder: Path, *, verbose: bool) -> Generator[None]:
+    """Send log messages and warnings to a file.
+
+    Args:
+        folder (Path): The folder of the file, which is made when there is a first message.
+        verbose (bool): Whether they are shown on the screen, too.
+
+    Yields:
+        None: Nothing.
+    """
+    handlers: list[logging.Handler] = [logging.FileHandler(folder / LOG_NAME, delay=True, encoding="utf-8")]
+    if verbose:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    root = logging.getLogger()
+    earlier, level = root.handlers[:], root.level
+    root.handlers = handlers
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(capture=True)
+    raises, logging.raiseExceptions = logging.raiseExceptions, False  # a full disk is told of elsewhere
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(FORMAT))
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.close()
+        root.handlers = earlier
+        root.setLevel(level)
+        logging.captureWarnings(capture=False)
+        logging.raiseExceptions = raises

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import Image
 
 from anomalib_fbclip.contract.ahead import map_ahead
-from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.image_files import (
     IMAGE_SUFFIXES,
     LONGEST_SIGNATURE,
@@ -27,9 +26,9 @@ from anomalib_fbclip.contract.image_files import (
 from anomalib_fbclip.contract.photographs import Enough, Photograph, describe_pages, read_reduced
 from anomalib_fbclip.contract.records import printable
 from anomalib_fbclip.edge.images import ImageSource
+from anomalib_fbclip.errors import ImageError, InspectionError
 
 from .arguments import without_password
-from .errors import InspectionError
 
 if TYPE_CHECKING:
     import cv2

@@ -23,22 +23,19 @@ from anomalib_fbclip.checkpoints.registry import (
 )
 from anomalib_fbclip.checkpoints.source import read_adapters_file, read_given_adapters
 from anomalib_fbclip.checkpoints.training import Normalization
-from anomalib_fbclip.checkpoints.unavailable import WeightsUnavailableError
 from anomalib_fbclip.contract.ahead import map_ahead
 from anomalib_fbclip.contract.records import printable
 from anomalib_fbclip.contract.regions import match_verdict
-from anomalib_fbclip.data.image_source import load_image
-from anomalib_fbclip.data.patches import crop_patch
+from anomalib_fbclip.data.image_source import crop_patch, load_image
 from anomalib_fbclip.data.references import turned_copies, turned_copy
-from anomalib_fbclip.edge.errors import ImageError
 from anomalib_fbclip.edge.images import ImageSource, to_rgb
 from anomalib_fbclip.edge.inferencer import Failed, Prediction
+from anomalib_fbclip.errors import ImageError, InspectionError, WeightsUnavailableError
 from anomalib_fbclip.modeling.few_shot import Fit, fit
 from anomalib_fbclip.modeling.few_shot.memory_bank import Match
 from anomalib_fbclip.modeling.resize import create_exported_transform, create_transform
 from anomalib_fbclip.report.page import NearestReference
 
-from .errors import InspectionError
 from .prediction import ComparedPrediction
 
 ROTATIONS = 4

@@ -3,6 +3,8 @@
 
 """The model's default pre-processor, post-processor and evaluator."""
 
+from typing import TYPE_CHECKING
+
 from anomalib.metrics import Evaluator
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
@@ -13,6 +15,15 @@ from anomalib_fbclip.modeling.resize import create_transform
 
 from .post_processing import ThresholdPostProcessor
 from .pre_processing import AntialiasedPreProcessor
+
+if TYPE_CHECKING:
+    from anomalib.models.components import AnomalibModule
+
+    ModelMixin = AnomalibModule
+else:
+
+    class ModelMixin:
+        """A part of one of anomalib's models. Subclasses of ``AnomalibModule`` are listed as models."""
 
 
 class DefaultComponentsMixin:

@@ -13,7 +13,7 @@ from lightning import LightningModule, Trainer
 
 from anomalib_fbclip.contract.regions import strongest_place_radius
 from anomalib_fbclip.contract.thresholds import DEFAULT, check_threshold
-from anomalib_fbclip.evaluation.adaptive_threshold import Fit, ImageThreshold, PixelThreshold
+from anomalib_fbclip.evaluation.adaptive_threshold import FittedThreshold, ImageThreshold, PixelThreshold
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -147,12 +147,12 @@ class ThresholdPostProcessor(PostProcessor):
         del pl_module
         for level, metric in self._metrics.items():
             # Of several processes, all take part: one of them may have no image.
-            fit: Fit | None = metric.compute() if metric.update_called or trainer.world_size > 1 else None
+            fit: FittedThreshold | None = metric.compute() if metric.update_called or trainer.world_size > 1 else None
             if fit is not None:
                 self._set_fit(level, fit)
         self._metrics = {}
 
-    def _set_fit(self, level: str, fit: Fit) -> None:
+    def _set_fit(self, level: str, fit: FittedThreshold) -> None:
         if self._sources.get(level) == CHECKPOINT and f"{level}_sensitivity" not in self._given_sensitivities:
             setattr(self, f"{level}_sensitivity", SENSITIVITY)
         self._sources[level] = fit.source

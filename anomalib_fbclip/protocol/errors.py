@@ -3,7 +3,7 @@
 
 """Errors of the protocol."""
 
-from anomalib_fbclip.contract.errors import PlainError
+from anomalib_fbclip.errors import PlainError
 
 
 class ProtocolError(PlainError):

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomalib_fbclip.contract.ahead import map_ahead
-from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.files import replacing
+from anomalib_fbclip.contract.photographs import PhotographSource
 from anomalib_fbclip.contract.records import Record, printable
 from anomalib_fbclip.contract.regions import STRONGEST_PLACE
+from anomalib_fbclip.errors import ImageError
 
 from .heatmap import OPACITY, PALETTE
-from .histogram import bar_heights
-from .thumbnails import PhotographSource, shrink_map, shrink_photograph, to_data_uri
+from .thumbnails import shrink_map, shrink_photograph, to_data_uri
 
 REPORT_NAME = "report.html"
 """The report's usual name."""
@@ -40,6 +40,9 @@ MAX_PHOTOGRAPH_SIDE = 480
 MAX_PLACE_SIDE = 160
 MAX_MAP_SIDE = 128
 """Pixels that the page holds of a photograph, of a place of it, and of an anomaly map: of the longer side, at most."""
+
+BINS = 50
+"""Bars of the histogram, from a score of 0 to one of 1."""
 
 
 class Thresholds(NamedTuple):
@@ -263,3 +266,21 @@ def _policy(style: str, script: str) -> str:
 
 def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def bar_heights(scores: Sequence[float]) -> list[float]:
+    """Count scores in bins of equal width.
+
+    Args:
+        scores (Sequence[float]): The scores, 0..1.
+
+    Returns:
+        list[float]: Height of each bar, where the highest is 1; all 0 if there are no scores.
+
+    Example:
+        >>> bar_heights([0.01, 0.01, 0.99])[::49]
+        [1.0, 0.5]
+    """
+    counts, _ = np.histogram(scores, bins=BINS, range=(0, 1))
+    heights = counts.tolist()
+    return [height / max(*heights, 1) for height in heights]

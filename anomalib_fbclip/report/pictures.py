@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from anomalib_fbclip.contract.photographs import PhotographSource
 from anomalib_fbclip.contract.records import Record
 from anomalib_fbclip.contract.regions import match_verdict
 
 from .heatmap import PALETTE, draw_heatmap, resize_map
-from .thumbnails import PhotographSource, shrink_photograph
+from .thumbnails import shrink_photograph
 
 MAX_SIDE = 2048
 """Pixels of a picture's longer side, at most."""

@@ -5,19 +5,15 @@
 
 import base64
 import io
-from pathlib import Path
 from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalib_fbclip.contract.photographs import read_photograph
+from anomalib_fbclip.contract.photographs import PhotographSource, read_photograph
 
 from .heatmap import to_gray
-
-PhotographSource = str | Path | Image.Image
-"""A file, or an image of Pillow."""
 
 
 def shrink_photograph(photograph: PhotographSource, max_side: int) -> Image.Image:

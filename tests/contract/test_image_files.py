@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.image_files import find_images
 from anomalib_fbclip.contract.photographs import read_photograph
+from anomalib_fbclip.errors import ImageError
 
 
 def write(path: Path, content: bytes = b"") -> Path:

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.photographs import (
     Enough,
     check_white_level,
@@ -29,6 +28,7 @@ from anomalib_fbclip.contract.photographs import (
     read_photograph,
     read_reduced,
 )
+from anomalib_fbclip.errors import ImageError
 from support.photographs import store, write_png
 
 STREAM = np.random.default_rng(0)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.photographs import Enough, read_photograph, read_reduced
+from anomalib_fbclip.errors import ImageError
 from support.photographs import store, write_padded_jpeg
 
 ENOUGH = Enough(longer=100, shorter=50)

@@ -14,7 +14,7 @@ from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
-from anomalib_fbclip.edge import EdgeError, ImageError, read_image
+from anomalib_fbclip.edge import ImageError, read_image
 from anomalib_fbclip.edge.images import to_batch, to_rgb
 from support.photographs import store
 
@@ -74,9 +74,8 @@ def test_an_array_and_an_image_of_pillow() -> None:
 def test_images_that_are_too_small_are_refused() -> None:
     for source in (Image.new("RGB", (13, 20)), np.zeros((20, 13, 3), np.uint8)):
         assert to_rgb(source, 13).shape == (20, 13, 3)
-        with pytest.raises(ImageError, match="The image has 13 x 20 pixels, and each side needs 14 or more") as error:
+        with pytest.raises(ImageError, match="The image has 13 x 20 pixels, and each side needs 14 or more"):
             to_rgb(source, 14)
-        assert isinstance(error.value, EdgeError)
     with pytest.raises(ImageError, match="has 0 x 20 pixels"):
         to_rgb(np.zeros((20, 0, 3), np.uint8))
 
@@ -91,7 +90,7 @@ def test_anything_else_is_refused(source: object) -> None:
 def test_what_is_no_image(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(content)
-    with pytest.raises(EdgeError, match=r"image\.png can't be read as an image") as error:
+    with pytest.raises(ImageError, match=r"image\.png can't be read as an image") as error:
         read_image(path)
     assert "\n" not in str(error.value)
 
@@ -103,5 +102,5 @@ def test_a_truncated_image(tmp_path: Path, suffix: str, share: float) -> None:
     image_of("RGB").resize((200, 100)).save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(EdgeError, match="can't be read as an image"):
+    with pytest.raises(ImageError, match="can't be read as an image"):
         read_image(path)

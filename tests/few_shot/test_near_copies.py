@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter
 
-from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.data.near_copies import describe_near_copies, leave_out_copies
+from anomalib_fbclip.errors import ImageError
 
 SIZE = (240, 180)
 

@@ -21,8 +21,8 @@ import pytest
 from PIL import Image
 
 from anomalib_fbclip.__main__ import main
-from anomalib_fbclip.contract.errors import ImageError
 from anomalib_fbclip.contract.records import read_schema
+from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.inspection.arguments import without_thresholds
 from anomalib_fbclip.inspection.sources import find_inputs
 from support.command_line import environment
@@ -436,7 +436,7 @@ def test_imports(options: list[str], unwanted: set[str], tmp_path: Path, photogr
 
 def test_garbage_is_collected_after_the_imports() -> None:
     """And what they made is passed over."""
-    from anomalib_fbclip.inspection.importing import quick_imports
+    from anomalib_fbclip.inspection.models import quick_imports
 
     try:
         with quick_imports():

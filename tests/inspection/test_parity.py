@@ -19,7 +19,7 @@ from lightning.pytorch import Trainer
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.checkpoints.training import Normalization
 from anomalib_fbclip.contract.image_files import find_images
-from anomalib_fbclip.edge.errors import ImageError
+from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.inspection.prediction import ComparedPrediction
 from anomalib_fbclip.inspection.torch_inferencer import TorchInferencer
 

@@ -19,8 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from anomalib_fbclip.contract.records import Record, printable
-from anomalib_fbclip.report.histogram import BINS, bar_heights
-from anomalib_fbclip.report.page import Entry, NearestReference, Thresholds, describe_good
+from anomalib_fbclip.report.page import BINS, Entry, NearestReference, Thresholds, bar_heights, describe_good
 from support.reports import COMMAND, entry, photograph, write_small_report
 
 

@@ -23,7 +23,7 @@ from anomalib_fbclip.checkpoints.registry import (
     resolve_feature_layers,
     resolve_image_size,
 )
-from anomalib_fbclip.checkpoints.unavailable import WeightsUnavailableError
+from anomalib_fbclip.errors import WeightsUnavailableError
 from anomalib_fbclip.modeling.clip import ClipBackbone
 from support.small import CONFIG, write_backbone
 

@@ -12,10 +12,9 @@ import torch
 from PIL import Image
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.contract.errors import ImageError
-from anomalib_fbclip.data.image_source import load_image
-from anomalib_fbclip.data.patches import crop_patch
+from anomalib_fbclip.data.image_source import crop_patch, load_image
 from anomalib_fbclip.data.references import turned_copies
+from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.modeling.decision import top_mean
 from anomalib_fbclip.modeling.explanation import Explanation
 from support.photographs import store_in_12_bits
