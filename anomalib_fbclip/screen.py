@@ -35,8 +35,8 @@ EXPECTED_WARNINGS = (
 
 
 def configure_screen() -> None:
-    """Show what a user can act on, if this process is anomalib's command. Programs log as they like."""
-    if Path(sys.argv[0]).stem != "anomalib":
+    """Show what a user can act on, if this process is anomalib's command for a model. Programs log as they like."""
+    if Path(sys.argv[0]).stem != "anomalib" or "benchmark" in sys.argv[1:2]:  # which logs to a file, for all models
         return
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(is_for_users)

@@ -133,6 +133,7 @@ benchmark:
     result = run(tmp_path, ANOMALIB, "benchmark", "--config", "benchmark.yaml")
     assert result.returncode == 0, result.stderr
     (table,) = tmp_path.glob("runs/benchmark/*/results.csv")
+    assert "Initializing FBClip model" in (tmp_path / "runs" / "pipeline.log").read_text()  # anomalib's own log
     header, *rows = table.read_text().splitlines()
     assert "image_AUROC" in header
     assert len(rows) == 2
