@@ -306,8 +306,8 @@ def test_quickstart(reader: Reader) -> None:
     said = reader.read(index_of("config quickstart.yaml"))
     for metric in ("image_AUROC", "image_AUPR", "pixel_AUROC", "pixel_AUPRO"):
         assert metric in said
-    heatmaps = reader.folder / "results/FBClip/hazelnut/latest/images"
-    assert f"`{heatmaps.relative_to(reader.folder)}`" in TEXT
+    assert "`results/FBClip/hazelnut/latest/images`" in TEXT
+    heatmaps = reader.folder / "results/FBClip/hazelnut/v0/images"  # the latest, until a later page trains on them
     assert {Image.open(path).mode for path in heatmaps.rglob("*.jpg")} == {"RGB"}
     assert len(list(heatmaps.rglob("*.jpg"))) == 12
 
