@@ -39,7 +39,7 @@ def convert_to_openvino(path: Path, description: Mapping[str, str], **kwargs: An
 def _mark_precise_nodes(model: openvino.Model) -> openvino.Model:
     """Mark nodes that keep full precision; OpenVINO respects a mark only once read from a file."""
     for node in model.get_ops():
-        if not node.get_friendly_name().startswith(PRECISE_PREFIX):
+        if not _is_precise(node):
             continue
         constants = [value.get_node() for value in node.input_values() if not value.get_node().input_values()]
         for marked in (node, *constants):
@@ -49,6 +49,14 @@ def _mark_precise_nodes(model: openvino.Model) -> openvino.Model:
     with tempfile.TemporaryDirectory() as folder:
         path = save_openvino(model, Path(folder, "model.xml"), is_half=False)
         return core.read_model(path)
+
+
+def _is_precise(node: openvino.Node) -> bool:
+    """Tell whether a node is named so, or is one without a module's name that OpenVINO has put before such nodes."""
+    if "/" in (name := node.get_friendly_name()):
+        return name.startswith(PRECISE_PREFIX)
+    users = [target.get_node() for output in node.outputs() for target in output.get_target_inputs()]
+    return bool(users) and all(user.get_friendly_name().startswith(PRECISE_PREFIX) for user in users)
 
 
 def save_openvino(model: openvino.Model, path: Path, is_half: bool) -> Path:

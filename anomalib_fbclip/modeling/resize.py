@@ -71,8 +71,9 @@ class AntialiasedResize(nn.Module):
             for side, resized_side in zip(images.shape[-2:], self.size, strict=True)
         )
         # Flat, because a fixed size makes the matrices constant, and OpenVINO 2026.4 then takes the channels of a
-        # normalization that follows the product for its rows or columns, and refuses the graph.
-        resized = vertical @ (images @ horizontal.mT).flatten(0, -3)
+        # normalization that follows the product for its rows or columns, and refuses the graph. All have three
+        # dimensions from the start: where one is added, OpenVINO may compute in 16 bits even what is marked as precise.
+        resized = vertical @ (images.flatten(0, -3) @ horizontal.mT)
         return resized.unflatten(0, images.shape[:-2])
 
 
@@ -94,14 +95,20 @@ def resize_matrix(
         device (torch.device | None): Where the result is wanted.
 
     Returns:
-        torch.Tensor: Matrix of shape ``[resized_side, side]`` whose rows sum to 1.
+        torch.Tensor: Matrix of shape ``[1, resized_side, side]`` whose rows sum to 1.
     """
+    # No differences and quotients, which OpenVINO may compute in 16 bits even where they are marked as precise.
     scale = torch.scalar_tensor(side, device=device) / resized_side
-    centers = (torch.arange(resized_side, device=device) + 0.5) * scale
-    positions = torch.arange(side, device=device)
-    distances = (positions - centers.unsqueeze(-1) + 0.5) / scale.clamp(min=1)
+    negative_scale = torch.scalar_tensor(side, device=device) / -resized_side
+    negative_centers = (torch.arange(resized_side, device=device)[None, :, None] + 0.5) * negative_scale
+    distances = (torch.arange(side, device=device) + negative_centers + 0.5) * _inverse(scale.clamp(min=1))
     weights = kernel(distances)
-    return weights / weights.sum(dim=-1, keepdim=True)
+    return weights * _inverse(weights.sum(dim=-1, keepdim=True))
+
+
+def _inverse(values: torch.Tensor) -> torch.Tensor:
+    """Divide 1 by positive values."""
+    return values.pow(-0.5).square()
 
 
 def triangle(distance: torch.Tensor) -> torch.Tensor:

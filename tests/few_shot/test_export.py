@@ -21,6 +21,7 @@ from anomalib.engine import Engine
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+import anomalib_fbclip
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.edge import EdgeInferencer
 from support.command_line import anomalib, run
@@ -244,3 +245,26 @@ def test_8_bits_lose_a_point_at_most(tmp_path: Path, ball_screws: tuple[list[Pat
             scores = [compiled(read(path))["pred_score"].item() for path in tested]
             accuracy[compression] = roc_auc_score(labels, scores)
     assert min(accuracy.values()) >= accuracy[None] - 0.01
+
+
+@pytest.mark.slow
+def test_openvino_decides_alike_in_bfloat16(tmp_path: Path) -> None:
+    """Its default on processors that have it. Thresholds come from float32, so scores must not shift."""
+    core = openvino.Core()
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("OpenVINO does not compute in bfloat16 on this processor")
+    example = Path(anomalib_fbclip.__file__).parent / "data" / "example"
+    model = FBClip("fbclip-small").eval()
+    model.use_references(sorted(example.glob("good/*.jpg")))
+    xml = model.to_openvino(tmp_path)
+    images = [read(path) for path in sorted(example.glob("photographs/*/*.jpg"))]
+    exact, rounded = (
+        np.array([compiled(image)["pred_score"].item() for image in images])
+        for compiled in (
+            core.compile_model(xml, "CPU", {"INFERENCE_PRECISION_HINT": precision}) for precision in ("f32", "bf16")
+        )
+    )
+    assert abs((rounded - exact).mean()) <= 0.005
+    assert np.abs(rounded - exact).max() <= 0.01
+    certain = np.abs(exact - 0.5) > 0.01
+    assert np.array_equal((rounded > 0.5)[certain], (exact > 0.5)[certain])

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
 
 from anomalib_fbclip.modeling.precision import full_precision, to_full
 
@@ -62,8 +61,9 @@ class MemoryBank(nn.Module):
             Match: Distance and row.
         """
         with full_precision(tokens.device):
-            similarity, row = (tokens @ self.patches.flatten(0, 1).mT).max(dim=-1)
-            return Match(1 - similarity, row)
+            # A graph in 16 bits may round what it subtracts, and what it selects: no cosines near 1, but distances.
+            distance, row = (tokens @ -self.patches.flatten(0, 1).mT + 1).min(dim=-1)
+            return Match(distance, row)
 
     def without(self, photograph: int) -> "MemoryBank":
         """Leave a photograph out.
@@ -87,8 +87,13 @@ def join_layers(layer_tokens: Sequence[torch.Tensor]) -> torch.Tensor:
     Returns:
         torch.Tensor: Joined patch tokens of length 1, shape ``[B, L, N C]``.
     """
-    directions = [F.normalize(to_full(tokens[:, 1:]), dim=-1) for tokens in layer_tokens]
+    directions = [_normalize(to_full(tokens[:, 1:])) for tokens in layer_tokens]
     return torch.cat(directions, dim=-1) / len(directions) ** 0.5
+
+
+def _normalize(tokens: torch.Tensor) -> torch.Tensor:
+    """Give tokens a length of 1 by a product: a graph in 16 bits may round a division, even one marked as precise."""
+    return tokens * tokens.square().sum(dim=-1, keepdim=True).clamp(min=1e-24).pow(-0.5)
 
 
 def select_coreset(rows: torch.Tensor, count: int) -> torch.Tensor:
