@@ -18,14 +18,14 @@ This package is imported whenever Python starts, so everything in it is loaded o
 # Not typing.TYPE_CHECKING: importing typing takes longer than all that is done here.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .lightning_model import FBClip
+    from .lightning.model import FBClip
     from .modeling.fbclip import FBClipModel
 
     __version__: str
 
 __all__ = ["FBClip", "FBClipModel", "__version__"]
 
-_MODULES = {"FBClip": "lightning_model", "FBClipModel": "modeling.fbclip"}
+_MODULES = {"FBClip": "lightning.model", "FBClipModel": "modeling.fbclip"}
 
 
 def __getattr__(name: str) -> object:

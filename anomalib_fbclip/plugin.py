@@ -130,7 +130,7 @@ REGISTRATIONS = (
             "MetaJson": "anomalib_fbclip.data.meta_json",
         },
     ),
-    NameRegistration("anomalib.models", {"FBClip": "anomalib_fbclip.lightning_model"}),
+    NameRegistration("anomalib.models", {"FBClip": "anomalib_fbclip.lightning.model"}),
 )
 
 

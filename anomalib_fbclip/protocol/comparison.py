@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from anomalib_fbclip.contract.commands import run_command
 from anomalib_fbclip.contract.files import replacing
-from anomalib_fbclip.evaluation.markdown import markdown_lines
 
 from .errors import ProtocolError
+from .markdown import markdown_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

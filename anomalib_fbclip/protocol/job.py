@@ -19,7 +19,7 @@ from lightning.pytorch import Trainer
 from torchmetrics.classification import BinaryRecall, BinarySpecificity
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.evaluation.evaluator import RankingEvaluator
+from anomalib_fbclip.lightning.evaluation.evaluator import RankingEvaluator
 
 from .categories import argument_of_category
 from .results import METRICS, add_results

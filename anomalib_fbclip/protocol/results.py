@@ -16,9 +16,9 @@ from rich.table import Table
 
 from anomalib_fbclip.checkpoints.published import canonical_name, choose_zero_shot
 from anomalib_fbclip.contract.files import replacing
-from anomalib_fbclip.evaluation.markdown import markdown_lines
 
 from .errors import ProtocolError
+from .markdown import markdown_lines
 
 METRICS = {
     "image_AUROC": "image AUROC",

@@ -36,10 +36,10 @@ from anomalib_fbclip.checkpoints.clip_files import create_clip
 from anomalib_fbclip.checkpoints.registry import resolve_backbone
 from anomalib_fbclip.data import MetaJson
 from anomalib_fbclip.data.references import ReferenceChoice
-from anomalib_fbclip.evaluation.evaluator import RankingEvaluator
-from anomalib_fbclip.evaluation.markdown import markdown_lines
+from anomalib_fbclip.lightning.evaluation.evaluator import RankingEvaluator
 from anomalib_fbclip.modeling.clip import ClipBackbone
 from anomalib_fbclip.modeling.resize import create_transform
+from anomalib_fbclip.protocol.markdown import markdown_lines
 from anomalib_fbclip.protocol.results import Row, add_rows, read_rows
 
 CATEGORIES = ("hazelnut", "cookie", "magnetic_tile")

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import openvino
 
-from anomalib_fbclip.evaluation.markdown import markdown_lines
+from anomalib_fbclip.protocol.markdown import markdown_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

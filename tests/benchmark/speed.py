@@ -31,7 +31,7 @@ import torch
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from anomalib_fbclip.evaluation.markdown import markdown_lines
+from anomalib_fbclip.protocol.markdown import markdown_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

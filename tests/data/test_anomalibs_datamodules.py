@@ -42,7 +42,7 @@ from anomalib.engine import Engine
 from torch.utils.data import DataLoader
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.callbacks.checked_data import ClipError
+from anomalib_fbclip.lightning.callbacks.checked_data import ClipError
 from datasets import WRITERS
 from layouts import HEIGHT, WIDTH, write_category, write_image, write_mask
 from support.command_line import run

@@ -199,7 +199,8 @@ def write_modes(folder: Path) -> Path:
 def test_other_sizes_and_modes(
     small_backbone: str, small_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anomalib_fbclip.few_shot.leave_out_copies", lambda found, _: found)  # all show the same
+    # All show the same.
+    monkeypatch.setattr("anomalib_fbclip.lightning.few_shot.leave_out_copies", lambda found, _: found)
     model = FBClip(small_backbone, weights=small_adapters, reference_rotations=1)
     model.use_references(sorted(write_modes(tmp_path / "modes").iterdir()))
     assert model.model.decision.k_shot == 12

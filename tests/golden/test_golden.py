@@ -12,7 +12,7 @@ import torch
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.checkpoints.adapters import Adapters, adapter_tensors
-from anomalib_fbclip.lightning_model import FBClip as LightningFBClip
+from anomalib_fbclip.lightning.model import FBClip as LightningFBClip
 from anomalib_fbclip.modeling.build import create_model
 from anomalib_fbclip.modeling.mvfbe import create_views
 from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS

@@ -260,7 +260,7 @@ class TestCheckpoint:
         def fail(*args: object) -> None:
             raise AssertionError(args)
 
-        monkeypatch.setattr("anomalib_fbclip.lightning_model.fetch_published", fail)
+        monkeypatch.setattr("anomalib_fbclip.lightning.model.fetch_published", fail)
         model = FBClip(backbone=small_backbone, weights=weights)
         engine = make_engine(tmp_path)
         engine.test(model, datamodule=make_mvtec(mvtec), ckpt_path=trained[1])
@@ -282,7 +282,7 @@ class TestCheckpoint:
         self, tmp_path: Path, small_backbone: str, mvtec: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """But for the rounding of Adam's averages, which a checkpoint holds in 16 bits."""
-        monkeypatch.setattr("anomalib_fbclip.lightning_model.halve_averages", lambda state: state)
+        monkeypatch.setattr("anomalib_fbclip.lightning.model.halve_averages", lambda state: state)
 
         def train(name: str, epochs: int, checkpoint: str | None = None) -> tuple[FBClip, str]:
             model = FBClip(backbone=small_backbone, weights=None, learning_rate=1e-3)
@@ -395,7 +395,7 @@ def test_auto_is_the_papers_protocol(
     """Adapters of VisA test MVTec AD, and those of MVTec AD test all else."""
     asked = []
     monkeypatch.setattr(
-        "anomalib_fbclip.lightning_model.fetch_published",
+        "anomalib_fbclip.lightning.model.fetch_published",
         lambda name, folder: asked.append(name) or small_adapters,
     )
     datamodule = make_mvtec(mvtec) if name == "MVTecAD" else make_folder(mvtec, name)

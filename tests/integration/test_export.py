@@ -27,7 +27,7 @@ from torchvision.transforms.v2 import Resize
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.export.onnx_file import PRECISE_PREFIX
 from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
-from anomalib_fbclip.processing.pre_processing import AntialiasedPreProcessor
+from anomalib_fbclip.lightning.pre_processing import AntialiasedPreProcessor
 from support.command_line import anomalib, run
 from tools.bundled_model.parts import draw_category
 

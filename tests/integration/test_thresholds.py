@@ -23,7 +23,7 @@ from PIL import Image
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.contract import regions
 from anomalib_fbclip.edge import EdgeInferencer
-from anomalib_fbclip.processing.post_processing import ThresholdPostProcessor, match_verdict
+from anomalib_fbclip.lightning.post_processing import ThresholdPostProcessor, match_verdict
 from support.brightness import judge_by_brightness, make_folder, write_folder, write_image
 from tools.bundled_model.parts import draw_category
 

@@ -27,7 +27,7 @@ STAND_INS = {
     "anomalib/engine.py": "from anomalib.models import Padim\n",
     "anomalib_fbclip/data/auxiliary.py": "from anomalib.data import Folder\nclass AuxiliaryDataModule(Folder): ...\n",
     "anomalib_fbclip/data/meta_json.py": "from anomalib.data import Folder\nclass MetaJson(Folder): ...\n",
-    "anomalib_fbclip/lightning_model.py": """\
+    "anomalib_fbclip/lightning/model.py": """\
 from anomalib.models.components import Base
 from anomalib_fbclip.data import MetaJson
 class FBClip(Base): ...
@@ -70,7 +70,7 @@ def run(tree: Path, code: str, *options: str, autoload: str = "1") -> subprocess
         "import anomalib_fbclip.data",
         "from anomalib_fbclip.data import MetaJson",
         "from anomalib_fbclip.data.meta_json import MetaJson",
-        "import anomalib_fbclip.lightning_model",
+        "import anomalib_fbclip.lightning.model",
         "from anomalib_fbclip import FBClip",
         "import importlib.util; importlib.util.find_spec('anomalib.models')",
         "install()",
@@ -88,7 +88,7 @@ print(*sorted(anomalib.data.__all__), *sorted(cls.__name__ for cls in Folder.__s
     result = run(tree, code)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == (
-        "<class 'anomalib_fbclip.lightning_model.FBClip'> "
+        "<class 'anomalib_fbclip.lightning.model.FBClip'> "
         "<class 'anomalib_fbclip.data.auxiliary.AuxiliaryDataModule'> "
         "<class 'anomalib_fbclip.data.meta_json.MetaJson'>\n"
         "AuxiliaryDataModule Folder MetaJson AuxiliaryDataModule MetaJson\n"
@@ -104,13 +104,13 @@ install()
 print(anomalib.models.FBClip, anomalib.data.MetaJson)
 """
     assert run(tree, code).stdout == (
-        "<class 'anomalib_fbclip.lightning_model.FBClip'> <class 'anomalib_fbclip.data.meta_json.MetaJson'>\n"
+        "<class 'anomalib_fbclip.lightning.model.FBClip'> <class 'anomalib_fbclip.data.meta_json.MetaJson'>\n"
     )
 
 
 def test_star_import_includes_the_name(tree: Path):
     assert run(tree, "from anomalib.models import *; print(Padim, FBClip)").stdout == (
-        "<class 'anomalib.models.Padim'> <class 'anomalib_fbclip.lightning_model.FBClip'>\n"
+        "<class 'anomalib.models.Padim'> <class 'anomalib_fbclip.lightning.model.FBClip'>\n"
     )
 
 
@@ -129,13 +129,13 @@ def test_switched_off(tree: Path):
     assert run(tree, code, autoload="0").stdout == "False False\n"
 
 
-@pytest.mark.parametrize("first", ["", "import anomalib_fbclip.lightning_model\n"])
+@pytest.mark.parametrize("first", ["", "import anomalib_fbclip.lightning.model\n"])
 def test_stepping_back_for_anomalibs_own(tree: Path, first: str):
     (tree / "anomalib/models/__init__.py").write_text(f"{MODELS}class FBClip(Base): ...\n")
     code = "import anomalib.models; print(anomalib.models.FBClip, anomalib.models.__all__)"
     result = run(tree, first + code)
     assert (result.stdout, result.stderr) == ("<class 'anomalib.models.FBClip'> ['Padim']\n", "")
-    assert run(tree, f"{code}; assert 'anomalib_fbclip.lightning_model' not in sys.modules").returncode == 0
+    assert run(tree, f"{code}; assert 'anomalib_fbclip.lightning.model' not in sys.modules").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_stepping_back_for_anomalibs_own(tree: Path, first: str):
     ],
 )
 def test_a_broken_model_gives_one_line_and_the_others_work(tree: Path, source: str, cause: str):
-    (tree / "anomalib_fbclip/lightning_model.py").write_text(source)
+    (tree / "anomalib_fbclip/lightning/model.py").write_text(source)
     code = "import anomalib.models; print(anomalib.models.Padim, anomalib.models.__all__, anomalib.data.MetaJson)"
     result = run(tree, code, "-W", "error")
     assert (result.returncode, result.stdout) == (
@@ -156,7 +156,7 @@ def test_a_broken_model_gives_one_line_and_the_others_work(tree: Path, source: s
         "<class 'anomalib.models.Padim'> ['Padim'] <class 'anomalib_fbclip.data.meta_json.MetaJson'>\n",
     )
     assert result.stderr.startswith(
-        f"anomalib-fbclip: FBClip cannot be used, because importing anomalib_fbclip.lightning_model failed: {cause}",
+        f"anomalib-fbclip: FBClip cannot be used, because importing anomalib_fbclip.lightning.model failed: {cause}",
     )
     assert result.stderr.count("\n") == 1
 
@@ -165,7 +165,7 @@ def test_what_was_made_before_a_failure_is_not_listed(tree: Path):
     code = "from anomalib.models import Base, Folder; print(*Base.__subclasses__(), *Folder.__subclasses__())"
     auxiliary = "<class 'anomalib_fbclip.data.auxiliary.AuxiliaryDataModule'>"
     meta_json = "<class 'anomalib_fbclip.data.meta_json.MetaJson'>"
-    with (tree / "anomalib_fbclip/lightning_model.py").open("a") as file:
+    with (tree / "anomalib_fbclip/lightning/model.py").open("a") as file:
         file.write("FBClip.gone")
     assert run(tree, code).stdout == f"<class 'anomalib.models.Padim'> {auxiliary} {meta_json}\n"
     with (tree / "anomalib_fbclip/data/meta_json.py").open("a") as file:
@@ -176,7 +176,7 @@ def test_what_was_made_before_a_failure_is_not_listed(tree: Path):
 
 
 def test_importing_a_broken_model_raises(tree: Path):
-    (tree / "anomalib_fbclip/lightning_model.py").write_text("import missing_library")
+    (tree / "anomalib_fbclip/lightning/model.py").write_text("import missing_library")
     result = run(tree, "from anomalib_fbclip import FBClip")
     assert result.returncode == 1
     assert result.stderr.endswith("ModuleNotFoundError: No module named 'missing_library'\n")
@@ -199,18 +199,18 @@ print(anomalib.models.FBClip)
 """
     result = run(tree, code, "-B")
     assert (result.stdout, result.stderr) == (
-        "not today\n<class 'anomalib_fbclip.lightning_model.FBClip'>\n",
+        "not today\n<class 'anomalib_fbclip.lightning.model.FBClip'>\n",
         "",
     )
 
 
 def test_importing_from_two_threads(tree: Path):
     # Each thread holds the lock of the module that the other one wants next.
-    for name in ("anomalib/models/__init__.py", "anomalib_fbclip/lightning_model.py"):
+    for name in ("anomalib/models/__init__.py", "anomalib_fbclip/lightning/model.py"):
         (tree / name).write_text(f"import time\ntime.sleep(0.3)\n{STAND_INS[name]}")
     code = """
 import importlib, threading
-names = ["anomalib.models", "anomalib_fbclip.lightning_model"]
+names = ["anomalib.models", "anomalib_fbclip.lightning.model"]
 threads = [threading.Thread(target=importlib.import_module, args=(name,)) for name in names]
 for thread in threads:
     thread.start()
@@ -220,4 +220,4 @@ import anomalib.models
 print(anomalib.models.FBClip, len(anomalib.models.Base.__subclasses__()))
 """
     result = run(tree, code)
-    assert (result.stdout, result.stderr) == ("<class 'anomalib_fbclip.lightning_model.FBClip'> 2\n", "")
+    assert (result.stdout, result.stderr) == ("<class 'anomalib_fbclip.lightning.model.FBClip'> 2\n", "")

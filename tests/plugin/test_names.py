@@ -68,10 +68,10 @@ def test_names_are_there_whatever_is_imported_first(installed_wheel: Environment
         "anomalib.data",
         "anomalib.models.components",
         "anomalib.engine",
-        "anomalib_fbclip.callbacks.report",
+        "anomalib_fbclip.lightning.callbacks.report",
         "anomalib_fbclip.data",
         "anomalib_fbclip.export.onnx_file",
-        "anomalib_fbclip.lightning_model",
+        "anomalib_fbclip.lightning.model",
         "anomalib_fbclip.modeling.fbclip",
     )
 
@@ -103,13 +103,13 @@ def test_running_the_package_is_fbclip(installed_wheel: Environment):
 
 def test_a_broken_model_leaves_anomalib_working(environment: Environment, wheel: Path):
     environment.install(wheel)
-    with (environment.site_packages / "anomalib_fbclip" / "lightning_model.py").open("a") as file:
+    with (environment.site_packages / "anomalib_fbclip" / "lightning" / "model.py").open("a") as file:
         file.write("\nraise OSError('the disk is on fire')\n")
     result = environment.run("anomalib", "test", "--model.help", "Padim")
     assert result.returncode == 0, result.stderr
     assert "--model.n_features" in result.stdout
     (line,) = [line for line in result.stderr.splitlines() if "fbclip" in line]
     assert line == (
-        "anomalib-fbclip: FBClip cannot be used, because importing anomalib_fbclip.lightning_model failed: "
+        "anomalib-fbclip: FBClip cannot be used, because importing anomalib_fbclip.lightning.model failed: "
         "OSError: the disk is on fire"
     )

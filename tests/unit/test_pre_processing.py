@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Normalize, Resize
 
+from anomalib_fbclip.lightning.pre_processing import AntialiasedPreProcessor, get_antialiased_transform
 from anomalib_fbclip.modeling.resize import AntialiasedResize, cubic, resize_matrix
-from anomalib_fbclip.processing.pre_processing import AntialiasedPreProcessor, get_antialiased_transform
 
 SIDES = st.integers(2, 300)  # torch itself gives wrong values for images that are one pixel wide
 MODES = st.sampled_from([InterpolationMode.BILINEAR, InterpolationMode.BICUBIC])

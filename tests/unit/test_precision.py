@@ -9,7 +9,7 @@ from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.callbacks.precision_check import check_precision
+from anomalib_fbclip.lightning.callbacks.precision_check import check_precision
 
 REFUSED = {"16-true": "16-mixed", "bf16-true": "bf16-mixed", "64-true": "32-true"}
 """Precisions of the trainer that can't be used, and what the message says to take."""

@@ -12,8 +12,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from .augmentations import create_augmentations
-from .images import DEFECT, TrainingImage, draw_training_image
+from tools.bundled_model.augmentations import create_augmentations
+from tools.bundled_model.images import DEFECT, TrainingImage, draw_training_image
 
 DRAWN_SIZE = 1.25
 """Size at which images are drawn, in sizes of the network's input: what is cut out of them need not be blown up."""

@@ -33,15 +33,14 @@ from anomalib_fbclip import FBClip
 from anomalib_fbclip.bundled import NAME
 from anomalib_fbclip.contract.image_files import IMAGE_SUFFIXES
 from anomalib_fbclip.contract.photographs import read_photograph
-from anomalib_fbclip.evaluation.markdown import markdown_lines
 from anomalib_fbclip.modeling.mvfbe import VIEWS
 from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS
-
-from .disturbances import create_disturbances
-from .images import DEFECT, TrainingImage, draw_training_image
-from .parts import draw_category
-from .photographs import VALIDATION_PHOTOGRAPHS
-from .procedural import HELD_OUT_CATEGORIES, VALIDATION_CATEGORIES, VALIDATION_DEFECTS
+from anomalib_fbclip.protocol.markdown import markdown_lines
+from tools.bundled_model.disturbances import create_disturbances
+from tools.bundled_model.images import DEFECT, TrainingImage, draw_training_image
+from tools.bundled_model.parts import draw_category
+from tools.bundled_model.photographs import VALIDATION_PHOTOGRAPHS
+from tools.bundled_model.procedural import HELD_OUT_CATEGORIES, VALIDATION_CATEGORIES, VALIDATION_DEFECTS
 
 VALIDATION_SIZE = 192
 """Side of the drawn images of photographed textures, in pixels."""

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from .mixtures import mixtures
-from .photographs import TRAINING_PHOTOGRAPHS, Photograph, photographed_surface, whole_surface
-from .procedural import (
+from tools.bundled_model.mixtures import mixtures
+from tools.bundled_model.photographs import TRAINING_PHOTOGRAPHS, Photograph, photographed_surface, whole_surface
+from tools.bundled_model.procedural import (
     DEFECTS,
     MATERIALS,
     OBJECTS,
@@ -29,14 +29,14 @@ from .procedural import (
     InvisibleDefectError,
     photograph,
 )
-from .procedural.bodies import Object, Part
-from .procedural.captions import describe, with_article
-from .procedural.defects import Defect
-from .procedural.fields import blend, color, stream
-from .procedural.materials import Surface
-from .procedural.outlines import Pose
-from .procedural.scene import Scene, lay, plain_background
-from .shapes import draw_markings, draw_shape
+from tools.bundled_model.procedural.bodies import Object, Part
+from tools.bundled_model.procedural.captions import describe, with_article
+from tools.bundled_model.procedural.defects import Defect
+from tools.bundled_model.procedural.fields import blend, color, stream
+from tools.bundled_model.procedural.materials import Surface
+from tools.bundled_model.procedural.outlines import Pose
+from tools.bundled_model.procedural.scene import Scene, lay, plain_background
+from tools.bundled_model.shapes import draw_markings, draw_shape
 
 BACKGROUND, OBJECT, DEFECT = range(3)
 """Regions of an image, as values of ``TrainingImage.regions``."""

@@ -18,9 +18,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 from anomalib_fbclip.modeling.clip import ClipBackbone
 from anomalib_fbclip.modeling.prompt_learner import STATES
 from anomalib_fbclip.modeling.text_fusion import EndOfTextStrategy, GlobalStrategy, TextFusion
-
-from .batches import TrainingBatch
-from .losses import caption_loss, image_state_loss, patch_regions, region_loss, state_loss
+from tools.bundled_model.batches import TrainingBatch
+from tools.bundled_model.losses import caption_loss, image_state_loss, patch_regions, region_loss, state_loss
 
 STATE_WORDS = (STATES, ("flawless object.", "damaged object."), ("intact surface.", "defective surface."))
 """Words of the normal and of the abnormal state."""

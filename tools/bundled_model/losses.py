@@ -7,8 +7,7 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_fbclip.modeling.alignment import similarity
-
-from .images import DEFECT
+from tools.bundled_model.images import DEFECT
 
 AMBIGUOUS = -1
 """Region of a patch that a defect only touches."""

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-from .procedural.defects import Defect, irregular
-from .procedural.fields import Field, blend, color, noise, smoothstep, soften
-from .procedural.materials import Surface
-from .procedural.scene import Scene
+from tools.bundled_model.procedural.defects import Defect, irregular
+from tools.bundled_model.procedural.fields import Field, blend, color, noise, smoothstep, soften
+from tools.bundled_model.procedural.materials import Surface
+from tools.bundled_model.procedural.scene import Scene
 
 Texture = Callable[[Generator, int], Surface]
 """Draws a texture of a size in pixels."""

@@ -12,9 +12,8 @@ from rich.console import Console
 from rich.progress import track
 
 from anomalib_fbclip.contract.files import replacing
-
-from .procedural import CATEGORIES, draw_sample
-from .procedural.fields import stream
+from tools.bundled_model.procedural import CATEGORIES, draw_sample
+from tools.bundled_model.procedural.fields import stream
 
 
 def draw_category(

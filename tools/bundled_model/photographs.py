@@ -15,8 +15,8 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
-from .procedural.fields import Field
-from .procedural.materials import Surface
+from tools.bundled_model.procedural.fields import Field
+from tools.bundled_model.procedural.materials import Surface
 
 
 class PhotographsUnavailableError(RuntimeError):

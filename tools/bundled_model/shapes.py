@@ -6,9 +6,9 @@
 import numpy as np
 from numpy.random import Generator
 
-from .procedural.bodies import Part
-from .procedural.fields import color, smoothstep, soften
-from .procedural.outlines import Layer, Outline, Pose, blob, disc, rectangle, regular, ribbon
+from tools.bundled_model.procedural.bodies import Part
+from tools.bundled_model.procedural.fields import color, smoothstep, soften
+from tools.bundled_model.procedural.outlines import Layer, Outline, Pose, blob, disc, rectangle, regular, ribbon
 
 COMPOUND, PIERCED = 0.3, 0.25
 """Share of objects of several outlines, and of objects with holes."""

@@ -42,12 +42,11 @@ from anomalib_fbclip.checkpoints.compact_clip import round_clip, save_clip
 from anomalib_fbclip.checkpoints.registry import resolve_backbone
 from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.modeling.prompt_learner import tokenize_states
-
-from .augmentations import create_augmentations
-from .batches import DRAWN_SIZE, TrainingBatches
-from .images import DEFECT, draw_training_image
-from .locked_image_tuning import LockedImageTuning
-from .tower import load_tower
+from tools.bundled_model.augmentations import create_augmentations
+from tools.bundled_model.batches import DRAWN_SIZE, TrainingBatches
+from tools.bundled_model.images import DEFECT, draw_training_image
+from tools.bundled_model.locked_image_tuning import LockedImageTuning
+from tools.bundled_model.tower import load_tower
 
 SOURCE = "procedural images"
 """What the adapters say that they were trained on."""

@@ -6,18 +6,24 @@
 Images are composed of independent concepts: material, object, light, camera and defect. Each is in a file of its own.
 """
 
-from .categories import CATEGORIES, HELD_OUT_CATEGORIES, TRAINING_CATEGORIES, VALIDATION_CATEGORIES, Category
-from .defects import DEFECTS
-from .materials import MATERIALS
-from .objects import OBJECTS
-from .sample import (
+from tools.bundled_model.procedural.categories import (
+    CATEGORIES,
+    HELD_OUT_CATEGORIES,
+    TRAINING_CATEGORIES,
+    VALIDATION_CATEGORIES,
+    Category,
+)
+from tools.bundled_model.procedural.defects import DEFECTS
+from tools.bundled_model.procedural.materials import MATERIALS
+from tools.bundled_model.procedural.objects import OBJECTS
+from tools.bundled_model.procedural.sample import (
     InvisibleDefectError,
     Product,
     Sample,
     draw_sample,
     photograph,
 )
-from .split import (
+from tools.bundled_model.procedural.split import (
     HELD_OUT_DEFECTS,
     HELD_OUT_MATERIALS,
     HELD_OUT_OBJECTS,

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from .fields import Field, smoothstep, soften
-from .outlines import Layer, Outline, Pose
+from tools.bundled_model.procedural.fields import Field, smoothstep, soften
+from tools.bundled_model.procedural.outlines import Layer, Outline, Pose
 
 
 class Part(NamedTuple):

@@ -10,7 +10,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from .fields import Field
+from tools.bundled_model.procedural.fields import Field
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@
 
 from typing import NamedTuple
 
-from .sample import Product
-from .split import HELD_OUT_DEFECTS, VALIDATION_DEFECTS
+from tools.bundled_model.procedural.sample import Product
+from tools.bundled_model.procedural.split import HELD_OUT_DEFECTS, VALIDATION_DEFECTS
 
 
 class Category(NamedTuple):

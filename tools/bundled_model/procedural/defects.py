@@ -12,11 +12,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-from .fields import Field, blend, color, coordinates, noise, shade, smoothstep, soften
-from .materials import Surface
-from .outlines import blob, disc, fill, regular, ribbon
-from .scene import Scene
-from .strokes import bars, characters, curve, jagged, rotation, stamp, unit_vector
+from tools.bundled_model.procedural.fields import Field, blend, color, coordinates, noise, shade, smoothstep, soften
+from tools.bundled_model.procedural.materials import Surface
+from tools.bundled_model.procedural.outlines import blob, disc, fill, regular, ribbon
+from tools.bundled_model.procedural.scene import Scene
+from tools.bundled_model.procedural.strokes import bars, characters, curve, jagged, rotation, stamp, unit_vector
 
 Defect = Callable[[Scene, Generator, float], Scene]
 

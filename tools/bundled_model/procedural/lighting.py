@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.random import Generator
 
-from .fields import Field, coordinates, soften
-from .scene import Scene
+from tools.bundled_model.procedural.fields import Field, coordinates, soften
+from tools.bundled_model.procedural.scene import Scene
 
 
 @dataclass(frozen=True)

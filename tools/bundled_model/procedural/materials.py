@@ -14,7 +14,17 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from .fields import Field, blend, cells, color, directions, grain, noise, shade, smoothstep
+from tools.bundled_model.procedural.fields import (
+    Field,
+    blend,
+    cells,
+    color,
+    directions,
+    grain,
+    noise,
+    shade,
+    smoothstep,
+)
 
 
 class Surface(NamedTuple):

@@ -9,9 +9,9 @@ An object is a function of two random streams, as a material is, and of its pose
 import numpy as np
 from numpy.random import Generator
 
-from .bodies import Object, Part, bevel, dome, flat
-from .fields import color, smoothstep, soften
-from .outlines import Layer, Pose, blob, disc, rectangle, regular, ribbon
+from tools.bundled_model.procedural.bodies import Object, Part, bevel, dome, flat
+from tools.bundled_model.procedural.fields import color, smoothstep, soften
+from tools.bundled_model.procedural.outlines import Layer, Pose, blob, disc, rectangle, regular, ribbon
 
 
 def plate(design: Generator, variation: Generator, pose: Pose) -> Part:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image, ImageDraw
 
-from .fields import Field, coordinates
+from tools.bundled_model.procedural.fields import Field, coordinates
 
 Outline = Field
 """Corners of a polygon, ``[corners, 2]``."""

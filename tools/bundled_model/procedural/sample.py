@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .camera import Camera
-from .defects import DEFECTS, Defect
-from .fields import soften, stream
-from .lighting import Light
-from .materials import MATERIALS
-from .objects import OBJECTS
-from .scene import Scene, make_object, make_surface, plain_background
+from tools.bundled_model.procedural.camera import Camera
+from tools.bundled_model.procedural.defects import DEFECTS, Defect
+from tools.bundled_model.procedural.fields import soften, stream
+from tools.bundled_model.procedural.lighting import Light
+from tools.bundled_model.procedural.materials import MATERIALS
+from tools.bundled_model.procedural.objects import OBJECTS
+from tools.bundled_model.procedural.scene import Scene, make_object, make_surface, plain_background
 
 VISIBLE_DIFFERENCE = 12
 """How much a pixel's red, green or blue has to change, of 255, to belong to the mask."""

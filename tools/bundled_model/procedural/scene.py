@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.random import Generator
 
-from .bodies import Part
-from .fields import Field, blend, color, noise
-from .materials import MATERIALS, Surface
-from .objects import OBJECTS
-from .outlines import Pose
+from tools.bundled_model.procedural.bodies import Part
+from tools.bundled_model.procedural.fields import Field, blend, color, noise
+from tools.bundled_model.procedural.materials import MATERIALS, Surface
+from tools.bundled_model.procedural.objects import OBJECTS
+from tools.bundled_model.procedural.outlines import Pose
 
 
 class Scene(NamedTuple):

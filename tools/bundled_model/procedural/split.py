@@ -9,9 +9,9 @@ it has never seen. A kind to validate on is not trained on either; it is there t
 are not.
 """
 
-from .defects import DEFECTS
-from .materials import MATERIALS
-from .objects import OBJECTS
+from tools.bundled_model.procedural.defects import DEFECTS
+from tools.bundled_model.procedural.materials import MATERIALS
+from tools.bundled_model.procedural.objects import OBJECTS
 
 HELD_OUT_MATERIALS = ("brushed metal", "knitted fabric", "leather", "terrazzo", "baked dough")
 """Materials that no training may see."""

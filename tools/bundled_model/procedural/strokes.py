@@ -6,8 +6,8 @@
 import numpy as np
 from numpy.random import Generator
 
-from .fields import Field
-from .outlines import Outline, disc, rectangle, ribbon
+from tools.bundled_model.procedural.fields import Field
+from tools.bundled_model.procedural.outlines import Outline, disc, rectangle, ribbon
 
 
 def curve(rng: Generator, center: Field, length: float, bend: float) -> Outline:

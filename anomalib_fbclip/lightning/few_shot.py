@@ -16,18 +16,19 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from .callbacks.run import TrainerRun
-from .checkpoints.adapters import FEW_SHOT_PREFIX
-from .checkpoints.source import AdapterSource
-from .contract.records import printable
-from .contract.thresholds import DEFAULT
-from .data.image_source import ImageSource, load_image
-from .data.near_copies import describe_near_copies, leave_out_copies
-from .data.references import GivenReferences, ReferenceChoice, turned_copies
-from .modeling.fbclip import FBClipModel
-from .modeling.few_shot import MAPS, Fit, fit
-from .processing.components import ModelMixin
-from .processing.post_processing import REFERENCES, ThresholdPostProcessor
+from anomalib_fbclip.checkpoints.adapters import FEW_SHOT_PREFIX
+from anomalib_fbclip.checkpoints.source import AdapterSource
+from anomalib_fbclip.contract.records import printable
+from anomalib_fbclip.contract.thresholds import DEFAULT
+from anomalib_fbclip.data.image_source import ImageSource, load_image
+from anomalib_fbclip.data.near_copies import describe_near_copies, leave_out_copies
+from anomalib_fbclip.data.references import GivenReferences, ReferenceChoice, turned_copies
+from anomalib_fbclip.modeling.fbclip import FBClipModel
+from anomalib_fbclip.modeling.few_shot import MAPS, Fit, fit
+
+from .components import ModelMixin
+from .post_processing import REFERENCES, ThresholdPostProcessor
+from .trainer_run import TrainerRun
 
 logger = logging.getLogger(__name__)
 

@@ -50,7 +50,7 @@ class FBClipReport(Callback):
         In Python:
 
         >>> from anomalib.engine import Engine
-        >>> from anomalib_fbclip.callbacks.report import FBClipReport
+        >>> from anomalib_fbclip.lightning.callbacks.report import FBClipReport
         >>> engine = Engine(callbacks=[FBClipReport()])  # doctest: +SKIP
 
     Attributes:

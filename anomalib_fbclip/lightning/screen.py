@@ -16,8 +16,8 @@ from types import TracebackType
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 
-from .contract.commands import FAILED
-from .errors import WeightsUnavailableError
+from anomalib_fbclip.contract.commands import FAILED
+from anomalib_fbclip.errors import WeightsUnavailableError
 
 DEBUG = "JSONARGPARSE_DEBUG"
 """Environment variable that asks for the traceback; it is jsonargparse's."""

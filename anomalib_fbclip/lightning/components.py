@@ -10,9 +10,9 @@ from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from torch import nn
 
-from anomalib_fbclip.evaluation.evaluator import RankingEvaluator
 from anomalib_fbclip.modeling.resize import create_transform
 
+from .evaluation.evaluator import RankingEvaluator
 from .post_processing import ThresholdPostProcessor
 from .pre_processing import AntialiasedPreProcessor
 

@@ -18,8 +18,7 @@ from anomalib.models.components.base.export_mixin import ExportMixin
 from torch import nn
 
 from anomalib_fbclip.contract.files import incomplete_folder, naming_full_disk
-
-from .description import COMPRESSION_KEY, UNCOMPRESSED, add_to_torch_file, check_replaced
+from anomalib_fbclip.export.description import COMPRESSION_KEY, UNCOMPRESSED, add_to_torch_file, check_replaced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -109,7 +108,7 @@ class ExactExportMixin(ExportMixin):
         Raises:
             ValueError: If the input size is no size, or the file would take the place of another model.
         """
-        from .onnx_file import finish_onnx
+        from anomalib_fbclip.export.onnx_file import finish_onnx
 
         _check_input_size(input_size)
         description = self.description()
@@ -168,8 +167,8 @@ class ExactExportMixin(ExportMixin):
                 none, or the files would take the place of another model or of another compression.
         """
         del task
-        from .openvino_model import convert_to_openvino, save_openvino
-        from .quantization import check_max_drop, compress
+        from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
+        from anomalib_fbclip.export.quantization import check_max_drop, compress
 
         is_calibrated = compression_type in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}
         if compression_type and is_calibrated and datamodule is None:

@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from .callbacks.run import TrainerRun
-from .data.image_source import ImageSource, crop_patch, load_image
-from .data.references import turned_copy
+from anomalib_fbclip.data.image_source import ImageSource, crop_patch, load_image
+from anomalib_fbclip.data.references import turned_copy
+from anomalib_fbclip.modeling.explanation import Explanation, explain
+
 from .few_shot import FewShotMixin, reference_name
-from .modeling.explanation import Explanation, explain
+from .trainer_run import TrainerRun
 
 
 class ReferencePatch(NamedTuple):

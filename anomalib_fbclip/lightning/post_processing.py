@@ -13,7 +13,8 @@ from lightning import LightningModule, Trainer
 
 from anomalib_fbclip.contract.regions import strongest_place_radius
 from anomalib_fbclip.contract.thresholds import DEFAULT, check_threshold
-from anomalib_fbclip.evaluation.adaptive_threshold import FittedThreshold, ImageThreshold, PixelThreshold
+
+from .evaluation.adaptive_threshold import FittedThreshold, ImageThreshold, PixelThreshold
 
 if TYPE_CHECKING:
     from torchmetrics import Metric

@@ -35,24 +35,25 @@ from anomalib.utils.path import get_pretrained_weights_dir
 from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from anomalib_fbclip.checkpoints.adapters import FROZEN_PREFIX, Adapters, describe_model
+from anomalib_fbclip.checkpoints.building import build_model
+from anomalib_fbclip.checkpoints.published import check_published, choose_zero_shot, fetch_published
+from anomalib_fbclip.checkpoints.registry import default_pretrained, resolve_backbone, resolve_image_size
+from anomalib_fbclip.checkpoints.source import AdapterSource, read_given_adapters
+from anomalib_fbclip.checkpoints.training import CHECKPOINT_KEY, halve_averages
+from anomalib_fbclip.contract.photographs import check_white_level
+from anomalib_fbclip.modeling.fbclip import FBClipModel
+from anomalib_fbclip.modeling.few_shot import MAPS
+from anomalib_fbclip.modeling.loss import FBClipLoss
+from anomalib_fbclip.modeling.mvfbe import VIEWS
+
 from .callbacks.evaluation_run import EvaluationRunMixin
-from .callbacks.run import TrainerRun
-from .checkpoints.adapters import FROZEN_PREFIX, Adapters, describe_model
-from .checkpoints.building import build_model
-from .checkpoints.published import check_published, choose_zero_shot, fetch_published
-from .checkpoints.registry import default_pretrained, resolve_backbone, resolve_image_size
-from .checkpoints.source import AdapterSource, read_given_adapters
-from .checkpoints.training import CHECKPOINT_KEY, halve_averages
-from .contract.photographs import check_white_level
+from .components import DefaultComponentsMixin, resolve_post_processor
 from .explaining import ExplanationMixin
-from .export.mixin import ExactExportMixin
-from .modeling.fbclip import FBClipModel
-from .modeling.few_shot import MAPS
-from .modeling.loss import FBClipLoss
-from .modeling.mvfbe import VIEWS
-from .processing.components import DefaultComponentsMixin, resolve_post_processor
+from .exporting import ExactExportMixin
 from .saving import SavingMixin
 from .screen import configure_screen
+from .trainer_run import TrainerRun
 
 if TYPE_CHECKING:
     NonNegativeInt: TypeAlias = int
@@ -124,7 +125,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         post_processor (PostProcessor | bool, optional): Post-processor, or whether to use the default. Defaults to
             ``True``.
         evaluator (Evaluator | bool, optional): Evaluator, or whether to use the default, a
-            :class:`~anomalib_fbclip.evaluation.evaluator.RankingEvaluator`. Defaults to ``True``.
+            :class:`~anomalib_fbclip.lightning.evaluation.evaluator.RankingEvaluator`. Defaults to ``True``.
         visualizer (Visualizer | bool, optional): Visualizer, or whether to use the default. Defaults to ``True``.
         backbone_precision (str, optional): Type in which the CLIP's matrices are kept and multiplied, whatever the
             trainer's precision: ``float32``, or ``bfloat16`` or ``float16``, which halve its memory. Defaults to

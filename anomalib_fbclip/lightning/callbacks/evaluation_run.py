@@ -14,10 +14,11 @@ from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
-from anomalib_fbclip.evaluation.evaluator import RankingEvaluator
+from anomalib_fbclip.lightning.components import ModelMixin
+from anomalib_fbclip.lightning.evaluation.evaluator import RankingEvaluator
+from anomalib_fbclip.lightning.post_processing import ThresholdPostProcessor
+from anomalib_fbclip.lightning.trainer_run import TrainerRun
 from anomalib_fbclip.modeling.fbclip import FBClipModel
-from anomalib_fbclip.processing.components import ModelMixin
-from anomalib_fbclip.processing.post_processing import ThresholdPostProcessor
 
 from .batch_records import BatchRecords, ImageSizes
 from .checked_data import CheckedData, has_val_data
@@ -28,7 +29,6 @@ from .prediction_table import PredictionTable
 from .reference_check import ReferenceCheck
 from .report import FBClipReport
 from .results import ResultsFolder
-from .run import TrainerRun
 from .threshold_report import ThresholdReport
 
 

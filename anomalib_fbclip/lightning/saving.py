@@ -7,11 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from .callbacks.run import TrainerRun
-from .checkpoints.adapters import Adapters, adapter_tensors, digest_adapters, give_text_features
-from .checkpoints.source import AdapterSource
-from .export import describe
+from anomalib_fbclip.checkpoints.adapters import Adapters, adapter_tensors, digest_adapters, give_text_features
+from anomalib_fbclip.checkpoints.source import AdapterSource
+from anomalib_fbclip.export import describe
+
 from .few_shot import FewShotMixin
+from .trainer_run import TrainerRun
 
 
 class SavingMixin(FewShotMixin):

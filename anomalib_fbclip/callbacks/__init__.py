@@ -1,4 +1,0 @@
-# Copyright (C) 2026 anomalib-fbclip contributors
-# SPDX-License-Identifier: Apache-2.0
-
-"""What takes part in a run of the trainer: a folder for the results, pictures, the table, and how a run ends."""
