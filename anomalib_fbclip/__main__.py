@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from .contract.commands import run_command
+from .errors import run_command
 
 SPINS = "1000"
 """How often a thread of GNU's OpenMP, which torch brings on Linux, looks for work before it sleeps. By default it looks
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
 
     def run() -> int:
-        from .inspection.command import run_arguments  # what it imports may be missing
+        from .cli.command import run_arguments  # what it imports may be missing
 
         return run_arguments(sys.argv[1:] if arguments is None else arguments)
 

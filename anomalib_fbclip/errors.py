@@ -1,7 +1,23 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What goes wrong outside the program."""
+"""What goes wrong outside the program, and how a command ends: its exit code, and one line.
+
+Only Python's own library is imported here, so that a library that is missing or broken ends a command like all else.
+"""
+
+import os
+import sys
+import traceback
+from argparse import ArgumentError
+from collections.abc import Callable
+from importlib.util import find_spec
+
+NORMAL, ANOMALOUS, FAILED, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes: all photographs are normal, at least one is anomalous, something went wrong, the user stopped it."""
+
+WITHOUT_TORCH = {"numpy": "numpy", "PIL": "pillow", "jinja2": "jinja2", "rich": "rich"}
+"""Packages, by their modules, that ``fbclip`` needs beside what runs the model."""
 
 
 class PlainError(Exception):
@@ -18,6 +34,10 @@ class EdgeError(PlainError):
 
 class InspectionError(PlainError):
     """An inspection can't begin, or has to stop."""
+
+
+class ProtocolError(PlainError):
+    """A command of the protocol can't begin."""
 
 
 class WeightsUnavailableError(RuntimeError):
@@ -40,3 +60,62 @@ def last_line(error: BaseException) -> str:
     """Give what an error says, without the places in a library's source that come before it."""
     lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
     return lines[-1] if lines else type(error).__name__
+
+
+def run_command(run: Callable[[], int], interrupted: str = "interrupted", traceback_option: str | None = None) -> int:
+    """Run a command.
+
+    Args:
+        run (Callable[[], int]): Imports what it needs, and gives the exit code.
+        interrupted (str, optional): What is said when the user stops it. Defaults to ``"interrupted"``.
+        traceback_option (str | None, optional): The option that shows where an error comes from. ``None``: that is
+            shown where the error is none that a user can mend. Defaults to ``None``.
+
+    Returns:
+        int: The exit code; 2 for whatever was raised, at an import, too.
+    """
+    try:
+        code = run()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        message, code = interrupted, INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - whatever it is, a user gets one line
+        line = describe_error(error)
+        if traceback_option in sys.argv or not (line or traceback_option):
+            traceback.print_exc()
+        unknown = f"{type(error).__name__}: {last_line(error)}"
+        hint = f" ({traceback_option} shows where)" if traceback_option else ""
+        message, code = f"error: {line or unknown + hint}", FAILED
+    else:
+        return code
+    print(message, file=sys.stderr)
+    _give_up_output()
+    return code
+
+
+def describe_error(error: Exception) -> str | None:
+    """Say in one line what went wrong, and what to do; nothing of an error that no user can mend."""
+    if isinstance(error, ModuleNotFoundError) and error.name and not find_spec(error.name.partition(".")[0]):
+        return _describe_missing(error.name.partition(".")[0])
+    if isinstance(error, BrokenPipeError):
+        return "nobody reads the output any more."
+    if isinstance(error, PlainError | ValueError):
+        return last_line(error)
+    if isinstance(error, ArgumentError | OSError):
+        return " ".join(str(error).split())
+    return None
+
+
+def _describe_missing(module: str) -> str:
+    """Name a module that is not installed and, if it is one of a few that belong together, the others that are not."""
+    missing = [name for name in WITHOUT_TORCH if not find_spec(name)] if module in WITHOUT_TORCH else [module]
+    packages = [WITHOUT_TORCH.get(name, name) for name in missing]
+    return f"{' and '.join(packages)} {'is' if len(packages) == 1 else 'are'} missing: pip install {' '.join(packages)}"
+
+
+def _give_up_output() -> None:
+    """Have Python not fail once more at its end, where standard output takes nothing more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms.v2.functional import to_dtype, to_image, to_pil_image
 
-from anomalib_fbclip.contract.photographs import PhotographSource, read_photograph
+from anomalib_fbclip.images.photographs import PhotographSource, read_photograph
 
 ImageSource = PhotographSource | NDArray | torch.Tensor
 """A file, an image of Pillow, RGB values ``[H, W, 3]`` in an array, or ``[3, H, W]`` in a tensor."""

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from anomalib_fbclip.contract.photographs import DECODING_ERRORS, larger_images
-from anomalib_fbclip.contract.records import printable
+from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.images.photographs import DECODING_ERRORS, larger_images
 
 SHOWN_VALUES = 5
 """How many of a mask's values its error names."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anomalib_fbclip.contract.photographs import Enough, PhotographSource, read_reduced
+from anomalib_fbclip.images.photographs import Enough, PhotographSource, read_reduced
 
 from .image_source import ImageSource, load_image
 

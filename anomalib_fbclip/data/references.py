@@ -13,9 +13,8 @@ import torch
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
-from anomalib_fbclip.contract.files import find_copies
-from anomalib_fbclip.contract.image_files import find_images
-from anomalib_fbclip.contract.records import printable
+from anomalib_fbclip.images.image_files import find_images, printable
+from anomalib_fbclip.results.files import find_copies
 
 from .image_source import ImageSource
 

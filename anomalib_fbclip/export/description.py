@@ -12,9 +12,9 @@ from zipfile import BadZipFile, ZipFile
 
 from anomalib.post_processing import PostProcessor
 
-from anomalib_fbclip.contract.thresholds import SOURCE_KEYS, THRESHOLD_KEYS
-from anomalib_fbclip.edge.runtimes import NAMESPACE
 from anomalib_fbclip.errors import EdgeError
+from anomalib_fbclip.exported.runtimes import NAMESPACE
+from anomalib_fbclip.results.thresholds import SOURCE_KEYS, THRESHOLD_KEYS
 
 if TYPE_CHECKING:
     import torch
@@ -110,7 +110,7 @@ def _read(path: Path) -> dict[str, str] | None:
                 return json.loads(archive.read(_place(archive)))
         import openvino
 
-        from anomalib_fbclip.edge.runtimes import read_openvino_metadata, read_openvino_model
+        from anomalib_fbclip.exported.runtimes import read_openvino_metadata, read_openvino_model
 
         return read_openvino_metadata(read_openvino_model(openvino.Core(), path)) or None
     except (BadZipFile, EdgeError, IndexError, KeyError, OSError):

@@ -21,7 +21,7 @@ from onnx_ir.passes.common import (
 )
 from onnxscript.optimizer import fold_constants
 
-from anomalib_fbclip.edge.runtimes import NAMESPACE
+from anomalib_fbclip.exported.runtimes import NAMESPACE
 
 PRECISE_MODULES = (
     "pre_processor",

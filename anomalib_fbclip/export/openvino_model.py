@@ -10,8 +10,8 @@ from typing import Any
 
 import openvino
 
-from anomalib_fbclip.contract.files import naming_full_disk
-from anomalib_fbclip.edge.runtimes import NAMESPACE
+from anomalib_fbclip.exported.runtimes import NAMESPACE
+from anomalib_fbclip.results.files import naming_full_disk
 
 from .onnx_file import PRECISE_PREFIX
 

@@ -17,8 +17,8 @@ from anomalib.deploy import CompressionType
 from anomalib.models.components.base.export_mixin import ExportMixin
 from torch import nn
 
-from anomalib_fbclip.contract.files import incomplete_folder, naming_full_disk
 from anomalib_fbclip.export.description import COMPRESSION_KEY, UNCOMPRESSED, add_to_torch_file, check_replaced
+from anomalib_fbclip.results.files import incomplete_folder, naming_full_disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -16,15 +16,15 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import Progress
 
-from anomalib_fbclip.checkpoints.adapters import FEW_SHOT_PREFIX
-from anomalib_fbclip.checkpoints.source import AdapterSource
-from anomalib_fbclip.contract.records import printable
-from anomalib_fbclip.contract.thresholds import DEFAULT
 from anomalib_fbclip.data.image_source import ImageSource, load_image
 from anomalib_fbclip.data.near_copies import describe_near_copies, leave_out_copies
 from anomalib_fbclip.data.references import GivenReferences, ReferenceChoice, turned_copies
+from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.modeling.fbclip import FBClipModel
 from anomalib_fbclip.modeling.few_shot import MAPS, Fit, fit
+from anomalib_fbclip.results.thresholds import DEFAULT
+from anomalib_fbclip.weights.adapters import FEW_SHOT_PREFIX
+from anomalib_fbclip.weights.source import AdapterSource
 
 from .components import ModelMixin
 from .post_processing import REFERENCES, ThresholdPostProcessor

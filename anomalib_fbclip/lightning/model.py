@@ -35,17 +35,17 @@ from anomalib.utils.path import get_pretrained_weights_dir
 from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from anomalib_fbclip.checkpoints.adapters import FROZEN_PREFIX, Adapters, describe_model
-from anomalib_fbclip.checkpoints.building import build_model
-from anomalib_fbclip.checkpoints.published import check_published, choose_zero_shot, fetch_published
-from anomalib_fbclip.checkpoints.registry import default_pretrained, resolve_backbone, resolve_image_size
-from anomalib_fbclip.checkpoints.source import AdapterSource, read_given_adapters
-from anomalib_fbclip.checkpoints.training import CHECKPOINT_KEY, halve_averages
-from anomalib_fbclip.contract.photographs import check_white_level
+from anomalib_fbclip.images.photographs import check_white_level
 from anomalib_fbclip.modeling.fbclip import FBClipModel
 from anomalib_fbclip.modeling.few_shot import MAPS
 from anomalib_fbclip.modeling.loss import FBClipLoss
 from anomalib_fbclip.modeling.mvfbe import VIEWS
+from anomalib_fbclip.weights.adapters import FROZEN_PREFIX, Adapters, describe_model
+from anomalib_fbclip.weights.building import build_model
+from anomalib_fbclip.weights.published import check_published, choose_zero_shot, fetch_published
+from anomalib_fbclip.weights.registry import default_pretrained, resolve_backbone, resolve_image_size
+from anomalib_fbclip.weights.source import AdapterSource, read_given_adapters
+from anomalib_fbclip.weights.training import CHECKPOINT_KEY, halve_averages
 
 from .callbacks.evaluation_run import EvaluationRunMixin
 from .components import DefaultComponentsMixin, resolve_post_processor

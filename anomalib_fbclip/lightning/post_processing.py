@@ -11,8 +11,8 @@ from anomalib.data import Batch, InferenceBatch
 from anomalib.post_processing import PostProcessor
 from lightning import LightningModule, Trainer
 
-from anomalib_fbclip.contract.regions import strongest_place_radius
-from anomalib_fbclip.contract.thresholds import DEFAULT, check_threshold
+from anomalib_fbclip.results.regions import strongest_place_radius
+from anomalib_fbclip.results.thresholds import DEFAULT, check_threshold
 
 from .evaluation.adaptive_threshold import FittedThreshold, ImageThreshold, PixelThreshold
 
@@ -91,12 +91,12 @@ class ThresholdPostProcessor(PostProcessor):
 
     @property
     def image_threshold_source(self) -> str:
-        """Where the threshold of the scores comes from, as in a :class:`~anomalib_fbclip.contract.records.Record`."""
+        """Where the threshold of the scores comes from, as in a :class:`~anomalib_fbclip.results.records.Record`."""
         return self._source("image")
 
     @property
     def pixel_threshold_source(self) -> str:
-        """Where the threshold of the maps comes from, as in a :class:`~anomalib_fbclip.contract.records.Record`."""
+        """Where the threshold of the maps comes from, as in a :class:`~anomalib_fbclip.results.records.Record`."""
         return self._source("pixel")
 
     def _source(self, level: str) -> str:
@@ -191,7 +191,7 @@ class ThresholdPostProcessor(PostProcessor):
 
 
 def match_verdict(mask: torch.Tensor, anomaly_map: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-    """Make masks agree with the verdicts: :func:`anomalib_fbclip.contract.regions.match_verdict` in torch.
+    """Make masks agree with the verdicts: :func:`anomalib_fbclip.results.regions.match_verdict` in torch.
 
     Args:
         mask (torch.Tensor): Where the anomaly map is above its threshold, bool ``[B, H, W]``.

@@ -7,9 +7,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from anomalib_fbclip.checkpoints.adapters import Adapters, adapter_tensors, digest_adapters, give_text_features
-from anomalib_fbclip.checkpoints.source import AdapterSource
 from anomalib_fbclip.export import describe
+from anomalib_fbclip.weights.adapters import Adapters, adapter_tensors, digest_adapters, give_text_features
+from anomalib_fbclip.weights.source import AdapterSource
 
 from .few_shot import FewShotMixin
 from .trainer_run import TrainerRun

@@ -16,8 +16,7 @@ from types import TracebackType
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.warnings import PossibleUserWarning
 
-from anomalib_fbclip.contract.commands import FAILED
-from anomalib_fbclip.errors import WeightsUnavailableError
+from anomalib_fbclip.errors import FAILED, WeightsUnavailableError
 
 DEBUG = "JSONARGPARSE_DEBUG"
 """Environment variable that asks for the traceback; it is jsonargparse's."""

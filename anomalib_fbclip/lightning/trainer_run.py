@@ -11,8 +11,8 @@ from anomalib.data import AnomalibDataModule
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 
-from anomalib_fbclip.checkpoints.published import canonical_name
 from anomalib_fbclip.data import AuxiliaryDataModule
+from anomalib_fbclip.weights.published import canonical_name
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@
 
 import sys
 
-from anomalib_fbclip.contract.commands import run_command
+from anomalib_fbclip.errors import run_command
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,8 +13,7 @@ from anomalib.data.utils import Split
 from anomalib_fbclip.data import MetaJson
 from anomalib_fbclip.data.labeled_samples import published_categories
 from anomalib_fbclip.data.meta_json import make_meta_json_dataset
-
-from .errors import ProtocolError
+from anomalib_fbclip.errors import ProtocolError
 
 
 def argument_of_category(datamodule: type[AnomalibDataModule]) -> str | None:

@@ -25,14 +25,13 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.console import Console
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.checkpoints.registry import resolve_backbone
-from anomalib_fbclip.checkpoints.source import resolve_adapters_file
-from anomalib_fbclip.contract.commands import FAILED, NORMAL
-from anomalib_fbclip.contract.files import replacing
-from anomalib_fbclip.inspection.configs import describe_missing
+from anomalib_fbclip.cli.configs import describe_missing
+from anomalib_fbclip.errors import FAILED, NORMAL, ProtocolError
+from anomalib_fbclip.results.files import replacing
+from anomalib_fbclip.weights.registry import resolve_backbone
+from anomalib_fbclip.weights.source import resolve_adapters_file
 
 from .categories import find_categories, name_dataset
-from .errors import ProtocolError
 from .job import Plan, ProtocolJobGenerator, choose_runner
 from .results import (
     find_complete,

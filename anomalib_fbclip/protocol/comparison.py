@@ -22,10 +22,9 @@ from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from anomalib_fbclip.contract.commands import run_command
-from anomalib_fbclip.contract.files import replacing
+from anomalib_fbclip.errors import ProtocolError, run_command
+from anomalib_fbclip.results.files import replacing
 
-from .errors import ProtocolError
 from .markdown import markdown_lines
 
 if TYPE_CHECKING:

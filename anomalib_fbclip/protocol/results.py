@@ -14,10 +14,10 @@ from pathlib import Path
 import pandas as pd
 from rich.table import Table
 
-from anomalib_fbclip.checkpoints.published import canonical_name, choose_zero_shot
-from anomalib_fbclip.contract.files import replacing
+from anomalib_fbclip.errors import ProtocolError
+from anomalib_fbclip.results.files import replacing
+from anomalib_fbclip.weights.published import canonical_name, choose_zero_shot
 
-from .errors import ProtocolError
 from .markdown import markdown_lines
 
 METRICS = {

@@ -31,9 +31,6 @@ from torch import nn
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.bundled import NAME, TAG
-from anomalib_fbclip.checkpoints.clip_files import create_clip
-from anomalib_fbclip.checkpoints.registry import resolve_backbone
 from anomalib_fbclip.data import MetaJson
 from anomalib_fbclip.data.references import ReferenceChoice
 from anomalib_fbclip.lightning.evaluation.evaluator import RankingEvaluator
@@ -41,6 +38,9 @@ from anomalib_fbclip.modeling.clip import ClipBackbone
 from anomalib_fbclip.modeling.resize import create_transform
 from anomalib_fbclip.protocol.markdown import markdown_lines
 from anomalib_fbclip.protocol.results import Row, add_rows, read_rows
+from anomalib_fbclip.weights.bundled import NAME, TAG
+from anomalib_fbclip.weights.clip_files import create_clip
+from anomalib_fbclip.weights.registry import resolve_backbone
 
 CATEGORIES = ("hazelnut", "cookie", "magnetic_tile")
 NUMBERS = (0, 1, 4, 8, None)

@@ -3,8 +3,8 @@
 
 """fbclip-small finds defects that it has never seen: a change that makes it worse fails here.
 
-The limits lie below what ``anomalib_fbclip/bundled/MODEL_CARD.md`` reports, by what the choice of images alone makes
-out.
+The limits lie below what ``anomalib_fbclip/weights/bundled/MODEL_CARD.md`` reports, by what the choice of images alone
+makes out.
 """
 
 from pathlib import Path

@@ -39,9 +39,9 @@ AT_ONCE = {"one photograph at a time": 1, "as many at once as fbclip": 4}
 MODEL_ALONE = """
 import sys, time
 from pathlib import Path
-from anomalib_fbclip import bundled
-from anomalib_fbclip.contract.photographs import read_photograph
-from anomalib_fbclip.inspection.torch_inferencer import TorchInferencer
+from anomalib_fbclip.weights import bundled
+from anomalib_fbclip.images.photographs import read_photograph
+from anomalib_fbclip.cli.torch_inferencer import TorchInferencer
 inferencer = TorchInferencer(bundled.NAME, "auto", "cpu", "float32", None, None, int(sys.argv[2]))
 image = read_photograph(next(Path(sys.argv[1]).iterdir()), upright=True)
 list(inferencer.stream([image] * 10))

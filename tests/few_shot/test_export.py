@@ -23,7 +23,7 @@ from sklearn.metrics import roc_auc_score
 
 import anomalib_fbclip
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.edge import EdgeInferencer
+from anomalib_fbclip.exported import EdgeInferencer
 from support.command_line import anomalib, run
 from tools.bundled_model.parts import draw_category
 

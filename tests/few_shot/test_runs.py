@@ -20,9 +20,9 @@ from anomalib.models import get_model
 from PIL import Image
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.contract.records import read_schema
 from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.lightning.trainer_run import TrainerRun
+from anomalib_fbclip.results.records import read_schema
 
 REFERENCES = "good photographs"
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.checkpoints.adapters import Adapters, adapter_tensors
 from anomalib_fbclip.lightning.model import FBClip as LightningFBClip
 from anomalib_fbclip.modeling.build import create_model
 from anomalib_fbclip.modeling.mvfbe import create_views
 from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS
+from anomalib_fbclip.weights.adapters import Adapters, adapter_tensors
 from support.golden import Golden, save_as_numpy_1
 
 LAYERS = range(5)

@@ -14,8 +14,8 @@ from anomalib.engine import Engine
 from safetensors.torch import save_file
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.checkpoints.adapters import adapter_tensors
 from anomalib_fbclip.data import AuxiliaryDataModule
+from anomalib_fbclip.weights.adapters import adapter_tensors
 
 if __name__ == "__main__":
     backbone, root, output = sys.argv[1:]

@@ -16,8 +16,8 @@ from anomalib.models import get_model
 from PIL import Image
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.checkpoints.adapters import adapter_tensors
 from anomalib_fbclip.data import AuxiliaryDataModule
+from anomalib_fbclip.weights.adapters import adapter_tensors
 from support.small import write_backbone
 
 

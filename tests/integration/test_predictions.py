@@ -19,7 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.contract.records import read_schema
+from anomalib_fbclip.results.records import read_schema
 from support.command_line import anomalib, run
 
 SIZES = {"a.png": (80, 60), "b.jpg": (40, 90), "c.png": (56, 56)}

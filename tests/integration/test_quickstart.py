@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalib_fbclip import bundled
+from anomalib_fbclip.weights import bundled
 from support.command_line import anomalib, run
 
 

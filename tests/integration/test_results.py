@@ -26,12 +26,12 @@ from PIL import Image
 from torchvision.transforms.v2 import RandomCrop, RandomHorizontalFlip
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.checkpoints.adapters import adapter_tensors
-from anomalib_fbclip.contract.records import read_schema
 from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.lightning.callbacks.checked_data import CheckedDataset
 from anomalib_fbclip.lightning.callbacks.results import claim_folder
+from anomalib_fbclip.results.records import read_schema
+from anomalib_fbclip.weights.adapters import adapter_tensors
 from support.brightness import judge_by_brightness, make_folder, write_folder, write_image
 from support.command_line import ANOMALIB, anomalib
 from support.photographs import store_in_12_bits

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from anomalib_fbclip import bundled
+from anomalib_fbclip.weights import bundled
 from support.command_line import ANOMALIB, anomalib, environment
 
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -17,7 +17,7 @@ METADATA = f"anomalib_fbclip-{version('anomalib-fbclip')}.dist-info"
 LICENSES = {f"{METADATA}/licenses/{name}" for name in ("LICENSE", "NOTICE")}
 
 BUNDLED = {
-    f"anomalib_fbclip/bundled/{name}"
+    f"anomalib_fbclip/weights/bundled/{name}"
     for name in ("fbclip-small.json", "clip.safetensors", "adapters.safetensors", "MODEL_CARD.md")
 }
 

@@ -9,8 +9,8 @@ import pytest
 from anomalib.data import MPDD, AnomalibDataModule, BTech, Folder, Kolektor, MVTecAD, RealIAD, Visa
 
 from anomalib_fbclip.data import AuxiliaryDataModule, MetaJson
+from anomalib_fbclip.errors import ProtocolError
 from anomalib_fbclip.protocol.categories import find_categories, name_dataset
-from anomalib_fbclip.protocol.errors import ProtocolError
 from datasets import WRITERS
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from anomalib_fbclip.protocol.errors import ProtocolError
+from anomalib_fbclip.errors import ProtocolError
 from anomalib_fbclip.protocol.results import (
     MEAN,
     METRICS,

@@ -17,8 +17,8 @@ import torch
 from safetensors import safe_open
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.checkpoints.compact_clip import read_clip
-from anomalib_fbclip.checkpoints.registry import resolve_backbone
+from anomalib_fbclip.weights.compact_clip import read_clip
+from anomalib_fbclip.weights.registry import resolve_backbone
 from support.command_line import CONFIGS, environment, run
 from tools.bundled_model.tower import TIMM_MODEL, to_open_clip
 

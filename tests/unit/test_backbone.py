@@ -15,16 +15,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from anomalib_fbclip import bundled
-from anomalib_fbclip.checkpoints.clip_files import create_clip
-from anomalib_fbclip.checkpoints.registry import (
+from anomalib_fbclip.errors import WeightsUnavailableError
+from anomalib_fbclip.modeling.clip import ClipBackbone
+from anomalib_fbclip.weights import bundled
+from anomalib_fbclip.weights.clip_files import create_clip
+from anomalib_fbclip.weights.registry import (
     default_pretrained,
     resolve_backbone,
     resolve_feature_layers,
     resolve_image_size,
 )
-from anomalib_fbclip.errors import WeightsUnavailableError
-from anomalib_fbclip.modeling.clip import ClipBackbone
 from support.small import CONFIG, write_backbone
 
 
@@ -216,7 +216,7 @@ def test_the_file_of_openai_weights_means_quick_gelu(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(open_clip, "create_model", lambda *args, **kwargs: asked.append((args, kwargs)) or 1 / 0)
     path = tmp_path / "weights.safetensors"
     save_file({"visual.proj": torch.zeros(1)}, path)
-    monkeypatch.setattr("anomalib_fbclip.checkpoints.clip_files.download_pretrained", lambda _: str(path))
+    monkeypatch.setattr("anomalib_fbclip.weights.clip_files.download_pretrained", lambda _: str(path))
     for pretrained in (str(path), "openai"):
         with pytest.raises(ZeroDivisionError):
             create_clip("ViT-L-14-336", pretrained)
@@ -287,7 +287,7 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         msg = "no route to host"
         raise OSError(msg)
 
-    monkeypatch.setattr("anomalib_fbclip.checkpoints.clip_files.download_pretrained", fail)
+    monkeypatch.setattr("anomalib_fbclip.weights.clip_files.download_pretrained", fail)
     monkeypatch.setenv("HOME", "/home/somebody")
     with pytest.raises(WeightsUnavailableError, match=r"could not be fetched \(no route to host\)") as caught:
         create_clip("ViT-B-16", "openai")

@@ -16,12 +16,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from anomalib_fbclip import FBClip, FBClipModel, bundled
-from anomalib_fbclip.checkpoints.adapters import Adapters, adapter_tensors
-from anomalib_fbclip.checkpoints.clip_files import create_clip
-from anomalib_fbclip.checkpoints.compact_clip import TOKEN_IDS, read_clip, save_clip
-from anomalib_fbclip.checkpoints.registry import default_pretrained, resolve_backbone, resolve_image_size
 from anomalib_fbclip.modeling.clip import ClipBackbone
 from anomalib_fbclip.modeling.prompt_learner import CONTEXT_LENGTH, tokenize_states
+from anomalib_fbclip.weights.adapters import Adapters, adapter_tensors
+from anomalib_fbclip.weights.clip_files import create_clip
+from anomalib_fbclip.weights.compact_clip import TOKEN_IDS, read_clip, save_clip
+from anomalib_fbclip.weights.registry import default_pretrained, resolve_backbone, resolve_image_size
 from support.small import write_backbone
 
 
@@ -71,7 +71,7 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", fail)
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    monkeypatch.setattr("anomalib_fbclip.checkpoints.clip_files.download_pretrained", fail)
+    monkeypatch.setattr("anomalib_fbclip.weights.clip_files.download_pretrained", fail)
     monkeypatch.setattr(gdown, "download", fail)
     monkeypatch.setattr(gdown, "download_folder", fail)
     monkeypatch.setattr("anomalib_fbclip.lightning.model.fetch_published", fail)
@@ -112,7 +112,7 @@ class TestModel:
 
     @pytest.mark.parametrize("weights", ["mvtec", "visa"])
     def test_published_adapters_are_refused(self, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delattr("anomalib_fbclip.checkpoints.building.create_clip")
+        monkeypatch.delattr("anomalib_fbclip.weights.building.create_clip")
         message = "fit backbone ViT-L-14-336 only, not 'fbclip-small': set 'weights' to 'auto' for those that come with"
         with pytest.raises(ValueError, match=message) as caught:
             FBClip(backbone=bundled.NAME, weights=weights)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from anomalib_fbclip import FBClip, bundled
-from anomalib_fbclip.checkpoints.clip_files import create_clip
-from anomalib_fbclip.checkpoints.compact_clip import (
+from anomalib_fbclip.weights.clip_files import create_clip
+from anomalib_fbclip.weights.compact_clip import (
     SCALE,
     TOKEN_IDS,
     TOKEN_ROWS,
@@ -23,7 +23,7 @@ from anomalib_fbclip.checkpoints.compact_clip import (
     round_clip,
     save_clip,
 )
-from anomalib_fbclip.checkpoints.registry import resolve_backbone
+from anomalib_fbclip.weights.registry import resolve_backbone
 
 VOCABULARY_SIZE = 49408
 

@@ -4,9 +4,9 @@
 import pytest
 import torch
 
-from anomalib_fbclip.checkpoints.building import build_model
-from anomalib_fbclip.checkpoints.registry import resolve_image_score
 from anomalib_fbclip.modeling.decision import IMAGE_SCORES
+from anomalib_fbclip.weights.building import build_model
+from anomalib_fbclip.weights.registry import resolve_image_score
 
 CLASS_SCORE = torch.tensor([0.2, 0.9])
 MAPS = torch.zeros(2, 20, 20)

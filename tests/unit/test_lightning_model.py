@@ -14,9 +14,9 @@ from anomalib.models import get_model
 from omegaconf import OmegaConf
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.checkpoints import published
-from anomalib_fbclip.checkpoints.published import canonical_name
 from anomalib_fbclip.modeling.decision import Prediction
+from anomalib_fbclip.weights import published
+from anomalib_fbclip.weights.published import canonical_name
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_unusable_arguments(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They are refused before a CLIP is fetched and built."""
-    monkeypatch.delattr("anomalib_fbclip.checkpoints.building.create_clip")
+    monkeypatch.delattr("anomalib_fbclip.weights.building.create_clip")
     with pytest.raises(ValueError, match=message) as caught:
         FBClip(**{"backbone": small_backbone, "weights": None, **arguments})
     assert "\n" not in str(caught.value)

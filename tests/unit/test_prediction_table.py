@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_fbclip.contract.records import Record
-from anomalib_fbclip.contract.regions import Region
 from anomalib_fbclip.lightning.callbacks.prediction_table import summarize
 from anomalib_fbclip.lightning.post_processing import ThresholdPostProcessor
+from anomalib_fbclip.results.records import Record
+from anomalib_fbclip.results.regions import Region
 
 RECORDS = [
     Record(

@@ -15,12 +15,12 @@ from anomalib.engine import Engine
 from safetensors.torch import save_file
 
 from anomalib_fbclip import FBClip, bundled
-from anomalib_fbclip.checkpoints.adapters import TEXT_FEATURES, Adapters, adapter_tensors
-from anomalib_fbclip.checkpoints.building import build_model
-from anomalib_fbclip.checkpoints.clip_files import create_clip
-from anomalib_fbclip.checkpoints.registry import resolve_backbone
+from anomalib_fbclip.cli.torch_inferencer import TorchInferencer
 from anomalib_fbclip.data import AuxiliaryDataModule
-from anomalib_fbclip.inspection.torch_inferencer import TorchInferencer
+from anomalib_fbclip.weights.adapters import TEXT_FEATURES, Adapters, adapter_tensors
+from anomalib_fbclip.weights.building import build_model
+from anomalib_fbclip.weights.clip_files import create_clip
+from anomalib_fbclip.weights.registry import resolve_backbone
 from support.images import write_mvtec_category
 
 
@@ -52,7 +52,7 @@ def create_image_tower(*call: object, towers: str) -> torch.nn.Module:
 def no_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the test fail where a text tower or a vocabulary is loaded."""
     monkeypatch.setattr(open_clip, "get_tokenizer", lambda *call: pytest.fail(f"loaded a vocabulary: {call}"))
-    monkeypatch.setattr("anomalib_fbclip.checkpoints.building.create_clip", create_image_tower)
+    monkeypatch.setattr("anomalib_fbclip.weights.building.create_clip", create_image_tower)
 
 
 def names(model: FBClip) -> set[str]:

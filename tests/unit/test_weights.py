@@ -16,10 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.checkpoints.adapters import Adapters, adapter_tensors
-from anomalib_fbclip.checkpoints.clip_files import create_clip
-from anomalib_fbclip.checkpoints.published import PUBLISHED, WeightsUnavailableError, fetch_published
-from anomalib_fbclip.checkpoints.registry import resolve_backbone
+from anomalib_fbclip.weights.adapters import Adapters, adapter_tensors
+from anomalib_fbclip.weights.clip_files import create_clip
+from anomalib_fbclip.weights.published import PUBLISHED, WeightsUnavailableError, fetch_published
+from anomalib_fbclip.weights.registry import resolve_backbone
 from support.golden import Golden, save_as_numpy_1
 
 
@@ -72,7 +72,7 @@ def test_foreign_files(tmp_path: Path) -> None:
 
 def test_a_reference_checkpoint_of_another_backbone(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused before a CLIP is fetched and built."""
-    monkeypatch.delattr("anomalib_fbclip.checkpoints.building.create_clip")
+    monkeypatch.delattr("anomalib_fbclip.weights.building.create_clip")
     message = r"another backbone: its widths \(image, text, joint\) are \[128, 64, 768\], not \[1024, 768, 768\]"
     with pytest.raises(ValueError, match=message):
         FBClip(weights=reference)

@@ -30,12 +30,12 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import Compose, Transform
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.bundled import NAME
-from anomalib_fbclip.contract.image_files import IMAGE_SUFFIXES
-from anomalib_fbclip.contract.photographs import read_photograph
+from anomalib_fbclip.images.image_files import IMAGE_SUFFIXES
+from anomalib_fbclip.images.photographs import read_photograph
 from anomalib_fbclip.modeling.mvfbe import VIEWS
 from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS
 from anomalib_fbclip.protocol.markdown import markdown_lines
+from anomalib_fbclip.weights.bundled import NAME
 from tools.bundled_model.disturbances import create_disturbances
 from tools.bundled_model.images import DEFECT, TrainingImage, draw_training_image
 from tools.bundled_model.parts import draw_category

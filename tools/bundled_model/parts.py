@@ -11,7 +11,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from anomalib_fbclip.contract.files import replacing
+from anomalib_fbclip.results.files import replacing
 from tools.bundled_model.procedural import CATEGORIES, draw_sample
 from tools.bundled_model.procedural.fields import stream
 

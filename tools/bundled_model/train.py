@@ -37,11 +37,11 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.bundled import NAME, TAG
-from anomalib_fbclip.checkpoints.compact_clip import round_clip, save_clip
-from anomalib_fbclip.checkpoints.registry import resolve_backbone
 from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.modeling.prompt_learner import tokenize_states
+from anomalib_fbclip.weights.bundled import NAME, TAG
+from anomalib_fbclip.weights.compact_clip import round_clip, save_clip
+from anomalib_fbclip.weights.registry import resolve_backbone
 from tools.bundled_model.augmentations import create_augmentations
 from tools.bundled_model.batches import DRAWN_SIZE, TrainingBatches
 from tools.bundled_model.images import DEFECT, draw_training_image

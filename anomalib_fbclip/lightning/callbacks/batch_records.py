@@ -11,9 +11,9 @@ from anomalib.post_processing import MEBinPostProcessor, PostProcessor
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
-from anomalib_fbclip.contract.photographs import larger_images
-from anomalib_fbclip.contract.records import Record, Verdict
-from anomalib_fbclip.contract.regions import find_regions, match_verdict
+from anomalib_fbclip.images.photographs import larger_images
+from anomalib_fbclip.results.records import Record, Verdict
+from anomalib_fbclip.results.regions import find_regions, match_verdict
 
 from .reference_check import ReferenceCheck
 

@@ -29,8 +29,12 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, S
 from torchvision.tv_tensors import Mask
 from tqdm.auto import tqdm
 
-from anomalib_fbclip.contract.image_files import find_images, is_foreign
-from anomalib_fbclip.contract.photographs import (
+from anomalib_fbclip.data.auxiliary import TrainingImages
+from anomalib_fbclip.data.image_source import load_image
+from anomalib_fbclip.data.masks import check_mask
+from anomalib_fbclip.errors import ImageError
+from anomalib_fbclip.images.image_files import find_images, is_foreign, printable
+from anomalib_fbclip.images.photographs import (
     DECODING_ERRORS,
     check_size,
     describe_pages,
@@ -38,11 +42,6 @@ from anomalib_fbclip.contract.photographs import (
     needs_own_reading,
     read_photograph,
 )
-from anomalib_fbclip.contract.records import printable
-from anomalib_fbclip.data.auxiliary import TrainingImages
-from anomalib_fbclip.data.image_source import load_image
-from anomalib_fbclip.data.masks import check_mask
-from anomalib_fbclip.errors import ImageError
 
 from .results import command_line
 

@@ -12,11 +12,10 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from anomalib_fbclip.checkpoints.reading import reading
-from anomalib_fbclip.contract.commands import FAILED, INTERRUPTED
 from anomalib_fbclip.data.masks import MaskError
 from anomalib_fbclip.data.references import ReferencesError
-from anomalib_fbclip.errors import ImageError
+from anomalib_fbclip.errors import FAILED, INTERRUPTED, ImageError
+from anomalib_fbclip.weights.reading import reading
 
 from .checked_data import ClipError
 from .precision_check import PrecisionError

@@ -17,10 +17,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 
-from anomalib_fbclip.contract.files import incomplete_folder
-from anomalib_fbclip.contract.photographs import needs_own_reading, read_photograph
-from anomalib_fbclip.contract.records import Record
-from anomalib_fbclip.report.pictures import draw_picture
+from anomalib_fbclip.images.photographs import needs_own_reading, read_photograph
+from anomalib_fbclip.results.files import incomplete_folder
+from anomalib_fbclip.results.records import Record
+from anomalib_fbclip.results.report.pictures import draw_picture
 
 from .batch_records import BatchRecords
 

@@ -15,8 +15,8 @@ import torch
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from anomalib_fbclip.contract.commands import FAILED
-from anomalib_fbclip.contract.records import TABLE_NAME, Record, RecordWriter, write_records
+from anomalib_fbclip.errors import FAILED
+from anomalib_fbclip.results.records import TABLE_NAME, Record, RecordWriter, write_records
 
 from .batch_records import BatchRecords
 from .checked_data import CheckedData

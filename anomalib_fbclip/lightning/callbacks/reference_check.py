@@ -14,10 +14,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
-from anomalib_fbclip.contract.files import find_copies
-from anomalib_fbclip.contract.good_photographs import describe_colors, describe_inspected_references
-from anomalib_fbclip.contract.photographs import is_gray
-from anomalib_fbclip.contract.records import Record
+from anomalib_fbclip.images.photographs import is_gray
+from anomalib_fbclip.results.files import find_copies
+from anomalib_fbclip.results.good_photographs import describe_colors, describe_inspected_references
+from anomalib_fbclip.results.records import Record
 
 from .checked_data import CheckedDataset, image_paths
 

@@ -16,11 +16,18 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 from PIL import Image
 
-from anomalib_fbclip.contract.photographs import read_photograph
-from anomalib_fbclip.contract.records import Record
-from anomalib_fbclip.contract.thresholds import USUAL_THRESHOLD
 from anomalib_fbclip.errors import ImageError
-from anomalib_fbclip.report.page import MAX_MAP_SIDE, REPORT_NAME, Entry, Thresholds, describe_good, write_report
+from anomalib_fbclip.images.photographs import read_photograph
+from anomalib_fbclip.results.records import Record
+from anomalib_fbclip.results.report.page import (
+    MAX_MAP_SIDE,
+    REPORT_NAME,
+    Entry,
+    Thresholds,
+    describe_good,
+    write_report,
+)
+from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 
 from .batch_records import BatchRecords, find_thresholds
 from .checked_data import CheckedData

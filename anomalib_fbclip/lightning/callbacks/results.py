@@ -13,8 +13,9 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
-from anomalib_fbclip.contract.numbered_folders import LATEST, is_numbered, make_next, next_numbered
-from anomalib_fbclip.contract.records import TABLE_NAME, printable
+from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.results.numbered_folders import LATEST, is_numbered, make_next, next_numbered
+from anomalib_fbclip.results.records import TABLE_NAME
 
 TAKEN = ".taken"
 """File that a run puts first into its folder."""

@@ -7,8 +7,8 @@ import logging
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from anomalib_fbclip.contract.thresholds import describe_guess
 from anomalib_fbclip.lightning.post_processing import CHECKPOINT, LEVELS, ThresholdPostProcessor
+from anomalib_fbclip.results.thresholds import describe_guess
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,178 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The arguments of the command."""
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn, get_args
+
+from anomalib_fbclip.exported.runtimes import Precision
+from anomalib_fbclip.images.photographs import check_white_level
+from anomalib_fbclip.results.thresholds import parse_threshold
+from anomalib_fbclip.weights import bundled
+
+EXIT_CODES = "Exit codes: 0, all are normal; 1, at least one is anomalous; 2, something went wrong; 130, interrupted."
+
+COMMANDS = """\
+  fbclip example          write photographs to try it on
+  fbclip configs          list config files for anomalib
+  fbclip configs NAME     write one to the screen, from where > puts it in a file
+"""
+"""What else the command does, for its help."""
+
+PAPER_BACKBONE = "ViT-L-14-336"
+
+OF_THE_MODEL_IN_TORCH = ("backbone", "weights", "good", "shots")
+"""Options that an exported model has settled already."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with code 2 and a line that says what is wrong, and what is near it."""
+        options = [option for action in self._actions for option in action.option_strings]
+        unknown = re.findall(r"--[\w-]+", message) if message.startswith("unrecognized") else []
+        near = [name for option in unknown for name in difflib.get_close_matches(option, options, n=1)]
+        hint = f"Did you mean {' and '.join(near)}?" if near else f"See {self.prog} --help."
+        self.exit(2, f"error: {message.rstrip('.')}. {hint}\n")
+
+
+def create_parser() -> Parser:
+    """Create the parser of the command line."""
+    parser = Parser(
+        prog="fbclip",
+        description="Find defects in photographs: a verdict for each, a report, a table and pictures.",
+        epilog=f"Example: fbclip photographs --good good\n\nOther commands:\n{COMMANDS}\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('anomalib-fbclip')}")
+    parser.add_argument(
+        "photographs", nargs="+", help="photographs, folders, videos, streams (rtsp://...), or numbers of cameras"
+    )
+    parser.add_argument(
+        "--good",
+        type=Path,
+        metavar="FOLDER",
+        help="photographs of good parts, which the others are compared with: 4 or more, better 8",
+    )
+    parser.add_argument(
+        "--shots", type=_count, metavar="N", help="how many of the good photographs are taken (default: all)"
+    )
+    parser.add_argument(
+        "--backbone",
+        metavar="NAME",
+        help=f"the model: {bundled.NAME} (default, unless the weights name theirs), {PAPER_BACKBONE}, or another ViT "
+        "of open_clip",
+    )
+    parser.add_argument(
+        "--weights",
+        metavar="FILE",
+        help="trained adapters: a file, the checkpoint of a training, mvtec, visa or auto (default: auto)",
+    )
+    parser.add_argument(
+        "--model", type=Path, metavar="FILE", help="an exported model, .xml or .onnx, in place of backbone and weights"
+    )
+    parser.add_argument(
+        "--threshold",
+        type=parse_threshold,
+        metavar="SCORE",
+        help="a photograph with a higher score is anomalous, 0..1 (default: from the good photographs, otherwise 0.5)",
+    )
+    parser.add_argument(
+        "--pixel-threshold",
+        type=parse_threshold,
+        metavar="VALUE",
+        help="where the anomaly map is higher is an anomalous region, 0..1 (default: likewise)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("fbclip-results"),
+        metavar="FOLDER",
+        help="folder of the results, in which each run has one of its own: v0, v1, ... (default: fbclip-results)",
+    )
+    parser.add_argument(
+        "--device",
+        metavar="NAME",
+        help="cpu, cuda, ...; for an exported model a device of OpenVINO (default: the fastest)",
+    )
+    parser.add_argument(
+        "--precision",
+        metavar="TYPE",
+        help="what the backbone computes in: float32 (default), bfloat16 or float16; for an exported model f32 "
+        "(default) or default, which is OpenVINO's choice",
+    )
+    parser.add_argument(
+        "--white-level",
+        type=_white_level,
+        metavar="VALUE",
+        help="value of white in photographs of 16 bits that do not say it: 4095 for a camera's 12 bits (default: they "
+        "are refused where it can't be told)",
+    )
+    parser.add_argument(
+        "--full-size",
+        action="store_true",
+        help="read large photographs at their whole size: slower, and scores differ by less than 0.01",
+    )
+    parser.add_argument("--json", action="store_true", help="write lines of JSON to standard output, for programs")
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log, too")
+    return parser
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line, or exit with code 2 and one line."""
+    parser = create_parser()
+    options = parser.parse_args(arguments)
+    if options.shots and not options.good:
+        parser.error("--shots needs --good, the folder of the good photographs")
+    if options.model and options.precision not in {None, *get_args(Precision)}:
+        parser.error(
+            f"--precision {options.precision} does not go with --model: give {' or '.join(get_args(Precision))}"
+        )
+    for name in OF_THE_MODEL_IN_TORCH:
+        if options.model and getattr(options, name):
+            parser.error(f"--{name} does not go with --model: an exported model has all that in it")
+    return options
+
+
+def without_password(address: str) -> str:
+    """Leave user and password out of the address of a stream: results are passed on. Other text stays."""
+    return re.sub(r"(?<=://)[^/@]*@", "", address)
+
+
+def without_thresholds(arguments: Sequence[str]) -> list[str]:
+    """Leave the thresholds out of the arguments of a command line, and passwords, because the report shows them."""
+    left: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        name, _, value = argument.partition("=")
+        if name not in {"--threshold", "--pixel-threshold"}:
+            left.append(without_password(argument))
+        elif not value:
+            next(waiting)
+    return left
+
+
+def _white_level(text: str) -> int:
+    try:
+        value = int(text)
+        check_white_level(value)
+    except ValueError as error:
+        msg = f"{text!r} is no white level: give a whole number of 1 to 65535, such as 4095 for 12 bits"
+        raise argparse.ArgumentTypeError(msg) from error
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        msg = f"{text!r} is no number of photographs: give 1 or more."
+        raise argparse.ArgumentTypeError(msg)
+    return int(text)

@@ -1,0 +1,179 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The command ``fbclip``.
+
+Exit codes: 0, all photographs are normal; 1, at least one is anomalous; 2, something went wrong; 130, interrupted.
+"""
+
+import argparse
+import io
+import shlex
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from anomalib_fbclip.errors import ANOMALOUS, FAILED, NORMAL, InspectionError
+from anomalib_fbclip.results.files import find_copies
+from anomalib_fbclip.results.good_photographs import describe_colors, describe_inspected_references, describe_swap
+from anomalib_fbclip.results.numbered_folders import link_latest, make_next
+from anomalib_fbclip.results.records import TABLE_NAME
+from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD, describe_guess
+
+from .arguments import parse_arguments, without_thresholds
+from .configs import CONFIGS, run_configs
+from .example import EXAMPLE, run_example
+from .models import Ready, find_good, get_ready
+from .screen import Screen, count, logging_to
+from .sources import Inputs, find_inputs
+
+SUBCOMMANDS = {CONFIGS: run_configs, EXAMPLE: run_example}
+"""What runs a command that begins with a word of its own; all others inspect photographs."""
+
+OF_THE_FILE = "exported file"
+"""Where thresholds come from that an exported model does not tell."""
+
+
+def run_arguments(arguments: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        arguments (Sequence[str]): The arguments.
+
+    Returns:
+        int: The exit code.
+
+    Raises:
+        InspectionError: If it can't begin, or the results can't be written.
+        EdgeError: If an exported model fails.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the screen can't show
+    if arguments and arguments[0] in SUBCOMMANDS:
+        return SUBCOMMANDS[arguments[0]](arguments[1:])
+    options = parse_arguments(arguments)
+    try:
+        return inspect(options, without_thresholds(arguments))
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        msg = f"the results can't be written ({error}): give another folder as --output."
+        raise InspectionError(msg) from error
+
+
+def inspect(options: argparse.Namespace, command: Sequence[str]) -> int:
+    """Inspect photographs.
+
+    Args:
+        options (argparse.Namespace): The command line.
+        command (Sequence[str]): Its arguments without thresholds.
+
+    Returns:
+        int: The exit code.
+
+    Raises:
+        InspectionError: If it can't begin.
+        EdgeError: If an exported model fails.
+        OSError: If the results can't be written.
+    """
+    inputs = find_inputs(options.photographs, [folder for folder in (options.output, options.good) if folder])
+    good = find_good(options.good, options.shots) if options.good else []
+    screen = Screen(as_json=options.json)
+    folder = make_next(options.output)
+    with logging_to(folder, verbose=options.verbose):
+        try:
+            ready = get_ready(options, good, inputs.total, screen)
+        except BaseException:  # an interrupt, too
+            shutil.rmtree(folder)
+            raise
+        link_latest(folder)
+        return run(ready, inputs, folder, screen, command, full_size=options.full_size)
+
+
+def run(
+    ready: Ready,
+    inputs: Inputs,
+    folder: Path,
+    screen: Screen,
+    command: Sequence[str],
+    *,
+    full_size: bool = False,
+) -> int:
+    """Inspect photographs, and write what comes out.
+
+    Args:
+        ready (Ready): The model.
+        inputs (Inputs): What is inspected.
+        folder (Path): The folder of the results.
+        screen (Screen): The screen.
+        command (Sequence[str]): Arguments of the command line, without thresholds.
+        full_size (bool, optional): Whether large photographs are read at their whole size. Defaults to ``False``.
+
+    Returns:
+        int: The exit code.
+    """
+    from anomalib_fbclip.results.report.page import REPORT_NAME, Thresholds, describe_good, write_report
+
+    from .results import Results
+
+    copies = find_copies(inputs.files, ready.good)
+    for line in [*ready.lines, *describe_inspected_references(copies, inputs.total), *inputs.notes]:
+        screen.tell(line)
+    image, pixel = ready.inferencer.decision_thresholds()
+    image_source, pixel_source = ready.inferencer.threshold_sources()
+    with screen.progress("Photographs", inputs.total) as advance:
+        results = Results(ready.inferencer, folder, partial(screen.show, advance=advance), copies, full_size=full_size)
+        write_report(
+            folder / REPORT_NAME,
+            results.entries(inputs),
+            Thresholds(
+                USUAL_THRESHOLD if image is None else image,
+                USUAL_THRESHOLD if pixel is None else pixel,
+                image_source or OF_THE_FILE,
+                pixel_source or OF_THE_FILE,
+            ),
+            f"{shlex.join(['fbclip', *command])} --threshold {{threshold}} --pixel-threshold {{pixel_threshold}}",
+            {"Model": ready.inferencer.describe(), "Good photographs": describe_good(ready.good, ready.kept)},
+            ready.good_scores,
+        )
+    doubts = [
+        *describe_swap(results.scores, ready.good_scores, is_all_normal=not results.counts["anomalous"]),
+        *describe_colors(results.colors, ready.good, ready.inferencer.white_level),
+    ]
+    for line in [*summarize(results.counts, image_source, ready.advice), *doubts, *list_files(folder)]:
+        screen.tell(line)
+    if results.is_interrupted:
+        raise KeyboardInterrupt
+    if results.counts["error"]:
+        return FAILED
+    return ANOMALOUS if results.counts["anomalous"] else NORMAL
+
+
+def summarize(counts: Counter[str], threshold_source: str | None, advice: str) -> list[str]:
+    """Summarize an inspection.
+
+    Args:
+        counts (Counter[str]): Number of photographs that are ``normal``, ``anomalous`` and an ``error``.
+        threshold_source (str | None): Where the threshold comes from, in the words of the table.
+        advice (str): How to get one that comes from the parts.
+
+    Returns:
+        list[str]: How many there are, and what to make of it if the threshold does not come from the parts.
+    """
+    errors = f", {counts['error']} could not be read" if counts["error"] else ""
+    total = count(sum(counts.values()), "photograph")
+    is_decided = counts["normal"] + counts["anomalous"] > 0
+    return [
+        f"{total}: {counts['anomalous']} anomalous, {counts['normal']} normal{errors}",
+        *(describe_guess(threshold_source, advice) if is_decided else ()),
+    ]
+
+
+def list_files(folder: Path) -> list[str]:
+    """Say where the results are."""
+    from anomalib_fbclip.results.report.page import REPORT_NAME
+
+    return [f"Report: {folder / REPORT_NAME}", f"Table:  {folder / TABLE_NAME}.csv and .jsonl"]

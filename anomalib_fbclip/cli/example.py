@@ -1,0 +1,73 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Photographs to try the command on, which come with the package: ``fbclip example``."""
+
+import shlex
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.results.files import replacing
+
+from .arguments import Parser
+
+EXAMPLE = "example"
+"""What the command begins with."""
+
+PHOTOGRAPHS = Path(__file__).parents[1] / "data" / "example"
+"""Folder of the photographs."""
+
+
+def run_example(arguments: Sequence[str]) -> int:
+    """Write the photographs to a folder, and print the command that inspects them.
+
+    Args:
+        arguments (Sequence[str]): What follows ``fbclip example``: nothing, or the folder.
+
+    Returns:
+        int: The exit code, 0.
+
+    Raises:
+        InspectionError: If the folder exists already or can't be written.
+    """
+    parser = Parser(
+        prog=f"fbclip {EXAMPLE}",
+        description="Write photographs of hazelnuts, good and stained, to a folder, to try fbclip on.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        default=Path("fbclip-example"),
+        help="a folder that does not exist yet (default: fbclip-example)",
+    )
+    folder = parser.parse_args(arguments).folder
+    write_example(folder)
+    command = shlex.join(["fbclip", str(folder / "photographs"), "--good", str(folder / "good")])
+    sys.stdout.write(f"Photographs of hazelnuts are in {folder}. Inspect them:\n{command}\n")
+    sys.stdout.flush()
+    return 0
+
+
+def write_example(folder: Path) -> None:
+    """Write the photographs to a folder, whole or not at all.
+
+    Args:
+        folder (Path): A folder that does not exist.
+
+    Raises:
+        InspectionError: If it exists already or can't be written.
+    """
+    if folder.exists() or folder.is_symlink():
+        msg = f"{folder} exists already: give another folder, fbclip {EXAMPLE} FOLDER."
+        raise InspectionError(msg)
+    try:
+        with replacing(folder) as temporary:
+            shutil.copytree(PHOTOGRAPHS, temporary, copy_function=shutil.copyfile)
+    except OSError as error:
+        msg = f"the photographs can't be written to {folder} ({error}): give another folder, fbclip {EXAMPLE} FOLDER."
+        raise InspectionError(msg) from error

@@ -1,0 +1,209 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Gets the model ready that is asked for, and finds the good photographs that it compares with."""
+
+import argparse
+import gc
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.images.image_files import find_images, printable
+from anomalib_fbclip.results.thresholds import ADVICE_FOR_EXPORTED
+from anomalib_fbclip.weights import bundled
+
+from .arguments import PAPER_BACKBONE
+from .prediction import Inferencer
+from .screen import Screen, count
+
+if TYPE_CHECKING:
+    from anomalib_fbclip.modeling.few_shot import Fit
+
+    from .torch_inferencer import TorchInferencer
+
+GOOD_FOR = {
+    bundled.NAME: f"small and quick. The paper's model is larger: --backbone {PAPER_BACKBONE}, a download of 0.9 GB.",
+    PAPER_BACKBONE: "the paper's model. Without a GPU, a photograph takes seconds.",
+}
+"""What backbones are good for."""
+
+PHOTOGRAPHS_AT_ONCE = 4
+"""Photographs of a folder that torch computes at the same time, at most: a core that would wait for one serves another.
+Each takes memory."""
+
+FEW = 4
+"""Good photographs below which a threshold from them is poor."""
+
+ADVICE = "give photographs of good ones with --good."
+"""What to do where no threshold comes from the parts that are inspected."""
+
+
+class Ready(NamedTuple):
+    """A model that is ready.
+
+    Attributes:
+        inferencer (Inferencer): The model.
+        lines (list[str]): What is to be said of it.
+        advice (str): How to get a threshold that comes from the parts that are inspected.
+        good (Sequence[Path]): The good photographs that others are compared with.
+        good_scores (list[float]): Their scores.
+        kept (int): Number of good photographs that an exported model was made with.
+    """
+
+    inferencer: Inferencer
+    lines: list[str]
+    advice: str
+    good: Sequence[Path] = ()
+    good_scores: Sequence[float] = ()
+    kept: int = 0
+
+
+def get_ready(options: argparse.Namespace, good: Sequence[Path], total: int | None, screen: Screen) -> Ready:
+    """Get the model ready that is asked for.
+
+    Args:
+        options (argparse.Namespace): The command line.
+        good (Sequence[Path]): Photographs of good parts.
+        total (int | None): Number of photographs to inspect; ``None`` if it is not known.
+        screen (Screen): Shows how far it is.
+
+    Returns:
+        Ready: The model.
+
+    Raises:
+        InspectionError: If the device can't be used, or weights can't be fetched.
+        EdgeError: If the exported model can't be used.
+        ImageError: If a good photograph can't be read.
+        ValueError: If an argument does not fit the backbone, or a file can't be read.
+    """
+    with screen.progress("Loading the model", None):
+        ready = (load_exported if options.model else load_torch)(options, total)
+    return compare(ready, good, screen) if good else ready
+
+
+def load_exported(options: argparse.Namespace, total: int | None) -> Ready:
+    """Load an exported model, without torch."""
+    from anomalib_fbclip.exported import EdgeInferencer
+
+    inferencer = EdgeInferencer(
+        options.model,
+        options.device or "AUTO",
+        options.threshold,
+        options.pixel_threshold,
+        "LATENCY" if total in {None, 1} else "THROUGHPUT",
+        options.precision or "f32",
+        options.white_level,
+    )
+    backbone = inferencer.metadata.get("backbone", "a model that does not say what it is")
+    line = f"{printable(options.model)}: {backbone}, exported; computed by {inferencer.runtime}."
+    return Ready(inferencer, [line], ADVICE_FOR_EXPORTED, kept=int(inferencer.metadata.get("k_shot", 0)))
+
+
+def load_torch(options: argparse.Namespace, total: int | None) -> Ready:
+    """Load the model of a backbone."""
+    try:
+        with quick_imports():
+            from .torch_inferencer import TorchInferencer
+    except ModuleNotFoundError as error:
+        msg = (
+            f"{error.name} is missing: pip install anomalib-fbclip. An exported model needs no torch: --model model.xml"
+        )
+        raise InspectionError(msg) from error
+
+    inferencer = TorchInferencer(
+        options.backbone,
+        options.weights or "auto",
+        options.device or "auto",
+        options.precision or "float32",
+        options.threshold,
+        options.pixel_threshold,
+        1 if total in {None, 1} else PHOTOGRAPHS_AT_ONCE,
+        options.white_level,
+    )
+    trained = f"adapters trained on {inferencer.trained_on}."
+    line = f"{inferencer.backbone}: {trained if options.weights else GOOD_FOR.get(inferencer.backbone, trained)}"
+    return Ready(inferencer, [line], ADVICE)
+
+
+def compare(ready: Ready, good: Sequence[Path], screen: Screen) -> Ready:
+    """Have a model of torch compare with photographs of good parts."""
+    from anomalib_fbclip.data.near_copies import describe_near_copies, leave_out_copies
+
+    inferencer = cast("TorchInferencer", ready.inferencer)
+    distinct = leave_out_copies(good, inferencer.white_level)
+    with screen.progress("Good photographs", len(distinct), passes=2) as advance:
+        result = inferencer.compare_with(distinct, advance)
+    decides = inferencer.threshold_sources()[0] != "given"
+    lines = [*describe_near_copies(len(good), len(distinct)), *describe_fit(result, distinct, decides=decides)]
+    return ready._replace(lines=[*ready.lines, *lines], good=good, good_scores=result.scores.tolist())
+
+
+def describe_fit(result: "Fit", good: Sequence[Path], *, decides: bool) -> list[str]:
+    """Say what good photographs are worth.
+
+    Args:
+        result (Fit): What came of them.
+        good (Sequence[Path]): The photographs.
+        decides (bool): Whether the threshold comes from them.
+
+    Returns:
+        list[str]: How many there are, how sure the threshold is, and which of them are unlike the others.
+    """
+    sure = f": about {result.false_alarms} in {len(good) + 1} good parts may be called anomalous" if decides else ""
+    few = f" Give {FEW} or more, better 8." if decides and len(good) < FEW else ""
+    return [
+        f"Compared with {count(len(good), 'good photograph')}{sure}.{few}",
+        *(f"{printable(good[index])} is unlike the other good photographs: look at it." for index in result.outliers),
+    ]
+
+
+def find_good(folder: Path, shots: int | None) -> list[Path]:
+    """Find the photographs of good parts that others are compared with.
+
+    Args:
+        folder (Path): Their folder, or one of them.
+        shots (int | None): How many are taken, always the same ones; ``None``: all.
+
+    Returns:
+        list[Path]: Their files.
+
+    Raises:
+        InspectionError: If there are fewer than asked for, or none.
+    """
+    if not folder.exists():
+        msg = f"--good {printable(folder)} does not exist: give a folder of photographs of good parts."
+        raise InspectionError(msg)
+    found = len(find_images(folder))
+    if not found:
+        msg = f"--good {printable(folder)} has no photographs: give a folder of photographs of good parts."
+        raise InspectionError(msg)
+    if shots and shots > found:
+        msg = f"--good {printable(folder)} has {count(found, 'photograph')}, and --shots is {shots}: lower --shots."
+        raise InspectionError(msg)
+    with quick_imports():  # torch, too, so that mistakes are told before
+        from anomalib_fbclip.data.references import ReferenceChoice
+
+    chosen = ReferenceChoice.of(str(folder), shots or 0, seed=0).find(datamodule=None)
+    return [path for path in chosen if isinstance(path, Path)]
+
+
+@contextmanager
+def quick_imports() -> Generator[None]:
+    """Look for no garbage while large libraries are imported, which make none: it takes a quarter of their time.
+
+    What they made is not looked at afterwards either.
+
+    Yields:
+        None: Nothing; modules are imported inside.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        if was_enabled:
+            gc.enable()

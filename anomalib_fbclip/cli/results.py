@@ -1,0 +1,238 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Writes what comes out of an inspection: the table, the pictures and the report."""
+
+import signal
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from anomalib_fbclip.concurrency import map_ahead
+from anomalib_fbclip.errors import ImageError
+from anomalib_fbclip.exported.images import ImageSource
+from anomalib_fbclip.exported.inferencer import Prediction
+from anomalib_fbclip.images.photographs import Enough, is_gray
+from anomalib_fbclip.results.files import replacing
+from anomalib_fbclip.results.records import Record, RecordWriter
+from anomalib_fbclip.results.regions import find_regions
+from anomalib_fbclip.results.report.page import Entry
+from anomalib_fbclip.results.report.pictures import MAX_SIDE, draw_picture
+from anomalib_fbclip.results.report.thumbnails import shrink_photograph
+
+from .prediction import ComparedPrediction, Inferencer
+from .sources import Inputs, Item, Loaded
+
+DRAWN_BEHIND = 2
+"""Predictions whose pictures are still to be drawn, at most."""
+
+INPUTS_OF_MODEL = 2
+"""How many times as long as the model's input each side of a reduced photograph is, at least."""
+
+
+class _Predicted(NamedTuple):
+    """What came out for a photograph: a prediction, or an error."""
+
+    item: Item
+    size: tuple[int, int] = (0, 0)
+    prediction: Prediction | None = None
+    error: str | None = None
+
+
+class Results:
+    """Predicts what is to be inspected, and writes table and pictures as the predictions come.
+
+    Photographs are read ahead of the model, and pictures drawn behind it.
+
+    Args:
+        inferencer (Inferencer): The model.
+        folder (Path): The folder of the results.
+        show (Callable[[Record], None]): Called with each row of the table.
+        copies (Mapping[Path, Path]): Photographs that are good ones, too, and which ones.
+        full_size (bool): Whether large photographs are read at their whole size.
+
+    Attributes:
+        counts (Counter[str]): Number of photographs that are ``normal``, ``anomalous`` and an ``error``.
+        colors (Counter[bool]): Number of photographs that are gray, and that are not.
+        scores (list[float]): Scores of the photographs that are no good ones.
+        is_interrupted (bool): Whether the user stopped it.
+    """
+
+    def __init__(
+        self,
+        inferencer: Inferencer,
+        folder: Path,
+        show: Callable[[Record], None],
+        copies: Mapping[Path, Path],
+        *,
+        full_size: bool = False,
+    ) -> None:
+        self.counts: Counter[str] = Counter()
+        self.colors: Counter[bool] = Counter()
+        self.scores: list[float] = []
+        self.is_interrupted = False
+        self._inferencer = inferencer
+        self._folder = folder
+        self._show = show
+        self._copies = copies
+        self._enough = None if full_size else choose_enough(inferencer.input_side)
+        self._started: deque[Loaded] = deque()
+        self._failures: deque[_Predicted] = deque()
+        self._drawing: deque[Path] = deque()
+
+    def entries(self, inputs: Inputs) -> Iterator[Entry]:
+        """Predict, and give what the report shows of each photograph.
+
+        A user who stops it gets the report of what there is.
+
+        Args:
+            inputs (Inputs): What is inspected.
+
+        Yields:
+            Entry: Photograph by photograph.
+
+        Raises:
+            EdgeError: If the model fails.
+            OSError: If a result can't be written.
+        """
+        behind = 0 if inputs.total is None else DRAWN_BEHIND  # a camera's frame has its verdict before the next one
+        entries = map_ahead(self._draw, self._begin(self._predict(inputs)), behind)
+        with (
+            RecordWriter(self._folder) as table,
+            self._stop_between_photographs(),
+            self._without_rest(),
+            closing(entries),
+        ):
+            for entry in entries:
+                table.write(entry.record)
+                self._drawing.popleft()
+                self.counts[entry.record.verdict or "error"] += 1
+                if entry.record.score is not None and entry.record.same_as is None:
+                    self.scores.append(entry.record.score)
+                self._show(entry.record)
+                yield entry
+
+    @contextmanager
+    def _without_rest(self) -> Generator[None]:
+        """Remove the pictures that came into no table, when a second interrupt or an error ends the inspection."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            self.is_interrupted = True
+        finally:
+            for picture in self._drawing:
+                picture.unlink(missing_ok=True)
+
+    @contextmanager
+    def _stop_between_photographs(self) -> Generator[None]:
+        """Have an interrupt end the inspection after a photograph, with a whole report; a second one at once."""
+
+        def stop(*_: object) -> None:
+            self.is_interrupted = True
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        previous = signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, previous)
+
+    def _predict(self, inputs: Inputs) -> Iterator[_Predicted]:
+        """Give what comes out for each photograph, in their order, until the user stops it."""
+        for prediction in self._inferencer.stream(self._images(inputs), on_failure=self._fail):
+            loaded = self._next_started()
+            yield from self._flush_failures()
+            if loaded.photograph is not None:
+                self.colors[is_gray(prediction.image)] += 1
+                yield _Predicted(loaded.item, loaded.photograph.size, prediction)
+            if self.is_interrupted:
+                return
+        self._next_failures()
+        yield from self._flush_failures()
+
+    def _images(self, inputs: Inputs) -> Iterator[ImageSource]:
+        """Give the images, and keep what they are called until their predictions come, which is in the same order."""
+        for loaded in inputs.load(self._inferencer.minimum_side, self._enough, self._inferencer.white_level):
+            self._started.append(loaded)
+            if loaded.photograph is not None:
+                yield loaded.photograph.pixels
+
+    def _fail(self, source: ImageSource, error: ImageError) -> None:
+        del source
+        self._failures.append(_Predicted(self._next_started().item, error=str(error)))
+
+    def _next_started(self) -> Loaded:
+        """Give the image whose turn it is, after those before it that could not be read."""
+        self._next_failures()
+        return self._started.popleft()
+
+    def _next_failures(self) -> None:
+        while self._started and self._started[0].photograph is None:
+            loaded = self._started.popleft()
+            self._failures.append(_Predicted(loaded.item, error=loaded.error))
+
+    def _flush_failures(self) -> Iterator[_Predicted]:
+        while self._failures:
+            yield self._failures.popleft()
+
+    def _begin(self, predicted: Iterator[_Predicted]) -> Iterator[_Predicted]:
+        """Note the pictures that are begun."""
+        for one in predicted:
+            self._drawing.append(self._picture(one.item))
+            yield one
+
+    def _picture(self, item: Item) -> Path:
+        return self._folder / "images" / item.picture
+
+    def _draw(self, predicted: _Predicted) -> Entry:
+        """Write a picture, and give what the report shows. A thread does it, while the model goes on."""
+        prediction, item = predicted.prediction, predicted.item
+        if prediction is None:
+            return Entry(Record(item.name, error=predicted.error))
+        record = self._to_record(prediction, predicted)
+        photograph = shrink_photograph(Image.fromarray(prediction.image), MAX_SIDE)
+        with replacing(self._picture(item)) as temporary:
+            draw_picture(photograph, prediction.anomaly_map, record).save(temporary, quality=90)
+        nearest = prediction.nearest if isinstance(prediction, ComparedPrediction) else None
+        return Entry(record, photograph, prediction.anomaly_map, nearest)
+
+    def _to_record(self, prediction: Prediction, predicted: _Predicted) -> Record:
+        threshold, pixel_threshold = self._inferencer.decision_thresholds()
+        threshold_source, pixel_threshold_source = self._inferencer.threshold_sources()
+        height, width = predicted.size
+        copied = self._copies.get(Path(predicted.item.name))
+        return Record(
+            predicted.item.name,
+            score=prediction.score,
+            verdict="anomalous" if prediction.is_anomalous else "normal",
+            threshold=threshold,
+            threshold_source=threshold_source,
+            anomaly_map_max=float(prediction.anomaly_map.max()),
+            pixel_threshold=pixel_threshold,
+            pixel_threshold_source=pixel_threshold_source,
+            width=width,
+            height=height,
+            regions=find_regions(prediction.mask, predicted.size),
+            seconds=prediction.seconds,
+            picture=self._picture(predicted.item).as_posix(),
+            same_as=None if copied is None else copied.as_posix(),
+        )
+
+
+def choose_enough(input_side: int | None) -> Enough | None:
+    """Choose the size of a photograph that is enough for the model and for the picture.
+
+    Args:
+        input_side (int | None): Pixels of the longer side of the model's input; ``None`` if it is not known.
+
+    Returns:
+        Enough | None: The size. ``None``: the whole size is needed.
+    """
+    if input_side is None:
+        return None
+    least = INPUTS_OF_MODEL * input_side
+    return Enough(longer=max(MAX_SIDE, least), shorter=least)

@@ -1,0 +1,139 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is seen of an inspection: a line for each photograph, and how far it is. What libraries say goes to a file."""
+
+import logging
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.results.records import Record
+
+LOG_NAME = "fbclip.log"
+
+FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+STYLES = {"anomalous": "bold red", "normal": "green", "error": "bold yellow"}
+
+
+class Terminal(Console):
+    """A console that lets whoever prints know that nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:  # noqa: PLR6301 - Rich's
+        """Raise the error that is being handled."""
+        raise  # noqa: PLE0704 - it is called while the error is handled
+
+
+class Screen:
+    """Shows lines on standard output, with colors and a progress bar on a terminal.
+
+    Args:
+        as_json (bool): Whether standard output is for records as lines of JSON. The other lines then go to standard
+            error.
+    """
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._console = Terminal(stderr=as_json, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+    def tell(self, line: str) -> None:
+        """Show a line."""
+        self._console.print(Text(line))
+
+    def show(self, record: Record, advance: Callable[[], None]) -> None:
+        """Show what is said of a photograph, and that there is one more."""
+        if self._as_json:
+            sys.stdout.write(record.to_json())
+            sys.stdout.flush()
+        else:
+            self._console.print(to_line(record))
+        advance()
+
+    @contextmanager
+    def progress(self, what: str, total: int | None, passes: int = 1) -> Generator[Callable[[], None]]:
+        """Show how far something is, on a terminal.
+
+        Args:
+            what (str): What is done.
+            total (int | None): Number of photographs; ``None`` if it is not known.
+            passes (int, optional): How many times each is worked on. Defaults to ``1``.
+
+        Yields:
+            Callable[[], None]: To be called after each photograph of each pass.
+        """
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._bar_console(), transient=True, disable=not self._has_bar()) as progress:
+            task = progress.add_task(what, total=total)
+            yield lambda: progress.advance(task, 1 / passes)
+
+    def _bar_console(self) -> Console:
+        """Give the console of the lines, if it is a terminal, so that they stay above the bar."""
+        return self._console if self._console.is_terminal else Console(stderr=True)
+
+    def _has_bar(self) -> bool:
+        return self._bar_console().is_terminal
+
+
+def to_line(record: Record) -> Text:
+    """Write what is said of a photograph in a line.
+
+    Args:
+        record (Record): What is said of it.
+
+    Returns:
+        Text: The verdict, the score and the file, or why there is none.
+    """
+    if record.error is not None:
+        return Text.assemble(("error      ", STYLES["error"]), "       ", printable(record.error))
+    verdict = record.verdict or "no verdict"
+    return Text.assemble(
+        (f"{verdict:<11}", STYLES.get(verdict, "")),
+        f"{record.score:.3f}  ",
+        printable(record.path or ""),
+        "" if record.same_as is None else f"  (is a good photograph, {printable(record.same_as)})",
+    )
+
+
+def count(number: int, noun: str) -> str:
+    """Give a number of things in words."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+@contextmanager
+def logging_to(folder: Path, *, verbose: bool) -> Generator[None]:
+    """Send log messages and warnings to a file.
+
+    Args:
+        folder (Path): The folder of the file, which is made when there is a first message.
+        verbose (bool): Whether they are shown on the screen, too.
+
+    Yields:
+        None: Nothing.
+    """
+    handlers: list[logging.Handler] = [logging.FileHandler(folder / LOG_NAME, delay=True, encoding="utf-8")]
+    if verbose:
+        handlers.append(logging.StreamHandler(sys.stderr))
+    root = logging.getLogger()
+    earlier, level = root.handlers[:], root.level
+    root.handlers = handlers
+    root.setLevel(logging.INFO)
+    logging.captureWarnings(capture=True)
+    raises, logging.raiseExceptions = logging.raiseExceptions, False  # a full disk is told of elsewhere
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter(FORMAT))
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.close()
+        root.handlers = earlier
+        root.setLevel(level)
+        logging.captureWarnings(capture=False)
+        logging.raiseExceptions = raises

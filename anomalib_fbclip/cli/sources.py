@@ -1,0 +1,339 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What is inspected: photographs, and the frames of videos and cameras."""
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from hashlib import sha256
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from PIL import Image
+
+from anomalib_fbclip.concurrency import map_ahead
+from anomalib_fbclip.errors import ImageError, InspectionError
+from anomalib_fbclip.exported.images import ImageSource
+from anomalib_fbclip.images.image_files import (
+    IMAGE_SUFFIXES,
+    LONGEST_SIGNATURE,
+    VIDEO,
+    find_images,
+    kind_of,
+    printable,
+)
+from anomalib_fbclip.images.photographs import Enough, Photograph, describe_pages, read_reduced
+
+from .arguments import without_password
+
+if TYPE_CHECKING:
+    import cv2
+
+READ_AHEAD = 2
+"""Photographs that are read before they are needed."""
+
+COUNTED_SUFFIXES = {".avi", ".m4v", ".mov", ".mp4"}
+"""Videos that say how many frames they have. Others say how long they are."""
+
+LONGEST_NAME, KEPT_OF_LONG_NAME = 240, 200
+"""Bytes that the name of a picture has at most, and those that are kept of a longer one. File systems take 255, and a
+number may come before it."""
+
+MOST_LOST = 1000
+"""Frames that can't be decoded, one after the other, after which a video is given up."""
+
+
+class Item(NamedTuple):
+    """A photograph or a frame.
+
+    Attributes:
+        name (str): What it is called in the table.
+        source (ImageSource | ImageError): The file, RGB values of shape ``[H, W, 3]``, or why there are none.
+        picture (Path): Where its picture goes, below the folder of the pictures.
+    """
+
+    name: str
+    source: ImageSource | ImageError
+    picture: Path
+
+
+class Loaded(NamedTuple):
+    """An item that was read.
+
+    Attributes:
+        item (Item): The item.
+        photograph (Photograph | None): What it holds; ``None`` if it can't be read.
+        error (str | None): Why it can't be read.
+    """
+
+    item: Item
+    photograph: Photograph | None
+    error: str | None = None
+
+
+class Frames:
+    """Frames of a video, a stream or a camera. There may be no end of them.
+
+    A frame that can't be decoded is an error where others follow. An end that comes too early is one, too.
+
+    Args:
+        name (str): What the video or the camera is called.
+        capture (cv2.VideoCapture): OpenCV's reader of it.
+        folder (Path): Folder of their pictures, below the folder of the pictures.
+        is_live (bool): Whether it is a stream or a camera, which have no end.
+    """
+
+    def __init__(self, name: str, capture: "cv2.VideoCapture", folder: Path, *, is_live: bool) -> None:
+        self._name = name
+        self._capture = capture
+        self._folder = folder
+        self._is_live = is_live
+
+    def __iter__(self) -> Iterator[Item]:
+        """Give the frames, counted from 1."""
+        promised = self._count_promised()
+        number = last = 0
+        while number == last or (number < promised and number - last < MOST_LOST):
+            number += 1
+            is_read, frame = self._capture.read()
+            if is_read:
+                for lost in range(last + 1, number):
+                    yield self._fail(f"{self._name}#{lost}", "can't be decoded: the video is damaged there.")
+                last = number
+                rgb = frame[..., ::-1].copy()
+                yield Item(f"{self._name}#{number}", rgb, self._folder / f"{number:06}.jpg")
+        if promised > last + self._slack() or not last:
+            what = (
+                f"ends after {last} of {promised or 'its'} frames: it is damaged, or was cut. Copy or record it anew."
+            )
+            yield self._fail(self._name, what)
+        elif self._is_live and not promised:
+            yield self._fail(self._name, f"gave no more frames after {last}: see whether it is still connected.")
+
+    def _count_promised(self) -> int:
+        """Give the number of frames that the video says it has; 0 if it does not say."""
+        import cv2
+
+        return max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+    def _slack(self) -> float:
+        """Give how many frames that number may be off: a second's, if OpenCV guesses it from how long the video is."""
+        import cv2
+
+        is_counted = Path(self._name).suffix.lower() in COUNTED_SUFFIXES
+        return 0 if is_counted else self._capture.get(cv2.CAP_PROP_FPS)
+
+    def _fail(self, name: str, what: str) -> Item:
+        return Item(name, ImageError(f"{printable(name)} {what}"), self._folder)
+
+
+class Places:
+    """Gives each input a place of its own in the folder of the pictures, by its name."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def take(self, name: str) -> Path:
+        """Give the name, or with a number before it if another input has it; case does not tell them apart."""
+        free = next(
+            place
+            for place in (name if number == 1 else f"{number}-{name}" for number in count(1))
+            if place.casefold() not in self._taken
+        )
+        self._taken.add(free.casefold())
+        return Path(free)
+
+
+class Inputs(NamedTuple):
+    """All that is inspected.
+
+    Attributes:
+        parts (list[list[Item] | Frames]): Photographs, and videos and cameras among them.
+        notes (list[str]): A line for each photograph of which only the first page is read.
+    """
+
+    parts: list[list[Item] | Frames]
+    notes: list[str]
+
+    @property
+    def total(self) -> int | None:
+        """Number of photographs; ``None`` where there are frames, whose number is not known."""
+        lengths = [len(part) for part in self.parts if isinstance(part, list)]
+        return sum(lengths) if len(lengths) == len(self.parts) else None
+
+    @property
+    def files(self) -> list[Path]:
+        """Files of the photographs."""
+        return [Path(item.name) for part in self.parts if isinstance(part, list) for item in part]
+
+    def __iter__(self) -> Iterator[Item]:  # type: ignore[override] # of the items
+        """Give the photographs and frames."""
+        for part in self.parts:
+            yield from part
+
+    def load(self, minimum_side: int, enough: Enough | None, white_level: int | None = None) -> Iterator[Loaded]:
+        """Read the photographs, a few of them ahead, and frames as they come.
+
+        Args:
+            minimum_side (int): Pixels that each side of a photograph must have.
+            enough (Enough | None): Size of a photograph that is enough. ``None``: the whole size is needed.
+            white_level (int | None, optional): Value of white in a photograph of more than 8 bits that does not say it.
+                Defaults to ``None``.
+
+        Yields:
+            Loaded: Photographs and frames.
+        """
+        load = partial(_load, minimum_side=minimum_side, enough=enough, white_level=white_level)
+        for part in self.parts:
+            # A camera's frame is to be the newest one when it is asked for.
+            yield from map_ahead(load, part, READ_AHEAD) if isinstance(part, list) else map(load, part)
+
+
+def _load(item: Item, minimum_side: int, enough: Enough | None, white_level: int | None) -> Loaded:
+    if isinstance(item.source, ImageError):
+        return Loaded(item, None, str(item.source))
+    if not isinstance(item.source, str | Path | Image.Image):
+        height, width = item.source.shape[:2]
+        return Loaded(item, Photograph(item.source, (height, width)))
+    try:
+        return Loaded(
+            item, read_reduced(item.source, enough=enough, minimum_side=minimum_side, white_level=white_level)
+        )
+    except ImageError as error:
+        return Loaded(item, None, str(error))
+
+
+def find_inputs(arguments: Iterable[str], excluded: Sequence[Path]) -> Inputs:
+    """Find what is inspected.
+
+    Args:
+        arguments (Iterable[str]): Photographs, folders, videos, addresses of streams, and numbers of cameras.
+        excluded (Sequence[Path]): Folders inside those folders that are passed over.
+
+    Returns:
+        Inputs: What was found, each photograph once.
+
+    Raises:
+        InspectionError: If there is no such file, a folder has no photographs, or a video can't be opened.
+        ImageError: If a folder can't be looked into.
+    """
+    parts: list[list[Item] | Frames] = []
+    notes: list[str] = []
+    seen: set[str] = set()
+    places = Places()
+    arguments = list(arguments)
+    for argument in arguments:
+        path = Path(argument)
+        is_folder = path.is_dir()
+        frames = None if is_folder else _open_frames(argument, places if len(arguments) > 1 else None)
+        if frames:
+            parts.append(frames)
+            continue
+        paths = []
+        for file in _find_photographs(path, excluded):
+            real = os.path.realpath(file)
+            if real not in seen:
+                seen.add(real)
+                paths.append(file)
+        notes += describe_pages(paths)
+        folder = places.take(path.resolve().name) if is_folder and len(arguments) > 1 else Path()
+        # The whole name is kept: a folder may hold part.jpg and part.png.
+        names = [fit_name(file.name, ".jpg") for file in paths]
+        pictures = [
+            folder / file.relative_to(path).with_name(name) if is_folder else places.take(name)
+            for file, name in zip(paths, names, strict=True)
+        ]
+        items = [Item(file.as_posix(), file, picture) for file, picture in zip(paths, pictures, strict=True)]
+        if parts and isinstance(parts[-1], list):
+            parts[-1] += items  # so that they are read ahead
+        else:
+            parts.append(items)
+    return Inputs(parts, notes)
+
+
+def fit_name(name: str, suffix: str = "") -> str:
+    """Make a name short enough for a file system, if it is not.
+
+    Args:
+        name (str): The name.
+        suffix (str, optional): What follows it. Defaults to nothing.
+
+    Returns:
+        str: Name and suffix. Of two long names that begin alike, each keeps a name of its own.
+    """
+    whole = os.fsencode(name)
+    if len(whole) + len(suffix) <= LONGEST_NAME:
+        return name + suffix
+    return f"{whole[:KEPT_OF_LONG_NAME].decode(errors='ignore')}-{sha256(whole).hexdigest()[:16]}{suffix}"
+
+
+def _find_photographs(path: Path, excluded: Sequence[Path]) -> list[Path]:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        msg = f"{printable(path)} does not exist: give a photograph, a folder of them, a video, or a camera's number."
+        raise InspectionError(msg) from error
+    except OSError as error:
+        msg = f"{printable(path)} can't be reached: {error.strerror}. Let this user read the folder that it is in."
+        raise InspectionError(msg) from error
+    if not (path.is_file() or path.is_dir()):
+        msg = f"{printable(path)} is neither a file nor a folder: give one, or a camera's number."
+        raise InspectionError(msg)
+    photographs = find_images(path, *excluded)
+    if not photographs:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        msg = f"{printable(path)} has no photographs to inspect: give a folder with {suffixes} files."
+        raise InspectionError(msg)
+    return photographs
+
+
+def _open_frames(argument: str, places: Places | None) -> Frames | None:
+    """Open a stream, a camera or a video; ``None`` if it is none.
+
+    Args:
+        argument (str): Its address, number or file.
+        places (Places | None): Gives the folder of its pictures. ``None``: they need none of their own.
+    """
+    path = Path(argument)
+    if re.match(r"[a-z][a-z0-9+.-]+://", argument, re.IGNORECASE):
+        source: str | int = argument
+        name = title = without_password(argument)
+        is_live = True
+    elif argument.isdecimal() and not path.exists():
+        source, name, title, is_live = int(argument), f"camera {argument}", f"Camera {argument}", True
+    elif _is_video(path):
+        source, name, title, is_live = argument, path.as_posix(), printable(path), False
+    else:
+        return None
+    capture = _open_capture(source, title)
+    folder = places.take(fit_name(re.sub(r"[^\w.-]+", "-", Path(name).name))) if places else Path()
+    return Frames(name, capture, folder, is_live=is_live)
+
+
+def _is_video(path: Path) -> bool:
+    if not os.path.isfile(path):  # noqa: PTH113 - pathlib raises where the folder can't be entered
+        return False  # to open a pipe is to wait
+    try:
+        with path.open("rb") as file:
+            return kind_of(path, file.read(LONGEST_SIGNATURE)) == VIDEO
+    except OSError:  # whoever reads it is told
+        return False
+
+
+def _open_capture(source: int | str, name: str) -> "cv2.VideoCapture":
+    if not find_spec("cv2"):
+        msg = f"{name} needs OpenCV to be read: pip install opencv-python-headless"
+        raise InspectionError(msg)
+    os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"  # OpenCV and FFmpeg write to the screen themselves
+    import cv2
+
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    capture = cv2.VideoCapture(source)
+    if not capture.isOpened():
+        msg = f"{name} can't be opened: give a video that OpenCV reads, or a stream or a camera that is connected."
+        raise InspectionError(msg)
+    return capture

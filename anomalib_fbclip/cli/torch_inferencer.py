@@ -1,0 +1,299 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Predictions of the model in torch, as anomalib's engine gives them."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+
+import torch
+
+from anomalib_fbclip.concurrency import map_ahead
+from anomalib_fbclip.data.image_source import crop_patch, load_image
+from anomalib_fbclip.data.references import turned_copies, turned_copy
+from anomalib_fbclip.errors import ImageError, InspectionError, WeightsUnavailableError
+from anomalib_fbclip.exported.images import ImageSource, to_rgb
+from anomalib_fbclip.exported.inferencer import Failed, Prediction
+from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.modeling.few_shot import Fit, fit
+from anomalib_fbclip.modeling.few_shot.memory_bank import Match
+from anomalib_fbclip.modeling.resize import create_exported_transform, create_transform
+from anomalib_fbclip.results.regions import match_verdict
+from anomalib_fbclip.results.report.page import NearestReference
+from anomalib_fbclip.weights import bundled
+from anomalib_fbclip.weights.adapters import Adapters, describe_model
+from anomalib_fbclip.weights.building import build_model
+from anomalib_fbclip.weights.published import choose_zero_shot, fetch_published
+from anomalib_fbclip.weights.registry import (
+    default_pretrained,
+    pretrained_tags,
+    resolve_backbone,
+    resolve_image_size,
+)
+from anomalib_fbclip.weights.source import read_adapters_file, read_given_adapters
+from anomalib_fbclip.weights.training import Normalization
+
+from .prediction import ComparedPrediction
+
+ROTATIONS = 4
+"""Copies of each good photograph, turned by equal parts of a full turn."""
+
+CACHED_PHOTOGRAPHS = 8
+"""Good photographs that are kept in memory, to cut places out of them."""
+
+
+class TorchInferencer:
+    """Predicts with the model in torch.
+
+    Args:
+        backbone (str | None): Frozen CLIP, as :class:`~anomalib_fbclip.FBClip` takes it. ``None``: that of the
+            adapters, or the bundled one where they don't name it.
+        weights (str): Trained adapters, likewise. With a file, its feature layers and image size are used, and with a
+            checkpoint of a training its views and so on, its normalization and its thresholds, too.
+        device (str): A device of torch, or ``"auto"``.
+        precision (str): Type in which the CLIP is kept.
+        threshold (float | None): A photograph with a higher score is anomalous, 0..1. ``None``: 0.5.
+        pixel_threshold (float | None): A place where the anomaly map is higher belongs to a region, 0..1. ``None``:
+            0.5.
+        at_once (int, optional): Photographs of a stream that are computed at the same time on a CPU, whose threads they
+            share, at most. Defaults to ``1``.
+        white_level (int | None, optional): Value of white in a photograph of more than 8 bits that does not say it.
+            Defaults to ``None``.
+
+    Attributes:
+        backbone (str): Name of the frozen CLIP.
+        trained_on (str | None): Dataset that the adapters were trained on; ``None`` if it is not known.
+        input_side (int): Pixels of the longer side that the model resizes photographs to.
+        white_level (int | None): As it was given.
+
+    Raises:
+        InspectionError: If the device can't be used, or weights can't be fetched.
+        ValueError: If an argument does not fit the backbone, or a file can't be read.
+    """
+
+    def __init__(
+        self,
+        backbone: str | None,
+        weights: str,
+        device: str,
+        precision: str,
+        threshold: float | None,
+        pixel_threshold: float | None,
+        at_once: int = 1,
+        white_level: int | None = None,
+    ) -> None:
+        self._device = resolve_device(device)
+        threads = torch.get_num_threads()
+        self._at_once = min(at_once, threads) if self._device.type == "cpu" else 1
+        self._threads = threads // self._at_once
+        self.white_level = white_level
+        own = read_adapters_file(weights)
+        name = resolve_backbone(backbone or (own.metadata.get("backbone") if own else None) or bundled.NAME)
+        given = own or read_given_adapters(weights, name)
+        known = given.metadata if given else {}
+        pretrained = resolve_pretrained(name, known.get("pretrained"))
+        if own:
+            own.check_backbone(name)
+        try:
+            self._model = build_model(
+                name,
+                pretrained,
+                known.get("feature_layers"),
+                precision=precision,
+                **(given.arguments if given else {}),
+            )
+            adapters = given or fetch_adapters(weights)
+        except WeightsUnavailableError as error:
+            msg = f"{error.message} {bundled.NAME}, which is used without --backbone and --weights, needs no network."
+            raise InspectionError(msg) from error
+        adapters.load_into(self._model)
+        self.backbone = name
+        self.trained_on = adapters.source
+        self._name = describe_model(name, pretrained, None if weights == "auto" else weights, adapters.source)
+        self._model.eval().to(self._device)
+        self._model.text_features()  # they are kept, and threads would compute them each
+        image_size = resolve_image_size(name, known.get("image_size"))
+        self.input_side = max(image_size)
+        self._transform = create_transform(image_size)
+        self._reference_transform = create_exported_transform(image_size)
+        self._grid = self._model.backbone.grid(image_size)
+        self._given_thresholds = (threshold, pixel_threshold)
+        self._normalizations = adapters.normalizations
+        self._comparison: Comparison | None = None
+
+    def describe(self) -> str:
+        """Say in one line which model it is."""
+        return self._name
+
+    def compare_with(self, photographs: Sequence[Path], advance: Callable[[], None]) -> Fit:
+        """Compare with photographs of good parts from now on.
+
+        Args:
+            photographs (Sequence[Path]): Their files.
+            advance (Callable[[], None]): Called twice for each of them.
+
+        Returns:
+            Fit: What came of them.
+
+        Raises:
+            ImageError: If one can't be read, or is smaller than a patch.
+        """
+
+        def read(path: Path) -> Iterator[torch.Tensor]:
+            image = load_image(path, self.minimum_side, white_level=self.white_level)
+            advance()
+            return map(self._reference_transform, map(self._to_batch, turned_copies(image, ROTATIONS)))
+
+        result = fit(self._model, [partial(read, path) for path in photographs])
+        self._model.decision = result.few_shot
+        self._normalizations = (Normalization(), Normalization())  # they are of other scores
+        self._comparison = Comparison(photographs, result, self._grid, self.white_level)
+        return result
+
+    def decision_thresholds(self) -> tuple[float, float]:
+        """Give the thresholds of scores and of anomaly maps."""
+        image, pixel = (
+            normalization.decision if given is None else given
+            for given, normalization in zip(self._given_thresholds, self._normalizations, strict=True)
+        )
+        return image, pixel
+
+    def threshold_sources(self) -> tuple[str, str]:
+        """Tell where they come from, in the words of the table."""
+        usual = "good photographs" if self._model.decision.k_shot else "default"
+        image, pixel = (
+            "given" if given is not None else "checkpoint" if normalization.is_fitted else usual
+            for given, normalization in zip(self._given_thresholds, self._normalizations, strict=True)
+        )
+        return image, pixel
+
+    def stream(
+        self,
+        images: Iterable[ImageSource],
+        on_failure: Callable[[ImageSource, ImageError], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """Predict images, a few at the same time. See :class:`~anomalib_fbclip.cli.prediction.Inferencer`."""
+        if self._at_once == 1:  # OpenMP serves the thread best that has loaded the model
+            results: Iterator[Prediction | Failed] = map(self._predict, images)
+        else:
+            results = map_ahead(self._predict, images, self._at_once - 1, self._at_once)
+        for result in results:
+            if isinstance(result, Prediction):
+                yield result
+            elif on_failure is None:
+                raise result.error
+            else:
+                on_failure(result.source, result.error)
+
+    def _predict(self, source: ImageSource) -> Prediction | Failed:
+        torch.set_num_threads(self._threads)  # of this thread
+        try:
+            image = to_rgb(source, self.minimum_side, self.white_level)
+        except ImageError as error:
+            return Failed(source, error)
+        start = time.perf_counter()
+        with torch.inference_mode():
+            computed = self._model(self._transform(self._to_batch(load_image(image))))
+            scores, maps = (move(values) for move, values in zip(self._normalizations, computed, strict=True))
+        score, anomaly_map = scores.item(), maps[0].float().cpu().numpy()
+        seconds = time.perf_counter() - start
+        threshold, pixel_threshold = self.decision_thresholds()
+        is_anomalous = score > threshold
+        prediction = Prediction(
+            image=image,
+            path=Path(source) if isinstance(source, str | Path) else None,
+            score=score,
+            is_anomalous=is_anomalous,
+            anomaly_map=anomaly_map,
+            mask=match_verdict(anomaly_map > pixel_threshold, anomaly_map, is_anomalous),
+            seconds=seconds,
+        )
+        return self._comparison.complete(prediction) if self._comparison else prediction
+
+    @property
+    def minimum_side(self) -> int:
+        """Pixels that each side of a photograph must have."""
+        return max(self._model.backbone.patch_size)
+
+    def _to_batch(self, image: torch.Tensor) -> torch.Tensor:
+        return image.unsqueeze(0).to(self._device)
+
+
+class Comparison:
+    """Finds the place of a good photograph that a photograph's most anomalous place is nearest to.
+
+    Args:
+        photographs (Sequence[Path]): The good photographs.
+        result (Fit): What came of them. Its memory is watched: each photograph is compared with it once.
+        grid (tuple[int, int]): Rows and columns of patches.
+        white_level (int | None): Value of white in a photograph of more than 8 bits that does not say it.
+    """
+
+    def __init__(
+        self, photographs: Sequence[Path], result: Fit, grid: tuple[int, int], white_level: int | None
+    ) -> None:
+        self._photographs = photographs
+        self._origins = result.origins.cpu()
+        self._grid = grid
+        self._of_thread = threading.local()
+        self._read = lru_cache(CACHED_PHOTOGRAPHS)(partial(load_image, white_level=white_level))
+        result.few_shot.memory.register_forward_hook(self._keep)
+
+    def complete(self, prediction: Prediction) -> ComparedPrediction:
+        """Add the nearest place to the prediction that this thread made last."""
+        rows, columns = self._grid
+        height, width = prediction.anomaly_map.shape
+        y, x = divmod(int(prediction.anomaly_map.argmax()), width)
+        row, column = y * rows // height, x * columns // width
+        photograph, turn, patch = self._origins[self._of_thread.match.row[0, row * columns + column]].tolist()
+        path = self._photographs[photograph]
+        copy = turned_copy(self._read(path), ROTATIONS, turn)
+        nearest = NearestReference(
+            place=crop_patch(prediction.image, (row, column), self._grid),
+            reference=crop_patch(copy, divmod(patch, columns), self._grid),
+            path=str(path),
+        )
+        return ComparedPrediction(**vars(prediction), nearest=nearest)
+
+    def _keep(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], match: Match) -> None:
+        del module, inputs
+        self._of_thread.match = match
+
+
+def fetch_adapters(weights: str) -> Adapters:
+    """Read published adapters, fetched if they are not in anomalib's cache."""
+    from anomalib.utils.path import get_pretrained_weights_dir  # it imports nothing else of anomalib
+
+    name = choose_zero_shot(()) if weights == "auto" else weights
+    return Adapters.read(fetch_published(name, get_pretrained_weights_dir() / "fbclip"))
+
+
+def resolve_pretrained(backbone: str, trained_with: str | None) -> str | None:
+    """Find the weights of a CLIP: those that adapters were trained with, or the usual ones where these are not here."""
+    is_here = trained_with is not None and (trained_with in pretrained_tags(backbone) or Path(trained_with).is_file())
+    return trained_with if is_here else default_pretrained(backbone)
+
+
+def resolve_device(name: str) -> torch.device:
+    """Find a device of torch.
+
+    Args:
+        name (str): Its name. ``"auto"``: the accelerator if there is one, otherwise the CPU.
+
+    Returns:
+        torch.device: The device.
+
+    Raises:
+        InspectionError: If it is not there.
+    """
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    found = [torch.device("cpu"), *([accelerator] if accelerator else [])]
+    if name == "auto":
+        return found[-1]
+    if name.partition(":")[0] not in {device.type for device in found}:
+        msg = f"--device {printable(name)} is not there: choose among auto, {', '.join(map(str, found))}."
+        raise InspectionError(msg)
+    return torch.device(name)

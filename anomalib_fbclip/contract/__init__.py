@@ -1,7 +1,0 @@
-# Copyright (C) 2026 anomalib-fbclip contributors
-# SPDX-License-Identifier: Apache-2.0
-
-"""What a prediction is, whoever makes it: photographs, thresholds, regions and the table.
-
-The model in anomalib and an exported file on a small machine share it, so it needs NumPy and Pillow only.
-"""

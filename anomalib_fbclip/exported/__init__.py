@@ -1,0 +1,33 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Predictions from an exported model, without torch and anomalib.
+
+Of third parties, nothing is imported but NumPy, Pillow and OpenVINO or, for ``.onnx`` where there is no OpenVINO, ONNX
+Runtime.
+
+Example:
+    >>> from anomalib_fbclip.exported import EdgeInferencer
+
+    >>> inferencer = EdgeInferencer("model.xml", threshold=0.6)  # doctest: +SKIP
+    >>> prediction = inferencer.predict("part.jpg")  # doctest: +SKIP
+    >>> prediction.score, prediction.is_anomalous  # doctest: +SKIP
+    (0.83, True)
+
+    Of a camera; the images are computed side by side, and come in order:
+
+    >>> inferencer = EdgeInferencer("model.xml", performance_hint="THROUGHPUT")  # doctest: +SKIP
+    >>> for prediction in inferencer.stream(frames):  # doctest: +SKIP
+    ...     print(prediction.score)
+
+On the command line::
+
+    fbclip photographs --model model.xml
+"""
+
+from anomalib_fbclip.errors import EdgeError, ImageError
+
+from .images import read_image
+from .inferencer import EdgeInferencer, Prediction
+
+__all__ = ["EdgeError", "EdgeInferencer", "ImageError", "Prediction", "read_image"]

@@ -1,0 +1,86 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Images as an exported graph takes them."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from anomalib_fbclip.images.photographs import PhotographSource, check_size, read_photograph
+
+ImageSource = PhotographSource | NDArray[np.uint8]
+"""A file, an image of Pillow, or RGB values 0..255 of shape ``[H, W, 3]``."""
+
+
+def read_image(path: str | Path) -> NDArray[np.uint8]:
+    """Read an image upright, as its EXIF data say; one of more than 8 bits gives the same values as with 8 bits.
+
+    Args:
+        path (str | Path): The image.
+
+    Returns:
+        NDArray[np.uint8]: RGB values of shape ``[H, W, 3]``.
+
+    Raises:
+        ImageError: If it can't be read, or the range of its values is not known.
+    """
+    return to_rgb(path)
+
+
+def to_rgb(source: ImageSource, minimum_side: int = 1, white_level: int | None = None) -> NDArray[np.uint8]:
+    """Get the values of an image from where it is; files and images of Pillow upright.
+
+    Args:
+        source (ImageSource): The image.
+        minimum_side (int, optional): Pixels that each side must have. Defaults to ``1``.
+        white_level (int | None, optional): Value of white in a file or an image of Pillow of more than 8 bits that does
+            not say it. Defaults to ``None``.
+
+    Returns:
+        NDArray[np.uint8]: RGB values of shape ``[H, W, 3]``.
+
+    Raises:
+        ImageError: If it can't be read, the range of its values is not known, or it is too small.
+        ValueError: If it is none of what is expected.
+    """
+    if isinstance(source, PhotographSource):
+        return read_photograph(source, upright=True, minimum_side=minimum_side, white_level=white_level)
+    pixels = to_pixels(source)
+    check_size("The image", pixels.shape[0], pixels.shape[1], minimum_side)
+    return pixels
+
+
+def to_pixels(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Check that an array holds RGB values.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    pixels = np.asarray(array)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:  # noqa: PLR2004
+        what = f"{type(array).__name__}, {pixels.dtype} {list(pixels.shape)}"
+        msg = f"An image is a path, an image of Pillow, or an array of RGB values, uint8 [H, W, 3], and not {what}."
+        raise ValueError(msg)
+    return pixels
+
+
+def to_batch(image: NDArray[np.uint8], size: tuple[int | None, int | None]) -> NDArray[np.float32]:
+    """Turn an image into a graph's input.
+
+    Args:
+        image (NDArray[np.uint8]): RGB values of shape ``[H, W, 3]``.
+        size (tuple[int | None, int | None]): Height and width that the graph takes; ``None`` where it takes any. The
+            image is resized as torch does it: bicubic, antialiased, and without rounding to whole values.
+
+    Returns:
+        NDArray[np.float32]: Values 0..1 of shape ``[1, 3, H, W]``.
+    """
+    channels = image.transpose(2, 0, 1).astype(np.float32) / 255
+    height, width = (wanted or given for wanted, given in zip(size, image.shape, strict=False))
+    if (height, width) != image.shape[:2]:
+        resized = [Image.fromarray(channel).resize((width, height), Image.Resampling.BICUBIC) for channel in channels]
+        channels = np.stack([np.asarray(channel) for channel in resized])
+    return np.ascontiguousarray(channels[None])

@@ -1,0 +1,323 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Predictions of an exported model, for one image or a stream of them."""
+
+import json
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from anomalib_fbclip.errors import EdgeError, ImageError
+from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.images.photographs import check_white_level
+from anomalib_fbclip.results.regions import Region, find_regions, match_verdict
+from anomalib_fbclip.results.thresholds import SOURCE_KEYS, THRESHOLD_KEYS, check_threshold
+
+from .images import ImageSource, to_batch, to_rgb
+from .runtimes import GraphOutputs, PerformanceHint, Precision, Request, load
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What an exported model says of an image.
+
+    Attributes:
+        image (NDArray[np.uint8]): The image: RGB values of shape ``[H, W, 3]``, upright.
+        path (Path | None): Its file, if it came from one.
+        score (float): How anomalous the image is, as the graph's ``pred_score`` says: 0..1.
+        is_anomalous (bool): The verdict.
+        anomaly_map (NDArray[np.float32]): How anomalous each place is, 0..1, of shape ``[h, w]``, which is the model's
+            input size: the whole image lies behind it.
+        mask (NDArray[bool]): Where it is anomalous, of shape ``[h, w]``: nowhere if the verdict is normal; otherwise
+            where the anomaly map is above its threshold or, if it is nowhere, at its strongest place.
+        seconds (float): How long the graph took, with others computed beside it; reading the image comes on top.
+    """
+
+    image: NDArray[np.uint8]
+    path: Path | None
+    score: float
+    is_anomalous: bool
+    anomaly_map: NDArray[np.float32]
+    mask: NDArray[np.bool_]
+    seconds: float
+
+    @property
+    def regions(self) -> list[Region]:
+        """Connected regions of the mask in pixels of the image, the largest first."""
+        height, width = self.image.shape[:2]
+        return find_regions(self.mask, (height, width))
+
+
+@dataclass(frozen=True, eq=False)
+class _Started:
+    """An image whose computation was started."""
+
+    source: ImageSource
+    image: NDArray[np.uint8]
+    request: Request
+
+
+@dataclass(frozen=True, eq=False)
+class Failed:
+    """An image that can't be read."""
+
+    source: ImageSource
+    error: ImageError
+
+
+class EdgeInferencer:
+    """Predicts with a model that anomalib exported, without torch and anomalib.
+
+    Images are given to the graph as :class:`~anomalib.deploy.OpenVINOInferencer` gives them, at their own size, so the
+    results are the same. A graph with a fixed input size, which that one refuses to give any other, gets them resized.
+
+    Args:
+        path (str | Path): The exported model. A ``.xml``, with the ``.bin`` beside it, is run by OpenVINO, an ``.onnx``
+            by OpenVINO too, or by ONNX Runtime where OpenVINO is not installed.
+        device (str, optional): A device of OpenVINO, such as ``"CPU"`` or ``"GPU"``. Defaults to ``"AUTO"``.
+        threshold (float | None, optional): An image with a higher score is anomalous, 0..1. ``None``: as the model was
+            exported. Defaults to ``None``.
+        pixel_threshold (float | None, optional): A place with a higher value in the anomaly map belongs to the
+            anomalous region, 0..1. ``None``: as the model was exported. Defaults to ``None``.
+        performance_hint (PerformanceHint, optional): What OpenVINO optimizes for: ``"LATENCY"`` gives each image the
+            whole device, ``"THROUGHPUT"`` computes several images of a stream at the same time, which is faster in
+            total and takes more memory. Defaults to ``"LATENCY"``.
+        precision (Precision, optional): What OpenVINO computes in, but for what the file says to compute in 8 bits.
+            ``"f32"`` decides as the tested model did; ``"default"`` is OpenVINO's own choice, which on many devices is
+            16 bits: faster, with scores that are a little off. Defaults to ``"f32"``.
+        white_level (int | None, optional): Value of white in a photograph of more than 8 bits that does not say it:
+            4095 for 12 bits. ``None``: as the model was exported. Defaults to ``None``.
+
+    Attributes:
+        metadata (dict[str, str]): What the file says of itself: backbone, image size and so on; empty if nothing.
+        parallel_requests (int): Number of images of a stream that are computed at the same time.
+        minimum_side (int): Pixels that each side of an image must have.
+        white_level (int | None): Value of white in a photograph of more than 8 bits that does not say it.
+        input_side (int | None): Pixels of the longer side that the model resizes images to; ``None`` if the file does
+            not say it.
+
+    Raises:
+        EdgeError: If the model or the device can't be used.
+        ValueError: If a threshold is not in 0..1, or the white level not in 1..65535.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        device: str = "AUTO",
+        threshold: float | None = None,
+        pixel_threshold: float | None = None,
+        performance_hint: PerformanceHint = "LATENCY",
+        precision: Precision = "f32",
+        white_level: int | None = None,
+    ) -> None:
+        check_threshold("threshold", threshold)
+        check_threshold("pixel_threshold", pixel_threshold)
+        check_white_level(white_level)
+        self.path = Path(path)
+        self.threshold = threshold
+        self.pixel_threshold = pixel_threshold
+        self._runtime = load(self.path, device, performance_hint, precision)
+        self.metadata = self._runtime.metadata
+        self.parallel_requests = self._runtime.parallel_requests
+        self._check_graph()
+        height, width = self._runtime.input_shape[2:]
+        self._input_size = (height, width)
+        image_size = json.loads(self.metadata.get("image_size", "null"))
+        self.input_side: int | None = max(image_size) if image_size else None
+        self.minimum_side = int(np.max(json.loads(self.metadata.get("patch_size", "1"))))
+        known: int | None = json.loads(self.metadata.get("white_level", "null"))
+        self.white_level = known if white_level is None else white_level
+
+    @property
+    def runtime(self) -> str:
+        """The library that computes, its version, and the device."""
+        return self._runtime.name
+
+    def describe(self) -> str:
+        """Say in one line which model it is: its file, what the file says of it, and what computes it."""
+        words = {"backbone": "backbone", "source": "adapters trained on", "version": "exported by anomalib-fbclip"}
+        known = [f"{name} {self.metadata[key]}" for key, name in words.items() if key in self.metadata]
+        return "; ".join([printable(self.path), *map(printable, known), self.runtime])
+
+    def decision_thresholds(self) -> tuple[float | None, float | None]:
+        """Give the thresholds that decide on images and on places: those given, or those that the file names.
+
+        Returns:
+            tuple[float | None, float | None]: On the scale of the scores and of the anomaly map; ``None`` where the
+                graph decides and the file does not say at what.
+        """
+        given = (self.threshold, self.pixel_threshold)
+        named = (self.metadata.get(name) for name in THRESHOLD_KEYS)
+        image, pixel = (
+            float(text) if value is None and text is not None else value
+            for value, text in zip(given, named, strict=True)
+        )
+        return image, pixel
+
+    def threshold_sources(self) -> tuple[str | None, str | None]:
+        """Tell where the thresholds of :meth:`decision_thresholds` come from, in the words of the table.
+
+        Returns:
+            tuple[str | None, str | None]: Of the scores and of the anomaly map; ``None`` where there is no threshold.
+        """
+        given = (self.threshold, self.pixel_threshold)
+        image, pixel = (
+            "given" if value is not None else None if known is None else self.metadata.get(key, "exported file")
+            for value, known, key in zip(given, self.decision_thresholds(), SOURCE_KEYS, strict=True)
+        )
+        return image, pixel
+
+    def predict(self, image: ImageSource) -> Prediction:
+        """Predict one image.
+
+        Args:
+            image (ImageSource): A file, an image of Pillow, or RGB values 0..255 of shape ``[H, W, 3]``. Files and
+                images of Pillow are turned upright as their EXIF data say. OpenCV's arrays are BGR: give
+                ``array[..., ::-1]``.
+
+        Returns:
+            Prediction: The prediction.
+
+        Raises:
+            ImageError: If the image can't be read, the range of its values is not known, or it is smaller than a patch
+                of the model.
+            EdgeError: If the model fails.
+        """
+        (prediction,) = self.stream([image])
+        return prediction
+
+    def stream(
+        self,
+        images: Iterable[ImageSource],
+        on_failure: Callable[[ImageSource, ImageError], None] | None = None,
+    ) -> Iterator[Prediction]:
+        """Predict images as they come, several of them at the same time.
+
+        No more than :attr:`parallel_requests` images are taken ahead of the prediction that was given last: a camera
+        waits for whoever reads the predictions.
+
+        Args:
+            images (Iterable[ImageSource]): Images, as :meth:`predict` takes them; there may be no end of them.
+            on_failure (Callable[[ImageSource, ImageError], None] | None, optional): Called with an image that can't be
+                read, when it is its turn; then the others go on. ``None``: the error is raised. Defaults to ``None``.
+
+        Yields:
+            Prediction: The predictions, in the order of the images.
+
+        Raises:
+            ImageError: If an image can't be read and there is no ``on_failure``.
+            EdgeError: If the model fails. OpenVINO may then fail on every other image too.
+        """
+        pending: deque[_Started | Failed] = deque()
+        try:
+            for source in images:
+                pending.append(self._start(source))
+                while pending and (len(pending) == self.parallel_requests or _is_done(pending[0])):
+                    yield from self._finish(pending.popleft(), on_failure)
+            while pending:
+                yield from self._finish(pending.popleft(), on_failure)
+        finally:
+            for item in pending:
+                if isinstance(item, _Started):
+                    with suppress(EdgeError):
+                        item.request.result()
+
+    def _check_graph(self) -> None:
+        """Check that the graph is what anomalib exports.
+
+        Raises:
+            EdgeError: If it is not.
+        """
+        shape, names = self._runtime.input_shape, self._runtime.output_names
+        if len(shape) != 4 or shape[0] not in {1, None} or shape[1] not in {3, None}:  # noqa: PLR2004
+            sizes = ", ".join("any" if size is None else str(size) for size in shape)
+            msg = f"{self.path} takes [{sizes}], and not single RGB images, [1, 3, H, W]: export it once more."
+            raise EdgeError(msg)
+        needed = {"pred_score": None, "anomaly_map": None, "pred_label": "threshold", "pred_mask": "pixel_threshold"}
+        for name, replacement in needed.items():
+            if name in names or (replacement and getattr(self, replacement) is not None):
+                continue
+            what = (replacement or "model that 'anomalib export' wrote").replace("_", " ")
+            msg = f"{self.path} has no output {name}: give a {what}."
+            raise EdgeError(msg)
+
+    def _start(self, source: ImageSource) -> _Started | Failed:
+        try:
+            image = to_rgb(source, self.minimum_side, self.white_level)
+        except ImageError as error:
+            return Failed(source, error)
+        return _Started(source, image, self._runtime.start(to_batch(image, self._input_size)))
+
+    def _finish(
+        self,
+        item: _Started | Failed,
+        on_failure: Callable[[ImageSource, ImageError], None] | None,
+    ) -> Iterator[Prediction]:
+        """Wait for an image, and give its prediction, unless it failed."""
+        try:
+            if isinstance(item, Failed):
+                raise item.error
+            prediction = self._decide(item, item.request.result())
+        except ImageError as error:
+            if on_failure is None:
+                raise
+            on_failure(item.source, error)
+        else:
+            yield prediction
+
+    def _decide(self, item: _Started, computed: GraphOutputs) -> Prediction:
+        path = Path(item.source) if isinstance(item.source, str | Path) else None
+        score = single_value(computed.outputs, "pred_score")
+        anomaly_map = single_map(computed.outputs, "anomaly_map")
+        if not (math.isfinite(score) and np.isfinite(anomaly_map).all()):
+            name = printable(path) if path else "An image"
+            msg = f"{name} can't be judged: the answer is not a number. Export in a higher precision."
+            raise ImageError(msg)
+        is_anomalous = (
+            bool(single_value(computed.outputs, "pred_label")) if self.threshold is None else score > self.threshold
+        )
+        _, pixel_threshold = self.decision_thresholds()
+        mask = (
+            single_map(computed.outputs, "pred_mask").astype(bool)
+            if pixel_threshold is None
+            else anomaly_map > pixel_threshold
+        )
+        return Prediction(
+            image=item.image,
+            path=path,
+            score=score,
+            is_anomalous=is_anomalous,
+            anomaly_map=anomaly_map.astype(np.float32),
+            mask=match_verdict(mask, anomaly_map, is_anomalous),
+            seconds=computed.seconds,
+        )
+
+
+def _is_done(item: _Started | Failed) -> bool:
+    return isinstance(item, Failed) or item.request.done()
+
+
+def single_value(outputs: dict[str, NDArray], name: str) -> float:
+    """Get an output of one image: ``[1]`` or ``[1, 1]``."""
+    output = outputs[name]
+    if output.size != 1:
+        msg = f"The model's output {name} has the shape {list(output.shape)}, and not one value for one image."
+        raise EdgeError(msg)
+    return float(output.item())
+
+
+def single_map(outputs: dict[str, NDArray], name: str) -> NDArray:
+    """Get a map of one image, ``[1, h, w]`` or ``[1, 1, h, w]``, as ``[h, w]``."""
+    output = outputs[name]
+    if output.ndim < 2 or output.size != math.prod(output.shape[-2:]):  # noqa: PLR2004
+        msg = f"The model's output {name} has the shape {list(output.shape)}, and is not one map for one image."
+        raise EdgeError(msg)
+    return output.reshape(output.shape[-2:])

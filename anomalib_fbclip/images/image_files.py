@@ -1,0 +1,194 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Which files of a folder are images, by name or by content. What can't be read is among them, so that it is told."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from anomalib_fbclip.errors import ImageError, last_line
+
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+"""Those of the usual images."""
+
+RAW_SUFFIXES = (
+    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl "
+    ".sr2 .srf .srw .x3f"
+)
+
+VIDEO_SUFFIXES = ".avi .m4v .mkv .mov .mp4 .mpeg .mpg .webm .wmv"
+
+RAW, VIDEO = "camera raw", "video"
+
+OTHER_FORMATS = {
+    "HEIF": ".heic .heics .heif .heifs .hif",
+    "AVIF": ".avif .avifs",
+    RAW: RAW_SUFFIXES,
+    VIDEO: VIDEO_SUFFIXES,
+    "JPEG": ".jfi .jif .jpe",
+    "JPEG 2000": ".j2c .j2k .jp2 .jpc .jpf .jpx",
+    "JPEG XL": ".jxl",
+    "JPEG XR": ".jxr .wdp",
+    "MPO": ".mpo",
+    "DIB": ".dib",
+    "PNM": ".pbm .pfm .pnm",
+    "Photoshop": ".psb .psd",
+    "OpenEXR": ".exr",
+    "Radiance HDR": ".hdr",
+    "DICOM": ".dcm .dicom",
+    "FITS": ".fit .fits",
+    "Targa": ".tga",
+    "PCX": ".pcx",
+    "GIMP": ".xcf",
+    "APNG": ".apng",
+}
+"""Images of other kinds, of which Pillow reads some, and videos."""
+
+KIND_OF_SUFFIX = {suffix: kind for kind, suffixes in OTHER_FORMATS.items() for suffix in suffixes.split()}
+
+SIGNATURES = {
+    "JPEG": rb"\xff\xd8\xff",
+    "PNG": rb"\x89PNG\r\n\x1a\n",
+    "GIF": rb"GIF8",
+    "WebP": rb"RIFF....WEBP",
+    "BMP": rb"BM....\0\0\0\0",
+    "TIFF": rb"II[*+]\0|MM\0[*+]",
+    "HEIF": rb"....ftyp(hei|hev|mif1|msf1)",
+    "AVIF": rb"....ftypavi[fs]",
+    VIDEO: rb"....ftyp(?!crx|M4A|M4B)|RIFF....AVI |\x1aE\xdf\xa3",
+}
+"""What the content of files begins with."""
+
+LONGEST_SIGNATURE = 16
+
+NOT_PHOTOGRAPHS = {
+    ".ipynb_checkpoints",
+    "__MACOSX",
+    "@eaDir",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "lost+found",
+}
+"""Folders in which programs and file systems keep what is theirs."""
+
+APPLE_DOUBLE = "._"
+"""What the names of files begin with that macOS puts beside others."""
+
+
+def find_images(path: Path, *excluded: Path) -> list[Path]:
+    """Find the images of a folder and of the folders in it, linked ones too, each folder once.
+
+    What can't be read is among them, so that whoever reads it is told: images of a kind that is not read, videos, links
+    to nothing, and folders that can't be looked into.
+
+    Args:
+        path (Path): The folder, or one image, whatever its name.
+        *excluded (Path): Folders that are passed over.
+
+    Returns:
+        list[Path]: The images, sorted.
+
+    Raises:
+        ImageError: If the folder itself can't be looked into.
+    """
+    if not path.is_dir():
+        return [path]
+    try:
+        os.scandir(path).close()
+    except OSError as error:
+        raise ImageError(describe_folder(path, error)) from error
+    return [
+        file for file in _walk(path, {folder.resolve() for folder in excluded} | {path.resolve()}) if _is_image(file)
+    ]
+
+
+def describe_folder(path: str | Path, error: OSError) -> str:
+    """Say that a folder can't be looked into, why, and what to do."""
+    why = error.strerror or last_line(error)
+    return f"{printable(path)} can't be looked into: {why}. Let this user read the folder, or move it elsewhere."
+
+
+def is_foreign(path: Path) -> bool:
+    """Tell whether a file or a folder belongs to a program or a file system, and is no photograph.
+
+    Args:
+        path (Path): The path, relative to the folder that is looked through.
+
+    Returns:
+        bool: Whether it, or a folder that it is in, does.
+    """
+    return any(part.startswith(APPLE_DOUBLE) or part in NOT_PHOTOGRAPHS for part in path.parts)
+
+
+def kind_of_content(head: bytes) -> str | None:
+    """Tell from the first bytes of a file what image or video it is; ``None``: neither that is known."""
+    return next((kind for kind, pattern in SIGNATURES.items() if re.match(pattern, head, re.DOTALL)), None)
+
+
+def kind_of(path: Path, head: bytes) -> str | None:
+    """Tell from a file's first bytes and its name what image or video it is.
+
+    Args:
+        path (Path): The file.
+        head (bytes): Its first bytes.
+
+    Returns:
+        str | None: The kind; ``None`` if it is not known. Raw files of cameras are TIFF files by their content.
+    """
+    content, named = kind_of_content(head), KIND_OF_SUFFIX.get(path.suffix.lower())
+    return named if content is None or (content == "TIFF" and named == RAW) else content
+
+
+def _walk(folder: Path, passed: set[Path]) -> Iterator[Path]:
+    """Give the files below a folder, and the folders that can't be looked into, in the order of their names."""
+    try:
+        paths = sorted(folder.iterdir())
+    except OSError:
+        yield folder
+        return
+    for path in paths:
+        if is_foreign(Path(path.name)):
+            continue
+        if not os.path.isdir(path):  # noqa: PTH112 - pathlib raises where the folder above can't be entered
+            yield path
+        elif (resolved := path.resolve()) not in passed:
+            passed.add(resolved)
+            yield from _walk(path, passed)
+
+
+def _is_image(path: Path) -> bool:
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - as above
+        return os.path.isdir(path)  # noqa: PTH112 - and neither a pipe nor a device
+    suffix = path.suffix.lower()
+    return suffix in IMAGE_SUFFIXES or suffix in KIND_OF_SUFFIX or _has_image(path, suffix)
+
+
+def _has_image(path: Path, suffix: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            return kind_of_content(file.read(LONGEST_SIGNATURE)) is not None
+    except FileNotFoundError:  # a link to nothing, which may have been a folder
+        return not suffix
+    except OSError:
+        return True
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    r"""Write a path in one line: what does not print, such as a line break, is escaped.
+
+    Args:
+        path (str | os.PathLike[str]): The path.
+
+    Returns:
+        str: The path for a screen.
+
+    Example:
+        >>> print(printable("two\nlines.png"))
+        two\nlines.png
+    """
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in os.fspath(path)
+    )

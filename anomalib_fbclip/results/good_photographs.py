@@ -1,0 +1,82 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Whether photographs and the good ones that they are compared with belong together."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from anomalib_fbclip.images.photographs import Enough, is_gray, read_reduced
+
+ENOUGH_TO_SEE_COLOR = Enough(longer=256, shorter=256)
+
+SWAPPED_SHARE, SWAPPED_GOOD, SWAPPED_PHOTOGRAPHS = 0.15, 6, 4
+"""Share of the pairs of a photograph and a good one in which the photograph has the higher score: good parts have half
+of them, less where there are few. At this share and below, with at least so many good photographs and so many others,
+the folders may be swapped. Among good parts, 2 % of the choices of 8 are that far; of 4 it can't be told."""
+
+
+def describe_inspected_references(copies: Mapping[Path, Path], total: int | None) -> list[str]:
+    """Say that photographs are good ones, too, if there are any.
+
+    Args:
+        copies (Mapping[Path, Path]): They, and which good ones they are.
+        total (int | None): Number of all photographs; ``None`` if it is not known.
+
+    Returns:
+        list[str]: A line, or none.
+    """
+    if not copies:
+        return []
+    number = len(copies) if total is None else f"{len(copies)} of {total}"
+    return [f"Good photographs themselves: {number}. They find themselves, so their scores mean nothing."]
+
+
+def describe_swap(scores: Sequence[float], good_scores: Sequence[float], *, is_all_normal: bool) -> list[str]:
+    """Say that the good photographs are the odd ones, if they are: somebody may have swapped the folders.
+
+    Args:
+        scores (Sequence[float]): Scores of the photographs.
+        good_scores (Sequence[float]): Scores of the good ones, each compared with the others.
+        is_all_normal (bool): Whether none of the photographs is anomalous.
+
+    Returns:
+        list[str]: A line, or none.
+    """
+    if not is_all_normal or len(good_scores) < SWAPPED_GOOD or len(scores) < SWAPPED_PHOTOGRAPHS:
+        return []
+    higher = sum(score > good for score in scores for good in good_scores)
+    if higher > SWAPPED_SHARE * len(scores) * len(good_scores):
+        return []
+    return ["The good photographs are odder than the ones that you inspect: are the folders swapped?"]
+
+
+def describe_colors(colors: Counter[bool], good: Sequence[Path], white_level: int | None = None) -> list[str]:
+    """Say that photographs are gray and the good ones in color, or the other way about, if they are.
+
+    Args:
+        colors (Counter[bool]): Number of photographs that are gray, and that are not.
+        good (Sequence[Path]): The good ones.
+        white_level (int | None, optional): Value of white in files of more than 8 bits that do not say it. Defaults to
+            ``None``.
+
+    Returns:
+        list[str]: A line, or none.
+
+    Raises:
+        ImageError: If a good photograph can't be read any more.
+    """
+    if not good or not colors:
+        return []
+    is_good_gray = _is_gray(good[0], white_level)
+    others = colors[not is_good_gray]
+    if not others or any(_is_gray(path, white_level) != is_good_gray for path in good[1:]):
+        return []
+    kind, good_kind = ("In color", "gray") if is_good_gray else ("Gray", "in color")
+    number = f"{others} of {sum(colors.values())}"
+    return [f"{kind}, while the good photographs are {good_kind}: {number}. Give good ones that were taken alike."]
+
+
+def _is_gray(path: Path, white_level: int | None) -> bool:
+    return is_gray(read_reduced(path, enough=ENOUGH_TO_SEE_COLOR, white_level=white_level).pixels)

@@ -1,0 +1,287 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The report: a page that shows all photographs of a prediction, and on which other thresholds are tried out.
+
+It is one file that needs no network. What decides on the page is ``report.js``, and it decides as
+:func:`~anomalib_fbclip.results.regions.match_verdict` does.
+"""
+
+import base64
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import partial
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+from PIL import Image
+
+from anomalib_fbclip.concurrency import map_ahead
+from anomalib_fbclip.errors import ImageError
+from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.images.photographs import PhotographSource
+from anomalib_fbclip.results.files import replacing
+from anomalib_fbclip.results.records import Record
+from anomalib_fbclip.results.regions import STRONGEST_PLACE
+
+from .heatmap import OPACITY, PALETTE
+from .thumbnails import shrink_map, shrink_photograph, to_data_uri
+
+REPORT_NAME = "report.html"
+"""The report's usual name."""
+
+MAX_PHOTOGRAPH_SIDE = 480
+MAX_PLACE_SIDE = 160
+MAX_MAP_SIDE = 128
+"""Pixels that the page holds of a photograph, of a place of it, and of an anomaly map: of the longer side, at most."""
+
+BINS = 50
+"""Bars of the histogram, from a score of 0 to one of 1."""
+
+
+class Thresholds(NamedTuple):
+    """Thresholds with which a page begins.
+
+    Attributes:
+        image (float): A photograph with a higher score is anomalous.
+        pixel (float): A place where the anomaly map is higher belongs to a region.
+        image_source (str): Where the first comes from, in the words of the table.
+        pixel_source (str): Where the second comes from.
+    """
+
+    image: float
+    pixel: float
+    image_source: str
+    pixel_source: str
+
+
+class NearestReference(NamedTuple):
+    """The most anomalous place of a photograph, and the place of a good photograph that comes nearest to it.
+
+    Attributes:
+        place (Image.Image): The most anomalous place, cut out.
+        reference (Image.Image): The place of the good photograph, cut out.
+        path (str): The good photograph's file.
+    """
+
+    place: Image.Image
+    reference: Image.Image
+    path: str
+
+
+class Entry(NamedTuple):
+    """What the page shows of a photograph.
+
+    Attributes:
+        record (Record): What was predicted, or why nothing was.
+        photograph (PhotographSource | None): The photograph; ``None`` where the record is an error.
+        anomaly_map (NDArray[np.floating] | None): Its anomaly map, 0..1, shape ``[h, w]``, if there is one.
+        nearest (NearestReference | None): What its most anomalous place comes nearest to, if there are references.
+    """
+
+    record: Record
+    photograph: PhotographSource | None = None
+    anomaly_map: NDArray[np.floating] | None = None
+    nearest: NearestReference | None = None
+
+
+class Card(NamedTuple):
+    """An entry as it is written into the page, with images as ``data:`` URIs.
+
+    Attributes:
+        name (str): The file's name.
+        folder (str): The folder it lies in.
+        state (str): ``normal``, ``anomalous`` or ``error``.
+        error (str | None): Why there is no prediction.
+        score (float): The score; below all others for an error, so that those come last.
+        same_as (str | None): The good photograph that it is a copy of, if it is one.
+        size (tuple[int, int]): Width and height of the photograph on the page.
+        photograph (str): The photograph.
+        anomaly_map (str | None): The anomaly map.
+        place (str | None): The most anomalous place, if there are references.
+        reference (str): The place of a reference that comes nearest to it.
+        reference_name (str): The reference's file name.
+    """
+
+    name: str
+    folder: str
+    state: str
+    error: str | None = None
+    score: float = -1
+    same_as: str | None = None
+    size: tuple[int, int] = (0, 0)
+    photograph: str = ""
+    anomaly_map: str | None = None
+    place: str | None = None
+    reference: str = ""
+    reference_name: str = ""
+
+
+def write_report(
+    path: Path,
+    entries: Iterable[Entry],
+    thresholds: Thresholds,
+    command: str,
+    about: Mapping[str, str],
+    good_scores: Sequence[float] = (),
+) -> None:
+    """Write the report.
+
+    Entries are taken one at a time, and some 30 KB are kept of each.
+
+    Args:
+        path (Path): The file, which is replaced when the page is complete. Its folder is made if it does not exist.
+        entries (Iterable[Entry]): What was predicted. A photograph that can't be read again is shown as an error.
+        thresholds (Thresholds): The thresholds with which the page begins.
+        command (str): Command that predicts once more, with ``{threshold}`` and ``{pixel_threshold}`` in it. The page
+            puts the chosen ones there.
+        about (Mapping[str, str]): What is said of the run by name, such as its model. The page adds when it is
+            written, and the package's version.
+        good_scores (Sequence[float], optional): Scores of the good photographs that the others were compared with, each
+            compared with the rest. Defaults to ``()``.
+
+    Raises:
+        ValueError: If an entry has neither an error nor both a score and a photograph.
+        OSError: If the report can't be written.
+
+    Example:
+        >>> write_report(  # doctest: +SKIP
+        ...     Path("results/report.html"),
+        ...     [Entry(record, record.path, anomaly_map)],
+        ...     Thresholds(0.5, 0.5, "default", "default"),
+        ...     "fbclip photographs --threshold {threshold} --pixel-threshold {pixel_threshold}",
+        ...     {"Model": "model.xml"},
+        ... )
+    """
+    cards = [*map_ahead(partial(_to_card, threshold=thresholds.image), entries, ahead=2)]
+    cards.sort(key=lambda card: (-card.score, card.folder, card.name))
+    style, script = (_read(name) for name in ("report.css", "report.js"))
+    states = [card.state for card in cards]
+    environment = Environment(
+        loader=PackageLoader("anomalib_fbclip", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2").stream(
+        cards=cards,
+        counts={state: states.count(state) for state in ("anomalous", "normal", "error")},
+        about={**about, "Version": f"anomalib-fbclip {version('anomalib-fbclip')}"},
+        written=datetime.now().astimezone(),
+        thresholds=thresholds,
+        bars=bar_heights([card.score for card in cards if card.error is None]),
+        good_bars=bar_heights(good_scores) if good_scores else None,
+        good_count=len(good_scores),
+        settings={
+            "thresholds": {"image": thresholds.image, "pixel": thresholds.pixel},
+            "command": command,
+            "palette": PALETTE.round().astype(int).tolist(),
+            "opacity": OPACITY,
+            "strongestPlace": STRONGEST_PLACE,
+        },
+        style=style,
+        script=script,
+        policy=_policy(style, script),
+    )
+    page.enable_buffering()
+    with replacing(path) as temporary:
+        page.dump(str(temporary), encoding="utf-8")
+
+
+def _to_card(entry: Entry, threshold: float) -> Card:
+    """Shrink an entry to what the page holds of it."""
+    record, photograph, anomaly_map, nearest = entry
+    if record.error is not None:
+        return _to_error_card(record, record.error)
+    if record.score is None or photograph is None:
+        msg = f"{printable(record.path or 'An image')} has neither an error nor both a score and a photograph."
+        raise ValueError(msg)
+    try:
+        image = shrink_photograph(photograph, MAX_PHOTOGRAPH_SIDE)
+    except ImageError as error:
+        return _to_error_card(record, str(error))
+    card = Card(
+        *_name_and_folder(record),
+        state=record.verdict or ("anomalous" if record.score > threshold else "normal"),
+        score=record.score,
+        same_as=None if record.same_as is None else printable(record.same_as),
+        size=image.size,
+        photograph=to_data_uri(image),
+        anomaly_map=None if anomaly_map is None else to_data_uri(shrink_map(anomaly_map, MAX_MAP_SIDE)),
+    )
+    if nearest is None:
+        return card
+    place, reference = (to_data_uri(shrink_photograph(image, MAX_PLACE_SIDE)) for image in nearest[:2])
+    return card._replace(place=place, reference=reference, reference_name=printable(Path(nearest.path).name))
+
+
+def _to_error_card(record: Record, error: str) -> Card:
+    return Card(*_name_and_folder(record), state="error", error=printable(error))
+
+
+def _name_and_folder(record: Record) -> tuple[str, str]:
+    if record.path is None:
+        return "image without a file", ""
+    path = Path(record.path)
+    return printable(path.name), printable(path.parent)
+
+
+def describe_good(photographs: Sequence[object], kept: int = 0) -> str:
+    """Say which good photographs others are compared with, as the report tells it.
+
+    Args:
+        photographs (Sequence[object]): The good photographs. What is no file is counted only.
+        kept (int, optional): Number of photographs that a model's file keeps, where there are no others. Defaults to
+            ``0``.
+
+    Returns:
+        str: How many there are, and the folder that holds the files.
+    """
+    if not photographs:
+        return f"{kept}, kept in the model's file" if kept else "none"
+    paths = [Path(photograph).absolute() for photograph in photographs if isinstance(photograph, str | Path)]
+    if not paths:
+        return str(len(photographs))
+    return f"{len(photographs)} of {printable(os.path.commonpath([path.parent for path in paths]))}"
+
+
+def _read(name: str) -> str:
+    return (files(__package__) / name).read_text(encoding="utf-8")
+
+
+def _policy(style: str, script: str) -> str:
+    """Forbid the page everything but its own style, its own script, and the images it holds."""
+    return (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _hash(text: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def bar_heights(scores: Sequence[float]) -> list[float]:
+    """Count scores in bins of equal width.
+
+    Args:
+        scores (Sequence[float]): The scores, 0..1.
+
+    Returns:
+        list[float]: Height of each bar, where the highest is 1; all 0 if there are no scores.
+
+    Example:
+        >>> bar_heights([0.01, 0.01, 0.99])[::49]
+        [1.0, 0.5]
+    """
+    counts, _ = np.histogram(scores, bins=BINS, range=(0, 1))
+    heights = counts.tolist()
+    return [height / max(*heights, 1) for height in heights]

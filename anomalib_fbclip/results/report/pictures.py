@@ -1,0 +1,140 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The picture of a prediction: heatmap, regions and a caption on the photograph."""
+
+from typing import NamedTuple, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from anomalib_fbclip.images.photographs import PhotographSource
+from anomalib_fbclip.results.records import Record
+from anomalib_fbclip.results.regions import match_verdict
+
+from .heatmap import PALETTE, draw_heatmap, resize_map
+from .thumbnails import shrink_photograph
+
+MAX_SIDE = 2048
+"""Pixels of a picture's longer side, at most."""
+
+LETTERS_PER_SIDE = 28
+"""Number of the caption's letters that would cover the picture's shorter side, one above the other."""
+
+BAND_OPACITY = 0.65
+"""Of the black behind the caption: the photograph is still seen through it."""
+
+MIN_FONT_SIZE = 10
+"""Pixels of the caption's letters, at least, where the picture is wide enough."""
+
+COLOR_BAR_SIZE = (6.0, 0.7)
+"""Width and height of the color bar, in font sizes."""
+
+VERDICT_COLORS = {"anomalous": "#ff9e94", "normal": "#9fe0a8"}
+
+
+class Words(NamedTuple):
+    """A part of a caption.
+
+    Attributes:
+        text (str): What it says.
+        color (str): Its color.
+    """
+
+    text: str
+    color: str = "white"
+
+
+def draw_picture(photograph: PhotographSource, anomaly_map: NDArray[np.floating], record: Record) -> Image.Image:
+    """Draw what was predicted for a photograph.
+
+    Args:
+        photograph (PhotographSource): The photograph.
+        anomaly_map (NDArray[np.floating]): Its anomaly map, 0..1, shape ``[h, w]``.
+        record (Record): What is said of it. Outlined is where the map is above the record's pixel threshold, or the
+            boxes of the record's regions if it has none.
+
+    Returns:
+        Image.Image: An RGB picture in the photograph's proportions: of its own size, up to 2048 pixels a side.
+
+    Raises:
+        ImageError: If the photograph can't be read.
+    """
+    image = shrink_photograph(photograph, MAX_SIDE)
+    heat = resize_map(anomaly_map, image.height, image.width)
+    picture = draw_heatmap(image, heat, _find_mask(heat, record))
+    _draw_caption(picture, heat, record)
+    return picture
+
+
+def _find_mask(heat: NDArray[np.floating], record: Record) -> NDArray[np.bool_]:
+    """Find the regions in a map of the picture's size: from its values, so that they have no steps of a smaller map."""
+    if record.pixel_threshold is not None:
+        return match_verdict(heat > record.pixel_threshold, heat, record.verdict == "anomalous")
+    mask = np.zeros_like(heat, dtype=bool)
+    scale = heat.shape[1] / (record.width or heat.shape[1])
+    for region in record.regions or []:
+        left, top, right, bottom = (round(scale * edge) for edge in region.box)
+        mask[top:bottom, left:right] = True
+    return mask
+
+
+def _draw_caption(picture: Image.Image, heat: NDArray[np.floating], record: Record) -> None:
+    """Write the caption, at the bottom or, if that is the more anomalous place, at the top."""
+    words = _words_of(record)
+    font = _fit_font(words, picture.size)
+    band_height = min(round(2 * font.size), picture.height)
+    top = 0 if heat[-band_height:].max() > heat[:band_height].max() else picture.height - band_height
+    band = (0, top, picture.width, top + band_height)
+    picture.paste(Image.blend(picture.crop(band), Image.new("RGB", (picture.width, band_height)), BAND_OPACITY), band)
+
+    draw = ImageDraw.Draw(picture)
+    left, middle = font.size / 2, top + band_height / 2
+    for text, color in words:
+        draw.text((left, middle), text, fill=color, font=font, anchor="lm")
+        left += draw.textlength(text, font) + font.size
+    _draw_color_bar(picture, font, middle, record.pixel_threshold)
+
+
+def _words_of(record: Record) -> list[Words]:
+    words = [Words(f"score {record.score:.3f}")]
+    if record.verdict is not None:
+        words.insert(0, Words(record.verdict, VERDICT_COLORS[record.verdict]))
+    if record.threshold is not None:
+        words.append(Words(f"threshold {record.threshold:.3f}"))
+    return words
+
+
+def _fit_font(words: list[Words], size: tuple[int, int]) -> ImageFont.FreeTypeFont:
+    """Choose a font with which the caption fits into a picture of a width and a height."""
+    font = _font(max(min(size) / LETTERS_PER_SIDE, MIN_FONT_SIZE))
+    spaces = len(words) + COLOR_BAR_SIZE[0] + 3  # the color bar's labels and gaps take three
+    needed = sum(font.getlength(text) for text, _ in words) + spaces * font.size
+    return font if needed <= size[0] else _font(max(font.size * size[0] / needed, 1))
+
+
+def _font(size: float) -> ImageFont.FreeTypeFont:
+    return cast("ImageFont.FreeTypeFont", ImageFont.load_default(size))
+
+
+def _draw_color_bar(
+    picture: Image.Image,
+    font: ImageFont.FreeTypeFont,
+    middle: float,
+    pixel_threshold: float | None,
+) -> None:
+    """Draw the colors of 0 to 1 at the caption's right end, with a line at the pixel threshold."""
+    width, height = (max(1, round(letters * font.size)) for letters in COLOR_BAR_SIZE)
+    right, top = round(picture.width - 1.5 * font.size), round(middle - height / 2)
+    left = right - width
+    colors = Image.fromarray(PALETTE.round().astype(np.uint8)[None]).resize((width, height))
+    picture.paste(colors, (left, top))
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((left - 1, top - 1, right, top + height), outline="white")
+    draw.text((left - font.size / 3, middle), "0", fill="white", font=font, anchor="rm")
+    draw.text((right + font.size / 3, middle), "1", fill="white", font=font, anchor="lm")
+    if pixel_threshold is not None:
+        place = left + pixel_threshold * (width - 1)
+        line = max(1, round(font.size / 8))
+        draw.line((place, top - height / 3, place, top + 4 * height / 3), fill="white", width=line)

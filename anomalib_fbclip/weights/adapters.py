@@ -1,0 +1,298 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Trained adapters: read from a file, checked against the model that they are for, loaded and saved."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.modeling.few_shot import FewShot
+from anomalib_fbclip.modeling.text_encoder import text_digest
+
+from .published import PUBLISHED
+from .reading import read_checkpoint, reading
+from .reference import convert_reference
+from .registry import resolve_widths
+from .safetensors_files import read_safetensors, write_safetensors
+from .state_dict import load_state_dict
+from .training import CHECKPOINT_KEY, Normalization, Training
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from anomalib_fbclip.modeling.fbclip import FBClipModel
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "anomalib-fbclip adapters"
+
+FROZEN_PREFIX = "backbone."
+"""What the names of a model's frozen parameters begin with. All others are adapters."""
+
+FEW_SHOT_PREFIX = "few_shot."
+"""What the names of good photographs' patches, and of what comes of them, begin with."""
+
+TEXT_FEATURES = "text_features"
+"""Name of the text features that the adapters give with their CLIP."""
+
+SIGNATURE_TOLERANCE = 2e-3
+"""How far the signatures of the same CLIP are apart at most, one of them in half precision."""
+
+WIDTHS_OF_TENSORS = (
+    ("mvfbe.attention.norm.weight", 0),
+    ("prompt_learner.normal_context", 1),
+    ("text_fusion.strategies.attention.mlp.2.weight", 0),
+)
+"""Adapters, and a dimension of each, that tell the widths of image tower, text tower and joint space."""
+
+
+def describe_model(backbone: str, pretrained: str | None, weights: str | None, trained_on: str | None) -> str:
+    """Say which model it is.
+
+    Args:
+        backbone (str): Name of the frozen CLIP.
+        pretrained (str | None): Its weights; ``None`` if they are random.
+        weights (str | None): The adapters that were asked for, usually a file; ``None`` for the usual ones.
+        trained_on (str | None): Dataset that the adapters were trained on; ``None`` if they are untrained.
+
+    Returns:
+        str: The words.
+
+    Example:
+        >>> describe_model("ViT-L-14-336", "openai", "mine.safetensors", "VisA")
+        'backbone ViT-L-14-336 with weights openai; adapters trained on VisA (mine.safetensors)'
+    """
+    adapters = f"trained on {trained_on}" if trained_on else "untrained"
+    origin = f" ({printable(weights)})" if weights else ""
+    return f"backbone {backbone} with weights {printable(pretrained or 'random')}; adapters {adapters}{origin}"
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """Trained adapters.
+
+    Attributes:
+        tensors (Mapping[str, torch.Tensor]): The adapters by their names in :class:`~anomalib_fbclip.FBClipModel`.
+        metadata (Mapping[str, Any]): What is known of them: ``source`` (the dataset that they were trained on) and, in
+            a file of this project, ``backbone``, ``pretrained``, ``signature``, ``image_size``, ``feature_layers`` and
+            ``version``; with text features ``text_strategies`` and ``text_digest``.
+        origin (str): Where they come from, as the subject of a message.
+        arguments (Mapping[str, Any]): Arguments of the model that they were trained with, as far as a checkpoint of a
+            training tells them.
+        normalizations (tuple[Normalization, Normalization]): Of scores and of anomaly maps, likewise.
+
+    Example:
+        >>> adapters = Adapters.read(Path("adapters.safetensors"))  # doctest: +SKIP
+        >>> adapters.load_into(model)  # doctest: +SKIP
+    """
+
+    tensors: Mapping[str, torch.Tensor]
+    metadata: Mapping[str, Any]
+    origin: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    normalizations: tuple[Normalization, Normalization] = (Normalization(), Normalization())
+
+    @classmethod
+    def read(cls, path: Path, name: str | None = None) -> Adapters:
+        """Read adapters from a file without running code of it.
+
+        Args:
+            path (Path): A ``.safetensors`` file of this project, or a checkpoint of a training or of the reference.
+            name (str | None, optional): What messages call them. ``None``: the path. Defaults to ``None``.
+
+        Returns:
+            Adapters: The adapters.
+
+        Raises:
+            ValueError: If there is no such file, it can't be read, or it is something else.
+        """
+        origin = f"Adapter weights '{name or path}'"
+        if not path.is_file():
+            msg = f"{origin} do not exist. Give a file, 'auto', {' or '.join(map(repr, PUBLISHED))}."
+            raise ValueError(msg)
+        if path.suffix != ".safetensors":
+            checkpoint = read_checkpoint(path, origin)
+            if isinstance(checkpoint, dict) and CHECKPOINT_KEY in checkpoint:
+                with reading(origin):
+                    training = Training.read(checkpoint)
+                return cls(training.tensors, training.metadata, origin, training.arguments, training.normalizations)
+            tensors, source = convert_reference(checkpoint, origin)
+            return cls(tensors, {"source": source}, origin)
+        with reading(origin):
+            tensors, texts = read_safetensors(path)
+        if texts.pop("format", None) != FORMAT:
+            msg = f"{origin} were not saved by FBClip.save_adapters."
+            raise ValueError(msg)
+        return cls(tensors, {key: json.loads(text) for key, text in texts.items()}, origin)
+
+    def save(self, path: Path) -> None:
+        """Write the adapters to a safetensors file. A file that stood there is replaced only by a complete one.
+
+        Args:
+            path (Path): The file, with the suffix ``.safetensors``.
+
+        Raises:
+            ValueError: If the path has another suffix.
+        """
+        texts = {key: json.dumps(value) for key, value in self.metadata.items()}
+        write_safetensors(path, self.tensors, {"format": FORMAT, **texts})
+
+    @property
+    def source(self) -> str | None:
+        """Name of the dataset that the adapters were trained on; ``None`` if it is not known."""
+        return self.metadata.get("source")
+
+    def check_backbone(self, backbone: str) -> None:
+        """Make sure that the adapters are of a backbone, before its CLIP is built.
+
+        Args:
+            backbone (str): Name of the backbone.
+
+        Raises:
+            ValueError: If its name or its widths are others than those of the backbone that they were trained on.
+        """
+        trained_on = self.metadata.get("backbone", backbone)
+        if trained_on != backbone:
+            msg = (
+                f"{self.origin} holds adapters of backbone {trained_on!r}, but this model has {backbone!r}: "
+                "set 'backbone'."
+            )
+            raise ValueError(msg)
+        widths = resolve_widths(backbone)
+        found = [self.tensors[name].shape[dim] if name in self.tensors else None for name, dim in WIDTHS_OF_TENSORS]
+        if any(width not in {None, wanted} for width, wanted in zip(found, widths, strict=True)):
+            msg = (
+                f"{self.origin} holds adapters of another backbone: its widths (image, text, joint) are {found}, "
+                f"not {list(widths)}."
+            )
+            raise ValueError(msg)
+
+    def check_signature(self, signature: list[float]) -> None:
+        """Make sure that the adapters were trained on the CLIP's weights at hand.
+
+        Args:
+            signature (list[float]): A few of the weights, :attr:`ClipBackbone.signature`.
+
+        Raises:
+            ValueError: If they differ by more than a conversion to half precision.
+        """
+        trained_on = self.metadata.get("signature", signature)
+        if not np.allclose(trained_on, signature, atol=SIGNATURE_TOLERANCE):
+            msg = (
+                f"{self.origin} holds adapters that were trained on other weights of the backbone "
+                f"(pretrained: {self.metadata.get('pretrained')!r}), and need the same."
+            )
+            raise ValueError(msg)
+
+    def load_into(self, model: FBClipModel) -> None:
+        """Copy the adapters into a model, all or none.
+
+        Args:
+            model (FBClipModel): The model.
+
+        Raises:
+            ValueError: If they were trained on other weights of the CLIP, names are missing or unknown, shapes differ,
+                or their text features are those of others.
+        """
+        self.check_signature(model.backbone.signature)
+        self._check_text_features()
+        tensors = dict(self.tensors)
+        text_features = tensors.pop(TEXT_FEATURES, None)
+        references = {
+            name.removeprefix(FEW_SHOT_PREFIX): tensors.pop(name)
+            for name in self.tensors
+            if name.startswith(FEW_SHOT_PREFIX)
+        }
+        load_state_dict(model, {**frozen_tensors(model), **tensors}, self.origin)
+        if text_features is not None and model.text_digest() == self.metadata["text_digest"]:
+            model.use_text_features(text_features)  # others if the model weighs the text strategies in another way
+        if references:
+            self._load_references(references, model)
+        layers = list(model.backbone.feature_layers)
+        if (trained_on := self.metadata.get("feature_layers", layers)) != layers:
+            logger.warning("%s was trained on feature layers %s, but %s are used.", self.origin, trained_on, layers)
+
+    def _check_text_features(self) -> None:
+        if TEXT_FEATURES not in self.tensors:
+            return
+        digest = text_digest(self.tensors, self.metadata.get("text_strategies", {}))
+        if digest != self.metadata.get("text_digest"):
+            msg = f"{self.origin} holds text features of other adapters than its own: save them once more."
+            raise ValueError(msg)
+
+    def _load_references(self, tensors: Mapping[str, torch.Tensor], model: FBClipModel) -> None:
+        layers = model.backbone.feature_layers
+        if self.metadata.get("feature_layers") != list(layers):
+            msg = (
+                f"{self.origin} holds good photographs of feature layers {self.metadata.get('feature_layers')}, but "
+                f"{list(layers)} are used: set 'feature_layers' to the same."
+            )
+            raise ValueError(msg)
+        with reading(self.origin):
+            model.decision = FewShot.from_tensors(tensors)
+
+
+def adapter_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:
+    """Collect the adapters of a model: everything but the frozen backbone.
+
+    Args:
+        model (FBClipModel): The model.
+
+    Returns:
+        dict[str, torch.Tensor]: The adapters by name, sharing memory with the model.
+    """
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(FROZEN_PREFIX)}
+
+
+def digest_adapters(model: FBClipModel) -> str:
+    """Digest the adapters of a model, so that it can be told whether another has the same.
+
+    Args:
+        model (FBClipModel): The model.
+
+    Returns:
+        str: 16 hexadecimal digits.
+    """
+    digest = sha256()
+    for name, tensor in sorted(adapter_tensors(model).items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def frozen_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:
+    """Collect what is frozen in a model: the backbone.
+
+    Args:
+        model (FBClipModel): The model.
+
+    Returns:
+        dict[str, torch.Tensor]: The backbone's parameters by name, sharing memory with the model.
+    """
+    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(FROZEN_PREFIX)}
+
+
+def give_text_features(model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Compute what a file of adapters holds of the text features.
+
+    Args:
+        model (FBClipModel): The model.
+
+    Returns:
+        tuple[dict[str, torch.Tensor], dict[str, Any]]: Tensors and metadata; none of a model that computes in 16 bits,
+            whose text features are not exact.
+    """
+    features = model.text_features()
+    if {model.backbone.precision, features.dtype} != {torch.float32}:
+        return {}, {}
+    return {TEXT_FEATURES: features}, {"text_strategies": model.text_fusion.weights, "text_digest": model.text_digest()}

@@ -1,0 +1,94 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Builds a model around the CLIP of a backbone."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import open_clip
+
+from anomalib_fbclip.modeling.build import NUM_LAYER_WEIGHTS, create_model
+from anomalib_fbclip.modeling.clip import ClipBackbone, DeferredText
+from anomalib_fbclip.modeling.decision import IMAGE_SCORES
+from anomalib_fbclip.modeling.mvfbe import VIEWS, create_views
+from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS, resolve_strategy_weights
+
+from .clip_files import create_clip
+from .registry import (
+    resolve_attention_size,
+    resolve_feature_layers,
+    resolve_image_score,
+    resolve_precision,
+    resolve_widths,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import torch
+
+    from anomalib_fbclip.modeling.fbclip import FBClipModel
+
+
+def build_model(
+    backbone: str,
+    pretrained: str | None,
+    feature_layers: Sequence[int] | None = None,
+    views: Sequence[str] = tuple(VIEWS),
+    text_strategies: Mapping[str, float] | None = None,
+    background_suppression: bool = True,
+    image_score: str | None = None,
+    precision: str = "float32",
+    seed: int = 0,
+) -> FBClipModel:
+    """Build a model with untrained adapters. A wrong argument is refused before the CLIP is fetched.
+
+    Text tower and tokenizer are loaded once prompts are to be encoded: never, if the model is given text features.
+
+    Args:
+        backbone (str): Name of the backbone, of :func:`~anomalib_fbclip.weights.registry.resolve_backbone`.
+        pretrained (str | None): Weights of its CLIP, as :func:`~anomalib_fbclip.weights.clip_files.create_clip`
+            takes them.
+        feature_layers (Sequence[int] | None, optional): Blocks of the image tower that are read, counted from 1.
+            ``None``: the backbone's usual ones. Defaults to ``None``.
+        views (Sequence[str], optional): Views of each layer. Defaults to all three.
+        text_strategies (Mapping[str, float] | None, optional): Weight of each text strategy. ``None``: the paper's.
+            Defaults to ``None``.
+        background_suppression (bool, optional): Whether the background is suppressed. Defaults to ``True``.
+        image_score (str | None, optional): What an image's score is, a key of ``IMAGE_SCORES``. ``None``: the
+            backbone's usual one. Defaults to ``None``.
+        precision (str, optional): Type in which the CLIP is kept. Defaults to ``"float32"``.
+        seed (int, optional): Seed of the adapters' initial values. Defaults to ``0``.
+
+    Returns:
+        FBClipModel: The model, on the CPU.
+
+    Raises:
+        ValueError: If an argument does not fit the backbone, or the CLIP's file can't be read.
+        RuntimeError: If the CLIP's weights could not be fetched.
+    """
+    strategies = STRATEGY_WEIGHTS if text_strategies is None else text_strategies
+    return create_model(
+        views=create_views(views),
+        strategy_weights=resolve_strategy_weights(strategies, STRATEGY_WEIGHTS),
+        attention_size=resolve_attention_size(backbone),
+        background_suppression=background_suppression,
+        image_score=IMAGE_SCORES[resolve_image_score(backbone, image_score)],
+        seed=seed,
+        tokenizer=partial(_tokenize, backbone),
+        backbone=ClipBackbone(
+            feature_layers=resolve_feature_layers(backbone, feature_layers, max_layers=NUM_LAYER_WEIGHTS),
+            precision=resolve_precision(precision),
+            clip=create_clip(backbone, pretrained, towers="image"),
+            deferred_text=DeferredText(
+                resolve_widths(backbone).text, partial(create_clip, backbone, pretrained, towers="text")
+            ),
+        ),
+    )
+
+
+def _tokenize(backbone: str, texts: list[str]) -> torch.Tensor:
+    return open_clip.get_tokenizer(backbone)(texts)

@@ -1,0 +1,207 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Weights of the frozen CLIP: fetched by open_clip, or read from a file without running code of it."""
+
+from __future__ import annotations
+
+import logging
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError  # noqa: S403 - only to catch and raise it
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import open_clip
+import torch
+from huggingface_hub.constants import HF_HUB_CACHE
+from open_clip.model import convert_to_custom_text_state_dict
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from safetensors import safe_open
+
+from anomalib_fbclip.errors import WeightsUnavailableError
+
+from .compact_clip import TEMPERATURE, TOKEN_IDS, read_clip
+from .reading import reading, reason_of
+from .registry import BUNDLED, NEEDS_NO_NETWORK, OPENAI, default_pretrained, pretrained_tags
+from .state_dict import check_state_dict
+
+if TYPE_CHECKING:
+    from torch import nn
+
+logger = logging.getLogger(__name__)
+
+OPEN_CLIP_CACHE = Path("~/.cache/clip")
+"""Where open_clip keeps files of a URL."""
+
+RANDOM_WEIGHTS_SEED = 0
+"""Seed of a CLIP without pretrained weights: adapters that were trained on it fit it again."""
+
+UNUSED = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
+"""What files of CLIPs hold besides parameters."""
+
+
+Towers: TypeAlias = Literal["both", "image", "text"]
+"""Towers of a CLIP that get their weights."""
+
+IMAGE_PREFIX = "visual."
+"""What the names of the image tower's parameters begin with in open_clip. All others are the text tower's."""
+
+
+def create_clip(backbone: str, pretrained: str | None, towers: Towers = "both") -> open_clip.CLIP:
+    """Create a CLIP and load its weights.
+
+    Args:
+        backbone (str): Name of an open_clip model.
+        pretrained (str | None): Tag of open_clip or of a bundled backbone, or path of a file that takes the place of
+            the backbone's usual weights: safetensors, a state dict, OpenAI's archive, or a file of
+            :func:`~anomalib_fbclip.weights.compact_clip.save_clip`. ``None``: random weights.
+        towers (Towers, optional): Towers that get their weights. Defaults to ``"both"``.
+
+    Returns:
+        open_clip.CLIP: The CLIP, in float32 on the CPU; a tower that gets no weights of a file is on the meta device.
+
+    Raises:
+        ValueError: If the tag is unknown, or the file can't be read or belongs to another model.
+        WeightsUnavailableError: If the weights of a tag could not be fetched.
+    """
+    if pretrained is None:
+        if towers != "text":  # which is loaded after the image tower
+            logger.warning(
+                "open_clip has no weights for backbone %s: its CLIP is random. Give a file of weights as 'pretrained'.",
+                backbone,
+            )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(RANDOM_WEIGHTS_SEED)
+            return open_clip.create_model(backbone)
+    if backbone in BUNDLED and pretrained == BUNDLED[backbone].tag:
+        return _create_from_file(backbone, BUNDLED[backbone].clip, pretrained, towers)
+    if pretrained in pretrained_tags(backbone):
+        return _create_from_file(backbone, _fetch(backbone, pretrained), pretrained, towers)
+    path = Path(pretrained)
+    if not path.is_file():
+        tags = pretrained_tags(backbone)
+        msg = f"Pretrained weights '{path}' are neither a file nor one of the tags of {backbone}: {tags}."
+        raise ValueError(msg)
+    # The file stands for the backbone's usual weights, so it has their activation.
+    return _create_from_file(backbone, path, default_pretrained(backbone), towers)
+
+
+def _fetch(backbone: str, tag: str) -> Path:
+    """Find the weights of a tag in open_clip's cache, or have open_clip fetch them."""
+    try:
+        return Path(download_pretrained(get_pretrained_cfg(backbone, tag)))
+    except (OSError, RuntimeError) as error:
+        msg = (
+            f"CLIP weights {tag!r} of {backbone} could not be fetched ({reason_of(error)}). Connect to the network "
+            f"once, {_describe_place(get_pretrained_cfg(backbone, tag))}."
+        )
+        advice = f"Or give a file as 'pretrained'. {NEEDS_NO_NETWORK}"
+        raise WeightsUnavailableError(msg, advice) from None
+
+
+def _describe_place(config: dict[str, Any]) -> str:
+    """Say where open_clip looks for a file, and from where it comes."""
+    if url := config.get("url"):
+        return f"or download {url} by hand to '{OPEN_CLIP_CACHE.expanduser() / Path(url).name}'"
+    repository, _, name = config.get("hf_hub", "").rpartition("/")
+    return f"so that {name or 'open_clip_pytorch_model.bin'} of {repository} is kept in '{HF_HUB_CACHE}'"
+
+
+def _create_from_file(backbone: str, path: Path, tag: str | None, towers: Towers) -> open_clip.CLIP:
+    """Create a CLIP with the weights of a file, which must fit as a whole, and the activation of a tag's weights."""
+    logger.info("Loading CLIP %s with weights of %s.", backbone, path)
+    is_quick_gelu = tag == OPENAI or get_pretrained_cfg(backbone, tag or "").get("quick_gelu", False)
+    with torch.device("meta"):  # parameters without values, which the file's take the places of
+        clip = open_clip.create_model(backbone, device="meta", force_quick_gelu=is_quick_gelu)
+    expected = clip.state_dict()
+    tensors = _read_clip_tensors(path)
+    if hasattr(clip, "text"):
+        tensors = convert_to_custom_text_state_dict(tensors)
+    for name in TEMPERATURE:  # FB-CLIP has its own
+        if name in expected:
+            tensors.setdefault(name, torch.zeros(expected[name].shape))
+        else:
+            tensors.pop(name, None)
+    check_state_dict(expected, tensors, f"CLIP file {path} for backbone {backbone}")
+    for name in [name for name in tensors if towers not in {"both", _tower_of(name)}]:
+        del tensors[name]
+    # One after the other, so that what has been converted takes no memory any more.
+    converted = {name: tensors.pop(name).float() for name in list(tensors)}
+    clip.load_state_dict(converted, assign=True, strict=towers == "both")
+    if towers != "image":
+        _restore_causal_mask(getattr(clip, "text", clip))
+    return clip
+
+
+def _tower_of(name: str) -> str:
+    return "image" if name.startswith(IMAGE_PREFIX) else "text"
+
+
+def _restore_causal_mask(text_tower: nn.Module) -> None:
+    """Give values to the only buffer of a CLIP, which no file holds. A tower that attends both ways has none."""
+    if isinstance(text_tower.attn_mask, torch.Tensor):
+        text_tower.attn_mask = torch.full(text_tower.attn_mask.shape, -torch.inf).triu(diagonal=1)
+
+
+def _read_clip_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read the parameters of a CLIP, by open_clip's names and in the types of the file."""
+    tensors = read_tensors(path, f"Pretrained weights {path}")
+    if TOKEN_IDS in tensors:
+        return read_clip(path)
+    names = {name: name.removeprefix("module.") for name in tensors}
+    return {name: tensors[stored] for stored, name in names.items() if name not in UNUSED}
+
+
+def read_tensors(path: Path, what: str) -> dict[str, torch.Tensor]:
+    """Read the tensors of a file without running code of it.
+
+    Args:
+        path (Path): A safetensors file, a saved state dict (alone or under ``state_dict``), or a TorchScript archive.
+        what (str): What the file is, for the error.
+
+    Returns:
+        dict[str, torch.Tensor]: Tensors by name, on the CPU.
+
+    Raises:
+        ValueError: If the file can't be read or holds no tensors by name.
+    """
+    with reading(what):
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch_file(path)
+    content = content.get("state_dict", content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
+        msg = f"{what} holds no tensors by name."
+        raise ValueError(msg)
+    return content
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    """Map each tensor on its own: it is read once it is used, and its memory is free again once it is converted."""
+
+    def read(name: str) -> torch.Tensor:
+        with safe_open(path, "pt") as file:
+            return file.get_tensor(name)
+
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+    return {name: read(name) for name in names}
+
+
+def _read_torch_file(path: Path) -> Any:  # noqa: ANN401
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            is_torchscript = any(name.endswith("constants.pkl") for name in archive.namelist())
+        if is_torchscript:
+            _refuse_code_at_load(path)
+            return torch.jit.load(path, map_location="cpu").state_dict()
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _refuse_code_at_load(path: Path) -> None:
+    """Refuse a TorchScript archive with methods that ``torch.jit.load`` itself runs; they can write files."""
+    # The reader of torch.jit.load, so that both see the same archive. The name has one spelling in TorchScript.
+    reader = torch._C.PyTorchFileReader(str(path))  # noqa: SLF001 - torch has no public one
+    sources = [name for name in reader.get_all_records() if name.lower().endswith(".py")]
+    if any(b"__setstate__" in reader.get_record(name) for name in sources):
+        msg = "Code of the archive would run as it is loaded."
+        raise UnpicklingError(msg)

@@ -1,0 +1,98 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Tests of files that are complete or not there."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from anomalib_fbclip.results.files import find_copies, incomplete_folder, replacing
+
+
+def test_file_is_replaced_when_it_is_complete(tmp_path: Path) -> None:
+    """Until then the old one stands; its folder is made, and nothing else is left."""
+    path = tmp_path / "new" / "table.md"
+    for content in ("first", "second"):
+        with replacing(path) as temporary:
+            assert temporary.name == path.name
+            temporary.write_text(content)
+            assert not path.exists() or path.read_text() == "first"
+        assert path.read_text() == content
+        assert list(path.parent.iterdir()) == [path]
+
+
+def test_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
+    """A folder moves with all that is in it."""
+    path = tmp_path / "category"
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "image.png").touch()
+        assert not path.exists()
+    assert [file.name for file in path.iterdir()] == ["image.png"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_nothing_changes_on_failure(tmp_path: Path, error: type[BaseException]) -> None:
+    """An old file stays, and the half of a new one goes, after an interrupt too."""
+    path = tmp_path / "table.md"
+    path.write_text("old")
+
+    def fail_halfway() -> None:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail_halfway()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_long_name(tmp_path: Path) -> None:
+    """The longest name that a file can have is no obstacle."""
+    path = tmp_path / ("n" * 255)
+    with replacing(path) as temporary:
+        temporary.touch()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_incomplete_folder(tmp_path: Path) -> None:
+    """It is hidden, beside what will be complete, and gone at the end."""
+    with incomplete_folder(tmp_path / "new") as folder:
+        assert folder.parent == tmp_path / "new"
+        assert folder.name.startswith(".")
+        (folder / "left").touch()
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_interrupted_clearing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hidden folder is gone all the same."""
+    remove, calls = shutil.rmtree, []
+
+    def interrupted_once(folder: Path, **options: bool) -> None:
+        calls.append(folder)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+        remove(folder, **options)
+
+    def write() -> None:
+        with incomplete_folder(tmp_path) as folder:
+            (folder / "picture.png").touch()
+
+    monkeypatch.setattr(shutil, "rmtree", interrupted_once)
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert not list(tmp_path.iterdir())
+
+
+def test_copies_are_found_by_content(tmp_path: Path) -> None:
+    """Whatever they are called, and of files of one size only those that are equal."""
+    for name, content in {"a": "one", "b": "two", "c": "one", "d": "three"}.items():
+        (tmp_path / name).write_text(content)
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    a, b, c, d, link, gone = (tmp_path / name for name in ("a", "b", "c", "d", "link", "gone"))
+    assert find_copies([a, c, d, link, gone, b], [c, b, gone]) == {a: c, c: c, link: b, b: b}
