@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from anomalib.data import Batch
 from anomalib.models import AnomalyDINO, Padim, Patchcore
@@ -37,7 +38,7 @@ from anomalib_fbclip.lightning.evaluation.evaluator import RankingEvaluator
 from anomalib_fbclip.modeling.clip import ClipBackbone
 from anomalib_fbclip.modeling.resize import create_transform
 from anomalib_fbclip.protocol.markdown import markdown_lines
-from anomalib_fbclip.protocol.results import Row, add_rows, read_rows
+from anomalib_fbclip.protocol.results import add_results, read_results
 from anomalib_fbclip.weights.bundled import NAME, TAG
 from anomalib_fbclip.weights.clip_files import create_clip
 from anomalib_fbclip.weights.registry import resolve_backbone
@@ -210,17 +211,18 @@ def measure_missing(root: Path, names: Sequence[str], file: Path) -> None:
         for name in names:
             for number in dict.fromkeys(available if number is None else number for number in NUMBERS):
                 settings = f"{name} {number}"
-                done = {(row.settings, row.category) for row in read_rows(file)}
+                done = {*read_results(file)[["settings", "category"]].itertuples(index=False, name=None)}
                 if number < MODELS[name][1] or (settings, category) in done:
                     continue
                 metrics = measure(name, FewPhotographs(root, category, number))
-                add_rows(file, [Row(category, metrics, int((labels == 0).sum()), int(labels.sum()), settings)])
+                counts = {"normal": int((labels == 0).sum()), "anomalous": int(labels.sum())}
+                add_results(file, [{"category": category, "settings": settings, **counts, **metrics}])
                 print(category, settings, metrics, flush=True)
 
 
-def to_markdown(root: Path, rows: Sequence[Row]) -> str:
+def to_markdown(root: Path, results: pd.DataFrame) -> str:
     """Write a table of image AUROC / pixel AUROC in percent, a row for each model and number of good photographs."""
-    found = {(row.settings, row.category): row.metrics for row in rows}
+    found = results.set_index(["settings", "category"]).to_dict("index")
     available = {category: len(read_category(root, category).train_data) for category in CATEGORIES}
     lines = []
     for name, (title, _, _) in MODELS.items():
@@ -244,7 +246,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("results/comparison.csv"), help="CSV file of the results")
     options = parser.parse_args()
     measure_missing(options.root, options.models, options.output)
-    print(to_markdown(options.root, read_rows(options.output)))
+    print(to_markdown(options.root, read_results(options.output)))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import MetaJson
 from anomalib_fbclip.data.references import ReferenceChoice
 from anomalib_fbclip.protocol.command import create_parser
-from anomalib_fbclip.protocol.results import read_rows
+from anomalib_fbclip.protocol.results import read_results
 from layouts import MASKED, write_category
 
 FOLDER = Path(__file__).parents[2] / "docs" / "photographs"
@@ -128,9 +128,9 @@ def test_comparison(
         ("PaDiM, EfficientNet-lite0", "all"),
     ]
     file = Path("results/comparison.csv")
-    measured = read_rows(file)
-    assert {(row.normal, row.anomalous) for row in measured} == {(3, 2)}
-    assert all(0 <= value <= 1 for row in measured for value in row.metrics.values())
+    measured = read_results(file)
+    assert {*zip(measured["normal"], measured["anomalous"], strict=True)} == {(3, 2)}
+    assert measured[["image_AUROC", "pixel_AUROC"]].stack().between(0, 1).all()
     before = file.read_bytes()
     compare.main()
     assert file.read_bytes() == before
