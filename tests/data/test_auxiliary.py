@@ -247,15 +247,15 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "error", "message"),
         [
-            ({"sources": []}, ValueError, "sources is empty"),
-            ({"sources": "MVTecAD"}, TypeError, "sources must be anomalib datamodules, .* but got 'MVTecAD'"),
-            ({"sources": MVTecAD(), "targets": []}, ValueError, "targets is empty"),
-            ({"sources": MVTecAD(), "targets": ["Visa"]}, TypeError, "targets must be .* but got 'Visa'"),
-            ({"sources": MVTecAD(), "categories": []}, ValueError, "categories is empty"),
+            ({"sources": []}, ValueError, "sources"),
+            ({"sources": "MVTecAD"}, TypeError, "sources .*'MVTecAD'"),
+            ({"sources": MVTecAD(), "targets": []}, ValueError, "targets"),
+            ({"sources": MVTecAD(), "targets": ["Visa"]}, TypeError, "targets .*'Visa'"),
+            ({"sources": MVTecAD(), "categories": []}, ValueError, "categories"),
             (
                 {"sources": [MVTecAD(), Visa()], "categories": ["bottle"]},
                 ValueError,
-                r"categories=\['bottle'\] need exactly one source, but there are 2",
+                "'bottle'.* one source.* 2",
             ),
             (
                 {"sources": Folder(name="nuts", normal_dir="good"), "categories": ["bottle"]},
@@ -280,7 +280,7 @@ class TestErrors:
     def test_unknown_category_before_any_download(self, mvtec, monkeypatch, step, argument):
         monkeypatch.setattr(MVTecAD, "prepare_data", lambda _: pytest.fail("nothing must be downloaded"))
         arguments = {"sources": MVTecAD(root=mvtec), argument: MVTecAD(root=mvtec, category="botle")}
-        with pytest.raises(ValueError, match=r"MVTecAD has no category 'botle' .*MVTecAD\. Available: bottle, cable, "):
+        with pytest.raises(ValueError, match=r"'botle'.*bottle, cable"):
             getattr(AuxiliaryDataModule(**arguments), step)()
 
     def test_own_category_in_a_published_layout(self, tmp_path):
@@ -289,7 +289,7 @@ class TestErrors:
 
     def test_category_that_is_not_on_the_disk(self, mvtec):
         datamodule = AuxiliaryDataModule(MVTecAD(root=mvtec), categories=["bottle", "zipper"])
-        with pytest.raises(ValueError, match=r"test split of MVTecAD 'zipper' cannot be read: .*zipper"):
+        with pytest.raises(ValueError, match="'zipper' cannot be read"):
             datamodule.setup()
 
     def test_downloads_are_left_to_sources_and_targets(self, monkeypatch):
@@ -301,9 +301,7 @@ class TestErrors:
 
     def test_source_without_masks(self, mvtec, folder):
         source = Folder(name="nuts", root=folder, normal_dir="good", abnormal_dir="cracked")
-        with pytest.raises(
-            ValueError, match=r"3 of 3 anomalous images in the test split of nuts have no mask.*cracked"
-        ):
+        with pytest.raises(ValueError, match=r"3 of 3 .*nuts.* mask.*cracked"):
             read([MVTecAD(root=mvtec), source])
 
     def test_target_without_masks_beside_one_with_masks(self, mvtec, visa, folder):
@@ -311,13 +309,13 @@ class TestErrors:
             Visa(root=visa, category="pcb1"),
             Folder(name="nuts", root=folder, normal_dir="good", abnormal_dir="cracked"),
         ]
-        with pytest.raises(ValueError, match="3 of 3 anomalous images in the test split of nuts have no mask"):
+        with pytest.raises(ValueError, match=r"3 of 3 .*nuts.* mask"):
             read(MVTecAD(root=mvtec), targets=targets)
 
     def test_mvtec_without_ground_truth(self, tmp_path):
         write_category(tmp_path / "bottle", defect="broken", mask_suffix="_mask")
         (tmp_path / "bottle/ground_truth/broken/001_mask.png").unlink()
-        with pytest.raises(ValueError, match="The test split of MVTecAD 'bottle' cannot be read: "):
+        with pytest.raises(ValueError, match="'bottle' cannot be read"):
             read(MVTecAD(root=tmp_path))
 
     def test_mask_file_that_is_gone(self, mvtec, monkeypatch):
@@ -327,25 +325,25 @@ class TestErrors:
 
         setup = MVTecAD.setup
         monkeypatch.setattr(MVTecAD, "setup", lose_masks)
-        with pytest.raises(ValueError, match=r"2 of 2 mask files of MVTecAD 'bottle' do not exist.*000_lost\.png"):
+        with pytest.raises(ValueError, match=r"2 of 2 mask.*'bottle'.*000_lost\.png"):
             read(MVTecAD(root=mvtec))
 
     def test_no_anomalous_image(self, tmp_path, mvtec):
         write_category(tmp_path / "bottle", defect="broken", mask_suffix="_mask", anomalous=0)
-        with pytest.raises(ValueError, match="no anomalous image to train on in the test split of MVTecAD 'bottle'"):
+        with pytest.raises(ValueError, match=r"no anomalous image.*'bottle'"):
             read(MVTecAD(root=tmp_path))
         # One category without is no error.
         assert read([MVTecAD(root=tmp_path), MVTecAD(root=mvtec)]).train_data.has_anomalous
 
     def test_synthetic_test_split(self, mvtec):
-        with pytest.raises(ValueError, match="test split of MVTecAD 'bottle' is synthetic"):
+        with pytest.raises(ValueError, match="synthetic"):
             read(MVTecAD(root=mvtec, test_split_mode="synthetic"))
 
     def test_images_without_label(self, tmp_path):
         root = tmp_path / "MVTec_AD_2"
         for image in ("train/good/0", "validation/good/0", "test_public/good/0", "test_private/0", "test_private/1"):
             write_image(root / "can" / f"{image}.png")
-        with pytest.raises(ValueError, match="2 of 2 images in the test split of MVTecAD2 'can' have no label"):
+        with pytest.raises(ValueError, match=r"2 of 2 .*'can'.* label"):
             read(MVTecAD2(root=root, category="can", test_type="private"))
 
     def test_dataset_that_reads_its_own_items(self, tmp_path, mvtec):
@@ -354,11 +352,11 @@ class TestErrors:
             (tmp_path / "bagel" / part / "xyz").mkdir()
             (tmp_path / "bagel" / part / "xyz/000.tiff").touch()
             write_mask(tmp_path / "bagel" / part / "gt/000.png")
-        with pytest.raises(TypeError, match="MVTec3D 'bagel' cannot be combined: MVTec3DDataset reads its items"):
+        with pytest.raises(TypeError, match=r"'bagel'.*MVTec3DDataset"):
             read([MVTecAD(root=mvtec), MVTec3D(root=tmp_path)])
 
     def test_ratio_that_holds_nothing_out(self, mvtec):
-        with pytest.raises(ValueError, match=r"val_split_ratio=0.01 of 5 images leaves none to validate on"):
+        with pytest.raises(ValueError, match=r"val_split_ratio=0\.01"):
             read(MVTecAD(root=mvtec), val_split_ratio=0.01)
 
 

@@ -44,7 +44,7 @@ def test_other_kinds_of_images(tmp_path: Path) -> None:
     check_mask(write(tmp_path / "deep.png", 0, 65535, dtype=np.uint16))
     palette.putpalette([1, 1, 1, 255, 255, 255])
     palette.save(tmp_path / "grey.png")
-    with pytest.raises(ValueError, match=r"grey\.png has the values 1, 255, "):
+    with pytest.raises(ValueError, match=r"grey\.png.* 1, 255"):
         check_mask(tmp_path / "grey.png")
 
 
@@ -58,7 +58,7 @@ def test_other_kinds_of_images(tmp_path: Path) -> None:
 )
 def test_wrong_masks(tmp_path: Path, values: tuple[int, ...], shown: str) -> None:
     path = write(tmp_path / "two\nlines.png", *values)
-    with pytest.raises(ValueError, match="save it as PNG with 0 and 255") as caught:
+    with pytest.raises(ValueError, match="PNG") as caught:
         check_mask(path)
     message = str(caught.value)
     assert "\n" not in message
@@ -67,14 +67,14 @@ def test_wrong_masks(tmp_path: Path, values: tuple[int, ...], shown: str) -> Non
 
 def test_a_jpeg_file(tmp_path: Path) -> None:
     write_mask(tmp_path / "mask.jpg")
-    with pytest.raises(ValueError, match=r"mask\.jpg has the values 0, 1"):
+    with pytest.raises(ValueError, match=r"mask\.jpg.* 0, 1"):
         check_mask(tmp_path / "mask.jpg")
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
 def test_unreadable_masks(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "mask.png").write_bytes(content)
-    with pytest.raises(ValueError, match=r"Mask .*mask\.png can't be read"):
+    with pytest.raises(ValueError, match=r"mask\.png"):
         check_mask(tmp_path / "mask.png")
 
 
@@ -84,7 +84,7 @@ def test_accepted_masks_say_one_thing(tmp_path: Path, values: list[int], suffix:
     path = write(tmp_path / f"mask.{ {'p': 'png', 'b': 'bmp', 't': 'tif'}[suffix] }", *values)
     read = {int(value) for value in np.unique(read_mask(path))}
     if len(read - {0}) > 1:
-        with pytest.raises(ValueError, match="has the values"):
+        with pytest.raises(ValueError, match="values"):
             check_mask(path)
     else:
         check_mask(path)
@@ -108,5 +108,5 @@ def test_training(nuts: Path, workers: int) -> None:
     folders = {"normal_dir": "good", "normal_test_dir": "good", "abnormal_dir": "cracked", "mask_dir": "masks"}
     datamodule = AuxiliaryDataModule(Folder("nuts", root=nuts, **folders), train_batch_size=1, num_workers=workers)
     datamodule.setup()
-    with pytest.raises(ValueError, match=r"Mask .*masks/1\.png has the values 1, 255, and every one above 0"):
+    with pytest.raises(ValueError, match=r"masks/1\.png.* 1, 255"):
         list(datamodule.train_dataloader())

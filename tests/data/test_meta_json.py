@@ -161,31 +161,29 @@ class TestDatasetsAsTheyAre:
 
 class TestErrors:
     def test_no_folder(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"folder of the dataset does not exist: .*nowhere"):
+        with pytest.raises(FileNotFoundError, match="nowhere"):
             read(tmp_path / "nowhere")
 
     def test_no_file(self, tmp_path):
-        with pytest.raises(
-            FileNotFoundError, match=r"no file meta.json in .*list the images of the dataset: \{\"train\""
-        ):
+        with pytest.raises(FileNotFoundError, match=r"meta\.json"):
             read(tmp_path)
 
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("{'train': {}}", "meta.json is not a JSON file: .*line 1 column 2"),
-            ("", "meta.json is not a JSON file"),
-            ([], "meta.json must be a dict, but is a list"),
-            ({"val": {}}, "neither a 'train' nor a 'test' split"),
-            ({"test": [1]}, "'test' in .*meta.json must be a dict, but is a list"),
-            ({"test": {"cup": {}}}, "'test' / 'cup' in .*meta.json must be a list, but is a dict"),
-            ({"test": {"cup": ["0.png"]}}, "entry 0 of 'test' / 'cup' in .*meta.json must be a dict, but is a str"),
-            ({"test": {"cup": [{"anomaly": 0}]}}, "'img_path' in entry 0 of 'test' / 'cup' .* must be a str"),
+            ("{'train': {}}", r"meta\.json.* line 1 column 2"),
+            ("", "JSON"),
+            ([], r"meta\.json .* dict.* list"),
+            ({"val": {}}, "'train'.*'test'"),
+            ({"test": [1]}, "'test' .* dict.* list"),
+            ({"test": {"cup": {}}}, "'test' / 'cup' .* list.* dict"),
+            ({"test": {"cup": ["0.png"]}}, "entry 0 of 'test' / 'cup' .* dict.* str"),
+            ({"test": {"cup": [{"anomaly": 0}]}}, "'img_path' in entry 0 of 'test' / 'cup' .* str"),
             (
                 {"test": {"cup": [entry("0.png"), entry("1.png", mask=["1.png"])]}},
-                "'mask_path' in entry 1 of 'test' / 'cup' .* must be a str, but is a list",
+                "'mask_path' in entry 1 of 'test' / 'cup' .* str.* list",
             ),
-            ({"test": {"cup": [entry("0.png", anomaly=2)]}}, "'anomaly' in entry 0 .* must be 0 or 1, but is 2"),
+            ({"test": {"cup": [entry("0.png", anomaly=2)]}}, "'anomaly' in entry 0 .* 0 or 1.* 2"),
             ({"test": {"cup": [entry("0.png", anomaly="1")]}}, "'anomaly' in entry 0 .* must be 0 or 1, but is '1'"),
             ({"test": {"cup": [{"img_path": "0.png"}]}}, "'anomaly' in entry 0 .* must be 0 or 1, but is None"),
             ({"test": {"cup": []}, "train": {"cup": []}}, "meta.json has no entries for cup"),
@@ -202,22 +200,22 @@ class TestErrors:
         assert "\n" not in str(error.value)
 
     def test_unknown_category(self, write_meta):
-        with pytest.raises(ValueError, match=r"Unknown categories \['mug'\]: choose from .*meta.json: cup, pen\."):
+        with pytest.raises(ValueError, match=r"mug.*cup, pen"):
             read(write_meta(), categories=["cup", "mug"])
 
     def test_no_category(self, tmp_path):
-        with pytest.raises(ValueError, match="categories is empty"):
+        with pytest.raises(ValueError, match="categories"):
             MetaJson(tmp_path, categories=[])
 
     def test_categories_of_the_source_itself(self, tmp_path):
-        with pytest.raises(ValueError, match="MetaJson has no argument 'category'"):
+        with pytest.raises(ValueError, match="'category'"):
             AuxiliaryDataModule(MetaJson(tmp_path, name="desk"), categories=["cup"])
 
     @pytest.mark.parametrize(
         ("lost", "message"),
         [
-            (("cup/test/good/1.png", "pen/test/bad/0.png"), r"2 of 10 images .*the first is .*cup/test/good/1\.png"),
-            (("pen/masks/1.png",), r"1 of 4 masks .*the first is .*pen/masks/1\.png"),
+            (("cup/test/good/1.png", "pen/test/bad/0.png"), r"2 of 10 images .*cup/test/good/1\.png"),
+            (("pen/masks/1.png",), r"1 of 4 masks .*pen/masks/1\.png"),
         ],
     )
     def test_missing_files(self, write_meta, lost, message):

@@ -67,19 +67,19 @@ def test_categories_of_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("datamodule", [MVTecAD, MetaJson, Kolektor])
 def test_no_folder(tmp_path: Path, datamodule: type[AnomalibDataModule]) -> None:
-    with pytest.raises(ProtocolError, match=r"folder of the dataset does not exist: .*nowhere"):
+    with pytest.raises(ProtocolError, match="nowhere"):
         find_categories(datamodule(root=tmp_path / "nowhere"))
 
 
 def test_no_categories(tmp_path: Path) -> None:
     (tmp_path / "photographs").mkdir()
-    with pytest.raises(ProtocolError, match="no categories of MVTecAD in"):
+    with pytest.raises(ProtocolError, match="no categories"):
         find_categories(MVTecAD(root=tmp_path))
-    with pytest.raises(ProtocolError, match=r"no file meta\.json"):
+    with pytest.raises(ProtocolError, match=r"meta\.json"):
         find_categories(MetaJson(root=tmp_path))
 
 
 def test_unknown_category(tmp_path: Path) -> None:
     WRITERS["mpdd"](tmp_path)
-    with pytest.raises(ProtocolError, match=r"no category pill in .*Found: bracket_black, tubes"):
+    with pytest.raises(ProtocolError, match=r"pill.*bracket_black, tubes"):
         find_categories(MPDD(root=tmp_path), ["tubes", "pill"])

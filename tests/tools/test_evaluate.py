@@ -63,12 +63,12 @@ def test_images_have_their_own_masks(gear: Path) -> None:
 def test_missing_mask(tmp_path: Path) -> None:
     (tmp_path / "test" / "crack").mkdir(parents=True)
     (tmp_path / "test" / "crack" / "1.jpg").touch()
-    with pytest.raises(FileNotFoundError, match=r"1\.jpg has no mask: .*1_mask\.png does not exist"):
+    with pytest.raises(FileNotFoundError, match=r"1_mask\.png"):
         list_images(tmp_path)
 
 
 def test_no_images(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="has no images in test/good"):
+    with pytest.raises(FileNotFoundError, match="test/good"):
         list_images(tmp_path)
 
 

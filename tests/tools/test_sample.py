@@ -4,7 +4,6 @@
 """Samples: what the seeds decide, and what the masks hold."""
 
 import hashlib
-import re
 import subprocess
 import sys
 
@@ -183,7 +182,7 @@ class TestInvisible:
 
     def test_are_refused(self, monkeypatch):
         self.hide(sample_module.ATTEMPTS, monkeypatch)
-        with pytest.raises(InvisibleDefectError, match=r"No hole can be seen on .*wood.* with seed 0"):
+        with pytest.raises(InvisibleDefectError, match=r"hole .*wood.* 0"):
             draw_sample(Product("wood"), 0, "hole", SIZE)
 
 
@@ -191,19 +190,19 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"material": "gold"}, "Unknown material 'gold'. Available: plastic, "),
-            ({"material": "wood", "object": "shoe"}, "Unknown object 'shoe'. Available: plate, "),
-            ({"material": "wood", "background": "sky"}, "Unknown background 'sky'. Available: plastic, "),
+            ({"material": "gold"}, "'gold'.*plastic"),
+            ({"material": "wood", "object": "shoe"}, "'shoe'.*plate"),
+            ({"material": "wood", "background": "sky"}, "'sky'.*plastic"),
         ],
     )
     def test_unknown_product(self, arguments, message):
-        with pytest.raises(ValueError, match=re.escape(message)):
+        with pytest.raises(ValueError, match=message):
             Product(**arguments)
 
     def test_unknown_defect(self):
-        with pytest.raises(ValueError, match=r"Unknown defect 'rot'\. Available: scratch, "):
+        with pytest.raises(ValueError, match=r"'rot'.*scratch"):
             draw_sample(Product("wood"), 0, "rot")
 
     def test_small_image(self):
-        with pytest.raises(ValueError, match="size must be at least 32 pixels, but is 31"):
+        with pytest.raises(ValueError, match=r"32 .* 31"):
             draw_sample(Product("wood"), 0, size=31)
