@@ -165,7 +165,7 @@ def write_report(
     style, script = (_read(name) for name in ("report.css", "report.js"))
     states = [card.state for card in cards]
     environment = Environment(
-        loader=PackageLoader("anomalib_fbclip", "report"),
+        loader=PackageLoader("anomalib_fbclip", "results/report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
