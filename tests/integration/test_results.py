@@ -471,7 +471,7 @@ def test_a_full_disk_leaves_no_half_picture(tmp_path: Path, model: FBClip, monke
 FULL_DISK = """
 import errno, os, sys
 from PIL import Image
-from anomalib_fbclip.contract import records
+from anomalib_fbclip.results import records
 
 def write(file, content, write=records._write_all, rows=[]):
     rows.append(content)

@@ -14,7 +14,6 @@ from anomalib.data import InferenceBatch, MVTecAD
 from anomalib.deploy import ExportType
 from anomalib.engine import Engine
 from anomalib.post_processing import PostProcessor
-from anomalib_fbclip.contract import regions
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -24,6 +23,7 @@ from PIL import Image
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.exported import EdgeInferencer
 from anomalib_fbclip.lightning.post_processing import ThresholdPostProcessor, match_verdict
+from anomalib_fbclip.results import regions
 from support.brightness import judge_by_brightness, make_folder, write_folder, write_image
 from tools.bundled_model.parts import draw_category
 

@@ -15,9 +15,10 @@ from anomalib import LearningType
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from anomalib_fbclip import FBClip, FBClipModel, bundled
+from anomalib_fbclip import FBClip, FBClipModel
 from anomalib_fbclip.modeling.clip import ClipBackbone
 from anomalib_fbclip.modeling.prompt_learner import CONTEXT_LENGTH, tokenize_states
+from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import Adapters, adapter_tensors
 from anomalib_fbclip.weights.clip_files import create_clip
 from anomalib_fbclip.weights.compact_clip import TOKEN_IDS, read_clip, save_clip

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from anomalib_fbclip import FBClip, bundled
+from anomalib_fbclip import FBClip
+from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.clip_files import create_clip
 from anomalib_fbclip.weights.compact_clip import (
     SCALE,

@@ -14,9 +14,10 @@ from anomalib.deploy import ExportType
 from anomalib.engine import Engine
 from safetensors.torch import save_file
 
-from anomalib_fbclip import FBClip, bundled
+from anomalib_fbclip import FBClip
 from anomalib_fbclip.cli.torch_inferencer import TorchInferencer
 from anomalib_fbclip.data import AuxiliaryDataModule
+from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import TEXT_FEATURES, Adapters, adapter_tensors
 from anomalib_fbclip.weights.building import build_model
 from anomalib_fbclip.weights.clip_files import create_clip
