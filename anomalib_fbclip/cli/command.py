@@ -117,7 +117,7 @@ def run(
     """
     from anomalib_fbclip.results.report.page import REPORT_NAME, Thresholds, describe_good, write_report
 
-    from .results import Results
+    from .inspection import Inspection
 
     copies = find_copies(inputs.files, ready.good)
     for line in [*ready.lines, *describe_inspected_references(copies, inputs.total), *inputs.notes]:
@@ -125,10 +125,12 @@ def run(
     image, pixel = ready.inferencer.decision_thresholds()
     image_source, pixel_source = ready.inferencer.threshold_sources()
     with screen.progress("Photographs", inputs.total) as advance:
-        results = Results(ready.inferencer, folder, partial(screen.show, advance=advance), copies, full_size=full_size)
+        inspection = Inspection(
+            ready.inferencer, folder, partial(screen.show, advance=advance), copies, full_size=full_size
+        )
         write_report(
             folder / REPORT_NAME,
-            results.entries(inputs),
+            inspection.entries(inputs),
             Thresholds(
                 USUAL_THRESHOLD if image is None else image,
                 USUAL_THRESHOLD if pixel is None else pixel,
@@ -140,16 +142,16 @@ def run(
             ready.good_scores,
         )
     doubts = [
-        *describe_swap(results.scores, ready.good_scores, is_all_normal=not results.counts["anomalous"]),
-        *describe_colors(results.colors, ready.good, ready.inferencer.white_level),
+        *describe_swap(inspection.scores, ready.good_scores, is_all_normal=not inspection.counts["anomalous"]),
+        *describe_colors(inspection.colors, ready.good, ready.inferencer.white_level),
     ]
-    for line in [*summarize(results.counts, image_source, ready.advice), *doubts, *list_files(folder)]:
+    for line in [*summarize(inspection.counts, image_source, ready.advice), *doubts, *list_files(folder)]:
         screen.tell(line)
-    if results.is_interrupted:
+    if inspection.is_interrupted:
         raise KeyboardInterrupt
-    if results.counts["error"]:
+    if inspection.counts["error"]:
         return FAILED
-    return ANOMALOUS if results.counts["anomalous"] else NORMAL
+    return ANOMALOUS if inspection.counts["anomalous"] else NORMAL
 
 
 def summarize(counts: Counter[str], threshold_source: str | None, advice: str) -> list[str]:

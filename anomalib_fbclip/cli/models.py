@@ -20,8 +20,6 @@ from .prediction import Inferencer
 from .screen import Screen, count
 
 if TYPE_CHECKING:
-    from anomalib_fbclip.modeling.few_shot import Fit
-
     from .torch_inferencer import TorchInferencer
 
 GOOD_FOR = {
@@ -33,9 +31,6 @@ GOOD_FOR = {
 PHOTOGRAPHS_AT_ONCE = 4
 """Photographs of a folder that torch computes at the same time, at most: a core that would wait for one serves another.
 Each takes memory."""
-
-FEW = 4
-"""Good photographs below which a threshold from them is poor."""
 
 ADVICE = "give photographs of good ones with --good."
 """What to do where no threshold comes from the parts that are inspected."""
@@ -130,34 +125,13 @@ def load_torch(options: argparse.Namespace, total: int | None) -> Ready:
 
 def compare(ready: Ready, good: Sequence[Path], screen: Screen) -> Ready:
     """Have a model of torch compare with photographs of good parts."""
-    from anomalib_fbclip.data.near_copies import describe_near_copies, leave_out_copies
-
     inferencer = cast("TorchInferencer", ready.inferencer)
-    distinct = leave_out_copies(good, inferencer.white_level)
-    with screen.progress("Good photographs", len(distinct), passes=2) as advance:
-        result = inferencer.compare_with(distinct, advance)
+    references = inferencer.read_references(good)
+    with screen.progress("Good photographs", len(references.images), passes=2) as advance:
+        inferencer.compare_with(references, advance)
     decides = inferencer.threshold_sources()[0] != "given"
-    lines = [*describe_near_copies(len(good), len(distinct)), *describe_fit(result, distinct, decides=decides)]
-    return ready._replace(lines=[*ready.lines, *lines], good=good, good_scores=result.scores.tolist())
-
-
-def describe_fit(result: "Fit", good: Sequence[Path], *, decides: bool) -> list[str]:
-    """Say what good photographs are worth.
-
-    Args:
-        result (Fit): What came of them.
-        good (Sequence[Path]): The photographs.
-        decides (bool): Whether the threshold comes from them.
-
-    Returns:
-        list[str]: How many there are, how sure the threshold is, and which of them are unlike the others.
-    """
-    sure = f": about {result.false_alarms} in {len(good) + 1} good parts may be called anomalous" if decides else ""
-    few = f" Give {FEW} or more, better 8." if decides and len(good) < FEW else ""
-    return [
-        f"Compared with {count(len(good), 'good photograph')}{sure}.{few}",
-        *(f"{printable(good[index])} is unlike the other good photographs: look at it." for index in result.outliers),
-    ]
+    lines = [*ready.lines, references.describe(decides=decides), *references.warnings()]
+    return ready._replace(lines=lines, good=good, good_scores=references.fit.scores.tolist())
 
 
 def find_good(folder: Path, shots: int | None) -> list[Path]:

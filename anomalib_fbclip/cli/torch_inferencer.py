@@ -6,20 +6,20 @@
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 import torch
 
 from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.data.image_source import crop_patch, load_image
-from anomalib_fbclip.data.references import turned_copies, turned_copy
+from anomalib_fbclip.data.reference_set import ReferenceSet
 from anomalib_fbclip.errors import ImageError, InspectionError, WeightsUnavailableError
 from anomalib_fbclip.exported.images import ImageSource, to_rgb
 from anomalib_fbclip.exported.inferencer import Failed, Prediction
 from anomalib_fbclip.images.image_files import printable
-from anomalib_fbclip.modeling.few_shot import Fit, fit
-from anomalib_fbclip.modeling.few_shot.memory_bank import Match
+from anomalib_fbclip.modeling.anomaly_map import highest_patch
+from anomalib_fbclip.modeling.few_shot.memory_bank import Match, MemoryBank
 from anomalib_fbclip.modeling.resize import create_exported_transform, create_transform
 from anomalib_fbclip.results.regions import match_verdict
 from anomalib_fbclip.results.report.page import NearestReference
@@ -37,9 +37,6 @@ from anomalib_fbclip.weights.source import read_adapters_file, read_given_adapte
 from anomalib_fbclip.weights.training import Normalization
 
 from .prediction import ComparedPrediction
-
-ROTATIONS = 4
-"""Copies of each good photograph, turned by equal parts of a full turn."""
 
 CACHED_PHOTOGRAPHS = 8
 """Good photographs that are kept in memory, to cut places out of them."""
@@ -128,30 +125,35 @@ class TorchInferencer:
         """Say in one line which model it is."""
         return self._name
 
-    def compare_with(self, photographs: Sequence[Path], advance: Callable[[], None]) -> Fit:
-        """Compare with photographs of good parts from now on.
+    def read_references(self, photographs: Sequence[Path]) -> ReferenceSet:
+        """Find out which photographs of good parts are near copies of others.
 
         Args:
             photographs (Sequence[Path]): Their files.
-            advance (Callable[[], None]): Called twice for each of them.
 
         Returns:
-            Fit: What came of them.
+            ReferenceSet: The photographs, for :meth:`compare_with`.
+
+        Raises:
+            ImageError: If one can't be read.
+        """
+        return ReferenceSet(photographs, white_level=self.white_level)
+
+    def compare_with(self, references: ReferenceSet, advance: Callable[[], None]) -> None:
+        """Compare with photographs of good parts from now on.
+
+        Args:
+            references (ReferenceSet): The photographs.
+            advance (Callable[[], None]): Called twice for each of them.
 
         Raises:
             ImageError: If one can't be read, or is smaller than a patch.
         """
-
-        def read(path: Path) -> Iterator[torch.Tensor]:
-            image = load_image(path, self.minimum_side, white_level=self.white_level)
-            advance()
-            return map(self._reference_transform, map(self._to_batch, turned_copies(image, ROTATIONS)))
-
-        result = fit(self._model, [partial(read, path) for path in photographs])
-        self._model.decision = result.few_shot
+        references.fit_model(
+            self._model, lambda images: self._reference_transform(images.to(self._device)), advance=advance
+        )
         self._normalizations = (Normalization(), Normalization())  # they are of other scores
-        self._comparison = Comparison(photographs, result, self._grid, self.white_level)
-        return result
+        self._comparison = Comparison(references, references.fit.few_shot.memory, self._grid)
 
     def decision_thresholds(self) -> tuple[float, float]:
         """Give the thresholds of scores and of anomaly maps."""
@@ -226,35 +228,26 @@ class Comparison:
     """Finds the place of a good photograph that a photograph's most anomalous place is nearest to.
 
     Args:
-        photographs (Sequence[Path]): The good photographs.
-        result (Fit): What came of them. Its memory is watched: each photograph is compared with it once.
+        references (ReferenceSet): The good photographs.
+        memory (MemoryBank): Their patches. It is watched: each photograph is compared with it once.
         grid (tuple[int, int]): Rows and columns of patches.
-        white_level (int | None): Value of white in a photograph of more than 8 bits that does not say it.
     """
 
-    def __init__(
-        self, photographs: Sequence[Path], result: Fit, grid: tuple[int, int], white_level: int | None
-    ) -> None:
-        self._photographs = photographs
-        self._origins = result.origins.cpu()
+    def __init__(self, references: ReferenceSet, memory: MemoryBank, grid: tuple[int, int]) -> None:
+        self._references = references
         self._grid = grid
         self._of_thread = threading.local()
-        self._read = lru_cache(CACHED_PHOTOGRAPHS)(partial(load_image, white_level=white_level))
-        result.few_shot.memory.register_forward_hook(self._keep)
+        self._load = lru_cache(CACHED_PHOTOGRAPHS)(references.load)
+        memory.register_forward_hook(self._keep)
 
     def complete(self, prediction: Prediction) -> ComparedPrediction:
         """Add the nearest place to the prediction that this thread made last."""
-        rows, columns = self._grid
-        height, width = prediction.anomaly_map.shape
-        y, x = divmod(int(prediction.anomaly_map.argmax()), width)
-        row, column = y * rows // height, x * columns // width
-        photograph, turn, patch = self._origins[self._of_thread.match.row[0, row * columns + column]].tolist()
-        path = self._photographs[photograph]
-        copy = turned_copy(self._read(path), ROTATIONS, turn)
+        place = highest_patch(torch.from_numpy(prediction.anomaly_map), self._grid)
+        patch = self._references.nearest(self._of_thread.match.row[0].unflatten(0, self._grid), place)
         nearest = NearestReference(
-            place=crop_patch(prediction.image, (row, column), self._grid),
-            reference=crop_patch(copy, divmod(patch, columns), self._grid),
-            path=str(path),
+            place=crop_patch(prediction.image, place, self._grid),
+            reference=self._references.crop(patch, self._load(patch.photograph)),
+            path=str(self._references.images[patch.photograph]),
         )
         return ComparedPrediction(**vars(prediction), nearest=nearest)
 

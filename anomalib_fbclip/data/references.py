@@ -1,17 +1,12 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Photographs of good parts that others are compared with: which ones, and turned copies of them."""
+"""Which photographs of good parts others are compared with."""
 
 import random
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
-
-import torch
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F  # noqa: N812
 
 from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.results.files import find_copies
@@ -20,9 +15,6 @@ from .image_source import ImageSource
 
 if TYPE_CHECKING:
     from anomalib.data import AnomalibDataModule
-
-LARGEST_TURNED = 2048
-"""Pixels that the shorter side of a turned copy has at most: models look at fewer, and to turn more takes memory."""
 
 
 class ReferencesError(ValueError):
@@ -167,36 +159,3 @@ def _tested_images(datamodule: "AnomalibDataModule") -> list[Path]:
     _set_up(datamodule)
     subsets = (getattr(datamodule, name, None) for name in ("test_data", "val_data"))
     return [Path(path) for subset in subsets if subset is not None for path in subset.samples["image_path"]]
-
-
-def turned_copies(image: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
-    """Turn a photograph, because a part that lies another way is no defect.
-
-    Args:
-        image (torch.Tensor): RGB values, shape ``[3, H, W]``.
-        count (int): Number of copies. They are turned by equal parts of a full turn, the first one not at all.
-
-    Yields:
-        torch.Tensor: The copies. The first one is the photograph itself. The others may be smaller, with the same ratio
-            of sides, and their corners have the photograph's median color.
-    """
-    yield image
-    if min(image.shape[1:]) > LARGEST_TURNED:
-        image = F.resize(image, [LARGEST_TURNED], antialias=True)
-    fill = image.flatten(1).median(dim=1).values.tolist()
-    for index in range(1, count):
-        yield F.rotate(image, 360 * index / count, InterpolationMode.BILINEAR, fill=fill)
-
-
-def turned_copy(image: torch.Tensor, count: int, turn: int) -> torch.Tensor:
-    """Give one of the :func:`turned_copies` of a photograph.
-
-    Args:
-        image (torch.Tensor): RGB values, shape ``[3, H, W]``.
-        count (int): Number of copies.
-        turn (int): Which of them.
-
-    Returns:
-        torch.Tensor: The copy.
-    """
-    return next(islice(turned_copies(image, count), turn, None))

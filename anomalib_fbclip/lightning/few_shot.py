@@ -1,13 +1,12 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Few-shot runs of a Lightning model: photographs of good parts, from wherever they are, through its pre-processor."""
+"""Photographs of good parts in runs of a Lightning model, and explanations of its answers."""
 
 import logging
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from anomalib.data import AnomalibDataModule, InferenceBatch
@@ -17,29 +16,37 @@ from rich.console import Console
 from rich.progress import Progress
 
 from anomalib_fbclip.data.image_source import ImageSource, load_image
-from anomalib_fbclip.data.near_copies import describe_near_copies, leave_out_copies
-from anomalib_fbclip.data.references import GivenReferences, ReferenceChoice, turned_copies
-from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.data.reference_set import FEW, ReferencePatch, ReferenceSet
+from anomalib_fbclip.data.references import GivenReferences, ReferenceChoice
+from anomalib_fbclip.modeling.explanation import Explanation, explain
 from anomalib_fbclip.modeling.fbclip import FBClipModel
-from anomalib_fbclip.modeling.few_shot import MAPS, Fit, fit
+from anomalib_fbclip.modeling.few_shot import MAPS
 from anomalib_fbclip.results.thresholds import DEFAULT
 from anomalib_fbclip.weights.adapters import FEW_SHOT_PREFIX
 from anomalib_fbclip.weights.source import AdapterSource
 
-from .components import ModelMixin
 from .post_processing import REFERENCES, ThresholdPostProcessor
 from .trainer_run import TrainerRun
+
+if TYPE_CHECKING:
+    from anomalib.models.components import AnomalibModule
+
+    ModelMixin = AnomalibModule
+else:
+
+    class ModelMixin:
+        """A part of one of anomalib's models. Subclasses of ``AnomalibModule`` are listed as models."""
+
 
 logger = logging.getLogger(__name__)
 
 
 class FewShotMixin(ModelMixin):
-    """Lets :class:`FBClip` compare photographs with those of good parts.
+    """Lets :class:`FBClip` compare images with photographs of good parts, and explain its answers.
 
     Attributes:
-        references (list[ImageSource]): The photographs of good parts that are in use, without near copies.
-        references_upright (bool): Whether files and images of Pillow among them were turned as their EXIF data say.
-        reference_fit (Fit | None): What came of them.
+        reference_choice (ReferenceChoice | GivenReferences): Which photographs are asked for.
+        reference_set (ReferenceSet | None): Those in use; ``None`` if there are none, or only their patches are known.
     """
 
     model: FBClipModel
@@ -48,10 +55,7 @@ class FewShotMixin(ModelMixin):
     reference_rotations: int
     few_shot_maps: list[str]
     white_level: int | None
-    references: list[ImageSource]
-    _found_references: list[ImageSource]
-    references_upright: bool
-    reference_fit: Fit | None
+    reference_set: ReferenceSet | None
 
     def configure_references(
         self,
@@ -75,14 +79,17 @@ class FewShotMixin(ModelMixin):
             raise ValueError(msg)
         self.reference_rotations = rotations
         self.few_shot_maps = [*maps]
-        self.references, self._found_references = [], []
-        self.references_upright = False
-        self.reference_fit = None
+        self.reference_set = None
 
     @property
     def is_few_shot(self) -> bool:
         """Whether photographs of good parts are in use, or will be."""
         return self.reference_choice.is_made or self.model.decision.k_shot > 0
+
+    @property
+    def references(self) -> list[ImageSource]:
+        """The photographs of good parts that are in use, without near copies."""
+        return self.reference_set.images if self.reference_set else []
 
     def use_references(self, references: Sequence[ImageSource]) -> None:
         """Compare with photographs of good parts from now on. Thresholds come from them, too.
@@ -119,6 +126,77 @@ class FewShotMixin(ModelMixin):
         self.prepare_references(TrainerRun(None))
         return super().forward(batch, *args, **kwargs)
 
+    def explain(self, image: ImageSource) -> Explanation:
+        """Show how the model comes to its answer for one image.
+
+        Args:
+            image (ImageSource): A file, an image of Pillow, an array ``[H, W, 3]`` or a tensor ``[3, H, W]``, in RGB:
+                whole numbers, or fractions 0..1.
+
+        Returns:
+            Explanation: The intermediate maps of every layer and view, the comparison with good photographs if there
+                are any, and the score and the anomaly map before the post-processor.
+
+        Raises:
+            ImageError: If a file or an image of Pillow can't be read, the range of its values is not known, or it is
+                smaller than a patch.
+            ValueError: If it is no RGB image.
+
+        Example:
+            >>> explanation = FBClip().explain("photograph.jpg")  # doctest: +SKIP
+            >>> explanation.foreground_masks.shape  # of each layer  # doctest: +SKIP
+            torch.Size([5, 37, 37])
+            >>> explanation.similarities.shape  # of each layer and view  # doctest: +SKIP
+            torch.Size([5, 3, 37, 37])
+        """
+        self.prepare_references(TrainerRun(self._trainer))
+        loaded = load_image(image, max(self.model.backbone.patch_size), white_level=self.white_level)
+        return explain(self.model, self._normalize(loaded.unsqueeze(0)))
+
+    def nearest_reference(self, explanation: Explanation, place: tuple[int, int] | None = None) -> ReferencePatch:
+        """Find the patch of a good photograph that a place of an image is nearest to.
+
+        Args:
+            explanation (Explanation): What :meth:`explain` gave for the image, with the same good photographs.
+            place (tuple[int, int] | None, optional): Row and column of the patch. ``None``: the most anomalous one.
+                Defaults to ``None``.
+
+        Returns:
+            ReferencePatch: The patch. :meth:`reference_crop` cuts it out.
+
+        Raises:
+            ValueError: If there are no good photographs, or only their patches are known, from a file of adapters.
+
+        Example:
+            >>> model.use_references(["good/1.jpg", "good/2.jpg"])  # doctest: +SKIP
+            >>> nearest = model.nearest_reference(model.explain("photograph.jpg"))  # doctest: +SKIP
+            >>> nearest.name, nearest.turn, nearest.place  # doctest: +SKIP
+            ('good/2.jpg', 0, (7, 12))
+        """
+        maps = explanation.reference_maps
+        if maps is None or self.reference_set is None:
+            msg = "The good photographs are not known here: give them to use_references, then call explain."
+            raise ValueError(msg)
+        return self.reference_set.nearest(maps.rows, place or explanation.most_anomalous)
+
+    def reference_crop(self, patch: ReferencePatch) -> Image.Image:
+        """Cut a patch out of a good photograph, with the patches around it.
+
+        Args:
+            patch (ReferencePatch): What :meth:`nearest_reference` gave.
+
+        Returns:
+            Image.Image: The piece of the turned copy, as large as
+                :func:`~anomalib_fbclip.data.image_source.crop_patch` cuts it.
+
+        Raises:
+            ValueError: If there are no good photographs any more.
+        """
+        if self.reference_set is None:
+            msg = "The good photographs are not known here: give them to use_references."
+            raise ValueError(msg)
+        return self.reference_set.crop(patch, self.reference_set.load(patch.photograph))
+
     def prepare_references(self, run: TrainerRun) -> None:
         """Get the photographs that were asked for ready, as a run reads its images: not turned upright.
 
@@ -129,7 +207,7 @@ class FewShotMixin(ModelMixin):
             ReferencesError: If there are fewer than asked for.
         """
         is_asked_for = self.reference_choice.is_made and not run.is_fitting
-        if is_asked_for and (run.datamodule is not None or not self.references):
+        if is_asked_for and (run.datamodule is not None or self.reference_set is None):
             with run.forward_context():
                 self._take_references(run.datamodule, upright=run.trainer is None)
 
@@ -143,7 +221,7 @@ class FewShotMixin(ModelMixin):
             ImageError: If one can't be read, or is smaller than a patch.
             ReferencesError: If there are fewer than asked for.
         """
-        if self.reference_choice.is_made and not self.references:
+        if self.reference_choice.is_made and self.reference_set is None:
             self._take_references(datamodule, upright=True)
 
     def forget_references(self) -> None:
@@ -154,14 +232,13 @@ class FewShotMixin(ModelMixin):
     def outdate_references(self) -> None:
         """Forget what came of photographs of good parts, because adapters change: the next run makes it anew."""
         if self.model.decision.k_shot:
-            self.references, self._found_references = [], []
-            self.reference_fit, self.model.decision = None, self.model.zero_shot
+            self.reference_set, self.model.decision = None, self.model.zero_shot
             self.expect_other_scores()
 
     def forget_photographs(self) -> None:
         """Forget the photographs of good parts themselves. What came of them stays."""
         self.reference_choice = ReferenceChoice.none()
-        self.references, self._found_references, self.reference_fit = [], [], None
+        self.reference_set = None
 
     def expect_other_scores(self) -> None:
         """Forget thresholds that were fitted: with good photographs, or without any more, scores are others."""
@@ -169,7 +246,7 @@ class FewShotMixin(ModelMixin):
             self.post_processor.forget_fit(REFERENCES if self.model.decision.k_shot else DEFAULT)
 
     def reference_tensors(self) -> dict[str, torch.Tensor]:
-        """What a file of adapters holds of the photographs of good parts.
+        """List what a file of adapters holds of the photographs of good parts, by name.
 
         Raises:
             ValueError: If there are none.
@@ -181,68 +258,35 @@ class FewShotMixin(ModelMixin):
         return {f"{FEW_SHOT_PREFIX}{name}": tensor for name, tensor in self.model.decision.tensors().items()}
 
     def _take_references(self, datamodule: AnomalibDataModule | None, *, upright: bool) -> None:
-        references = self.reference_choice.find(datamodule)
-        if references != self._found_references:
-            self._fit_references(references, upright=upright or self.reference_choice.is_upright)
+        found = self.reference_choice.find(datamodule)
+        if self.reference_set is None or found != self.reference_set.found:
+            self._fit_references(found, upright=upright or self.reference_choice.is_upright)
 
     def _fit_references(self, found: list[ImageSource], *, upright: bool) -> None:
         self.outdate_references()
         self._adapters.make_ready()
-        references = leave_out_copies(found, self.white_level)
-        with _progress(2 * len(references)) as advance:
-            load = partial(self._load_reference, upright=upright, advance=advance)
-            result = fit(self.model, [partial(load, reference) for reference in references], self.few_shot_maps)
-        self.references, self._found_references, self.references_upright = references, found, upright
-        self.reference_fit, self.model.decision = result, result.few_shot
+        references = ReferenceSet(found, self.reference_rotations, upright=upright, white_level=self.white_level)
+        with _progress(2 * len(references.images)) as advance:
+            references.fit_model(self.model, self._normalize, self.few_shot_maps, advance)
+        self.reference_set = references
         self.expect_other_scores()
-        self._report_references(result)
+        self._report_references(references)
 
-    def _load_reference(
-        self, reference: ImageSource, upright: bool, advance: Callable[[], None]
-    ) -> Iterator[torch.Tensor]:
-        """Give a photograph and its turned copies, each only once it is asked for, as batches of one image."""
-        minimum_side = max(self.model.backbone.patch_size)
-        image = load_image(reference, minimum_side, upright=upright, white_level=self.white_level)
-        advance()
-        for copy in turned_copies(image, self.reference_rotations):
-            batch = copy.unsqueeze(0).to(self.device)
-            yield self.pre_processor(batch) if self.pre_processor else batch
-
-    @property
-    def _has_threshold_of_references(self) -> bool:
-        post_processor = self.post_processor
-        return (
-            isinstance(post_processor, ThresholdPostProcessor) and post_processor.image_threshold_source == REFERENCES
-        )
+    def _normalize(self, images: torch.Tensor) -> torch.Tensor:
+        """Bring RGB values 0..1, shape ``[B, 3, H, W]``, to what the model takes."""
+        images = images.to(self.device)
+        return self.pre_processor(images) if self.pre_processor else images
 
     @rank_zero_only
-    def _report_references(self, result: Fit) -> None:
-        """Say how sure a threshold from so few photographs is, and which of them are unlike the others."""
-        count = len(self.references)
-        for line in describe_near_copies(len(self._found_references), count):
+    def _report_references(self, references: ReferenceSet) -> None:
+        post_processor = self.post_processor
+        decides = (
+            isinstance(post_processor, ThresholdPostProcessor) and post_processor.image_threshold_source == REFERENCES
+        )
+        is_poor = decides and len(references.images) < FEW
+        logger.log(logging.WARNING if is_poor else logging.INFO, references.describe(decides=decides))
+        for line in references.warnings():
             logger.warning(line)
-        if self._has_threshold_of_references:
-            logger.info(
-                "Thresholds from %s: of good parts, about %d in %d may be called anomalous.",
-                f"{count} good photographs" if count > 1 else "1 good photograph",
-                result.false_alarms,
-                count + 1,
-            )
-        if count == 1 and self._has_threshold_of_references:
-            logger.warning("A threshold from one photograph calls many good parts anomalous: give four or more.")
-        for index in result.outliers:
-            logger.warning(
-                "%s is unlike the other good photographs: it is defective, or of another kind. Look at it.",
-                reference_name(self.references[index], index),
-            )
-
-
-def reference_name(reference: ImageSource, index: int) -> str:
-    """Give the file of a photograph of a good part, or its number if it is not from a file."""
-    if isinstance(reference, str | Path):
-        return printable(reference)
-    filename = getattr(reference, "filename", "") if isinstance(reference, Image.Image) else ""
-    return printable(filename) if filename else f"Good photograph {index + 1}"
 
 
 @contextmanager

@@ -32,7 +32,8 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.utils.path import get_pretrained_weights_dir
-from anomalib.visualization import Visualizer
+from anomalib.visualization import ImageVisualizer, Visualizer
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from anomalib_fbclip.images.photographs import check_white_level
@@ -40,17 +41,18 @@ from anomalib_fbclip.modeling.fbclip import FBClipModel
 from anomalib_fbclip.modeling.few_shot import MAPS
 from anomalib_fbclip.modeling.loss import FBClipLoss
 from anomalib_fbclip.modeling.mvfbe import VIEWS
-from anomalib_fbclip.weights.adapters import FROZEN_PREFIX, Adapters, describe_model
+from anomalib_fbclip.modeling.resize import create_transform
+from anomalib_fbclip.weights.adapters import Adapters, describe_model
 from anomalib_fbclip.weights.building import build_model
 from anomalib_fbclip.weights.published import check_published, choose_zero_shot, fetch_published
 from anomalib_fbclip.weights.registry import default_pretrained, resolve_backbone, resolve_image_size
 from anomalib_fbclip.weights.source import AdapterSource, read_given_adapters
-from anomalib_fbclip.weights.training import CHECKPOINT_KEY, halve_averages
 
-from .callbacks.evaluation_run import EvaluationRunMixin
-from .components import DefaultComponentsMixin, resolve_post_processor
-from .explaining import ExplanationMixin
-from .exporting import ExactExportMixin
+from .callbacks.pictures import PhotographVisualizer
+from .evaluation.evaluator import RankingEvaluator
+from .evaluation_run import EvaluationRun
+from .post_processing import ThresholdPostProcessor, resolve_post_processor
+from .pre_processing import AntialiasedPreProcessor
 from .saving import SavingMixin
 from .screen import configure_screen
 from .trainer_run import TrainerRun
@@ -63,13 +65,8 @@ else:  # anomalib's command line refuses others
 
 __all__ = ["FBClip"]
 
-FROZEN = f"model.{FROZEN_PREFIX}"
-"""What the names of frozen parameters begin with."""
 
-
-class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
-    EvaluationRunMixin, DefaultComponentsMixin, ExplanationMixin, SavingMixin, ExactExportMixin, AnomalibModule
-):
+class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of Lightning's
     """FB-CLIP Lightning model.
 
     FB-CLIP finds defects in images of objects that it has never seen. Light adapters on a frozen CLIP are trained once,
@@ -152,6 +149,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
     """
 
     model: FBClipModel
+    prepare_data_per_node = False
 
     def __init__(
         self,
@@ -225,6 +223,7 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
             seed,
         )
         self.loss = FBClipLoss(consistency_weight=consistency_weight)
+        self.evaluation_run = EvaluationRun(max(self.model.backbone.patch_size), white_level)
 
         self._adapters = AdapterSource(self.model)
         if adapters is not None:
@@ -254,6 +253,41 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
     def trainer_arguments(self) -> dict[str, Any]:
         """Trainer arguments: none but that no validation is needed before the training."""
         return {"num_sanity_val_steps": 0}
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
+        """Configure the default pre-processor: the whole image, resized, with CLIP's mean and standard deviation.
+
+        Args:
+            image_size (tuple[int, int] | None, optional): Height and width in pixels. Defaults to 518 x 518.
+
+        Returns:
+            PreProcessor: The pre-processor.
+        """
+        return AntialiasedPreProcessor(transform=create_transform(image_size or (518, 518)))
+
+    @staticmethod
+    def configure_post_processor() -> PostProcessor:
+        """Configure the default post-processor, which fits thresholds where there is data to do so."""
+        return ThresholdPostProcessor()
+
+    @staticmethod
+    def configure_evaluator() -> Evaluator:
+        """Configure the default evaluator: the paper's four metrics."""
+        return RankingEvaluator()
+
+    @classmethod
+    def configure_visualizer(cls) -> ImageVisualizer:
+        """Configure the default visualizer, which draws predictions on photographs in their own size."""
+        return PhotographVisualizer()
+
+    def configure_callbacks(self) -> Sequence[Callback]:
+        """List what takes part in a run of the trainer, in the order in which it is called."""
+        return self.evaluation_run.callbacks(self, getattr(self._trainer, "callbacks", ()))
+
+    def prepare_data(self) -> None:
+        """Give the results a folder of their own."""
+        self.evaluation_run.results.prepare(self.trainer)
 
     def training_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
         """Compute the loss of a batch of labeled images.
@@ -332,6 +366,16 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         self._prepare_evaluation()
         self._run.warn_if_not_trained_again(self.source)
 
+    def on_test_model_eval(self) -> None:
+        """Fit thresholds, and switch to evaluation."""
+        self.evaluation_run.fit_thresholds_again(self.trainer, self.post_processor)
+        super().on_test_model_eval()
+
+    def on_predict_model_eval(self) -> None:
+        """Fit thresholds, and switch to evaluation."""
+        self.evaluation_run.fit_thresholds_again(self.trainer, self.post_processor)
+        super().on_predict_model_eval()
+
     def on_test_start(self) -> None:
         """Make the adapters ready, and warn where a result is not zero-shot."""
         self._prepare_evaluation()
@@ -342,36 +386,6 @@ class FBClip(  # type: ignore[misc] # to_onnx is anomalib's
         """Make the adapters ready."""
         self._prepare_evaluation()
         self._log_run()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the adapters, what they belong to, and Adam's averages in half the size."""
-        super().on_save_checkpoint(checkpoint)
-        checkpoint["state_dict"] = {
-            name: tensor for name, tensor in checkpoint["state_dict"].items() if not name.startswith(FROZEN)
-        }
-        checkpoint[CHECKPOINT_KEY] = self.metadata()
-        checkpoint["hyper_parameters"]["weights"] = None  # its own state has them
-        checkpoint["hyper_parameters"] |= {"few_shot_source": None, "k_shot": 0}  # they belong to a product
-        if "optimizer_states" in checkpoint:
-            checkpoint["optimizer_states"] = [halve_averages(state) for state in checkpoint["optimizer_states"]]
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that a checkpoint fits, and complete it with the frozen backbone.
-
-        Raises:
-            ValueError: If the checkpoint is not of FBClip, or its adapters belong to another backbone.
-        """
-        self.outdate_references()
-        super().on_load_checkpoint(checkpoint)
-        if CHECKPOINT_KEY not in checkpoint:
-            msg = "The checkpoint is not one of FBClip. Adapters in other files are given as 'weights'."
-            raise ValueError(msg)
-        adapters = Adapters({}, checkpoint[CHECKPOINT_KEY], "The checkpoint")
-        adapters.check_backbone(self.backbone_name)
-        adapters.check_signature(self.model.backbone.signature)
-        frozen = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(FROZEN)}
-        checkpoint["state_dict"] = {**frozen, **checkpoint["state_dict"]}
-        self.source = adapters.source
 
     def describe(self) -> str:
         """Say in one line which model it is: backbone, and adapters with where they come from."""

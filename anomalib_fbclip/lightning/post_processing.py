@@ -190,6 +190,32 @@ class ThresholdPostProcessor(PostProcessor):
         batch.pred_mask = match_verdict(batch.pred_mask, batch.anomaly_map, batch.pred_label)
 
 
+def resolve_post_processor(
+    post_processor: PostProcessor | bool,
+    image_threshold: float | None,
+    pixel_threshold: float | None,
+) -> PostProcessor | bool:
+    """Set thresholds that were given in the default post-processor.
+
+    Args:
+        post_processor (PostProcessor | bool): A post-processor, or whether to use the default.
+        image_threshold (float | None): Score, 0..1, above which an image is anomalous; ``None`` if it is not given.
+        pixel_threshold (float | None): Value of the anomaly map above which a pixel is; ``None`` if it is not given.
+
+    Returns:
+        PostProcessor | bool: The post-processor; ``False`` if there is none.
+
+    Raises:
+        ValueError: If a threshold is not in 0..1, or thresholds are given and the default is not used.
+    """
+    if post_processor is True:
+        return ThresholdPostProcessor(image_threshold, pixel_threshold)
+    if image_threshold is None and pixel_threshold is None:
+        return post_processor
+    msg = "image_threshold and pixel_threshold are set in the default post-processor: don't give another one too."
+    raise ValueError(msg)
+
+
 def match_verdict(mask: torch.Tensor, anomaly_map: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Make masks agree with the verdicts: :func:`anomalib_fbclip.results.regions.match_verdict` in torch.
 

@@ -1,27 +1,73 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What files of a Lightning model hold and say: adapters, and the description of an exported file."""
+"""Files of a Lightning model: checkpoints, adapters, and exports in each of anomalib's formats."""
 
+from __future__ import annotations
+
+import copy
+import logging
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
-from anomalib_fbclip.export import describe
-from anomalib_fbclip.weights.adapters import Adapters, adapter_tensors, digest_adapters, give_text_features
-from anomalib_fbclip.weights.source import AdapterSource
+import torch
+from anomalib.deploy import CompressionType
+from lightning.pytorch import Trainer
+from torch import nn
 
+from anomalib_fbclip.export.description import (
+    COMPRESSION_KEY,
+    UNCOMPRESSED,
+    add_to_torch_file,
+    check_replaced,
+    describe,
+)
+from anomalib_fbclip.results.files import incomplete_folder, naming_full_disk
+from anomalib_fbclip.weights.adapters import (
+    FROZEN_PREFIX,
+    Adapters,
+    adapter_tensors,
+    digest_adapters,
+    give_text_features,
+)
+from anomalib_fbclip.weights.training import CHECKPOINT_KEY, halve_averages
+
+from .callbacks.interruption import check_checkpoint
 from .few_shot import FewShotMixin
+from .post_processing import ThresholdPostProcessor
 from .trainer_run import TrainerRun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from anomalib import TaskType
+    from anomalib.data import AnomalibDataModule
+    from anomalib.models.components import AnomalibModule
+    from torchmetrics import Metric
+    from typing_extensions import Self
+
+    from .evaluation_run import EvaluationRun
+
+
+logger = logging.getLogger(__name__)
+
+GRAPH_SUFFIXES = {".onnx", ".xml"}
+"""Suffixes of files that name others, which hold the weights."""
+
+
+FROZEN = f"model.{FROZEN_PREFIX}"
+"""What the names of frozen parameters begin with."""
 
 
 class SavingMixin(FewShotMixin):
-    """Saves the adapters of :class:`FBClip`, and describes it."""
+    """Writes and reads the files of :class:`FBClip`. They describe themselves, and are written whole or not at all."""
 
     backbone_name: str
     pretrained: str | None
     image_size: tuple[int, int]
-    _adapters: AdapterSource
+    evaluation_run: EvaluationRun
 
     def description(self) -> dict[str, str]:
         """Describe the model in strings, with trained adapters: an exported file says this of itself.
@@ -71,3 +117,236 @@ class SavingMixin(FewShotMixin):
             "version": version("anomalib-fbclip"),
             "source": TrainerRun(self._trainer).trained_dataset or self._adapters.trained_on,
         }
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override] # what is passed on may be anything
+        cls, checkpoint_path: str | Path, *args, **kwargs
+    ) -> AnomalibModule:
+        """Load a model from a checkpoint. See :meth:`anomalib.models.components.AnomalibModule.load_from_checkpoint`.
+
+        Args:
+            checkpoint_path (str | Path): The checkpoint.
+            *args: Passed on.
+            **kwargs: Passed on.
+
+        Returns:
+            AnomalibModule: The model.
+
+        Raises:
+            ValueError: If the checkpoint can't be read, or does not fit.
+        """
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        except Exception:
+            check_checkpoint(checkpoint_path)  # says so if that is the reason
+            raise
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the adapters, what they belong to, and Adam's averages in half the size."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["state_dict"] = {
+            name: tensor for name, tensor in checkpoint["state_dict"].items() if not name.startswith(FROZEN)
+        }
+        checkpoint[CHECKPOINT_KEY] = self.metadata()
+        checkpoint["hyper_parameters"]["weights"] = None  # its own state has them
+        checkpoint["hyper_parameters"] |= {"few_shot_source": None, "k_shot": 0}  # they belong to a product
+        if "optimizer_states" in checkpoint:
+            checkpoint["optimizer_states"] = [halve_averages(state) for state in checkpoint["optimizer_states"]]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that a checkpoint fits, and complete it with the frozen backbone.
+
+        Raises:
+            ValueError: If the checkpoint is not of FBClip, or its adapters belong to another backbone.
+        """
+        self.outdate_references()
+        super().on_load_checkpoint(checkpoint)
+        if CHECKPOINT_KEY not in checkpoint:
+            msg = "The checkpoint is not one of FBClip. Adapters in other files are given as 'weights'."
+            raise ValueError(msg)
+        adapters = Adapters({}, checkpoint[CHECKPOINT_KEY], "The checkpoint")
+        adapters.check_backbone(self.backbone_name)
+        adapters.check_signature(self.model.backbone.signature)
+        frozen = {name: tensor for name, tensor in self.state_dict().items() if name.startswith(FROZEN)}
+        checkpoint["state_dict"] = {**frozen, **checkpoint["state_dict"]}
+        self._adapters.give(adapters.source)
+
+    def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
+        """Export to PyTorch with trained adapters, for inference alone: without gradients, metrics and visualizer.
+
+        Args:
+            export_root (Path | str): Folder below which the file is written.
+            model_file_name (str, optional): Name of the file without its suffix. Defaults to ``"model"``.
+
+        Returns:
+            Path: The file.
+
+        Raises:
+            OSError: If it can't be written.
+            ValueError: If it would take the place of another model.
+        """
+        description = self.description()
+        check_replaced(Path(export_root, "weights", "torch", f"{model_file_name}.pt"), description)
+        export = super(SavingMixin, self._for_inference()).to_torch
+
+        def write(folder: Path) -> Path:
+            with naming_full_disk(folder.parent, RuntimeError):
+                path = export(folder, model_file_name)
+                add_to_torch_file(path, description)
+            return path
+
+        return write_staged(Path(export_root), write)
+
+    def to_onnx(  # type: ignore[override] # anomalib's, not Lightning's
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        **kwargs,
+    ) -> Path:
+        """Export to ONNX with trained adapters, from an image of values 0 to 1 at its own size to the decision.
+
+        Args:
+            export_root (Path | str): Folder below which the file is written.
+            model_file_name (str, optional): Name of the file without its suffix. Defaults to ``"model"``.
+            input_size (tuple[int, int] | None, optional): Height and width of the images in pixels, if they are all of
+                one size. ``None``: any. Defaults to ``None``.
+            **kwargs: Arguments of ``torch.onnx.export``. See
+                :meth:`anomalib.models.components.AnomalibModule.to_onnx`.
+
+        Returns:
+            Path: The file.
+
+        Raises:
+            ValueError: If the input size is no size, or the file would take the place of another model.
+        """
+        from anomalib_fbclip.export.onnx_file import finish_onnx
+
+        _check_input_size(input_size)
+        description = self.description()
+        check_replaced(Path(export_root, "weights", "onnx", f"{model_file_name}.onnx"), description)
+        logger.info("Writing the model's graph as ONNX: for the paper's model this takes a minute or two ...")
+        export = super().to_onnx
+        # anomalib's default opset is older than what the exporter writes, and the conversion back fails.
+        arguments = {"opset_version": 18, "optimize": False, "verbose": False, **kwargs}
+
+        def write(folder: Path) -> Path:
+            with torch.no_grad():  # without it, modules lose their names in the graph
+                path = export(folder, model_file_name, input_size, **arguments)
+            finish_onnx(path, description)
+            return path
+
+        return write_staged(Path(export_root), write)
+
+    def to_openvino(
+        self,
+        export_root: Path | str,
+        model_file_name: str = "model",
+        input_size: tuple[int, int] | None = None,
+        compression_type: CompressionType | None = None,
+        datamodule: AnomalibDataModule | None = None,
+        metric: Metric | None = None,
+        task: TaskType | None = None,
+        max_drop: float = 0.01,
+        ov_kwargs: dict[str, Any] | None = None,
+        onnx_kwargs: dict[str, Any] | None = None,
+    ) -> Path:
+        """Export to OpenVINO with trained adapters, from an image of values 0 to 1 at its own size to the decision.
+
+        Args:
+            export_root (Path | str): Folder below which the files are written.
+            model_file_name (str, optional): Name of the files without their suffix. Defaults to ``"model"``.
+            input_size (tuple[int, int] | None, optional): Height and width of the images in pixels, if they are all of
+                one size. ``None``: any. Defaults to ``None``.
+            compression_type (CompressionType | None, optional): ``FP16`` or ``INT8`` for smaller weights, ``INT8_PTQ``
+                or ``INT8_ACQ`` for computing in 8 bits. Defaults to ``None``.
+            datamodule (AnomalibDataModule | None, optional): Images for ``INT8_PTQ`` (its validation images) and
+                ``INT8_ACQ`` (its test images too), which may be of other objects. Otherwise thresholds are fitted to
+                its labeled validation images if they were not fitted to images before. With ``k_shot`` alone, its
+                training split has the good photographs. Defaults to ``None``.
+            metric (Metric | None, optional): What may not drop with ``INT8_ACQ``. ``None``: the F1 score of the images.
+                Defaults to ``None``.
+            task (TaskType | None, optional): Not used. Defaults to ``None``.
+            max_drop (float, optional): How far the metric may drop, 0 to 1. Defaults to ``0.01``.
+            ov_kwargs (dict[str, Any] | None, optional): Arguments of ``openvino.convert_model``. Defaults to ``None``.
+            onnx_kwargs (dict[str, Any] | None, optional): Arguments of ``torch.onnx.export``. Defaults to ``None``.
+
+        Returns:
+            Path: The ``.xml`` file; the weights are in a ``.bin`` file beside it.
+
+        Raises:
+            ValueError: If the input size is no size, images that the compression needs are missing, ``max_drop`` is
+                none, or the files would take the place of another model or of another compression.
+        """
+        del task
+        from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
+        from anomalib_fbclip.export.quantization import check_max_drop, compress
+
+        is_calibrated = compression_type in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}
+        if compression_type and is_calibrated and datamodule is None:
+            msg = f"{compression_type.name} needs images: give a datamodule (--data on the command line)."
+            raise ValueError(msg)
+        if compression_type == CompressionType.INT8_ACQ:
+            check_max_drop(max_drop)
+        path = Path("weights", "openvino", f"{model_file_name}.xml")
+        self.prepare_references_of(datamodule)
+        if not is_calibrated:  # images for calibration may be of other objects
+            self._fit_thresholds(datamodule)
+        compression = compression_type.name if compression_type else UNCOMPRESSED
+        description = self.description() | {COMPRESSION_KEY: compression}
+        check_replaced(Path(export_root) / path, description)
+        with TemporaryDirectory() as folder:
+            onnx_path = self.to_onnx(folder, model_file_name, input_size, **(onnx_kwargs or {}))
+            logger.info("Converting the graph to OpenVINO ...")
+            model = convert_to_openvino(onnx_path, description, **(ov_kwargs or {}))
+        model = compress(model, compression_type, datamodule, metric, max_drop, self.evaluation_run.data.check)
+        is_half = compression_type is not None  # what is not in 8 bits
+        return write_staged(Path(export_root), lambda folder: save_openvino(model, folder / path, is_half))
+
+    def _fit_thresholds(self, datamodule: AnomalibDataModule | None) -> None:
+        """Fit thresholds to labeled validation images, as before a test, unless they were fitted before."""
+        post_processor = self.post_processor
+        if datamodule is None or not isinstance(post_processor, ThresholdPostProcessor) or post_processor.is_fitted:
+            return
+        Trainer(devices=1, logger=False, enable_checkpointing=False, enable_model_summary=False).validate(
+            self, datamodule=datamodule, verbose=False
+        )
+
+    def _for_inference(self) -> Self:
+        """Copy the model without what inference does not need; tensors are shared, and this one stays as it is."""
+        frozen = {id(value): nn.Parameter(value.detach(), requires_grad=False) for value in self.parameters()}
+        shared = {id(value): value for value in self.buffers()}
+        left_out = {id(part): None for part in (self.evaluator, self.visualizer)}
+        inference = copy.deepcopy(self, frozen | shared | left_out)
+        inference.forget_photographs()
+        return inference
+
+
+def _check_input_size(input_size: Sequence[int] | None) -> None:
+    if input_size is None or (len(input_size) == 2 and min(input_size) > 0):  # noqa: PLR2004
+        return
+    msg = f"Input size {list(input_size)} is not a height and width in pixels: give both, or none for any size."
+    raise ValueError(msg)
+
+
+def write_staged(root: Path, write: Callable[[Path], Path]) -> Path:
+    """Let files be written below a temporary folder, and move them below another when they are complete.
+
+    Files that stood there are replaced; a graph comes after its weights.
+
+    Args:
+        root (Path): Folder below which the files belong; it is made if it does not exist.
+        write (Callable[[Path], Path]): Writes files below the folder that it is given, on the same file system, and
+            returns the path of one of them.
+
+    Returns:
+        Path: Where that file lies at last.
+    """
+    with incomplete_folder(root) as folder:
+        written = write(folder).relative_to(folder)
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        for path in sorted(files, key=lambda path: path.suffix in GRAPH_SUFFIXES):
+            destination = root / path.relative_to(folder)
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(destination)
+    return root / written

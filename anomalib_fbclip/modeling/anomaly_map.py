@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""From patch probabilities to an anomaly map of the image's size."""
+"""From patch probabilities to an anomaly map of the image's size, and back to the patch where it is highest."""
 
 from collections.abc import Sequence
 
@@ -55,3 +55,22 @@ class AnomalyMapGenerator(nn.Module):
         size = image.shape[dim]
         position = torch.arange(-self.radius, size + self.radius, device=image.device) % (2 * size)
         return image.index_select(dim, torch.minimum(position, 2 * size - 1 - position))
+
+
+def highest_patch(anomaly_map: torch.Tensor, grid: Sequence[int]) -> tuple[int, int]:
+    """Find the patch in which an anomaly map is highest.
+
+    Args:
+        anomaly_map (torch.Tensor): Anomaly map of one image, shape ``[H, W]``.
+        grid (Sequence[int]): Number of rows and columns of patches.
+
+    Returns:
+        tuple[int, int]: Row and column.
+
+    Example:
+        >>> highest_patch(torch.eye(4).flip(0)[:3], (3, 2))
+        (0, 1)
+    """
+    height, width = anomaly_map.shape
+    y, x = divmod(int(anomaly_map.argmax()), width)
+    return y * grid[0] // height, x * grid[1] // width

@@ -68,7 +68,7 @@ class IntermediateOutputs(NamedTuple):
     layer_tokens: list[torch.Tensor]
 
 
-class Prediction(NamedTuple):
+class ModelOutput(NamedTuple):
     """What the model says of a batch of images.
 
     Attributes:
@@ -107,7 +107,7 @@ class Decision(nn.Module):
         """
 
     @abstractmethod
-    def predict(self, outputs: IntermediateOutputs, pixel_values: torch.Tensor) -> Prediction:
+    def predict(self, outputs: IntermediateOutputs, pixel_values: torch.Tensor) -> ModelOutput:
         """Make the prediction.
 
         Args:
@@ -115,7 +115,7 @@ class Decision(nn.Module):
             pixel_values (torch.Tensor): What :meth:`forward` gave, upsampled and smoothed, shape ``[B, H, W]``.
 
         Returns:
-            Prediction: Scores and anomaly maps.
+            ModelOutput: Scores and anomaly maps.
         """
 
 
@@ -135,6 +135,6 @@ class ZeroShot(Decision):
         """Take the text's probabilities. See :meth:`Decision.forward`."""
         return outputs.patch_map
 
-    def predict(self, outputs: IntermediateOutputs, pixel_values: torch.Tensor) -> Prediction:
+    def predict(self, outputs: IntermediateOutputs, pixel_values: torch.Tensor) -> ModelOutput:
         """Take the map as it is, and score the image. See :meth:`Decision.predict`."""
-        return Prediction(self.image_score(outputs.class_score, pixel_values), pixel_values)
+        return ModelOutput(self.image_score(outputs.class_score, pixel_values), pixel_values)

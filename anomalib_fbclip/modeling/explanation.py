@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .alignment import similarity
+from .anomaly_map import highest_patch
 from .fbclip import FBClipModel
 from .few_shot import FewShot
 
@@ -35,12 +36,6 @@ class ReferenceMaps(NamedTuple):
     rows: torch.Tensor
     deviations: torch.Tensor
     probabilities: torch.Tensor
-
-    @property
-    def most_anomalous(self) -> tuple[int, int]:
-        """Row and column of the most anomalous patch."""
-        row, column = divmod(int(self.deviations.argmax()), self.deviations.shape[1])
-        return row, column
 
 
 class Explanation(NamedTuple):
@@ -78,6 +73,11 @@ class Explanation(NamedTuple):
     anomaly_map: torch.Tensor
     pred_score: torch.Tensor
     reference_maps: ReferenceMaps | None = None
+
+    @property
+    def most_anomalous(self) -> tuple[int, int]:
+        """Row and column of the patch where the anomaly map is highest."""
+        return highest_patch(self.anomaly_map, self.patch_map.shape)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from torchvision.tv_tensors import TVTensor
 from .alignment import TextAlignment
 from .anomaly_map import AnomalyMapGenerator
 from .clip import ClipBackbone
-from .decision import Decision, ImageScore, IntermediateOutputs, Prediction, ZeroShot, class_token_score
+from .decision import Decision, ImageScore, IntermediateOutputs, ModelOutput, ZeroShot, class_token_score
 from .mvfbe import MultiViewDisentanglement
 from .prompt_learner import PromptLearner
 from .text_encoder import TextEncoder
@@ -59,14 +59,14 @@ class FBClipModel(TextEncoder):
         self.zero_shot = ZeroShot(image_score)
         self.decision: Decision = self.zero_shot
 
-    def forward(self, images: torch.Tensor) -> Prediction:
+    def forward(self, images: torch.Tensor) -> ModelOutput:
         """Detect anomalies.
 
         Args:
             images (torch.Tensor): Normalized images, shape ``[B, 3, H, W]``, sides multiples of the patch.
 
         Returns:
-            decision.Prediction: Scores and anomaly maps.
+            decision.ModelOutput: Scores and anomaly maps.
 
         Raises:
             ValueError: If the size of the images does not fit the backbone, or they give a score that is not finite.

@@ -32,8 +32,7 @@ from anomalib_fbclip.weights.registry import resolve_backbone
 from anomalib_fbclip.weights.source import resolve_adapters_file
 
 from .categories import find_categories, name_dataset
-from .job import Plan, ProtocolJobGenerator, choose_runner
-from .results import (
+from .frames import (
     find_complete,
     find_published,
     read_results,
@@ -42,6 +41,7 @@ from .results import (
     to_markdown,
     to_screen,
 )
+from .job import Plan, ProtocolJobGenerator, choose_runner
 
 FIXED: set[str | int] = {
     "pre_processor",

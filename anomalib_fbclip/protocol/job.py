@@ -22,7 +22,7 @@ from anomalib_fbclip import FBClip
 from anomalib_fbclip.lightning.evaluation.evaluator import RankingEvaluator
 
 from .categories import argument_of_category
-from .results import METRICS, add_results
+from .frames import METRICS, add_results
 
 
 class Recall(AnomalibMetric, BinaryRecall):  # type: ignore[misc] # anomalib takes batches

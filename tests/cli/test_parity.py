@@ -29,7 +29,7 @@ def test_same_as_anomalib(is_few_shot: bool, photographs: Path, tmp_path: Path) 
     good = photographs / "good"
     inferencer = TorchInferencer("fbclip-small", "auto", "cpu", "float32", None, None)
     if is_few_shot:
-        inferencer.compare_with(find_images(good), advance=lambda: None)
+        inferencer.compare_with(inferencer.read_references(find_images(good)), advance=lambda: None)
     paths = find_images(photographs)
     own = list(inferencer.stream(paths))
 
@@ -56,7 +56,7 @@ def test_several_at_once_are_not_mixed_up(photographs: Path, monkeypatch: pytest
 
     def predict(at_once: int) -> list[ComparedPrediction | None]:
         inferencer = TorchInferencer("fbclip-small", "auto", "cpu", "float32", None, None, at_once)
-        inferencer.compare_with(find_images(photographs / "good"), advance=lambda: None)
+        inferencer.compare_with(inferencer.read_references(find_images(photographs / "good")), advance=lambda: None)
         found = []
         for prediction in inferencer.stream(sources, on_failure=lambda *_: found.append(None)):
             found.extend([prediction])
@@ -119,7 +119,7 @@ def test_good_photographs_take_the_place_of_a_checkpoints_thresholds(
     photographs: Path, small_backbone: str, checkpoint: Path
 ) -> None:
     inferencer = TorchInferencer(small_backbone, str(checkpoint), "cpu", "float32", None, None)
-    inferencer.compare_with(find_images(photographs / "good"), advance=lambda: None)
+    inferencer.compare_with(inferencer.read_references(find_images(photographs / "good")), advance=lambda: None)
     assert inferencer.decision_thresholds() == (0.5, 0.5)
     assert inferencer.threshold_sources() == ("good photographs", "good photographs")
 

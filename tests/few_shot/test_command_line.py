@@ -39,7 +39,7 @@ def test_predict(tmp_path: Path, model: tuple, good: Path, photographs: Path) ->
     result = anomalib(tmp_path, "predict", *model, "--model.few_shot_source", good, "--data", photographs)
     assert result.returncode == 0, result.stderr
     text = " ".join((result.stdout + result.stderr).split())
-    assert "Thresholds from 5 good photographs: of good parts, about" in text
+    assert "Compared with 5 good photographs: about" in text
     assert {row["threshold_source"] for row in read_table(tmp_path)} == {"good photographs"}
 
 
@@ -47,7 +47,7 @@ def test_test_with_k_shot(tmp_path: Path, model: tuple, data: tuple) -> None:
     result = anomalib(tmp_path, "test", *model, *data, "--model.k_shot", "2")
     assert result.returncode == 0, result.stderr
     assert "image_AUROC" in result.stdout
-    assert "Thresholds from 2 good photographs" in " ".join((result.stdout + result.stderr).split())
+    assert "Compared with 2 good photographs" in " ".join((result.stdout + result.stderr).split())
 
 
 def test_yaml(tmp_path: Path, small_backbone: str, small_adapters: Path, good: Path, photographs: Path) -> None:
@@ -66,7 +66,7 @@ model:
     )
     result = anomalib(tmp_path, "predict", "--config", "config.yaml", "--data", photographs)
     assert result.returncode == 0, result.stderr
-    assert "Thresholds from 3 good photographs" in " ".join((result.stdout + result.stderr).split())
+    assert "Compared with 3 good photographs" in " ".join((result.stdout + result.stderr).split())
 
 
 def test_benchmark(tmp_path: Path, small_backbone: str, small_adapters: Path, mvtec: Path) -> None:
@@ -200,7 +200,7 @@ def test_other_sizes_and_modes(
     small_backbone: str, small_adapters: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # All show the same.
-    monkeypatch.setattr("anomalib_fbclip.lightning.few_shot.leave_out_copies", lambda found, _: found)
+    monkeypatch.setattr("anomalib_fbclip.data.reference_set.leave_out_copies", lambda found, _: found)
     model = FBClip(small_backbone, weights=small_adapters, reference_rotations=1)
     model.use_references(sorted(write_modes(tmp_path / "modes").iterdir()))
     assert model.model.decision.k_shot == 12
@@ -229,7 +229,7 @@ def test_two_processes_have_the_scores_of_one(
         result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stderr
         said = " ".join((result.stdout + result.stderr).split())
-        assert said.count("Thresholds from 5 good photographs") == 1
+        assert said.count("Compared with 5 good photographs") == 1
         scores[devices] = {row["path"]: row["score"] for row in read_table(tmp_path / devices)}
     assert scores["2"] == pytest.approx(scores["1"], abs=1e-6)
     assert len(scores["1"]) == 4

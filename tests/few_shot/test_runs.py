@@ -495,12 +495,12 @@ def test_a_defective_photograph_is_named(tmp_path: Path, arguments: dict, caplog
         model.prepare_references(TrainerRun(None))
     (warning,) = [record.getMessage() for record in caplog.records if "unlike" in record.getMessage()]
     assert warning.startswith(f"{tmp_path / '5.png'} is unlike the other good photographs")
-    (told,) = [record.getMessage() for record in caplog.records if "Thresholds from" in record.getMessage()]
+    (told,) = [record.getMessage() for record in caplog.records if "Compared with" in record.getMessage()]
     assert "about" in told
 
 
-def test_one_photograph_is_warned_of(arguments: dict, good: Path, caplog: pytest.LogCaptureFixture) -> None:
-    for k_shot in (1, 2):
+def test_few_photographs_are_warned_of(arguments: dict, good: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for k_shot in (1, 3, 4):
         FBClip(**arguments, few_shot_source=good, k_shot=k_shot).prepare_references(TrainerRun(None))
-        assert ("A threshold from one photograph" in caplog.text) == (k_shot == 1)
+        assert ("4 or more" in caplog.text) == (k_shot < 4)
         caplog.clear()

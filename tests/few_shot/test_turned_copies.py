@@ -5,8 +5,8 @@
 
 import torch
 
-from anomalib_fbclip.data import references
-from anomalib_fbclip.data.references import turned_copies
+from anomalib_fbclip.data import reference_set
+from anomalib_fbclip.data.reference_set import turned_copies
 
 
 def test_quarter_turns_of_a_square() -> None:
@@ -31,7 +31,7 @@ def test_corners_have_the_median_color() -> None:
 
 def test_a_large_photograph_is_shrunk_before_it_is_turned(monkeypatch) -> None:
     """Of 12000 x 9000 pixels, each turn would take gigabytes."""
-    monkeypatch.setattr(references, "LARGEST_TURNED", 45)
+    monkeypatch.setattr(reference_set, "LARGEST_TURNED", 45)
     image = torch.rand(3, 90, 120, generator=torch.manual_seed(0))
     first, *others = turned_copies(image, 4)
     assert first is image

@@ -29,7 +29,7 @@ from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.lightning.callbacks.checked_data import CheckedDataset
-from anomalib_fbclip.lightning.callbacks.results import claim_folder
+from anomalib_fbclip.lightning.callbacks.results_folder import claim_folder
 from anomalib_fbclip.results.records import read_schema
 from anomalib_fbclip.weights.adapters import adapter_tensors
 from support.brightness import judge_by_brightness, make_folder, write_folder, write_image
@@ -257,7 +257,7 @@ class TestTrainingOnDeeperImages:
         for root in roots:
             data = make_folder(root)
             data.setup()
-            found.append(torch.stack([item.image for item in model.check_images(data.test_data)]))
+            found.append(torch.stack([item.image for item in model.evaluation_run.data.check(data.test_data)]))
         assert torch.equal(*found)
 
     def test_a_damaged_one_is_named(self, tmp_path: Path, small_backbone: str, roots: list[Path]) -> None:

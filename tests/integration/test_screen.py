@@ -100,7 +100,7 @@ def test_export_with_good_photographs(tmp_path: Path, fbclip: Command, export_ty
     result = fbclip("export", "--export_type", export_type, "--model.few_shot_source", "photographs")
     assert result.returncode == 0, result.stderr
     said, *steps, exported = lines_of(result)
-    assert said.startswith("Thresholds from 2 good photographs: ")
+    assert said.startswith("Compared with 2 good photographs: ")
     assert all(step.endswith(" ...") for step in steps)
     assert exported.startswith("Exported model to ")
 

@@ -277,10 +277,10 @@ def test_an_export_to_openvino_fits_thresholds_to_its_data(
 def test_thresholds_that_were_fitted_stay_in_an_export(tmp_path: Path, model: FBClip) -> None:
     """Other images do not change what was tested."""
     write_folder(tmp_path / "parts", good=[40, 50], spots=[200])
-    model.fit_thresholds(make_folder(tmp_path / "parts"))
+    model._fit_thresholds(make_folder(tmp_path / "parts"))
     fitted = model.post_processor.image_threshold.item()
     assert fitted == pytest.approx((50 + 200) / 2 / 255, abs=1e-3)
     write_folder(tmp_path / "calibration", good=[100, 110], spots=[200])
-    model.fit_thresholds(make_folder(tmp_path / "calibration"))
+    model._fit_thresholds(make_folder(tmp_path / "calibration"))
     assert model.post_processor.image_threshold.item() == fitted
     assert model.description()["image_threshold"] == repr(fitted)

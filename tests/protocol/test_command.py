@@ -20,8 +20,8 @@ from anomalib.pipelines.components.runners import SerialRunner
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.protocol import job
 from anomalib_fbclip.protocol.__main__ import main
+from anomalib_fbclip.protocol.frames import MEASURED, METRICS, read_results
 from anomalib_fbclip.protocol.job import Plan, ProtocolJob, ProtocolJobGenerator, RecordingParallelRunner, choose_runner
-from anomalib_fbclip.protocol.results import MEASURED, METRICS, read_results
 from datasets import WRITERS
 from layouts import write_category
 from support.command_line import CONFIGS, run

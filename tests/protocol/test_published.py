@@ -13,7 +13,7 @@ from anomalib.data.datasets.image.visa import CATEGORIES as VISA
 
 from anomalib_fbclip.protocol.__main__ import main
 from anomalib_fbclip.protocol.command import create_parser, describe_settings
-from anomalib_fbclip.protocol.results import MEAN, METRICS, add_results, find_published
+from anomalib_fbclip.protocol.frames import MEAN, METRICS, add_results, find_published
 from layouts import write_category
 
 MEANS = {"MVTecAD": (92.4, 96.6, 91.9, 85.5), "visa": (89.5, 90.7, 96.3, 90.4)}

@@ -15,8 +15,7 @@ from rich.console import Console
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.protocol.__main__ import main
 from anomalib_fbclip.protocol.command import Shots, list_shots
-from anomalib_fbclip.protocol.job import FalsePositiveRate, ProtocolJob, Recall
-from anomalib_fbclip.protocol.results import (
+from anomalib_fbclip.protocol.frames import (
     METRICS,
     TYPES,
     find_complete,
@@ -25,6 +24,7 @@ from anomalib_fbclip.protocol.results import (
     to_markdown,
     to_screen,
 )
+from anomalib_fbclip.protocol.job import FalsePositiveRate, ProtocolJob, Recall
 from support.images import write_mvtec_category
 
 PHOTOGRAPHS = {"nut": 4, "bolt": 2}

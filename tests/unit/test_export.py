@@ -20,8 +20,8 @@ from anomalib_fbclip.export import describe, quantization
 from anomalib_fbclip.export.description import COMPRESSION_KEY, check_replaced
 from anomalib_fbclip.export.onnx_file import SCOPES_KEY, finish_onnx
 from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
-from anomalib_fbclip.lightning.exporting import write_staged
 from anomalib_fbclip.lightning.pre_processing import AntialiasedPreProcessor
+from anomalib_fbclip.lightning.saving import write_staged
 
 METADATA = {
     "backbone": "fbclip-small",

@@ -14,7 +14,7 @@ from anomalib.models import get_model
 from omegaconf import OmegaConf
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.modeling.decision import Prediction
+from anomalib_fbclip.modeling.decision import ModelOutput
 from anomalib_fbclip.weights import published
 from anomalib_fbclip.weights.published import canonical_name
 
@@ -31,7 +31,7 @@ def images() -> torch.Tensor:
 
 def test_ready_after_construction(model: FBClip, images: torch.Tensor) -> None:
     predictions = model.model(images)
-    assert isinstance(predictions, Prediction)
+    assert isinstance(predictions, ModelOutput)
     assert predictions.pred_score.shape == (2,)
     assert predictions.anomaly_map.shape == (2, 56, 56)
     for values in (predictions.pred_score, predictions.anomaly_map):

@@ -43,7 +43,7 @@ from anomalib_fbclip.images.photographs import (
     read_photograph,
 )
 
-from .results import command_line
+from .results_folder import command_line
 
 READERS = 2
 """Images that are read at the same time before a prediction: each takes its own memory."""
@@ -153,14 +153,14 @@ class CheckedData(Callback):
         elif stage == "validate":
             self.prepare_evaluation(trainer, trainer.validate_loop)
 
-    def check(self, dataset: Dataset) -> Dataset:
+    def check(self, dataset: Dataset) -> Any:  # noqa: ANN401 - a dataset that can be indexed
         """Have a dataset read its images correctly, or reject them by name, if it is known how it reads them.
 
         Args:
             dataset (Dataset): The dataset.
 
         Returns:
-            Dataset: A dataset of the same images, or the same one.
+            Any: A dataset of the same images, or the same one.
         """
         if not _is_known(dataset):
             return dataset

@@ -19,7 +19,7 @@ from anomalib_fbclip.weights.reading import reading
 
 from .checked_data import ClipError
 from .precision_check import PrecisionError
-from .results import is_command_line
+from .results_folder import is_command_line
 
 EXPECTED = (OSError, ImportError, ClipError, ImageError, MaskError, PrecisionError, ReferencesError)
 """Errors whose message says all that a user needs."""

@@ -22,7 +22,7 @@ from .batch_records import BatchRecords
 from .checked_data import CheckedData
 from .pictures import Pictures
 from .report import FBClipReport
-from .results import is_command_line, shorten_path
+from .results_folder import is_command_line, shorten_path
 
 MAX_SHOWN = 10
 """Images up to which the screen shows the verdict on each."""

@@ -7,7 +7,7 @@ import shlex
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,19 +31,7 @@ from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 
 from .batch_records import BatchRecords, find_thresholds
 from .checked_data import CheckedData
-from .results import is_command_line, shorten_path
-
-
-class Prediction(NamedTuple):
-    """What is kept of an image until the page is written: some 30 KB.
-
-    Attributes:
-        record (Record): What is said of it.
-        anomaly_map (NDArray[np.float16] | None): Its anomaly map, shrunk to the size of the page.
-    """
-
-    record: Record
-    anomaly_map: NDArray[np.float16] | None = None
+from .results_folder import is_command_line, shorten_path
 
 
 class FBClipReport(Callback):
@@ -66,12 +54,12 @@ class FBClipReport(Callback):
 
     def __init__(self) -> None:
         self.path: Path | None = None
-        self._predictions: list[Prediction] = []
+        self._entries: list[Entry] = []
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a report."""
         del trainer, pl_module
-        self.path, self._predictions = None, []
+        self.path, self._entries = None, []
 
     on_predict_start = on_test_start
 
@@ -88,8 +76,8 @@ class FBClipReport(Callback):
         del pl_module, outputs, batch_idx, dataloader_idx
         records = _find(trainer, BatchRecords).records
         maps = [None] * len(records) if batch.anomaly_map is None else [*batch.anomaly_map]
-        self._predictions += [
-            Prediction(record, None if anomaly_map is None else _shrink(anomaly_map))
+        self._entries += [
+            Entry(record, anomaly_map=None if anomaly_map is None else _shrink(anomaly_map))
             for record, anomaly_map in zip(records, maps, strict=True)
             if record.path is not None
         ]
@@ -114,32 +102,32 @@ class FBClipReport(Callback):
         """
         if trainer.is_global_zero:
             failures = (failure for part in _find(trainer, CheckedData).failures for failure in part.values())
-            self._predictions += [Prediction(Record(path, error=reason)) for path, reason in failures]
+            self._entries += [Entry(Record(path, error=reason)) for path, reason in failures]
         self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - as _good
-        predictions = self._gather(trainer)
-        if not trainer.is_global_zero or not predictions:
+        entries = self._gather(trainer)
+        if not trainer.is_global_zero or not entries:
             return
         path = Path(trainer.default_root_dir) / REPORT_NAME
-        fit = pl_module.reference_fit
+        references = pl_module.reference_set
         write_report(
             path,
-            map(partial(_to_entry, white_level=pl_module.white_level), predictions),
+            map(partial(_add_photograph, white_level=pl_module.white_level), entries),
             _thresholds(trainer),
             _command(trainer),
             {"Model": pl_module.describe(), "Good photographs": _good(pl_module)},
-            fit.scores.tolist() if fit is not None else (),
+            references.fit.scores.tolist() if references else (),
         )
         self.path = path
 
-    def _gather(self, trainer: Trainer) -> list[Prediction]:
-        """Bring the predictions of all processes together."""
+    def _gather(self, trainer: Trainer) -> list[Entry]:
+        """Bring the entries of all processes together."""
         if trainer.world_size == 1:
-            return self._predictions
-        shares: list[list[Prediction]] = [[] for _ in range(trainer.world_size)]
-        torch.distributed.all_gather_object(shares, self._predictions)
-        return [prediction for share in shares for prediction in share]
+            return self._entries
+        shares: list[list[Entry]] = [[] for _ in range(trainer.world_size)]
+        torch.distributed.all_gather_object(shares, self._entries)
+        return [entry for share in shares for entry in share]
 
 
 def _find(trainer: Trainer, kind: type[Any]) -> Any:  # noqa: ANN401 - an instance of the kind
@@ -153,16 +141,16 @@ def _shrink(anomaly_map: torch.Tensor) -> NDArray[np.float16]:
     return np.asarray(image).astype(np.float16)
 
 
-def _to_entry(prediction: Prediction, white_level: int | None) -> Entry:
+def _add_photograph(entry: Entry, white_level: int | None) -> Entry:
     """Read the photograph once more, as the run read it: not turned upright."""
-    record, anomaly_map = prediction
-    if record.error is not None or record.path is None:
-        return Entry(record)
+    path = entry.record.path
+    if entry.record.error is not None or path is None:
+        return entry
     try:
-        photograph = Image.fromarray(read_photograph(record.path, upright=False, white_level=white_level))
+        photograph = read_photograph(path, upright=False, white_level=white_level)
     except ImageError as error:
-        return Entry(Record(record.path, error=str(error)))
-    return Entry(record, photograph, anomaly_map)
+        return Entry(Record(path, error=str(error)))
+    return entry._replace(photograph=Image.fromarray(photograph))
 
 
 def _thresholds(trainer: Trainer) -> Thresholds:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from anomalib_fbclip.modeling.decision import Decision, IntermediateOutputs, Prediction, top_mean
+from anomalib_fbclip.modeling.decision import Decision, IntermediateOutputs, ModelOutput, top_mean
 
 from .calibration import Calibration, Spread
 from .memory_bank import Match, MemoryBank, join_layers
@@ -108,10 +108,10 @@ class FewShot(Decision):
         """Find the nearest reference patch of each patch."""
         return self.memory(join_layers(later_half(outputs.layer_tokens)))
 
-    def predict(self, outputs: IntermediateOutputs, pixel_values: torch.Tensor) -> Prediction:
+    def predict(self, outputs: IntermediateOutputs, pixel_values: torch.Tensor) -> ModelOutput:
         """Turn standard deviations into probabilities. See :meth:`Decision.predict`."""
         del outputs
-        return Prediction(self.calibration(top_mean(pixel_values)), self.calibration(pixel_values))
+        return ModelOutput(self.calibration(top_mean(pixel_values)), self.calibration(pixel_values))
 
 
 def later_half(layer_tokens: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:

@@ -60,11 +60,6 @@ class Fit(NamedTuple):
         """
         return int((self.scores > 0.5).sum()) + 1  # noqa: PLR2004
 
-    @property
-    def false_alarm_share(self) -> float:
-        """The same as a share."""
-        return self.false_alarms / (len(self.scores) + 1)
-
 
 @torch.inference_mode(mode=False)  # what comes of it outlives a run
 @torch.no_grad()

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from anomalib_fbclip.errors import ProtocolError
-from anomalib_fbclip.protocol.results import (
+from anomalib_fbclip.protocol.frames import (
     MEAN,
     METRICS,
     TYPES,

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Writes what comes out of an inspection: the table, the pictures and the report."""
+"""Inspects photographs, and writes what comes out: the table, the pictures and the report."""
 
 import signal
 from collections import Counter, deque
@@ -43,7 +43,7 @@ class _Predicted(NamedTuple):
     error: str | None = None
 
 
-class Results:
+class Inspection:
     """Predicts what is to be inspected, and writes table and pictures as the predictions come.
 
     Photographs are read ahead of the model, and pictures drawn behind it.

@@ -1,0 +1,94 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What takes part in a validation, a test or a prediction, and in which order."""
+
+from collections.abc import Sequence
+
+from anomalib.models.components import AnomalibModule
+from anomalib.visualization import ImageVisualizer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+
+from .callbacks.batch_records import BatchRecords, ImageSizes
+from .callbacks.checked_data import CheckedData, has_val_data
+from .callbacks.interruption import Interruption
+from .callbacks.pictures import Pictures
+from .callbacks.precision_check import PrecisionCheck
+from .callbacks.prediction_table import PredictionTable
+from .callbacks.reference_check import ReferenceCheck
+from .callbacks.report import FBClipReport
+from .callbacks.results_folder import ResultsFolder
+from .callbacks.threshold_report import ThresholdReport
+from .evaluation.evaluator import RankingEvaluator
+from .post_processing import ThresholdPostProcessor
+from .trainer_run import TrainerRun
+
+
+class EvaluationRun:
+    """Makes the runs of a model end with results that hold.
+
+    Args:
+        minimum_side (int): Pixels that each side of an image must have.
+        white_level (int | None): Value of white in files of more than 8 bits that do not say it.
+
+    Attributes:
+        data (CheckedData): Has images read correctly, or rejects them by name.
+        results (ResultsFolder): Gives the results of each run a folder of their own.
+    """
+
+    def __init__(self, minimum_side: int, white_level: int | None) -> None:
+        self.data = CheckedData(minimum_side, white_level)
+        self.results = ResultsFolder()
+
+    def callbacks(self, model: AnomalibModule, requested: Sequence[Callback]) -> list[Callback]:
+        """List what takes part in a run, in the order in which it is called.
+
+        Args:
+            model (AnomalibModule): The model.
+            requested (Sequence[Callback]): Callbacks that the trainer was given. A report is moved to where it belongs.
+
+        Returns:
+            list[Callback]: The model's components that are callbacks, and what makes results that hold.
+        """
+        sizes = ImageSizes()
+        visualizer: object = model.visualizer
+        references = ReferenceCheck()
+        records = BatchRecords(sizes, references)
+        pictures = Pictures(visualizer, records) if isinstance(visualizer, ImageVisualizer) else None
+        # A RankingEvaluator takes the scores before the post-processor normalizes them, another one after it.
+        is_ranking = isinstance(model.evaluator, RankingEvaluator)
+        post_processor = model.post_processor
+        callbacks = [
+            PrecisionCheck(),
+            self.results,
+            self.data,
+            sizes,
+            references,
+            model.pre_processor,
+            model.evaluator if is_ranking else None,
+            post_processor,
+            ThresholdReport(post_processor) if isinstance(post_processor, ThresholdPostProcessor) else None,
+            None if is_ranking else model.evaluator,
+            records,
+            pictures or visualizer,
+            *(callback for callback in requested if isinstance(callback, FBClipReport)),
+            PredictionTable(self.data, records, pictures),
+            Interruption(),
+        ]
+        return [callback for callback in callbacks if isinstance(callback, Callback)]
+
+    def fit_thresholds_again(self, trainer: Trainer, post_processor: object) -> None:
+        """Fit thresholds to the data at hand where they are a checkpoint's: anomalib's engine leaves that out."""
+        if not isinstance(post_processor, ThresholdPostProcessor) or not post_processor.is_of_checkpoint:
+            return
+        datamodule = TrainerRun(trainer).datamodule
+        if datamodule is None or not has_val_data(datamodule):
+            return
+        loop, state = trainer.validate_loop, trainer.state
+        fn, stage = state.fn, state.stage
+        self.data.prepare_evaluation(trainer, loop)
+        state.fn, state.stage = TrainerFn.VALIDATING, RunningStage.VALIDATING
+        loop.verbose = False
+        loop.run()
+        state.fn, state.stage = fn, stage
