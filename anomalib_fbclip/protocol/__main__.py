@@ -10,11 +10,12 @@ from anomalib_fbclip.errors import run_command
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command with these arguments, or with those of the process, and give the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
 
     def command() -> int:
-        from .command import run  # what it imports may be missing
+        from . import command, comparison  # what they import may be missing
 
-        return run(arguments)
+        return comparison.run(words[1:]) if words[:1] == ["compare"] else command.run(words)
 
     return run_command(command, "interrupted: the same command goes on where it stopped")
 

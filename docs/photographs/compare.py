@@ -37,8 +37,7 @@ from anomalib_fbclip.data.references import ReferenceChoice
 from anomalib_fbclip.lightning.evaluation.evaluator import RankingEvaluator
 from anomalib_fbclip.modeling.clip import ClipBackbone
 from anomalib_fbclip.modeling.resize import create_transform
-from anomalib_fbclip.protocol.frames import add_results, read_results
-from anomalib_fbclip.protocol.markdown import markdown_lines
+from anomalib_fbclip.protocol.tables import add_results, markdown_lines, read_results
 from anomalib_fbclip.weights.bundled import NAME, TAG
 from anomalib_fbclip.weights.clip_files import create_clip
 from anomalib_fbclip.weights.registry import resolve_backbone

@@ -28,8 +28,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import openvino
 
-from anomalib_fbclip.protocol.markdown import markdown_lines
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -218,6 +216,8 @@ def main(
 
 def print_table(header: list[str], rows: Iterable[tuple[str, ...]]) -> None:
     """Print a table in Markdown."""
+    from anomalib_fbclip.protocol.tables import markdown_lines
+
     print(flush=True)
     for line in markdown_lines(header, rows):
         print(line, flush=True)

@@ -31,8 +31,6 @@ import torch
 from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
-from anomalib_fbclip.protocol.markdown import markdown_lines
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -369,6 +367,8 @@ def describe_processor() -> str:
 
 def print_rows(rows: dict[Row, Measurement | None]) -> None:
     """Print a table of rows, with ratios to the image tower in the same precision and batch."""
+    from anomalib_fbclip.protocol.tables import markdown_lines  # with pandas, which would count in all processes
+
     towers = {(row.precision, row.batch): found for row, found in rows.items() if row.function == TOWER and found}
     cells = (_to_cells(row, result, towers.get((row.precision, row.batch))) for row, result in rows.items())
     print(*markdown_lines(["", "time of a batch", "images/s", "/ its image tower", "peak memory"], cells), sep="\n")
@@ -389,6 +389,8 @@ def _to_cells(row: Row, found: Measurement | None, tower: Measurement | None) ->
 
 def print_stages(stages: list[tuple[str, float, int]]) -> None:
     """Print the table of stages."""
+    from anomalib_fbclip.protocol.tables import markdown_lines  # with pandas, which would count in all processes
+
     _, tower_seconds, tower_operations = stages[0]
     header = ["stage, f32", "time", "/ image tower", "operations", "/ image tower", "GFLOP/s"]
     cells = (

@@ -18,7 +18,7 @@ from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import MetaJson
 from anomalib_fbclip.data.references import ReferenceChoice
 from anomalib_fbclip.protocol.command import create_parser
-from anomalib_fbclip.protocol.frames import read_results
+from anomalib_fbclip.protocol.tables import read_results
 from layouts import MASKED, write_category
 
 FOLDER = Path(__file__).parents[2] / "docs" / "photographs"

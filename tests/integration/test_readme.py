@@ -123,7 +123,7 @@ def with_bundled(arguments: list[str]) -> list[str]:
     """Have a command take fbclip-small for the paper's model."""
     if "-c" in arguments:
         return [*arguments[:-1], re.sub(r"\bFBClip\(", "FBClip(backbone='fbclip-small', ", arguments[-1])]
-    if arguments[1] == "benchmark" or "anomalib_fbclip.protocol.comparison" in arguments:
+    if arguments[1] == "benchmark" or "compare" in arguments:
         return arguments  # their models are in their files, which are changed
     name = "--model.init_args.backbone" if "--config" in arguments else "--model.backbone"
     return [*arguments, name, "fbclip-small"]
@@ -384,7 +384,7 @@ def test_the_nearest_good_photograph(reader: Reader) -> None:
 def test_protocol_and_comparison(reader: Reader) -> None:
     assert "2 of 2 categories" in reader.read(index_of("anomalib_fbclip.protocol"))
     assert (reader.folder / "results/protocol/MVTecAD.md").is_file()
-    assert "FBClip (fbclip-small)" in reader.read(index_of("anomalib_fbclip.protocol.comparison"))
+    assert "FBClip (fbclip-small)" in reader.read(index_of("anomalib_fbclip.protocol compare"))
     assert (reader.folder / "results/comparison.png").is_file()
 
 

@@ -10,7 +10,7 @@ from anomalib.data import MPDD, AnomalibDataModule, BTech, Folder, Kolektor, MVT
 
 from anomalib_fbclip.data import AuxiliaryDataModule, MetaJson
 from anomalib_fbclip.errors import ProtocolError
-from anomalib_fbclip.protocol.categories import find_categories, name_dataset
+from anomalib_fbclip.protocol.runs import find_categories, name_dataset
 from datasets import WRITERS
 
 
@@ -75,7 +75,7 @@ def test_no_categories(tmp_path: Path) -> None:
     (tmp_path / "photographs").mkdir()
     with pytest.raises(ProtocolError, match="no categories"):
         find_categories(MVTecAD(root=tmp_path))
-    with pytest.raises(ProtocolError, match=r"meta\.json"):
+    with pytest.raises(FileNotFoundError, match=r"meta\.json"):
         find_categories(MetaJson(root=tmp_path))
 
 

@@ -15,13 +15,12 @@ import torch
 import yaml
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
-from anomalib.pipelines.components.runners import SerialRunner
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.protocol import job
+from anomalib_fbclip.protocol import runs
 from anomalib_fbclip.protocol.__main__ import main
-from anomalib_fbclip.protocol.frames import MEASURED, METRICS, read_results
-from anomalib_fbclip.protocol.job import Plan, ProtocolJob, ProtocolJobGenerator, RecordingParallelRunner, choose_runner
+from anomalib_fbclip.protocol.runs import Plan, run_missing
+from anomalib_fbclip.protocol.tables import MEASURED, METRICS, read_results
 from datasets import WRITERS
 from layouts import write_category
 from support.command_line import CONFIGS, run
@@ -52,13 +51,13 @@ def of_mvtec(root: Path) -> tuple[str, ...]:
 def tested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Categories that are really tested, as they are."""
     names: list[str] = []
-    evaluate = ProtocolJob._evaluate
+    evaluate = runs._evaluate
 
-    def note(self: ProtocolJob, task_id: int | None) -> object:
-        names.append(self.category)
-        return evaluate(self, task_id)
+    def note(plan: Plan, category: str) -> object:
+        names.append(category)
+        return evaluate(plan, category)
 
-    monkeypatch.setattr(ProtocolJob, "_evaluate", note)
+    monkeypatch.setattr(runs, "_evaluate", note)
     return names
 
 
@@ -101,15 +100,15 @@ def test_goes_on_where_it_was_interrupted(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    evaluate = ProtocolJob._evaluate
+    evaluate = runs._evaluate
 
-    def interrupt(self: ProtocolJob, task_id: int | None) -> object:
-        if self.category == "cable":
+    def interrupt(plan: Plan, category: str) -> object:
+        if category == "cable":
             raise KeyboardInterrupt
-        return evaluate(self, task_id)
+        return evaluate(plan, category)
 
     with monkeypatch.context() as context:
-        context.setattr(ProtocolJob, "_evaluate", interrupt)
+        context.setattr(runs, "_evaluate", interrupt)
         assert main([*small, *of_mvtec(mvtec)]) == 130
     assert tested == ["bottle"]
     assert "goes on" in capsys.readouterr().err
@@ -268,51 +267,50 @@ def test_cannot_begin(arguments: tuple[str, ...], message: str, capsys: pytest.C
     assert not Path("results").exists()
 
 
-def test_one_process_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    def choose(accelerator: str, devices: int) -> object:
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: devices)
-        return choose_runner(ProtocolJobGenerator(Plan("{}", {}, accelerator, "", Path("x.csv")), ["a"]))
-
-    assert isinstance(choose("auto", 1), SerialRunner)
-    assert isinstance(choose("cpu", 4), SerialRunner)
-    parallel = choose("auto", 4)
-    assert isinstance(parallel, RecordingParallelRunner)
-    assert parallel.n_jobs == 4
+def plan_of(root: Path, accelerator: str, model: str = "{}") -> Plan:
+    data = {"class_path": "anomalib.data.MVTecAD", "init_args": {"root": str(root), "num_workers": 0}}
+    return Plan(0, 0, "settings", model, data, accelerator, Path("results/MVTecAD.csv").absolute())
 
 
 @pytest.mark.parametrize(
-    ("accelerator", "task_id", "devices"),
+    ("accelerator", "available", "used"),
+    [("auto", 1, 1), ("cpu", 4, 1), ("auto", 4, 4), ("cuda", 4, 4)],
+)
+def test_one_process_a_device(
+    accelerator: str, available: int, used: int, mvtec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: available)
+    monkeypatch.setattr(runs, "_list_tests", lambda *arguments: found.append(arguments[-1]) or [])
+    run_missing(plan_of(mvtec, accelerator), ["bottle"])
+    assert found == [used]
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "device", "devices"),
     [("cuda", 3, [3]), ("auto", 0, [0]), ("cuda", None, 1), ("cpu", 3, 1)],
 )
-def test_each_job_has_a_device_of_its_own(
-    accelerator: str,
-    task_id: int | None,
-    devices: object,
-    mvtec: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_each_test_has_a_device_of_its_own(
+    accelerator: str, device: int | None, devices: object, mvtec: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def begin(**arguments: object) -> None:
         assert (arguments["accelerator"], arguments["devices"]) == (accelerator, devices)
         raise InterruptedError
 
-    monkeypatch.setattr(job, "Trainer", begin)
-    data = {"class_path": "anomalib.data.MVTecAD", "init_args": {"root": str(mvtec)}}
+    monkeypatch.setattr(runs, "Trainer", begin)
     with pytest.raises(InterruptedError):
-        ProtocolJob(Plan("{}", data, accelerator, "settings", Path("x.csv")), "bottle", "").run(task_id)
+        runs._evaluate(plan_of(mvtec, accelerator), "bottle", device)
 
 
 @pytest.mark.slow
 def test_two_processes(mvtec: Path, small_backbone: str, small_adapters: Path) -> None:
-    data = {"class_path": "anomalib.data.MVTecAD", "init_args": {"root": str(mvtec), "num_workers": 0}}
     model = json.dumps({"backbone": small_backbone, "weights": str(small_adapters)})
-    plan = Plan(model, data, "cpu", "settings", Path("results/MVTecAD.csv").absolute())
-    RecordingParallelRunner(ProtocolJobGenerator(plan, ["bottle", "cable"]), n_jobs=2).run({})
-    results = read_results(plan.file).set_index("category")
-    assert sorted(results.index) == ["bottle", "cable"]
-    job.load_model.cache_clear()
-    for category, row in results.iterrows():
-        again = ProtocolJob(plan, category, "")._evaluate(None)
-        assert [again[name] for name in MEASURED] == pytest.approx(row[[*MEASURED]].tolist(), abs=1e-5)
+    plan = plan_of(mvtec, "cpu", model)
+    found = {category: test() for category, test in runs._list_tests(plan, ["bottle", "cable"], devices=2)}
+    assert sorted(found) == ["bottle", "cable"]
+    runs._load_model.cache_clear()
+    for category, row in found.items():
+        assert runs._evaluate(plan, category) == pytest.approx(row, abs=1e-5)
 
 
 def test_module(tmp_path: Path) -> None:

@@ -10,21 +10,12 @@ import pytest
 import torch
 from anomalib.data import ImageBatch, MVTecAD
 from anomalib.engine import Engine
-from rich.console import Console
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.protocol import runs
 from anomalib_fbclip.protocol.__main__ import main
-from anomalib_fbclip.protocol.command import Shots, list_shots
-from anomalib_fbclip.protocol.frames import (
-    METRICS,
-    TYPES,
-    find_complete,
-    read_results,
-    tabulate_shots,
-    to_markdown,
-    to_screen,
-)
-from anomalib_fbclip.protocol.job import FalsePositiveRate, ProtocolJob, Recall
+from anomalib_fbclip.protocol.runs import FalsePositiveRate, Plan, Recall
+from anomalib_fbclip.protocol.tables import METRICS, TYPES, read_results, tabulate_shots, to_markdown
 from support.images import write_mvtec_category
 
 PHOTOGRAPHS = {"nut": 4, "bolt": 2}
@@ -58,13 +49,13 @@ def arguments(parts: Path, small_backbone: str, small_adapters: Path) -> tuple[s
 def tested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Categories that are really tested, as they are."""
     names: list[str] = []
-    evaluate = ProtocolJob._evaluate
+    evaluate = runs._evaluate
 
-    def note(self: ProtocolJob, task_id: int | None) -> object:
-        names.append(self.category)
-        return evaluate(self, task_id)
+    def note(plan: Plan, category: str) -> object:
+        names.append(category)
+        return evaluate(plan, category)
 
-    monkeypatch.setattr(ProtocolJob, "_evaluate", note)
+    monkeypatch.setattr(runs, "_evaluate", note)
     return names
 
 
@@ -77,7 +68,7 @@ def test_table_by_shots(arguments: tuple[str, ...], tested: list[str], capsys: p
     assert main([*arguments, "--shots", "[0, 1, 2]", "--choices", "2"]) == 0
     assert tested == ["nut", "bolt"] * 5
     screen = capsys.readouterr()
-    assert "2 good photographs, choice 2:" in screen.err
+    assert "Good photographs: 2, choice 2" in screen.err
     assert "FB-CLIP on parts, 2 of 2 categories, in percent" in screen.out
     names = ("nut", "bolt", "mean")
     assert first_cells(Path("results/parts.md")) == [[name, str(number)] for name in names for number in range(3)]
@@ -113,16 +104,16 @@ def test_goes_on_where_it_was_interrupted(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    evaluate = ProtocolJob._evaluate
+    evaluate = runs._evaluate
 
-    def interrupt(self: ProtocolJob, task_id: int | None) -> object:
+    def interrupt(plan: Plan, category: str) -> object:
         if len(tested) == 3:
             raise KeyboardInterrupt
-        return evaluate(self, task_id)
+        return evaluate(plan, category)
 
     command = [*arguments, "--shots", "[1]", "--choices", "2"]
     with monkeypatch.context() as context:
-        context.setattr(ProtocolJob, "_evaluate", interrupt)
+        context.setattr(runs, "_evaluate", interrupt)
         assert main(command) == 130
     capsys.readouterr()
     assert main(command) == 0
@@ -177,32 +168,38 @@ def test_cannot_begin(
     assert not Path("results").exists()
 
 
-def test_what_is_tested() -> None:
-    assert list_shots([4, 0, 4], choices=2) == [Shots(4, 0), Shots(4, 1), Shots(0, 0)]
-    assert [shots.title for shots in (Shots(0, 0), Shots(1, 0), Shots(8, 2))] == [
-        *("Zero-shot", "1 good photograph, choice 1", "8 good photographs, choice 3"),
-    ]
+def test_each_number_is_tested_once(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    tested = []
+    run_missing = "anomalib_fbclip.protocol.command.run_missing"
+    monkeypatch.setattr(run_missing, lambda plan, _: tested.append((plan.shots, plan.choice)))
+    assert main([*arguments, "--shots", "[4, 0, 4]", "--choices", "2"]) == 2
+    assert tested == [(4, 0), (4, 1), (0, 0)]
 
 
-def frame(**figures: tuple[float, float]) -> pd.DataFrame:
+def frame(shots: int, choice: int, **figures: tuple[float, float]) -> pd.DataFrame:
     """Image AUROC and recall of each category."""
     rows = [
         {"category": name, "image_AUROC": auroc, "image_Recall": found, "normal": 3, "anomalous": 2, "settings": "{}"}
         for name, (auroc, found) in figures.items()
     ]
-    return pd.DataFrame(rows, columns=list(TYPES)).astype(TYPES)
+    return pd.DataFrame(rows, columns=list(TYPES)).astype(TYPES).assign(shots=shots, choice=choice)
 
 
-RESULTS = {
-    Shots(0, 0): frame(nut=(0.5, 0.0), bolt=(0.7, 0.0)),
-    Shots(4, 0): frame(nut=(0.8, 0.5), bolt=(0.6, 0.5)),
-    Shots(4, 1): frame(nut=(0.9, 0.7), bolt=(0.9, 0.5)),
-}
+RUNS = [
+    frame(0, 0, nut=(0.5, 0.0), bolt=(0.7, 0.0)),
+    frame(4, 0, nut=(0.8, 0.5), bolt=(0.6, 0.5)),
+    frame(4, 1, nut=(0.9, 0.7), bolt=(0.9, 0.5)),
+]
+
+
+def in_order(*results: pd.DataFrame) -> pd.DataFrame:
+    """Put the nut before the bolt."""
+    return pd.concat(results).sort_values("category", ascending=False, kind="stable")
 
 
 def test_mean_and_spread_over_the_choices() -> None:
-    assert to_markdown("parts", tabulate_shots(RESULTS)).splitlines() == [
-        "| parts | shots | image AUROC | image AP | pixel AUROC | pixel AUPRO | found | false alarms |",
+    assert to_markdown(tabulate_shots(in_order(*RUNS), ["nut", "bolt"])).splitlines() == [
+        "| category | shots | image AUROC | image AP | pixel AUROC | pixel AUPRO | found | false alarms |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
         "| nut | 0 | 50.0 | - | - | - | 0.0 | - |",
         "| nut | 4 | 85.0 ± 7.1 | - | - | - | 60.0 ± 14.1 | - |",
@@ -214,17 +211,8 @@ def test_mean_and_spread_over_the_choices() -> None:
 
 
 def test_means_are_over_the_same_categories() -> None:
-    results = {**RESULTS, Shots(4, 1): frame(bolt=(0.9, 0.5))}
-    assert find_complete([*results.values()]) == ["bolt"]
-    assert to_markdown("parts", tabulate_shots(results)).splitlines()[-1].startswith("| mean | 4 | 75.0 ± 21.2 |")
-
-
-def test_table_on_the_screen() -> None:
-    console = Console(width=120)
-    with console.capture() as capture:
-        console.print(to_screen("FB-CLIP on parts", tabulate_shots(RESULTS)))
-    text = capture.get()
-    assert [word in text for word in ("FB-CLIP on parts", "false alarms", "75.0 ± 21.2", "mean")] == [True] * 4
+    results = in_order(*RUNS[:2], frame(4, 1, bolt=(0.9, 0.5)))
+    assert to_markdown(tabulate_shots(results, ["bolt"])).splitlines()[-1].startswith("| mean | 4 | 75.0 ± 21.2 |")
 
 
 def test_verdicts() -> None:

@@ -34,7 +34,7 @@ from anomalib_fbclip.images.image_files import IMAGE_SUFFIXES
 from anomalib_fbclip.images.photographs import read_photograph
 from anomalib_fbclip.modeling.mvfbe import VIEWS
 from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS
-from anomalib_fbclip.protocol.markdown import markdown_lines
+from anomalib_fbclip.protocol.tables import markdown_lines
 from anomalib_fbclip.weights.bundled import NAME
 from tools.bundled_model.disturbances import create_disturbances
 from tools.bundled_model.images import DEFECT, TrainingImage, draw_training_image

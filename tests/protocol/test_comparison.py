@@ -14,7 +14,7 @@ from anomalib.pipelines.benchmark.job import BenchmarkJob
 from anomalib.pipelines.components.utils import get_iterator_from_grid_dict
 from PIL import Image
 
-from anomalib_fbclip.protocol.comparison import main, read_tables, summarize
+from anomalib_fbclip.protocol.__main__ import main
 from support.command_line import CONFIGS
 
 FBCLIP = """\
@@ -47,7 +47,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_table_and_picture(runs: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main([str(runs), "--output", "out/comparison"]) == 0
+    assert main(["compare", str(runs), "--output", "out/comparison"]) == 0
     text = Path("out/comparison.md").read_text(encoding="utf-8")
     assert text.splitlines() == [
         f"| model | datasets | {METRICS} | fit, s | test, s |",
@@ -67,17 +67,18 @@ def test_the_last_of_several_measurements_counts(runs: Path) -> None:
     path = runs / "benchmark" / "2026-01-02-00_00_00" / "results.csv"
     path.parent.mkdir()
     path.write_text("\n".join([*FBCLIP.splitlines()[:1], FBCLIP.splitlines()[1].replace("0.60", "0.50")]))
-    summary = summarize(read_tables([runs]))
-    assert summary.loc["FBClip (fbclip-small)", "image_AUROC"] == pytest.approx(0.65)
+    assert main(["compare", str(runs), "--output", "comparison"]) == 0
+    assert "| FBClip (fbclip-small) | 2 | 65.0 |" in Path("comparison.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nowhere",), "There is no results.csv of 'anomalib benchmark' at nowhere"),
-        (("runs", "--metric", "image_F2"), "No model reports image_F2. There are: image_AUROC"),
+        (("nowhere",), "nowhere is not a table of 'anomalib benchmark'"),
+        (("runs", "empty"), "empty/results.csv is not a table of 'anomalib benchmark'"),
         (("other.csv",), "other.csv is not a table of 'anomalib benchmark'"),
         (("runs", "alone.csv"), "No dataset was tested by all of"),
+        (("bare.csv",), "No metric was tested by all of"),
     ],
 )
 def test_nothing_to_compare(
@@ -85,7 +86,9 @@ def test_nothing_to_compare(
 ) -> None:
     (runs.parent / "other.csv").write_text("a,b\n1,2\n")
     (runs.parent / "alone.csv").write_text(OTHERS.replace("Patchcore,0", "Padim,1"))
-    assert main([*arguments, "--output", "out/comparison"]) == 2
+    (runs.parent / "bare.csv").write_text("model.class_path,fit_duration,test_duration\nPadim,1,1\n")
+    (runs.parent / "empty").mkdir()
+    assert main(["compare", *arguments, "--output", "out/comparison"]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {message}")
     assert len(error.splitlines()) == 1
@@ -101,7 +104,8 @@ def test_what_a_benchmark_really_writes(tmp_path: Path, monkeypatch: pytest.Monk
     BenchmarkJob.save(BenchmarkJob.collect([result]))
     (file,) = Path("runs").rglob("results.csv")
     assert file.read_text().splitlines()[0] == FBCLIP.splitlines()[0]
-    assert read_tables([Path("runs")])["dataset"].tolist() == ["MVTecAD 01"]
+    assert main(["compare", "runs", "--output", "comparison"]) == 0
+    assert "| FBClip (fbclip-small) | 1 | 50.0 |" in Path("comparison.md").read_text(encoding="utf-8")
 
 
 BENCHMARKS = sorted((CONFIGS / "benchmark").glob("*.yaml"))

@@ -8,17 +8,14 @@ one is not defined), the numbers of normal and of anomalous test images, and the
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
-from rich.table import Table
 
 from anomalib_fbclip.errors import ProtocolError
 from anomalib_fbclip.results.files import replacing
 from anomalib_fbclip.weights.published import canonical_name, choose_zero_shot
-
-from .markdown import markdown_lines
 
 METRICS = {
     "image_AUROC": "image AUROC",
@@ -36,8 +33,6 @@ MEAN = "mean"
 
 TYPES = {"category": str, **dict.fromkeys(MEASURED, float), "normal": int, "anomalous": int, "settings": str}
 """Type of each column."""
-
-PUBLISHED = Path(__file__).with_name("published.csv")
 
 
 def read_results(path: Path) -> pd.DataFrame:
@@ -73,31 +68,25 @@ def add_results(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """
     table = pd.concat([read_results(path), pd.DataFrame(rows, columns=list(TYPES)).astype(TYPES)])
     table = table.drop_duplicates(["settings", "category"], keep="last")
-    groups = [with_mean(group) for _, group in table.groupby("settings", sort=False)]
+    groups = [_with_mean(group) for _, group in table.groupby("settings", sort=False)]
     text = pd.concat(groups).to_csv(index=False, float_format="%.6f", lineterminator="\n")
     with replacing(path) as temporary:
         temporary.write_bytes(text.encode())
 
 
-def with_mean(results: pd.DataFrame) -> pd.DataFrame:
+def _with_mean(results: pd.DataFrame) -> pd.DataFrame:
     """Add a row with the mean of each measure over the categories for which it is defined, and the sums of images."""
     images = results[["normal", "anomalous"]].sum()
     mean = {**results.iloc[0], **results[[*MEASURED]].mean(), **images, "category": MEAN}
     return pd.concat([results, pd.DataFrame([mean]).astype(TYPES)])
 
 
-def find_published(dataset: str, results: pd.DataFrame) -> pd.DataFrame:
-    """Find what the paper's model reaches, to be put beside what was measured. ``published.csv`` names the source.
+def _find_published(dataset: str, results: pd.DataFrame) -> pd.DataFrame:
+    """Find what the paper's model reaches, 0..1, by category, and by ``MEAN`` if each category has some.
 
-    Args:
-        dataset (str): Name of the dataset.
-        results (pd.DataFrame): What was measured, with one settings.
-
-    Returns:
-        pd.DataFrame: The metrics, 0..1, by category, and by ``MEAN`` if each category has some; empty if this is
-            neither MVTec AD nor VisA, or not the paper's model with its usual arguments.
+    There are figures for MVTec AD and VisA, if that is the model that was measured. ``published.csv`` names the source.
     """
-    table = pd.read_csv(PUBLISHED, comment="#", index_col="category")
+    table = pd.read_csv(Path(__file__).with_name("published.csv"), comment="#", index_col="category")
     name = canonical_name(dataset)
     if json.loads(results["settings"].iloc[0])["model"] not in ({}, {"weights": choose_zero_shot([name])}):
         return table.iloc[:0]
@@ -108,61 +97,55 @@ def find_published(dataset: str, results: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def tabulate(results: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Arrange results and their means for a reader, in percent, with published figures in parentheses."""
+def tabulate(dataset: str, results: pd.DataFrame) -> pd.DataFrame:
+    """Arrange results of a dataset and their means by category, in percent, with published figures in parentheses."""
+    published = _find_published(dataset, results)
     note = " (published)" if len(published) else ""
-    measured = with_mean(results).set_index("category")[[*METRICS]]
+    measured = _with_mean(results).set_index("category")[[*METRICS]]
     beside = published.reindex(measured.index, columns=[*METRICS])
-    cells = measured.map(_percent) + beside.map(lambda value: "" if pd.isna(value) else f" ({_percent(value)})")
-    return cells.rename(columns=lambda name: METRICS[name] + note).reset_index()
+    cells = measured.map(percent) + beside.map(lambda value: "" if pd.isna(value) else f" ({percent(value)})")
+    return cells.rename(columns=lambda name: METRICS[name] + note)
 
 
-def tabulate_shots(results: Mapping[tuple[int, int], pd.DataFrame]) -> pd.DataFrame:
+def tabulate_shots(results: pd.DataFrame, complete: Sequence[str]) -> pd.DataFrame:
     """Arrange results by number of good photographs, in percent: means over the choices, with the standard deviation.
 
     Args:
-        results (Mapping[tuple[int, int], pd.DataFrame]): Results by number of photographs and number of the choice.
+        results (pd.DataFrame): Results with the columns ``shots`` and ``choice``, in the order of the rows.
+        complete (Sequence[str]): Categories that were tested each time. The means are over them.
 
     Returns:
-        pd.DataFrame: A row for each category and number, and means over the categories that were tested each time, so
-            that they can be compared.
+        pd.DataFrame: A row for each category and number, with means at the end.
     """
-    table = pd.concat(results, names=["shots", "choice"]).reset_index()
-    complete = table[table["category"].isin(find_complete(list(results.values())))]
-    means = complete.groupby(["shots", "choice"])[[*MEASURED]].mean().assign(category=MEAN).reset_index()
-    table = pd.concat([table, means])
-    keys = [table["category"].astype(_ordered(table["category"])), table["shots"].astype(_ordered(table["shots"]))]
-    figures = table.groupby(keys, observed=True)[[*MEASURED]]
-    spread = figures.std().map(lambda value: "" if pd.isna(value) else f" ± {_percent(value)}")
-    return (figures.mean().map(_percent) + spread).rename(columns=MEASURED).reset_index().astype(str)
+    of_complete = results[results["category"].isin(complete)]
+    means = of_complete.groupby(["shots", "choice"], sort=False)[[*MEASURED]].mean().assign(category=MEAN)
+    figures = pd.concat([results, means.reset_index()]).groupby(["category", "shots"], sort=False)[[*MEASURED]]
+    spread = figures.std().map(lambda value: "" if pd.isna(value) else f" ± {percent(value)}")
+    return (figures.mean().map(percent) + spread).rename(columns=MEASURED)
 
 
-def _ordered(values: pd.Series) -> pd.CategoricalDtype:
-    return pd.CategoricalDtype(values.unique(), ordered=True)
-
-
-def find_complete(results: Sequence[pd.DataFrame]) -> list[str]:
-    """Find the categories that are in all results."""
-    return [name for name in results[0]["category"] if all(name in set(each["category"]) for each in results)]
-
-
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """Write a share in percent, and a dash for NaN."""
     return "-" if pd.isna(value) else f"{100 * value:.1f}"
 
 
-def to_markdown(title: str, cells: pd.DataFrame) -> str:
-    """Write a table of :func:`tabulate` or :func:`tabulate_shots` in Markdown, with a title of its first column."""
-    return "\n".join(markdown_lines([title, *cells.columns[1:]], cells.to_numpy().tolist())) + "\n"
+def to_markdown(cells: pd.DataFrame) -> str:
+    """Write a table in Markdown, with the index on the left."""
+    cells = cells.reset_index().astype(str)
+    return "\n".join(markdown_lines([*cells], cells.to_numpy().tolist())) + "\n"
 
 
-def to_screen(title: str, cells: pd.DataFrame) -> Table:
-    """Make such a table for the screen, with a line above the means and between categories of several rows."""
-    table = Table("category", title=title)
-    for name in cells.columns[1:]:
-        table.add_column(name, justify="right")
-    for category, rows in cells.groupby("category", sort=False):
-        if category == MEAN or "shots" in cells:
-            table.add_section()
-        for row in rows.to_numpy().tolist():
-            table.add_row(*row)
-    return table
+def markdown_lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Write a table in Markdown, line by line, with names on the left and figures aligned on the right.
+
+    Args:
+        header (Sequence[str]): Title of each column.
+        rows (Iterable[Sequence[str]]): Name and figures of each row; they may come one by one.
+
+    Yields:
+        str: Lines of the table, without line breaks.
+    """
+    yield f"| {' | '.join(header)} |"
+    yield "|---" + "|---:" * (len(header) - 1) + "|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"

@@ -8,23 +8,13 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from rich.console import Console
 
 from anomalib_fbclip.errors import ProtocolError
-from anomalib_fbclip.protocol.frames import (
-    MEAN,
-    METRICS,
-    TYPES,
-    add_results,
-    read_results,
-    tabulate,
-    to_markdown,
-    to_screen,
-    with_mean,
-)
+from anomalib_fbclip.protocol import tables
+from anomalib_fbclip.protocol.tables import MEAN, METRICS, TYPES, add_results, read_results, tabulate, to_markdown
 
 
-def row(category: str, *values: float | None, settings: str = '{"a": 1, "b": "x,y"}') -> dict[str, Any]:
+def row(category: str, *values: float | None, settings: str = '{"model": {}, "b": "x,y"}') -> dict[str, Any]:
     metrics = {name: value for name, value in zip(METRICS, values, strict=True) if value is not None}
     return {"category": category, **metrics, "normal": 3, "anomalous": 2, "settings": settings}
 
@@ -34,15 +24,15 @@ def frame(*rows: dict[str, Any]) -> pd.DataFrame:
 
 
 ROWS = [row("bottle", 0.5, 0.6, 0.7, 0.8), row("cable", 0.7, None, 0.9, 1.0)]
-NONE = pd.DataFrame()
 
 
 def assert_same(found: pd.DataFrame, rows: list[dict[str, Any]]) -> None:
     pd.testing.assert_frame_equal(found.reset_index(drop=True), frame(*rows))
 
 
-def test_mean_is_over_the_categories_for_which_a_metric_is_defined() -> None:
-    mean = with_mean(frame(*ROWS)).iloc[-1]
+def test_mean_is_over_the_categories_for_which_a_metric_is_defined(tmp_path: Path) -> None:
+    add_results(tmp_path / "parts.csv", ROWS)
+    mean = pd.read_csv(tmp_path / "parts.csv").iloc[-1]
     assert mean["category"] == MEAN
     assert mean[[*METRICS]].tolist() == pytest.approx([0.6, 0.6, 0.8, 0.9])
     assert (mean["normal"], mean["anomalous"]) == (6, 4)
@@ -116,8 +106,8 @@ def test_interrupted_writing_leaves_what_stood_there(tmp_path: Path, monkeypatch
 
 
 def test_markdown() -> None:
-    assert to_markdown("parts", tabulate(frame(*ROWS), NONE)).splitlines() == [
-        "| parts | image AUROC | image AP | pixel AUROC | pixel AUPRO |",
+    assert to_markdown(tabulate("parts", frame(*ROWS))).splitlines() == [
+        "| category | image AUROC | image AP | pixel AUROC | pixel AUPRO |",
         "|---|---:|---:|---:|---:|",
         "| bottle | 50.0 | 60.0 | 70.0 | 80.0 |",
         "| cable | 70.0 | - | 90.0 | 100.0 |",
@@ -125,28 +115,15 @@ def test_markdown() -> None:
     ]
 
 
-def test_published_figures_beside_the_measured() -> None:
+def test_published_figures_beside_the_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     published = pd.DataFrame([[0.51, 0.61, 0.71, 0.81], [0.3] * 4], ["bottle", "cable"], [*METRICS])
-    cells = tabulate(frame(*ROWS, row("my own", 0.1, 0.2, 0.3, 0.4)), published)
-    assert to_markdown("parts", cells).splitlines() == [
-        "| parts | " + " | ".join(f"{title} (published)" for title in METRICS.values()) + " |",
+    monkeypatch.setattr(tables, "_find_published", lambda *_: published)
+    cells = tabulate("parts", frame(*ROWS, row("my own", 0.1, 0.2, 0.3, 0.4)))
+    assert to_markdown(cells).splitlines() == [
+        "| category | " + " | ".join(f"{title} (published)" for title in METRICS.values()) + " |",
         "|---|---:|---:|---:|---:|",
         "| bottle | 50.0 (51.0) | 60.0 (61.0) | 70.0 (71.0) | 80.0 (81.0) |",
         "| cable | 70.0 (30.0) | - (30.0) | 90.0 (30.0) | 100.0 (30.0) |",
         "| my own | 10.0 | 20.0 | 30.0 | 40.0 |",
         "| mean | 43.3 | 40.0 | 63.3 | 73.3 |",
     ]
-    console = Console(width=120)
-    with console.capture() as capture:
-        console.print(to_screen("FB-CLIP on parts", cells))
-    assert "50.0 (51.0)" in capture.get()
-    assert "(published)" in capture.get()
-
-
-def test_table_on_the_screen() -> None:
-    console = Console(width=100)
-    with console.capture() as capture:
-        console.print(to_screen("FB-CLIP on parts", tabulate(frame(*ROWS), NONE)))
-    text = capture.get()
-    assert "FB-CLIP on parts" in text
-    assert [word in text for word in ("bottle", "100.0", "mean", "pixel AUPRO")] == [True] * 4
