@@ -211,7 +211,16 @@ def _align(first: Gray, second: Gray, pose: Pose) -> float:
     size = first.shape[::-1]
     warped = cv2.warpAffine(second, warp, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     inside = cv2.warpAffine(np.ones_like(second), warp, size, flags=flags) > 1 - 1e-3
-    return 1.0 if inside.mean() < LEAST_OVERLAP else _unexplained(first, warped, inside)
+    is_round = _circle(first) & (cv2.warpAffine(_circle(second).astype(np.float32), warp, size, flags=flags) > 1 - 1e-3)
+    region = is_round if is_round.mean() >= LEAST_OVERLAP else inside
+    return 1.0 if region.mean() < LEAST_OVERLAP else _unexplained(first, warped, region)
+
+
+def _circle(gray: Gray) -> NDArray[np.bool_]:
+    """Mark the circle that a photograph keeps, however it is turned in its frame: corners may be filled."""
+    height, width = gray.shape
+    y, x = np.ogrid[:height, :width]
+    return np.hypot(y - (height - 1) / 2, x - (width - 1) / 2) <= min(height, width) / 2
 
 
 def _unexplained(first: Gray, second: Gray, inside: NDArray[np.bool_]) -> float:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter
 
+import anomalib_fbclip
 from anomalib_fbclip.data.near_copies import describe_near_copies, leave_out_copies
 from anomalib_fbclip.errors import ImageError
 
@@ -67,6 +68,13 @@ def count_distinct(images: list[Image.Image]) -> int:
 def test_copies_count_as_one(make: Callable[[Image.Image], Image.Image]) -> None:
     parts = [draw_part(seed) for seed in range(4)]
     assert count_distinct([*parts, *map(make, parts)]) == 4
+
+
+def test_hazelnuts_turned_with_black_corners() -> None:
+    """The corners are in no other photograph, so that they must not count."""
+    folder = Path(anomalib_fbclip.__file__).parent / "data" / "example" / "good"
+    parts = [Image.open(path).convert("RGB") for path in sorted(folder.iterdir())[:3]]
+    assert count_distinct([*parts, *(part.rotate(30, Image.Resampling.BICUBIC) for part in parts)]) == 3
 
 
 def test_different_parts_in_one_fixture_are_no_copies() -> None:

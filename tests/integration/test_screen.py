@@ -92,12 +92,11 @@ def test_export(fbclip: Command) -> None:
     assert lines_of(result) == ["Exported model to exported/weights/torch/model.pt"]
 
 
-@pytest.mark.parametrize("export_type", ["onnx", "openvino"])
-def test_export_with_good_photographs(tmp_path: Path, fbclip: Command, export_type: str) -> None:
+def test_export_with_good_photographs(tmp_path: Path, fbclip: Command) -> None:
     """Also what libraries say of the values that they meet."""
     (tmp_path / "photographs/part.png").rename(tmp_path / "photographs/0.png")
     Image.new("RGB", (80, 60), "white").save(tmp_path / "photographs/1.png")
-    result = fbclip("export", "--export_type", export_type, "--model.few_shot_source", "photographs")
+    result = fbclip("export", "--export_type", "openvino", "--model.few_shot_source", "photographs")
     assert result.returncode == 0, result.stderr
     said, *steps, exported = lines_of(result)
     assert said.startswith("Compared with 2 good photographs: ")
