@@ -98,5 +98,6 @@ def test_what_lies_beyond_the_last_row_and_column_of_a_jpeg(
     reduced = read_reduced(path, enough=Enough(max(height, width) // scale, min(height, width) // scale))
     assert reduced.size == (height, width)
     difference = np.abs(reduced.pixels.astype(int) - np.asarray(whole.reduce(scale)))
-    assert max(difference[-1].mean(), difference[:, -1].mean()) < 3
+    for lines in (difference.mean(axis=(1, 2)), difference.mean(axis=(0, 2))):
+        assert lines[-1] < max(3, lines[:-1].max())  # chroma at a part of its size is off by as much inside
     assert difference.mean() < 2

@@ -282,7 +282,7 @@ class TestCheckpoint:
         self, tmp_path: Path, small_backbone: str, mvtec: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """But for the rounding of Adam's averages, which a checkpoint holds in 16 bits."""
-        monkeypatch.setattr("anomalib_fbclip.lightning.model.halve_averages", lambda state: state)
+        monkeypatch.setattr("anomalib_fbclip.lightning.saving.halve_averages", lambda state: state)
 
         def train(name: str, epochs: int, checkpoint: str | None = None) -> tuple[FBClip, str]:
             model = FBClip(backbone=small_backbone, weights=None, learning_rate=1e-3)
