@@ -69,6 +69,11 @@ def test_the_memory_gives_the_nearest_patch_by_the_mean_of_the_layers_cosines(se
             assert match.row[image, patch].item() == row
 
 
+def test_tokens_without_a_direction_are_equally_far_from_all() -> None:
+    tokens = torch.zeros(1, 1 + 2, 4)
+    assert MemoryBank(join_layers([torch.randn(1, 1 + 3, 4)]))(join_layers([tokens])).distance.tolist() == [[1, 1]]
+
+
 @property_test
 @given(seeds, st.integers(1, 20))
 def test_coreset(seed: int, count: int) -> None:
@@ -89,6 +94,17 @@ def test_a_coreset_is_chosen_in_full_precision() -> None:
 @given(scores)
 def test_prediction_limit(values: list[float]) -> None:
     assert prediction_limit(torch.tensor(values)).item() == pytest.approx(oracle.prediction_limit(values), rel=1e-5)
+
+
+@pytest.mark.parametrize("values", [[0.0, 0.0], [-2.0, -2.0, -2.0]])
+def test_the_limit_is_positive_whatever_the_scores(values: list[float]) -> None:
+    """Values are divided by it."""
+    assert prediction_limit(torch.tensor(values)) >= 1e-3
+
+
+def test_values_that_do_not_differ_do_not_deviate() -> None:
+    values = torch.full((3,), 0.25)
+    assert Spread.of(values)(values).tolist() == [0, 0, 0]
 
 
 @property_test
@@ -136,6 +152,13 @@ def test_the_score_is_the_mean_of_the_highest_hundredth() -> None:
 class TestOutliers:
     def test_one_that_is_unlike_the_others(self) -> None:
         assert find_outliers(torch.tensor([1.0, 1.1, 3.0, 0.9, 1.05])) == [2]
+
+    def test_ten_standard_deviations(self) -> None:
+        """Of the others, whose mean is 1, and whose deviation is the root of (0.02 + 2 * 0.1**2) / (5 - 2)."""
+        others = [1.0, 1.1, 0.9, 1.0]
+        limit = 1 + 10 * (0.04 / 3) ** 0.5
+        assert find_outliers(torch.tensor([*others, limit - 0.01])) == []
+        assert find_outliers(torch.tensor([*others, limit + 0.01])) == [4]
 
     def test_scores_that_lie_close_together(self) -> None:
         """One may be many deviations from others that hardly differ, and still be like them."""
@@ -271,13 +294,20 @@ def test_a_file_grows_by_40_megabytes_at_most(photographs: int) -> None:
     rows = min(patches, fit_module.MEMORY_VALUES // (photographs * width))
     assert rows >= 1
     assert 4 * photographs * rows * width <= 40e6
+    assert rows == patches or 4 * photographs * (rows + 1) * width > 33e6  # no less is remembered than was measured
 
 
-@pytest.mark.parametrize("values", [60, 10**9])
+@pytest.mark.parametrize("values", [60, 10**9, 1])
 def test_the_memory_holds_no_more_than_it_may(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_module, "MEMORY_VALUES", values)
     patches = fit(PatchMeans(), photographs_of(random_images(0, 2, copies=4))).few_shot.memory.patches
-    assert patches.shape == (2, min(values // (2 * 6), SIDE**2), 6)
+    assert patches.shape == (2, max(min(values // (2 * 6), SIDE**2), 1), 6)
+
+
+def test_what_was_fitted_in_inference_can_be_used_outside_of_it() -> None:
+    with torch.inference_mode():
+        few_shot = fit(PatchMeans(), photographs_of(random_images(0, 2))).few_shot
+    assert not any(tensor.is_inference() for tensor in few_shot.tensors().values())
 
 
 @pytest.mark.parametrize("maps", [["references"], ["text"], ["references", "text"]])

@@ -104,6 +104,16 @@ class TestWhatCanNotBeReached:
         (tmp_path / "loop.png").symlink_to("loop.png")
         assert names(tmp_path) == ["1.jpg", "folder", "loop.png"]
 
+    def test_a_file_whose_content_can_not_be_looked_at(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("IMG_0001", "notes.bak"):
+            write(tmp_path / name)
+
+        def refuse(path: Path, *_: object) -> None:
+            raise PermissionError(13, "Permission denied", str(path))
+
+        monkeypatch.setattr(Path, "open", refuse)
+        assert names(tmp_path) == ["IMG_0001", "notes.bak"]
+
     def test_a_pipe_is_not_waited_for(self, tmp_path: Path) -> None:
         for name in ("pipe", "pipe.jpg"):
             os.mkfifo(tmp_path / name)
@@ -117,4 +127,5 @@ def test_linked_folders_once(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (folder / name).symlink_to(tmp_path / "elsewhere")
     (folder / "c").symlink_to(folder)
-    assert names(folder) == ["a/1.png"]
+    write(folder / "2.png")
+    assert names(folder) == ["2.png", "a/1.png"]

@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_fbclip.modeling.alignment import TextAlignment
-from anomalib_fbclip.modeling.anomaly_map import AnomalyMapGenerator
+from anomalib_fbclip.modeling.anomaly_map import AnomalyMapGenerator, highest_patch
 from anomalib_fbclip.modeling.decision import IntermediateOutputs
 from anomalib_fbclip.modeling.loss import FBClipLoss, dice_loss, focal_loss, semantic_consistency
 from support import oracle
@@ -36,6 +36,16 @@ def test_text_alignment(seed: int, layers: int) -> None:
     for image in range(2):
         expected = oracle.abnormal_probability([tokens[image] for tokens in maps], text, alignment.scale_weights)
         torch.testing.assert_close(actual[image], expected)
+
+
+def test_at_first_all_layers_weigh_the_same() -> None:
+    """They are six, as in the reference, whose checkpoints have them all."""
+    assert TextAlignment().scale_weights.tolist() == pytest.approx([1 / 6] * 6)
+
+
+def test_a_token_without_a_direction_is_like_both_states() -> None:
+    text = make_text(torch.Generator().manual_seed(0)).float()
+    assert TextAlignment()([torch.zeros(1, 2, 6)] * 3, text).tolist() == [[0.5, 0.5]]
 
 
 @properties
@@ -87,3 +97,13 @@ def test_anomaly_map(image_size: tuple[int, int]) -> None:
     assert actual.shape == (2, *image_size)
     for image, wanted in zip(actual, expected, strict=True):
         torch.testing.assert_close(image.double(), torch.from_numpy(wanted), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "patch"), [((0, 0), (0, 0)), ((27, 14), (1, 1)), ((41, 69), (2, 4)), ((28, 55), (2, 3))]
+)
+def test_highest_patch(pixel: tuple[int, int], patch: tuple[int, int]) -> None:
+    """Of 3 x 5 patches of 14 pixels."""
+    anomaly_map = torch.zeros(42, 70)
+    anomaly_map[pixel] = 1
+    assert highest_patch(anomaly_map, (3, 5)) == patch
