@@ -449,6 +449,15 @@ class TestWhatCanNotBeRead:
         assert "image.png has 36 x 24 pixels, and at most" in message
         assert "PNG or JPEG" not in message
 
+    def test_the_most_that_is_read(self, tmp_path: Path) -> None:
+        """By a header alone: no pixel is needed to tell."""
+        path = tmp_path / "image.ppm"
+        path.write_bytes(b"P6\n16384 16384\n255\n")
+        assert not needs_own_reading(path)
+        path.write_bytes(b"P6\n16384 16385\n255\n")
+        with pytest.raises(ImageError, match="16384 x 16385 pixels, and at most 268 million"):
+            needs_own_reading(path)
+
     def test_more_than_pillow_reads(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whose limit stays as it was."""
         path = write_with_pillow(tmp_path / "image.png", COLORS)

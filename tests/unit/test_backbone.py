@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from anomalib_fbclip.errors import WeightsUnavailableError
-from anomalib_fbclip.modeling.clip import ClipBackbone
+from anomalib_fbclip.modeling.clip import ClipBackbone, DeferredText, patch_grid
 from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.clip_files import create_clip
 from anomalib_fbclip.weights.registry import (
@@ -308,6 +308,30 @@ def test_the_backbone_is_frozen(clip: torch.nn.Module) -> None:
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
     tokens, _ = backbone.encode_image(torch.randn(1, 3, 56, 56, requires_grad=True))
     assert not any(token.requires_grad for token in tokens)
+
+
+@pytest.mark.parametrize("is_deferred", [False, True])
+def test_of_half_precision_are_matrices_alone(clip: torch.nn.Module, is_deferred: bool) -> None:
+    """Whether the text tower comes with the image tower or later."""
+    deferred = DeferredText(CONFIG["text_cfg"]["width"], lambda: clip) if is_deferred else None
+    backbone = ClipBackbone(clip, [1], torch.bfloat16, deferred)
+    backbone.load_text_tower()
+    assert any(name.startswith("transformer.") for name, _ in backbone.named_parameters())
+    for name, parameter in backbone.named_parameters():
+        assert parameter.dtype == (torch.bfloat16 if parameter.ndim > 1 else torch.float32), name
+
+
+def test_the_signature_is_of_four_weights_of_two_parameters(clip: torch.nn.Module) -> None:
+    with torch.no_grad():
+        clip.visual.class_embedding[:5] = torch.tensor([0.12344, 0.2, 0.3, 0.4, 9])
+        clip.visual.proj[0, :5] = torch.tensor([0.5, 0.6, 0.7, 0.81236, 9])
+    assert ClipBackbone(clip, [1]).signature == [0.1234, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8124]
+
+
+def test_three_patches_are_enough() -> None:
+    assert patch_grid((14, 42), (14, 14)) == (1, 3)
+    with pytest.raises(ValueError, match="at least 3 patches"):
+        patch_grid((14, 28), (14, 14))
 
 
 def test_layer_tokens_are_those_of_open_clip(clip: torch.nn.Module) -> None:

@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from anomalib_fbclip.modeling.decision import IMAGE_SCORES
+from anomalib_fbclip.modeling.decision import IMAGE_SCORES, ZeroShot
 from anomalib_fbclip.weights.building import build_model
 from anomalib_fbclip.weights.registry import resolve_image_score
 
@@ -20,6 +20,10 @@ MAPS[0, 3, :4] = torch.tensor([0.4, 0.6, 0.8, 1.0])
 )
 def test_scores(name, expected):
     torch.testing.assert_close(IMAGE_SCORES[name](CLASS_SCORE, MAPS), torch.tensor(expected))
+
+
+def test_the_text_alone_needs_no_reference_images():
+    assert ZeroShot(IMAGE_SCORES["class_token"]).k_shot == 0
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,13 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import CenterCrop, Compose, InterpolationMode, Normalize, Resize
 
 from anomalib_fbclip.lightning.pre_processing import AntialiasedPreProcessor, get_antialiased_transform
-from anomalib_fbclip.modeling.resize import AntialiasedResize, cubic, resize_matrix
+from anomalib_fbclip.modeling.resize import (
+    AntialiasedResize,
+    create_exported_transform,
+    create_transform,
+    cubic,
+    resize_matrix,
+)
 
 SIDES = st.integers(2, 300)  # torch itself gives wrong values for images that are one pixel wide
 MODES = st.sampled_from([InterpolationMode.BILINEAR, InterpolationMode.BICUBIC])
@@ -34,6 +40,18 @@ def test_resizes_photographs_as_the_transform_does(size: tuple[int, int]) -> Non
         ]),
     )
     torch.testing.assert_close(pre_processor(images), pre_processor.transform(images), atol=2e-5, rtol=0)
+
+
+def test_an_exported_graph_has_the_transform_of_the_model() -> None:
+    images = torch.rand(1, 3, 90, 120, generator=torch.Generator().manual_seed(0))
+    expected = create_transform((28, 42))(images)
+    torch.testing.assert_close(create_exported_transform((28, 42))(images), expected, atol=2e-5, rtol=0)
+
+
+def test_resizes_an_image_without_a_batch() -> None:
+    images = torch.rand(2, 3, 90, 120)
+    resize = AntialiasedResize((28, 42), InterpolationMode.BICUBIC)
+    torch.testing.assert_close(resize(images[1]), resize(images)[1])
 
 
 @given(side=SIDES, resized=SIDES)
