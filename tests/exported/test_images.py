@@ -74,7 +74,7 @@ def test_an_array_and_an_image_of_pillow() -> None:
 def test_images_that_are_too_small_are_refused() -> None:
     for source in (Image.new("RGB", (13, 20)), np.zeros((20, 13, 3), np.uint8)):
         assert to_rgb(source, 13).shape == (20, 13, 3)
-        with pytest.raises(ImageError, match="The image has 13 x 20 pixels, and each side needs 14 or more"):
+        with pytest.raises(ImageError, match="13 x 20 pixels"):
             to_rgb(source, 14)
     with pytest.raises(ImageError, match="has 0 x 20 pixels"):
         to_rgb(np.zeros((20, 0, 3), np.uint8))

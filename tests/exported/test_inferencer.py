@@ -346,7 +346,7 @@ class TestModelFile:
 
     @pytest.mark.parametrize("device", ["TOASTER", "GPU.7", "cpu", ""])
     def test_unknown_device(self, tmp_path: Path, model_name: str, device: str) -> None:
-        with pytest.raises(EdgeError, match=r"can't be used on this machine: give one of AUTO, CPU") as error:
+        with pytest.raises(EdgeError, match=r"give one of AUTO, CPU") as error:
             EdgeInferencer(write_graph(tmp_path / model_name), device=device)
         check_one_line(error.value)
 
@@ -367,7 +367,7 @@ class TestModelFile:
         self, tmp_path: Path, version: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("openvino.__version__", version)
-        with pytest.raises(EdgeError, match=r"computes other scores: pip install 'openvino>=2024\.3'"):
+        with pytest.raises(EdgeError, match=r"openvino>=2024\.3"):
             EdgeInferencer(write_graph(tmp_path / "model.xml"))
 
     def test_no_library(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ def test_gray(tmp_path: Path) -> None:
 
 def test_too_small_is_told_by_the_whole_size(tmp_path: Path) -> None:
     draw(1600, 200).save(tmp_path / "photograph.jpg")
-    with pytest.raises(ImageError, match="has 1600 x 200 pixels, and each side needs 224 or more"):
+    with pytest.raises(ImageError, match="has 1600 x 200 pixels"):
         read_reduced(tmp_path / "photograph.jpg", enough=Enough(10, 10), minimum_side=224)
     assert read_reduced(tmp_path / "photograph.jpg", enough=Enough(10, 10), minimum_side=200).size == (200, 1600)
 

@@ -306,7 +306,7 @@ def test_files_of_another_compression_are_not_replaced(model: FBClip, openvino_f
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.onnx.export", lambda *_, **__: pytest.fail("the long work has started"))
         for compression in (None, CompressionType.INT8):
-            with pytest.raises(ValueError, match=r"model\.xml is a model with compression FP16, .*: give another"):
+            with pytest.raises(ValueError, match=r"compression FP16"):
                 model.to_openvino(tmp_path, compression_type=compression)
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 

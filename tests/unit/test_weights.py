@@ -137,7 +137,7 @@ def test_adapters_of_other_clip_weights(tmp_path: Path, small_backbone: str, sma
     state = create_clip(resolve_backbone(small_backbone), None).state_dict()
     clip = {name: tensor + 1 for name, tensor in state.items()}
     save_file(clip, tmp_path / "clip.safetensors")
-    with pytest.raises(ValueError, match=r"trained on other weights of the backbone \(pretrained: None\)"):
+    with pytest.raises(ValueError, match=r"other weights of the backbone"):
         FBClip(backbone=small_backbone, pretrained=tmp_path / "clip.safetensors", weights=small_adapters)
 
 

@@ -133,7 +133,7 @@ def test_a_photograph_that_has_gone_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", [Entry(Record("a.png")), Entry(Record("a.png", score=0.5))])
 def test_an_entry_that_says_nothing(tmp_path: Path, missing: Entry) -> None:
-    with pytest.raises(ValueError, match=r"^a\.png has neither an error nor both a score and a photograph\.$"):
+    with pytest.raises(ValueError, match=r"^a\.png has neither"):
         write_small_report(tmp_path, [missing])
     assert not list(tmp_path.iterdir())
 
