@@ -46,6 +46,9 @@ SCALES = ((3.0, 12.0), (1.0, 8.0))
 LEAST_OVERLAP = 0.25
 """Share of a photograph that must be found in another one."""
 
+CIRCLE_FACTOR = 3.0
+"""Times that the residual of the circle counts that turned copies keep: it must tell as surely as the whole frame."""
+
 ECC_STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-3)
 
 SHARE, LEAST, MOST = 0.2, 0.006, 0.03
@@ -212,8 +215,9 @@ def _align(first: Gray, second: Gray, pose: Pose) -> float:
     warped = cv2.warpAffine(second, warp, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     inside = cv2.warpAffine(np.ones_like(second), warp, size, flags=flags) > 1 - 1e-3
     is_round = _circle(first) & (cv2.warpAffine(_circle(second).astype(np.float32), warp, size, flags=flags) > 1 - 1e-3)
-    region = is_round if is_round.mean() >= LEAST_OVERLAP else inside
-    return 1.0 if region.mean() < LEAST_OVERLAP else _unexplained(first, warped, region)
+    regions = [(inside, 1.0), (is_round, CIRCLE_FACTOR)]
+    found = [factor * _unexplained(first, warped, part) for part, factor in regions if part.mean() >= LEAST_OVERLAP]
+    return min(found, default=1.0)
 
 
 def _circle(gray: Gray) -> NDArray[np.bool_]:
