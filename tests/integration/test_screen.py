@@ -99,7 +99,7 @@ def test_export_with_good_photographs(tmp_path: Path, fbclip: Command) -> None:
     result = fbclip("export", "--export_type", "openvino", "--model.few_shot_source", "photographs")
     assert result.returncode == 0, result.stderr
     said, *steps, exported = lines_of(result)
-    assert said.startswith("Compared with 2 good photographs: ")
+    assert "Compared with 2 good photographs: " in said
     assert all(step.endswith(" ...") for step in steps)
     assert exported.startswith("Exported model to ")
 
