@@ -13,9 +13,13 @@ def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
 
     def command() -> int:
-        from . import command, comparison  # what they import may be missing
+        if words[:1] == ["compare"]:  # what each imports takes time, and may be missing
+            from .comparison import run
 
-        return comparison.run(words[1:]) if words[:1] == ["compare"] else command.run(words)
+            return run(words[1:])
+        from .command import run
+
+        return run(words)
 
     return run_command(command, "interrupted: the same command goes on where it stopped")
 
