@@ -47,7 +47,7 @@ LEAST_OVERLAP = 0.25
 """Share of a photograph that must be found in another one."""
 
 CIRCLE_FACTOR = 3.0
-"""Times that the residual of the circle counts that turned copies keep: it must tell as surely as the whole frame."""
+"""Factor on the residual inside the circle. The circle leaves out the corners, so there copies must agree better."""
 
 ECC_STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-3)
 

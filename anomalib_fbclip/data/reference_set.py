@@ -165,6 +165,11 @@ class ReferenceSet:
         copy = next(islice(turned_copies(photograph, self.rotations), patch.turn, None))
         return crop_patch(copy, patch.place, patch.grid)
 
+    @property
+    def is_few(self) -> bool:
+        """Whether a threshold from the photographs is poor, because there are too few."""
+        return len(self.images) < FEW
+
     def describe(self, *, decides: bool) -> str:
         """Say how many photographs there are, and how sure a threshold from them is.
 
@@ -175,7 +180,7 @@ class ReferenceSet:
         line = f"Compared with {count} good photograph{'' if count == 1 else 's'}"
         if not decides:
             return f"{line}."
-        few = f" Give {FEW} or more, better 8." if count < FEW else ""
+        few = f" Give {FEW} or more, better 8." if self.is_few else ""
         return f"{line}: about {self.fit.false_alarms} in {count + 1} good parts may be called anomalous.{few}"
 
     def warnings(self) -> list[str]:

@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from anomalib_fbclip.data.image_source import ImageSource, load_image
-from anomalib_fbclip.data.reference_set import FEW, ReferencePatch, ReferenceSet
+from anomalib_fbclip.data.reference_set import ReferencePatch, ReferenceSet
 from anomalib_fbclip.data.references import GivenReferences, ReferenceChoice
 from anomalib_fbclip.modeling.explanation import Explanation, explain
 from anomalib_fbclip.modeling.fbclip import FBClipModel
@@ -283,8 +283,8 @@ class FewShotMixin(ModelMixin):
         decides = (
             isinstance(post_processor, ThresholdPostProcessor) and post_processor.image_threshold_source == REFERENCES
         )
-        is_poor = decides and len(references.images) < FEW
-        logger.log(logging.WARNING if is_poor else logging.INFO, references.describe(decides=decides))
+        level = logging.WARNING if decides and references.is_few else logging.INFO
+        logger.log(level, references.describe(decides=decides))
         for line in references.warnings():
             logger.warning(line)
 
