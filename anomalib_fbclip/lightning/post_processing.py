@@ -173,10 +173,7 @@ class ThresholdPostProcessor(PostProcessor):
             InferenceBatch: Normalized scores and maps, verdicts, and masks that agree with them.
         """
         processed = super().forward(predictions)
-        if processed.pred_mask is None or processed.anomaly_map is None or processed.pred_label is None:
-            return processed
-        mask = match_verdict(processed.pred_mask, processed.anomaly_map, processed.pred_label)
-        return processed._replace(pred_mask=mask)
+        return processed._replace(pred_mask=_agreeing_mask(processed))
 
     def threshold_batch(self, batch: Batch) -> None:
         """Apply the thresholds to a batch.
@@ -185,9 +182,7 @@ class ThresholdPostProcessor(PostProcessor):
             batch (Batch): Batch with normalized scores and maps; it gets verdicts, and masks that agree with them.
         """
         super().threshold_batch(batch)
-        if batch.pred_mask is None or batch.anomaly_map is None or batch.pred_label is None:
-            return
-        batch.pred_mask = match_verdict(batch.pred_mask, batch.anomaly_map, batch.pred_label)
+        batch.pred_mask = _agreeing_mask(batch)
 
 
 def resolve_post_processor(
@@ -214,6 +209,14 @@ def resolve_post_processor(
         return post_processor
     msg = "image_threshold and pixel_threshold are set in the default post-processor: don't give another one too."
     raise ValueError(msg)
+
+
+def _agreeing_mask(predictions: InferenceBatch | Batch) -> torch.Tensor | None:
+    """Give masks that agree with the verdicts, or those that there are where a map or a verdict is missing."""
+    mask, anomaly_map, label = predictions.pred_mask, predictions.anomaly_map, predictions.pred_label
+    if mask is None or anomaly_map is None or label is None:
+        return mask
+    return match_verdict(mask, anomaly_map, label)
 
 
 def match_verdict(mask: torch.Tensor, anomaly_map: torch.Tensor, label: torch.Tensor) -> torch.Tensor:

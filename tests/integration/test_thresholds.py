@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from anomalib.data import InferenceBatch, MVTecAD
+from anomalib.data import ImageBatch, InferenceBatch, MVTecAD
 from anomalib.deploy import ExportType
 from anomalib.engine import Engine
 from anomalib.post_processing import PostProcessor
@@ -136,6 +136,14 @@ def test_masks_in_torch_are_those_in_numpy(mask: np.ndarray, anomaly_map: np.nda
     for index in range(3):
         expected = regions.match_verdict(mask[index], anomaly_map[index], bool(label[index]))
         assert np.array_equal(matched[index].numpy(), expected)
+
+
+def test_masks_without_anomaly_maps_stay() -> None:
+    mask = torch.zeros(2, 5, 7, dtype=torch.bool)
+    batch = ImageBatch(image=torch.zeros(2, 3, 5, 7), pred_score=torch.tensor([0.9, 0.1]), pred_mask=mask)
+    ThresholdPostProcessor().threshold_batch(batch)
+    assert batch.pred_label.tolist() == [True, False]
+    assert torch.equal(batch.pred_mask, mask)
 
 
 class TestCheckpoint:
