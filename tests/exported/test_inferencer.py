@@ -156,7 +156,7 @@ class TestPrediction:
     @pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf, 1.5, -0.1])
     @pytest.mark.parametrize("name", ["threshold", "pixel_threshold"])
     def test_a_threshold_is_in_the_range_of_the_scores(self, tmp_path: Path, name: str, threshold: float) -> None:
-        with pytest.raises(ValueError, match=rf"^{name} must be in 0\.\.1.*{threshold}"):
+        with pytest.raises(ValueError, match=rf"^{name}.*{threshold}"):
             EdgeInferencer(write_graph(tmp_path / "model.xml"), **{name: threshold})
 
     def test_sources_of_the_thresholds(self, tmp_path: Path) -> None:
@@ -261,7 +261,7 @@ class TestStream:
         inferencer = EdgeInferencer(write_graph(tmp_path / model_name, only_of_width(8)))
         stream = inferencer.stream([image(height=8), image(0, 9, 9), image(height=8)], on_failure=print)
         assert next(stream).score == pytest.approx(0.8)
-        with pytest.raises(EdgeError, match="failed on an image of 9 x 9 pixels") as error:
+        with pytest.raises(EdgeError, match="9 x 9") as error:
             next(stream)
         check_one_line(error.value)
 
@@ -321,7 +321,7 @@ class TestModelFile:
         path = write_graph(tmp_path / "model.xml")
         weights = path.with_suffix(".bin")
         weights.write_bytes(weights.read_bytes()[:5])
-        with pytest.raises(EdgeError, match=r"copy .*model\.xml and model\.bin once more") as error:
+        with pytest.raises(EdgeError, match=r"model\.xml and model\.bin") as error:
             EdgeInferencer(path)
         check_one_line(error.value)
 
@@ -332,9 +332,9 @@ class TestModelFile:
 
     def test_without_labels_and_masks_thresholds_are_needed(self, tmp_path: Path, model_name: str) -> None:
         path = write_graph(tmp_path / model_name, ("bool[n] pred_label, ", ""), (", bool[n, h, w] pred_mask", ""))
-        with pytest.raises(EdgeError, match="no output pred_label: give a threshold"):
+        with pytest.raises(EdgeError, match=r"pred_label.* threshold"):
             EdgeInferencer(path)
-        with pytest.raises(EdgeError, match="no output pred_mask: give a pixel threshold"):
+        with pytest.raises(EdgeError, match=r"pred_mask.* pixel threshold"):
             EdgeInferencer(path, threshold=0.5)
         assert EdgeInferencer(path, threshold=0.5, pixel_threshold=0.5).predict(image()).is_anomalous is True
 
@@ -358,7 +358,7 @@ class TestModelFile:
             assert inferencer.predict(image()).score == pytest.approx(0.8, abs=tolerance)
 
     def test_a_device_that_openvino_refuses(self, tmp_path: Path) -> None:
-        with pytest.raises(EdgeError, match="can't be run on device HETERO:TOASTER") as error:
+        with pytest.raises(EdgeError, match="HETERO:TOASTER") as error:
             EdgeInferencer(write_graph(tmp_path / "model.xml"), device="HETERO:TOASTER")
         check_one_line(error.value)
 
@@ -374,7 +374,7 @@ class TestModelFile:
         monkeypatch.setattr("anomalib_fbclip.exported.runtimes.find_spec", lambda _: None)
         with pytest.raises(EdgeError, match=r"pip install openvino$"):
             EdgeInferencer(write_graph(tmp_path / "model.xml"))
-        with pytest.raises(EdgeError, match="pip install openvino or onnxruntime"):
+        with pytest.raises(EdgeError, match="openvino or onnxruntime"):
             EdgeInferencer(write_graph(tmp_path / "model.onnx"))
 
 

@@ -95,7 +95,7 @@ class TestWhatCanNotBeReached:
 
     def test_the_folder_itself(self, tmp_path: Path, locked: str) -> None:
         (tmp_path / locked).mkdir()
-        with pytest.raises(ImageError, match="locked can't be looked into: Permission denied"):
+        with pytest.raises(ImageError, match=r"locked.*Permission denied"):
             find_images(tmp_path / locked)
 
     def test_links_to_nothing(self, tmp_path: Path) -> None:

@@ -383,7 +383,7 @@ class TestWhatCanNotBeRead:
         path = tmp_path / "image.png"
         path.write_bytes(content)
         assert f"{path} can't be read as an image: " in refused(path)
-        with pytest.raises(ImageError, match=r"image\.png can't be read as an image"):
+        with pytest.raises(ImageError, match=r"image\.png can't be read"):
             needs_own_reading(path)
 
     @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "bmp", "webp", "ppm"])
@@ -455,7 +455,7 @@ class TestWhatCanNotBeRead:
         path.write_bytes(b"P6\n16384 16384\n255\n")
         assert not needs_own_reading(path)
         path.write_bytes(b"P6\n16384 16385\n255\n")
-        with pytest.raises(ImageError, match="16384 x 16385 pixels, and at most 268 million"):
+        with pytest.raises(ImageError, match=r"16384 x 16385.*268 million"):
             needs_own_reading(path)
 
     def test_more_than_pillow_reads(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,7 +205,7 @@ class TestTraining:
     def test_data_without_anomalous_images(self, tmp_path: Path, small_backbone: str, mvtec: Path) -> None:
         """A target's own training split is normal images only."""
         model = FBClip(backbone=small_backbone, weights=None)
-        with pytest.raises(ValueError, match=r"no anomalous images.*AuxiliaryDataModule"):
+        with pytest.raises(ValueError, match="AuxiliaryDataModule"):
             make_engine(tmp_path).fit(model, datamodule=make_mvtec(mvtec))
 
     def test_validation_on_a_target(self, tmp_path: Path, small_backbone: str, mvtec: Path) -> None:
@@ -298,7 +298,7 @@ class TestCheckpoint:
 
     def test_of_another_backbone(self, tmp_path: Path, trained: tuple[FBClip, Path], mvtec: Path) -> None:
         model = FBClip(backbone=write_backbone(tmp_path, "fbclip-test-other"), weights=None)
-        with pytest.raises(ValueError, match=r"'fbclip-test-small', .* has 'fbclip-test-other'"):
+        with pytest.raises(ValueError, match=r"fbclip-test-small.*fbclip-test-other"):
             make_engine(tmp_path).test(model, datamodule=make_mvtec(mvtec), ckpt_path=trained[1])
 
     def test_of_another_model(

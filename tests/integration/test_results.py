@@ -173,7 +173,7 @@ class TestBadFiles:
     def test_a_mask_with_a_background(self, tmp_path: Path, model: FBClip, run: str) -> None:
         root = write_folder(tmp_path / "parts", good=[40, 50], spots=[200])
         write_image(root / "masks" / "0.png", 2, 255)
-        with pytest.raises(ValueError, match=r"masks.0\.png has the values 0?,? ?2, 255"):
+        with pytest.raises(ValueError, match=r"masks.0\.png.* 2, 255"):
             getattr(make_engine(tmp_path / "results"), run)(model, datamodule=make_folder(root))
 
 
@@ -297,7 +297,7 @@ class TestBadCheckpoints:
             "test": lambda: engine.test(model, datamodule=make_folder(root), ckpt_path=checkpoint),
             "load_from_checkpoint": lambda: FBClip.load_from_checkpoint(checkpoint),
         }
-        with pytest.raises(ValueError, match=r"Checkpoint '.*model\.ckpt' can't be read: ") as raised:
+        with pytest.raises(ValueError, match=r"model\.ckpt' can't be read") as raised:
             runs[run]()
         assert "weights_only" not in str(raised.value)
         assert raised.value.__cause__ is None

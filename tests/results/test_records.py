@@ -168,7 +168,7 @@ def test_a_path_on_the_screen_is_one_line() -> None:
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan"), float("inf")])
 def test_a_threshold_off_the_scale_is_refused(threshold: float) -> None:
-    with pytest.raises(ValueError, match=rf"pixel_threshold must be in 0\.\.1, as the scores are, but is {threshold}"):
+    with pytest.raises(ValueError, match=rf"pixel_threshold.*{threshold}"):
         check_threshold("pixel_threshold", threshold)
 
 

@@ -187,7 +187,7 @@ class TestPhotographs:
         assert not set(TRAINING_PHOTOGRAPHS) & set(VALIDATION_PHOTOGRAPHS)
 
     def test_of_a_package_that_is_not_installed(self):
-        with pytest.raises(PhotographsUnavailableError, match=r"Package nopackage has no a\.png: pip install"):
+        with pytest.raises(PhotographsUnavailableError, match=r"nopackage.* a\.png"):
             read_photograph(Photograph("nopackage", "a.png", "a"))
 
 

@@ -199,7 +199,7 @@ def test_a_failed_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         raise OSError((args, kwargs))
 
     monkeypatch.setattr(tower.timm, "create_model", fail)
-    with pytest.raises(RuntimeError, match=r"could not be downloaded .*or give the ONNX file") as caught:
+    with pytest.raises(RuntimeError, match="give the ONNX file") as caught:
         load_tower(create_clip(tmp_path, 2), TIMM_MODEL)
     assert "\n" not in str(caught.value)
 

@@ -47,8 +47,8 @@ def test_a_model_of_open_clip_is_found_by_its_name(name: str) -> None:
 @pytest.mark.parametrize(
     ("backbone", "message"),
     [
-        ("ViT-L-14-333", "Unknown backbone 'ViT-L-14-333'.*ViT-L-14-336"),
-        ("fbclip_small", "Unknown backbone 'fbclip_small'.*fbclip-small"),
+        ("ViT-L-14-333", "'ViT-L-14-333'.*ViT-L-14-336"),
+        ("fbclip_small", "'fbclip_small'.*fbclip-small"),
         ("RN50", "'RN50' has no vision transformer"),
         ("convnext_base", "no vision transformer"),
         ("coca_ViT-B-32", "pools its image tokens by attention"),
@@ -67,7 +67,7 @@ def test_unusable_configs(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="can't be read"):
         resolve_backbone(broken)
     broken.write_text('{"embed_dim": 1}')
-    with pytest.raises(ValueError, match="needs embed_dim, vision_cfg and text_cfg"):
+    with pytest.raises(ValueError, match="needs embed_dim"):
         resolve_backbone(broken)
     taken = write_backbone(tmp_path, name, embed_dim=8)
     with pytest.raises(ValueError, match="name of another open_clip model"):
@@ -84,7 +84,7 @@ def test_image_size(name: str) -> None:
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        (100, "100 x 100 does not fit.*14 x 14 pixels.*Near is \\(98, 98\\)"),
+        (100, "100 x 100 .*14 x 14.*98, 98"),
         ((98, 99), "98 x 99 does not fit"),
         (14, "at least 3 patches"),
         (0, "neither a side nor"),
@@ -105,7 +105,7 @@ def test_feature_layers(name: str) -> None:
 
 @pytest.mark.parametrize("layers", [[], [0, 1], [1, 5], [2, 1], [1, 1], [1, 2, 3, 4]])
 def test_unusable_feature_layers(name: str, layers: list[int]) -> None:
-    with pytest.raises(ValueError, match="give 1 to 3 layers, rising, from 1 to 4"):
+    with pytest.raises(ValueError, match=r"1 to 3 layers.* 1 to 4"):
         resolve_feature_layers(name, layers, max_layers=3)
 
 
@@ -179,7 +179,7 @@ def as_module(state: dict[str, torch.Tensor]) -> torch.nn.Module:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "neither a file nor one of the tags of ViT-B-16: .*'openai'"),
+        (None, "tags of ViT-B-16: .*'openai'"),
         (b"not weights", "can't be read"),
         (b"", "can't be read"),
     ],
@@ -278,7 +278,7 @@ def test_weights_of_a_tag_that_are_gone(
     name = resolve_backbone(write_backbone(tmp_path, "fbclip-test-gone"))
     monkeypatch.setitem(open_clip.pretrained._PRETRAINED, name, {"published": {"url": f"{server[1]}/weights.pt"}})
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    with pytest.raises(RuntimeError, match=r"fbclip-test-gone could not be fetched.*404"):
+    with pytest.raises(RuntimeError, match=r"fbclip-test-gone.*404"):
         create_clip(name, "published")
 
 
@@ -289,15 +289,13 @@ def test_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("anomalib_fbclip.weights.clip_files.download_pretrained", fail)
     monkeypatch.setenv("HOME", "/home/somebody")
-    with pytest.raises(WeightsUnavailableError, match=r"could not be fetched \(no route to host\)") as caught:
+    with pytest.raises(WeightsUnavailableError, match="no route to host") as caught:
         create_clip("ViT-B-16", "openai")
     message = str(caught.value)
     assert "ViT-B-16.pt by hand to '/home/somebody/.cache/clip/ViT-B-16.pt'" in message
     assert message.endswith(f"Or give a file as 'pretrained'. --model.backbone {bundled.NAME} needs no network.")
     assert caught.value.message.endswith("ViT-B-16.pt'.")
-    with pytest.raises(
-        WeightsUnavailableError, match=r"so that open_clip_\S+ of timm/ViT-B-16-SigLIP is kept in '.*hub'"
-    ):
+    with pytest.raises(WeightsUnavailableError, match=r"open_clip_\S+ of timm/ViT-B-16-SigLIP.*hub'"):
         create_clip("ViT-B-16-SigLIP", "webli")
 
 

@@ -43,7 +43,7 @@ class TestBackbone:
         assert default_pretrained(bundled.NAME) == bundled.TAG
 
     def test_its_name_is_taken(self, tmp_path: Path) -> None:
-        with pytest.raises(ValueError, match="name of another open_clip model, 'fbclip-small'"):
+        with pytest.raises(ValueError, match=r"another.* 'fbclip-small'"):
             resolve_backbone(write_backbone(tmp_path, bundled.NAME))
 
     def test_its_weights_are_those_of_the_package(self, bundled_clip: open_clip.CLIP) -> None:

@@ -152,14 +152,14 @@ def test_what_cannot_be_rounded(small_backbone: str, tmp_path: Path, name: str, 
     clip = create_clip(resolve_backbone(small_backbone), None)
     with torch.no_grad():
         clip.get_parameter(name).view(-1)[5] = value
-    with pytest.raises(ValueError, match=f"in 8 bits and half precision: {name} would not be finite"):
+    with pytest.raises(ValueError, match=f"{name}.* finite"):
         save_clip(clip, [1], tmp_path / "clip.safetensors")
     with pytest.raises(ValueError, match="would not be finite"):
         round_clip(clip)
 
 
 def test_another_suffix(small_clip: open_clip.CLIP, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"give '.*clip.safetensors' instead of '.*clip.pt'"):
+    with pytest.raises(ValueError, match=r"clip\.safetensors"):
         save_clip(small_clip, [1], tmp_path / "clip.pt")
 
 
@@ -179,7 +179,7 @@ def test_unreadable(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none.safetensors' can't be read"):
         read_clip(tmp_path / "none.safetensors")
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"other.safetensors' were not saved by save_clip"):
+    with pytest.raises(ValueError, match="save_clip"):
         read_clip(tmp_path / "other.safetensors")
 
 

@@ -142,7 +142,7 @@ def test_only_adapters_are_trained(model: FBClip, images: torch.Tensor) -> None:
         ({"image_size": 57}, "multiples of its patch"),
         ({"weights": "nowhere.pth"}, "'nowhere.pth' do not exist"),
         ({"text_strategies": {}}, "No text strategy has a weight"),
-        ({"backbone_precision": "bf16"}, "'bf16' can't be used: choose among .*'bfloat16'"),
+        ({"backbone_precision": "bf16"}, "'bf16' .*'bfloat16'"),
     ],
 )
 def test_unusable_arguments(
@@ -194,7 +194,7 @@ def test_consistency_weight(small_backbone: str) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_images_that_are_not_finite(model: FBClip, images: torch.Tensor, value: float) -> None:
     images[1, 0, 3, 3] = value
-    with pytest.raises(ValueError, match=r"Images \[1\] of the batch give no finite score"):
+    with pytest.raises(ValueError, match=r"\[1\].* finite"):
         model.model(images)
 
 
@@ -206,7 +206,7 @@ def test_constant_images(model: FBClip, value: float) -> None:
 
 
 def test_images_of_another_size_than_the_patch(model: FBClip) -> None:
-    with pytest.raises(ValueError, match="57 x 56 does not fit the backbone"):
+    with pytest.raises(ValueError, match="57 x 56"):
         model.model(torch.zeros(1, 3, 57, 56))
 
 

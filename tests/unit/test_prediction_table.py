@@ -63,7 +63,7 @@ class TestThresholds:
     @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
     @pytest.mark.parametrize("level", ["image", "pixel"])
     def test_out_of_range(self, level: str, threshold: float) -> None:
-        with pytest.raises(ValueError, match=rf"{level}_threshold must be in 0\.\.1.* but is {threshold}"):
+        with pytest.raises(ValueError, match=rf"{level}_threshold.*{threshold}"):
             ThresholdPostProcessor(**{f"{level}_threshold": threshold})
 
     def test_given_ones_stand_against_a_checkpoint(self) -> None:

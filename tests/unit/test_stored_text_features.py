@@ -118,7 +118,7 @@ def test_text_features_of_other_adapters_are_refused(small_backbone: str, tmp_pa
 def test_text_features_of_another_clip_are_refused(small_backbone: str, small_adapters: Path, tmp_path: Path) -> None:
     state = create_clip(resolve_backbone(small_backbone), None).state_dict()
     save_file({name: tensor + 1 for name, tensor in state.items()}, tmp_path / "clip.safetensors")
-    with pytest.raises(ValueError, match="trained on other weights of the backbone"):
+    with pytest.raises(ValueError, match="other weights"):
         FBClip(small_backbone, pretrained=tmp_path / "clip.safetensors", weights=small_adapters)
 
 

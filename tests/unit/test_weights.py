@@ -40,14 +40,14 @@ def test_only_the_numpy_scalar_is_allowed(tmp_path: Path) -> None:
     checkpoint = Golden("tiny").reference_checkpoint()
     checkpoint["epoch"] = Path("code that a pickle could run")
     torch.save(checkpoint, tmp_path / "bad.pth")
-    with pytest.raises(ValueError, match=r"bad.pth' can't be read: .*could run code"):
+    with pytest.raises(ValueError, match=r"bad\.pth.*run code"):
         Adapters.read(tmp_path / "bad.pth")
 
 
 @pytest.mark.parametrize(
     ("content", "name", "message"),
     [
-        (None, "none.pth", "do not exist. Give a file, 'auto', 'mvtec' or 'visa'"),
+        (None, "none.pth", "not exist.* 'auto', 'mvtec'"),
         (b"", "empty.pth", "can't be read"),
         (b"PK\x03\x04 truncated", "truncated.pth", "can't be read"),
         (b"", "empty.safetensors", "can't be read"),
@@ -66,7 +66,7 @@ def test_foreign_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no checkpoint of FB-CLIP"):
         Adapters.read(tmp_path / "other.pth")
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"were not saved by FBClip.save_adapters"):
+    with pytest.raises(ValueError, match="save_adapters"):
         Adapters.read(tmp_path / "other.safetensors")
 
 
@@ -114,16 +114,14 @@ def test_saving_keeps_what_stood_there_when_the_disk_is_full(tmp_path: Path, sma
     model = FBClip(backbone=small_backbone, weights=None)
     path = tmp_path / "adapters.safetensors"
     path.write_text("the old file")
-    with pytest.raises(
-        OSError, match=rf"^Can't write to {tmp_path} \(.*\)\. Its disk has [\d,]+ MB left: free some, or"
-    ):
+    with pytest.raises(OSError, match=rf"{tmp_path} .* [\d,]+ MB left"):
         model.save_adapters(path)
     assert path.read_text() == "the old file"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_saving_to_another_format(tmp_path: Path, small_backbone: str) -> None:
-    with pytest.raises(ValueError, match=r"give '.*adapters.safetensors' instead of '.*adapters.pth'"):
+    with pytest.raises(ValueError, match=r"adapters\.safetensors"):
         FBClip(backbone=small_backbone, weights=None).save_adapters(tmp_path / "adapters.pth")
 
 
