@@ -14,7 +14,6 @@ from .callbacks.batch_records import BatchRecords, ImageSizes
 from .callbacks.checked_data import CheckedData, has_val_data
 from .callbacks.interruption import Interruption
 from .callbacks.pictures import Pictures
-from .callbacks.precision_check import PrecisionCheck
 from .callbacks.prediction_table import PredictionTable
 from .callbacks.reference_check import ReferenceCheck
 from .callbacks.report import FBClipReport
@@ -60,7 +59,6 @@ class EvaluationRun:
         is_ranking = isinstance(model.evaluator, RankingEvaluator)
         post_processor = model.post_processor
         callbacks = [
-            PrecisionCheck(),
             self.results,
             self.data,
             sizes,

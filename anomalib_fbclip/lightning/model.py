@@ -282,7 +282,12 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         return PhotographVisualizer()
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """List what takes part in a run of the trainer, in the order in which it is called."""
+        """List what takes part in a run of the trainer, in the order in which it is called.
+
+        Raises:
+            ValueError: If the trainer's precision would change the verdicts.
+        """
+        self._run.check_precision()
         return self.evaluation_run.callbacks(self, getattr(self._trainer, "callbacks", ()))
 
     def prepare_data(self) -> None:

@@ -16,6 +16,13 @@ from anomalib_fbclip.weights.published import canonical_name
 
 logger = logging.getLogger(__name__)
 
+PRECISIONS = {
+    "16-true": "16-mixed, or --model.backbone_precision float16 to save memory",
+    "bf16-true": "bf16-mixed, or --model.backbone_precision bfloat16 to save memory",
+    "64-true": "32-true",
+}
+"""Precisions of the trainer in which the whole module is converted, thresholds included, and what to take instead."""
+
 
 class TrainerRun:
     """A run of the trainer, seen from the model.
@@ -72,6 +79,20 @@ class TrainerRun:
         if self.trainer and self.trainer.is_global_zero:
             device, precision = self.trainer.strategy.root_device, self.trainer.precision
             logger.info("FBClip: %s; on %s, in precision %s.", used, device, precision)
+
+    def check_precision(self) -> None:
+        """Make sure that the trainer's precision leaves thresholds, masks and scores as they are.
+
+        Raises:
+            ValueError: If the trainer would convert the whole module to it.
+        """
+        precision = self.trainer.precision if self.trainer else None
+        if precision in PRECISIONS:
+            msg = (
+                f"Trainer precision {precision!r} converts FBClip's thresholds and masks, too, and with them the "
+                f"verdicts: take {PRECISIONS[precision]}."
+            )
+            raise ValueError(msg)
 
     def check_training_data(self) -> None:
         """Make sure that adapters can be trained on the data.

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.lightning.callbacks.precision_check import check_precision
+from anomalib_fbclip.lightning.trainer_run import TrainerRun
 
 REFUSED = {"16-true": "16-mixed", "bf16-true": "bf16-mixed", "64-true": "32-true"}
 """Precisions of the trainer that can't be used, and what the message says to take."""
@@ -17,13 +18,13 @@ REFUSED = {"16-true": "16-mixed", "bf16-true": "bf16-mixed", "64-true": "32-true
 
 @pytest.mark.parametrize("precision", ["32-true", "16-mixed", "bf16-mixed"])
 def test_precisions_that_can_be_used(precision: str) -> None:
-    check_precision(precision)
+    TrainerRun(SimpleNamespace(precision=precision)).check_precision()
 
 
 @pytest.mark.parametrize("precision", REFUSED)
 def test_precisions_that_can_not(precision: str) -> None:
     with pytest.raises(ValueError, match=rf"^Trainer precision '{precision}' .* {REFUSED[precision]}") as caught:
-        check_precision(precision)
+        TrainerRun(SimpleNamespace(precision=precision)).check_precision()
     assert "\n" not in str(caught.value)
 
 

@@ -18,10 +18,9 @@ from anomalib_fbclip.errors import FAILED, INTERRUPTED, ImageError
 from anomalib_fbclip.weights.reading import reading
 
 from .checked_data import ClipError
-from .precision_check import PrecisionError
 from .results_folder import is_command_line
 
-EXPECTED = (OSError, ImportError, ClipError, ImageError, MaskError, PrecisionError, ReferencesError)
+EXPECTED = (OSError, ImportError, ClipError, ImageError, MaskError, ReferencesError)
 """Errors whose message says all that a user needs."""
 
 
