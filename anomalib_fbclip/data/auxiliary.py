@@ -24,8 +24,7 @@ from lightning.pytorch.utilities.types import EVAL_DATALOADERS, TRAIN_DATALOADER
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2 import Transform
 
-from .labeled_samples import check_category, check_masks, describe, read_labeled_samples
-from .masks import check_mask
+from .labeled_samples import check_category, check_mask, check_masks, describe, read_labeled_samples
 
 logger = logging.getLogger(__name__)
 

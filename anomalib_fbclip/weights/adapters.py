@@ -19,11 +19,9 @@ from anomalib_fbclip.modeling.few_shot import FewShot
 from anomalib_fbclip.modeling.text_encoder import text_digest
 
 from .published import PUBLISHED
-from .reading import read_checkpoint, reading
 from .reference import convert_reference
 from .registry import resolve_widths
-from .safetensors_files import read_safetensors, write_safetensors
-from .state_dict import load_state_dict
+from .tensor_files import load_state_dict, read_checkpoint, read_safetensors, reading, write_safetensors
 from .training import CHECKPOINT_KEY, Normalization, Training
 
 if TYPE_CHECKING:

@@ -21,9 +21,8 @@ from safetensors import safe_open
 from anomalib_fbclip.errors import WeightsUnavailableError
 
 from .compact_clip import TEMPERATURE, TOKEN_IDS, read_clip
-from .reading import reading, reason_of
 from .registry import BUNDLED, NEEDS_NO_NETWORK, OPENAI, default_pretrained, pretrained_tags
-from .state_dict import check_state_dict
+from .tensor_files import check_state_dict, reading, reason_of
 
 if TYPE_CHECKING:
     from torch import nn

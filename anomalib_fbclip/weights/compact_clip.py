@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .reading import reading
-from .safetensors_files import read_safetensors, write_safetensors
+from .tensor_files import read_safetensors, reading, write_safetensors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping

@@ -12,9 +12,9 @@ from typing import Any
 from anomalib_fbclip.errors import WeightsUnavailableError
 from anomalib_fbclip.results.files import replacing
 
-from .reading import read_checkpoint
 from .reference import convert_reference
 from .registry import BUNDLED, NEEDS_NO_NETWORK, PAPER_IMAGE_SIZE
+from .tensor_files import read_checkpoint
 
 logger = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ def convert_reference(checkpoint: object, what: str) -> tuple[dict[str, torch.Te
     """Give the adapters of a checkpoint of the reference their names in this project.
 
     Args:
-        checkpoint (object): What :func:`~anomalib_fbclip.weights.reading.read_checkpoint` has read.
+        checkpoint (object): What :func:`~anomalib_fbclip.weights.tensor_files.read_checkpoint` has read.
         what (str): What it is, with its path, for the error.
 
     Returns:

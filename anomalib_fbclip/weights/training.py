@@ -92,7 +92,7 @@ class Training(NamedTuple):
 
     @classmethod
     def read(cls, checkpoint: Mapping[str, Any]) -> "Training":
-        """Take apart what :func:`~anomalib_fbclip.weights.reading.read_checkpoint` has read."""
+        """Take apart what :func:`~anomalib_fbclip.weights.tensor_files.read_checkpoint` has read."""
         parameters = checkpoint["hyper_parameters"]
         return cls(
             {

@@ -23,8 +23,7 @@ from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_fbclip.weights.reading import reading, reason_of
-from anomalib_fbclip.weights.state_dict import check_state_dict
+from anomalib_fbclip.weights.tensor_files import check_state_dict, reading, reason_of
 
 TIMM_MODEL = "vit_small_patch14_dinov2.lvd142m"
 """timm's name of DINOv2's own weights: given as a tower, timm downloads them."""

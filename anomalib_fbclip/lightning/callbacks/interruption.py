@@ -12,10 +12,10 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from anomalib_fbclip.data.masks import MaskError
+from anomalib_fbclip.data.labeled_samples import MaskError
 from anomalib_fbclip.data.references import ReferencesError
 from anomalib_fbclip.errors import FAILED, INTERRUPTED, ImageError
-from anomalib_fbclip.weights.reading import reading
+from anomalib_fbclip.weights.tensor_files import reading
 
 from .checked_data import ClipError
 from .results_folder import is_command_line

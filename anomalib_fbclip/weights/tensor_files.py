@@ -1,0 +1,178 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Files of tensors: read without running their code, written whole, and loaded only into a module that they fit.
+
+One line says which file can't be read, and why. Torch's own errors advise loading without ``weights_only``, which would
+run the code that was just rejected.
+"""
+
+import re
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from pickle import UnpicklingError  # noqa: S403 - only to recognize it
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from anomalib_fbclip.results.files import naming_full_disk, replacing
+
+
+@contextmanager
+def reading(what: str) -> Generator[None, None, None]:
+    """Say in one line which file can't be read, and why.
+
+    Args:
+        what (str): What the file is, with its path, for the error.
+
+    Yields:
+        None: Nothing; the file is read inside.
+
+    Raises:
+        ValueError: If reading fails, however it does.
+    """
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - a damaged file makes its reader fail in any way
+        msg = f"{what} can't be read: {reason_of(error)}"
+        raise ValueError(msg) from None  # a traceback would print torch's advice
+
+
+def read_checkpoint(path: Path, what: str) -> object:
+    """Read a checkpoint of torch without running code of it.
+
+    Args:
+        path (Path): The checkpoint.
+        what (str): What it is, with its path, for the error.
+
+    Returns:
+        object: What it holds: tensors and plain data.
+
+    Raises:
+        ValueError: If it can't be read, or holds anything else.
+    """
+    # The reference stores its loss as a scalar of numpy 1.x: exactly that is allowed, and nothing else is unpickled.
+    scalar = np.float64(0).__reduce__()[0]
+    allowed = [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, type(np.dtype(np.float64))]
+    with reading(what), torch.serialization.safe_globals(allowed):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def reason_of(error: Exception) -> str:
+    """Say in one line why a file can't be read, without torch's advice.
+
+    Args:
+        error (Exception): What its reader raised.
+
+    Returns:
+        str: The reason.
+    """
+    text = str(error)
+    if isinstance(error, UnpicklingError) and "Unsupported operand" not in text:
+        return (
+            "it holds objects other than tensors and plain data, which could run code as they are read. Give a file "
+            "from a source that you trust, as .safetensors where there is one."
+        )
+    if "TorchScript archive" in text:
+        return "it is a TorchScript archive."
+    if isinstance(error, OSError | RuntimeError) and text:
+        return re.split(r"\. |\n", text, maxsplit=1)[0]
+    return "it is empty, damaged or of another format."
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors to a safetensors file. A file that stood there is replaced only by a complete one.
+
+    Args:
+        path (Path): The file, with the suffix ``.safetensors``.
+        tensors (Mapping[str, torch.Tensor]): The tensors by name.
+        metadata (Mapping[str, str]): What is known of them.
+
+    Raises:
+        OSError: If it can't be written.
+        ValueError: If the path has another suffix.
+    """
+    if path.suffix != ".safetensors":
+        msg = f"Weights are saved as safetensors: give '{path.with_suffix('.safetensors')}' instead of '{path}'."
+        raise ValueError(msg)
+    stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary, naming_full_disk(path.parent, SafetensorError):
+        save_file(stored, temporary, dict(metadata))
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Read a safetensors file.
+
+    Args:
+        path (Path): The file.
+
+    Returns:
+        tuple[dict[str, torch.Tensor], dict[str, str]]: The tensors by name, on the CPU, and the metadata.
+
+    Raises:
+        OSError: If there is no such file.
+        SafetensorError: If it can't be read.
+    """
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+class StateDictError(ValueError):
+    """Tensors of a file do not fit the module that they should be loaded into."""
+
+
+def load_state_dict(module: nn.Module, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
+    """Copy tensors into parameters of the same names.
+
+    Args:
+        module (nn.Module): The module that is filled.
+        tensors (Mapping[str, torch.Tensor]): A tensor for each parameter and persistent buffer of the module.
+        origin (str): Where the tensors come from, for the error.
+
+    Raises:
+        StateDictError: If names are missing or unknown, or shapes differ. The module is then unchanged.
+    """
+    check_state_dict(module.state_dict(), tensors, origin)
+    module.load_state_dict(tensors)
+
+
+def check_state_dict(
+    expected: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, torch.Tensor],
+    origin: str,
+) -> None:
+    """Compare names and shapes of tensors with what is expected.
+
+    Args:
+        expected (Mapping[str, torch.Tensor]): Tensors with the right names and shapes.
+        tensors (Mapping[str, torch.Tensor]): The tensors to be checked.
+        origin (str): Where the tensors come from, for the error.
+
+    Raises:
+        StateDictError: If names are missing or unknown, or shapes differ.
+    """
+    missing = expected.keys() - tensors.keys()
+    unknown = tensors.keys() - expected.keys()
+    wrong_shape = [
+        f"{name} is {list(tensors[name].shape)}, not {list(expected[name].shape)}"
+        for name in expected.keys() & tensors.keys()
+        if tensors[name].shape != expected[name].shape
+    ]
+    faults = [
+        f"{kind}: {_shorten(names)}"
+        for kind, names in (("missing", missing), ("unknown", unknown), ("wrong shape", wrong_shape))
+        if names
+    ]
+    if faults:
+        msg = f"{origin} does not fit this model. {'; '.join(faults)}."
+        raise StateDictError(msg)
+
+
+def _shorten(names: Iterable[str], limit: int = 5) -> str:
+    ordered = sorted(names)
+    more = f" and {len(ordered) - limit} more" if len(ordered) > limit else ""
+    return ", ".join(ordered[:limit]) + more
