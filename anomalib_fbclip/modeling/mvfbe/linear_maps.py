@@ -6,13 +6,11 @@
 A map applies to a layer's tokens, and as well to whatever is linear in them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
-
-ROWS_AT_ONCE = 4
-"""Rows of the grid whose neighborhoods share a matrix. Fewer are a little faster on a CPU, but more operations."""
+from torch.nn import functional as F  # noqa: N812
 
 
 class LinearMap(Protocol):
@@ -63,16 +61,32 @@ class GroupMap(NamedTuple):
         return torch.baddbmm(self_weight * values, group_weights, groups @ values)
 
 
-class Band(NamedTuple):
-    """Weighted sums over patches that follow one another.
+class Bands(NamedTuple):
+    """Which patches of a grid lie in whose neighborhood, for a few rows of the grid at once: a band.
+
+    All patches near those of a band lie in the rows around it, so a matrix of all pairs of patches has nothing beyond.
 
     Attributes:
-        start (int): Index of the first of the M patches.
-        weights (torch.Tensor): Weight of each of them in each of the N sums, shape ``[B, N, M]``.
+        near (torch.Tensor): Says to which of K times N patches, the grid's in their order and beyond its last, which of
+            the M patches of their band are near, shape ``[K, N, M]``.
+        above (int): Patches of the first band that lie above the grid.
+        below (int): Patches of the last band that lie below the grid.
     """
 
-    start: int
-    weights: torch.Tensor
+    near: torch.Tensor
+    above: int
+    below: int
+
+    def gather(self, values: torch.Tensor) -> torch.Tensor:
+        """Take the patches of each band: from values of all patches, ``[B, L, ...]``, to ``[B, K, M, ...]``.
+
+        There are zeros above and below the grid.
+        """
+        count, _, size = self.near.shape
+        padding = (0, 0) * (values.ndim - 2) + (self.above, self.below)
+        # Bands overlap by half, and slices have a deterministic gradient on a GPU, which a choice by index has not.
+        halves = F.pad(values, padding).unflatten(1, (count + 1, size // 2))
+        return torch.cat([halves[:, :-1], halves[:, 1:]], dim=2)
 
 
 class BandMap:
@@ -81,54 +95,48 @@ class BandMap:
     It is a matrix of ``[L, L]`` of which only the bands beside the diagonal are kept.
 
     Args:
-        bands (Sequence[Band]): The sums, of which there is one for each patch, in the patches' order.
+        bands (Bands): The patches near each patch.
+        weights (torch.Tensor): Weight of each of them in each sum, shape ``[B, K, N, M]``.
     """
 
-    def __init__(self, bands: Sequence[Band]) -> None:
+    def __init__(self, bands: Bands, weights: torch.Tensor) -> None:
         self.bands = bands
+        self.weights = weights
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
-        """Map values of all tokens, ``[B, 1 + L, ...]``."""
+        """Map values of all tokens, ``[B, 1 + L, C]``."""
         class_value, patches = values[:, :1], values[:, 1:]
-        sums = (
-            weights.to(values.dtype) @ patches[:, start : start + weights.shape[-1]] for start, weights in self.bands
-        )
-        return torch.cat([class_value, *sums], dim=1)
+        sums = (self.weights.to(values.dtype) @ self.bands.gather(patches)).flatten(1, 2)
+        return torch.cat([class_value, sums[:, : patches.shape[1]]], dim=1)
 
 
-def neighborhoods(
-    grid: tuple[int, int],
-    window: int,
-    device: torch.device,
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Tell which patches of a grid lie in whose neighborhood, for a few rows of the grid after the other.
+def neighborhoods(grid: tuple[int, int], window: int, device: torch.device) -> Bands:
+    """Tell which patches of a grid lie in whose neighborhood.
 
     Args:
         grid (tuple[int, int]): Rows and columns of the patches.
         window (int): Side of the neighborhood in patches, odd.
         device (torch.device): Where the result is wanted.
 
-    Yields:
-        tuple[int, torch.Tensor]: Index of the first patch that is near any of the N patches of these rows, and a
-            boolean matrix ``[N, M]`` that says to which of them it and the following are near.
+    Returns:
+        Bands: The neighborhoods.
 
     Example:
-        >>> for start, near in neighborhoods((6, 5), window=3, device=torch.device("cpu")):
-        ...     print(start, tuple(near.shape))
-        0 (20, 25)
-        15 (10, 15)
+        >>> bands = neighborhoods((6, 5), window=3, device=torch.device("cpu"))
+        >>> bands.near.shape
+        torch.Size([3, 10, 20])
+        >>> bands.gather(torch.randn(2, 30, 32)).shape
+        torch.Size([2, 3, 20, 32])
     """
     height, width = grid
     reach = window // 2
-    near_column = _near(width, width, 0, reach, device)
-    for first in range(0, height, ROWS_AT_ONCE):
-        last = min(first + ROWS_AT_ONCE, height)
-        top, bottom = max(first - reach, 0), min(last + reach, height)
-        near_row = _near(last - first, bottom - top, first - top, reach, device)
-        yield top * width, (near_row[:, None, :, None] & near_column[None, :, None, :]).flatten(2).flatten(0, 1)
-
-
-def _near(count: int, other_count: int, ahead: int, reach: int, device: torch.device) -> torch.Tensor:
-    """Tell which of two rows of positions, of which one begins some ahead of the other, lie near each other."""
-    positions = torch.arange(ahead, ahead + count, device=device)
-    return (positions.unsqueeze(-1) - torch.arange(other_count, device=device)).abs() <= reach
+    rows = max(2 * reach, 1)  # and as many around them
+    count = -(-height // rows)
+    columns = torch.arange(width, device=device)
+    near_column = (columns.unsqueeze(-1) - columns).abs() <= reach
+    row = torch.arange(count * rows, device=device).unflatten(0, (count, rows, 1))
+    near_row = torch.arange(-reach, 2 * rows - reach, device=device) + row[:, :1]
+    is_near_row = ((row - near_row).abs() <= reach) & (near_row >= 0) & (near_row < height)
+    near = is_near_row[:, :, None, :, None] & near_column[:, None, :]
+    above = reach * width
+    return Bands(near.flatten(3).flatten(1, 2), above, (count + 1) * rows * width - above - height * width)

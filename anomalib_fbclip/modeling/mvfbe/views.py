@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_fbclip.modeling.precision import full_precision, to_full
 
-from .linear_maps import Band, BandMap, GroupMap, LinearMap, identity, neighborhoods
+from .linear_maps import BandMap, GroupMap, LinearMap, identity, neighborhoods
 
 
 class IdentityView(nn.Module):
@@ -147,23 +147,22 @@ class SpatialView(nn.Module):
                 disagreement=1 - F.cosine_similarity(patches, class_token, dim=-1),
                 agreement=(1 - mask) * (patches @ F.normalize(class_token, dim=-1).mT).squeeze(-1),
             )
-            return BandMap([
-                Band(start, self._weights(neighbors.cut(start, near.shape[-1]), origin, near.to(mask.dtype)))
-                for start, near in neighborhoods(grid, self.window, tokens.device)
-            ])
+            bands = neighborhoods(grid, self.window, tokens.device)
+            in_bands = _Neighbors(*map(bands.gather, neighbors))
+            return BandMap(bands, self._weights(in_bands, origin.unsqueeze(1), bands.near.to(mask.dtype)))
 
     def _weights(self, neighbors: "_Neighbors", origin: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
-        r"""Weigh the neighbors of the patches of a few rows: the factors of :math:`x_j` in :math:`P_i + Q_i`.
+        r"""Weigh the neighbors of the patches: the factors of :math:`x_j` in :math:`P_i + Q_i`.
 
         Distances come from products, as :math:`\lVert u - m \rVert^2 = \lVert u \rVert^2 - 2 u m + \lVert m \rVert^2`.
 
         Args:
-            neighbors (_Neighbors): The M patches near any of these N.
-            origin (torch.Tensor): The point from which the patches are given, shape ``[B, 1, C]``.
-            near (torch.Tensor): 1 where patch j is near patch i, otherwise 0, shape ``[N, M]``.
+            neighbors (_Neighbors): The M patches of each of K bands.
+            origin (torch.Tensor): The point from which the patches are given, shape ``[B, 1, 1, C]``.
+            near (torch.Tensor): 1 where patch j is near patch i, otherwise 0, shape ``[K, N, M]``.
 
         Returns:
-            torch.Tensor: Weights, shape ``[B, N, M]``.
+            torch.Tensor: Weights, shape ``[B, K, N, M]``.
         """
         size = self.window**2
         outside = size - near.sum(dim=-1, keepdim=True)
@@ -171,41 +170,37 @@ class SpatialView(nn.Module):
         squared_distance = (
             centered_mean.square().sum(dim=-1, keepdim=True)
             - 2 * centered_mean @ neighbors.centered.mT
-            + neighbors.centered.square().sum(dim=-1).unsqueeze(1)
+            + neighbors.centered.square().sum(dim=-1).unsqueeze(2)
         )
         distance = squared_distance.clamp(min=0).sqrt()
         mean_length = (centered_mean + origin).norm(dim=-1, keepdim=True)
 
         # Both branches together, [B, 2, ...]. All entries beyond the border share one logit.
-        agreement = neighbors.agreement.unsqueeze(1).expand_as(distance)
-        inside_logits = torch.stack([neighbors.disagreement.unsqueeze(1) * distance, agreement], dim=1)
+        agreement = neighbors.agreement.unsqueeze(2).expand_as(distance)
+        inside_logits = torch.stack([neighbors.disagreement.unsqueeze(2) * distance, agreement], dim=1)
         # After they are stacked: OpenVINO 2026.4 adds a vector wrongly to a norm where there are several images.
         outside_logits = torch.stack([mean_length, torch.zeros_like(mean_length)], dim=1) + outside.log()
         logits = torch.cat([inside_logits.masked_fill(near == 0, -torch.inf), outside_logits], dim=-1)
-        foreground_total = (neighbors.mask.unsqueeze(1) * near).sum(dim=-1, keepdim=True)
+        foreground_total = (neighbors.mask.unsqueeze(2) * near).sum(dim=-1, keepdim=True)
         totals = torch.stack([foreground_total, size - foreground_total], dim=1).clamp(min=1e-8)
-        masks = torch.stack([neighbors.mask, 1 - neighbors.mask], dim=1).unsqueeze(2)
+        masks = torch.stack([neighbors.mask, 1 - neighbors.mask], dim=1).unsqueeze(3)
         return (logits.softmax(dim=-1)[..., :-1] * masks / totals).sum(dim=1)
 
 
 class _Neighbors(NamedTuple):
-    """Patches of which neighborhoods are made.
+    """Patches of which neighborhoods are made: all L of them, or the M of each of K bands.
 
     Attributes:
-        centered (torch.Tensor): Patches times the foreground mask, from some origin, shape ``[B, M, C]``.
-        mask (torch.Tensor): Foreground mask, shape ``[B, M]``.
-        disagreement (torch.Tensor): One minus the cosine to the class token, shape ``[B, M]``.
-        agreement (torch.Tensor): Length along the class token, times the background mask, shape ``[B, M]``.
+        centered (torch.Tensor): Patches times the foreground mask, from some origin, shape ``[B, L, C]``.
+        mask (torch.Tensor): Foreground mask, shape ``[B, L]``.
+        disagreement (torch.Tensor): One minus the cosine to the class token, shape ``[B, L]``.
+        agreement (torch.Tensor): Length along the class token, times the background mask, shape ``[B, L]``.
     """
 
     centered: torch.Tensor
     mask: torch.Tensor
     disagreement: torch.Tensor
     agreement: torch.Tensor
-
-    def cut(self, start: int, count: int) -> "_Neighbors":
-        """Take patches that follow one another."""
-        return _Neighbors(*(part[:, start : start + count] for part in self))
 
 
 VIEWS: dict[str, type[nn.Module]] = {"identity": IdentityView, "semantic": SemanticView, "spatial": SpatialView}
