@@ -135,5 +135,5 @@ def text_digest(tensors: Mapping[str, torch.Tensor], weights: Mapping[str, float
     digest = sha256(repr((STATES, sorted(weights.items()))).encode())
     for name in sorted(name for name in tensors if name.startswith(TEXT_PREFIXES)):
         digest.update(name.encode())
-        digest.update(tensors[name].detach().float().cpu().contiguous().numpy().tobytes())
+        digest.update(tensors[name].float().cpu().numpy().tobytes())
     return digest.hexdigest()

@@ -119,6 +119,7 @@ def test_views_keep_the_class_token(view: torch.nn.Module) -> None:
 def test_attention(seed: int, tokens_count: int) -> None:
     torch.manual_seed(seed)
     attention = ForegroundBackgroundAttention(16, AttentionSize(num_heads=2, head_dim=4)).double()
+    assert attention.foreground.scale.item() == attention.background.scale.item() == pytest.approx(0.5)  # of 4 channels
     for parameter in attention.parameters():
         torch.nn.init.normal_(parameter, 0.5, 0.3)
     tokens = torch.randn(2, tokens_count, 16, dtype=torch.float64)

@@ -3,6 +3,7 @@
 
 """Text features in files of adapters: with them, inference loads neither text tower nor vocabulary."""
 
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.cli.torch_inferencer import TorchInferencer
 from anomalib_fbclip.data import AuxiliaryDataModule
+from anomalib_fbclip.modeling.text_encoder import text_digest
 from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import TEXT_FEATURES, Adapters, adapter_tensors
 from anomalib_fbclip.weights.building import build_model
@@ -90,6 +92,35 @@ class TestInferenceLoadsNoText:
     def test_after_conversion(self, small_backbone: str, small_adapters: Path) -> None:
         features = FBClip(small_backbone, weights=small_adapters).to(torch.bfloat16).model.text_features()
         assert features.dtype == torch.bfloat16
+
+
+def test_given_ones_have_the_type_of_the_parameters_and_no_graph(model: FBClip) -> None:
+    network = model.model.double()
+    network.use_text_features(network.encode_text().float())
+    assert network.text_features().dtype == torch.float64
+    assert not network.text_features().requires_grad
+
+
+def test_digest() -> None:
+    """Other values, names and weights give another; other parts, types and orders do not."""
+    tensors = {"prompt_learner.a": torch.ones(2), "text_fusion.b": torch.zeros(2)}
+    weights = {"global": 1.0, "attention": 0.5}
+    halves = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+    same = [
+        ({**tensors, "mvfbe.c": torch.ones(2)}, weights),
+        (halves, weights),
+        (dict(reversed(tensors.items())), weights),
+        (tensors, dict(reversed(weights.items()))),
+    ]
+    others = [
+        (tensors | {"text_fusion.b": torch.tensor([0.0, 1.0])}, weights),
+        (dict(zip(("prompt_learner.a", "prompt_learner.c"), tensors.values(), strict=True)), weights),
+        (tensors, weights | {"attention": 1.0}),
+        (tensors, {"global": 1.0}),
+    ]
+    expected = text_digest(tensors, weights)
+    assert set(starmap(text_digest, same)) == {expected}
+    assert len({expected, *starmap(text_digest, others)}) == 1 + len(others)
 
 
 def test_the_bundled_adapters_have_text_features() -> None:

@@ -101,8 +101,10 @@ class TestForgotten:
     @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
     def test_when_parameters_are_converted(self, model: FBClip, dtype: torch.dtype) -> None:
         before = model.model.text_features()
-        after = model.to(dtype).model.text_features()
-        assert after.dtype == dtype
+        network = model.model.to(dtype)
+        after = network.text_features()
+        assert after.dtype == network.prompt_learner.normal_context.dtype == dtype
+        assert not after.is_inference()
         torch.testing.assert_close(after.double(), before.double(), atol=0.02, rtol=0)
 
     def test_when_a_part_is_replaced(self, model: FBClip) -> None:
