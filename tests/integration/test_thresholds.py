@@ -138,12 +138,18 @@ def test_masks_in_torch_are_those_in_numpy(mask: np.ndarray, anomaly_map: np.nda
         assert np.array_equal(matched[index].numpy(), expected)
 
 
-def test_masks_without_anomaly_maps_stay() -> None:
-    mask = torch.zeros(2, 5, 7, dtype=torch.bool)
-    batch = ImageBatch(image=torch.zeros(2, 3, 5, 7), pred_score=torch.tensor([0.9, 0.1]), pred_mask=mask)
-    ThresholdPostProcessor().threshold_batch(batch)
-    assert batch.pred_label.tolist() == [True, False]
-    assert torch.equal(batch.pred_mask, mask)
+def test_masks_agree_with_the_verdicts_where_there_are_maps() -> None:
+    scores, maps = torch.tensor([0.9, 0.1]), torch.tensor([0.1, 0.9]).view(2, 1, 1).expand(2, 5, 7)
+    processor = ThresholdPostProcessor()
+    batch = ImageBatch(image=torch.zeros(2, 3, 5, 7), pred_score=scores, anomaly_map=maps)
+    processor.threshold_batch(batch)
+    predicted = processor(InferenceBatch(pred_score=scores, anomaly_map=maps))
+    for mask in (batch.pred_mask, predicted.pred_mask):
+        assert mask.flatten(1).any(dim=1).tolist() == [True, False]
+
+    batch = ImageBatch(image=torch.zeros(2, 3, 5, 7), pred_score=scores, pred_mask=maps > 0.5)
+    processor.threshold_batch(batch)
+    assert torch.equal(batch.pred_mask, maps > 0.5)
 
 
 class TestCheckpoint:

@@ -47,6 +47,16 @@ def _compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
+def test_prompt_learner() -> None:
+    """Its vectors begin small, and it finds the end of prompts of different lengths."""
+    torch.manual_seed(0)
+    learner = PromptLearner(torch.tensor([[7, 3, 9, 0], [7, 9, 0, 0]]), 512)
+    for context in (learner.normal_context, learner.abnormal_context):
+        assert context.std().item() == pytest.approx(0.02, rel=0.1)
+        assert context.mean().item() == pytest.approx(0, abs=0.002)
+    assert learner.end_positions.tolist() == [2, 1]
+
+
 class TestKept:
     def test_computed_once_in_all_grad_modes(self, model: FBClip, images: torch.Tensor, encoded: list) -> None:
         for mode in (torch.inference_mode, torch.no_grad, nullcontext, torch.inference_mode):
