@@ -11,6 +11,10 @@ from .precision import full_precision, to_full
 TEMPERATURE = 0.07
 """Temperature of all cosine similarities between image and text."""
 
+NUM_LAYER_WEIGHTS = 6
+"""Number of learned layer weights, which is the number of layers that can be merged. The reference uses 5 of them; all
+take part in the softmax."""
+
 
 class TextAlignment(nn.Module):
     r"""Compares every token of every map with the text and merges the maps by learned weights of their layers.
@@ -26,8 +30,6 @@ class TextAlignment(nn.Module):
 
     Args:
         views_per_layer (int): Maps that each layer gives, in a row.
-        num_layer_weights (int): Number of learned weights. The reference has 6, of which it uses 5; all take part in
-            the softmax.
 
     Example:
         >>> from torch.nn.functional import normalize
@@ -37,10 +39,10 @@ class TextAlignment(nn.Module):
         torch.Size([2, 50])
     """
 
-    def __init__(self, views_per_layer: int = 3, num_layer_weights: int = 6) -> None:
+    def __init__(self, views_per_layer: int) -> None:
         super().__init__()
         self.views_per_layer = views_per_layer
-        self.scale_weights = nn.Parameter(torch.full((num_layer_weights,), 1 / num_layer_weights))
+        self.scale_weights = nn.Parameter(torch.full((NUM_LAYER_WEIGHTS,), 1 / NUM_LAYER_WEIGHTS))
 
     def forward(self, embeddings: list[torch.Tensor], text_features: torch.Tensor) -> torch.Tensor:
         """Compute the probability of each token to be abnormal.

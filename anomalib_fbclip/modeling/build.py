@@ -25,9 +25,6 @@ from .mvfbe import (
 from .prompt_learner import PromptLearner, tokenize_states
 from .text_fusion import AttentionStrategy, EndOfTextStrategy, GlobalStrategy, TextFusion
 
-NUM_LAYER_WEIGHTS = 6
-"""Number of learned layer weights, which is the number of layers that can be merged."""
-
 
 def create_model(
     backbone: ClipBackbone,
@@ -76,7 +73,7 @@ def create_model(
                 attention=ForegroundBackgroundAttention(backbone.width, attention_size),
                 suppression=BackgroundSuppression() if background_suppression else nn.Identity(),
             ),
-            alignment=TextAlignment(views_per_layer=len(views), num_layer_weights=NUM_LAYER_WEIGHTS),
+            alignment=TextAlignment(views_per_layer=len(views)),
             anomaly_map_generator=AnomalyMapGenerator(),
             image_score=image_score,
         )

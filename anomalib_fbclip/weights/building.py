@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import open_clip
 
-from anomalib_fbclip.modeling.build import NUM_LAYER_WEIGHTS, create_model
+from anomalib_fbclip.modeling.alignment import NUM_LAYER_WEIGHTS
+from anomalib_fbclip.modeling.build import create_model
 from anomalib_fbclip.modeling.clip import ClipBackbone, DeferredText
 from anomalib_fbclip.modeling.decision import IMAGE_SCORES
 from anomalib_fbclip.modeling.mvfbe import VIEWS, create_views

@@ -205,13 +205,17 @@ def test_vit_l_14_336(tmp_path: Path) -> None:
 
 
 def test_parts_can_be_exchanged(make_model: Callable[[], FBClip], tiny: Golden) -> None:
-    """A view handed in from Python takes the place of the paper's."""
+    """A view handed in from Python takes the place of the paper's. The other parts are the paper's."""
     model = make_model()
-    backbone = model.model.backbone
+    backbone, tokenizer = model.model.backbone, open_clip.get_tokenizer("ViT-L-14-336")
     views = create_views(["identity", "semantic", "spatial"])
+    paper = create_model(backbone, tokenizer, views, STRATEGY_WEIGHTS)
+    paper.load_state_dict(model.model.state_dict())
     views["semantic"] = views["identity"]
-    other = create_model(backbone, open_clip.get_tokenizer("ViT-L-14-336"), views, STRATEGY_WEIGHTS)
+    other = create_model(backbone, tokenizer, views, STRATEGY_WEIGHTS)
     with torch.no_grad():
+        assert_meets(paper(tiny.images).pred_score, tiny["pred_score"])
+        assert_meets(paper(tiny.images).anomaly_map, tiny["anomaly_map_blurred"])
         changed = other.mvfbe(*backbone.encode_image(tiny.images))
     assert torch.equal(changed[0], changed[1])
     assert not torch.equal(changed[0], changed[2])

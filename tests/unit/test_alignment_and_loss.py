@@ -30,7 +30,7 @@ def test_text_alignment(seed: int, layers: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     text = make_text(generator)
     maps = list(torch.randn(3 * layers, 2, 4, 6, generator=generator, dtype=torch.float64))
-    alignment = TextAlignment().double()
+    alignment = TextAlignment(views_per_layer=3).double()
     alignment.scale_weights.data = torch.randn(6, generator=generator, dtype=torch.float64)
     actual = alignment(maps, text)
     for image in range(2):
@@ -38,14 +38,22 @@ def test_text_alignment(seed: int, layers: int) -> None:
         torch.testing.assert_close(actual[image], expected)
 
 
+def test_each_view_has_the_weight_of_its_layer() -> None:
+    generator = torch.Generator().manual_seed(0)
+    text, first, second = make_text(generator), *torch.randn(2, 2, 4, 6, generator=generator, dtype=torch.float64)
+    alignment = TextAlignment(views_per_layer=1).double()
+    alignment.scale_weights.data[1] = 100  # the second layer alone
+    torch.testing.assert_close(alignment([first, second], text), alignment([second, second], text))
+
+
 def test_at_first_all_layers_weigh_the_same() -> None:
     """They are six, as in the reference, whose checkpoints have them all."""
-    assert TextAlignment().scale_weights.tolist() == pytest.approx([1 / 6] * 6)
+    assert TextAlignment(views_per_layer=3).scale_weights.tolist() == pytest.approx([1 / 6] * 6)
 
 
 def test_a_token_without_a_direction_is_like_both_states() -> None:
     text = make_text(torch.Generator().manual_seed(0)).float()
-    assert TextAlignment()([torch.zeros(1, 2, 6)] * 3, text).tolist() == [[0.5, 0.5]]
+    assert TextAlignment(views_per_layer=3)([torch.zeros(1, 2, 6)] * 3, text).tolist() == [[0.5, 0.5]]
 
 
 @properties

@@ -178,6 +178,7 @@ def test_ablations(
     """An ablation takes the same adapters and gives another result."""
     model = FBClip(backbone=small_backbone, weights=small_adapters, **arguments)
     assert len(model.model.intermediate_outputs(images, model.model.text_features()).embeddings) == map_count
+    assert model.model.alignment.views_per_layer == map_count / len(model.model.backbone.feature_layers)
     full = FBClip(backbone=small_backbone, weights=small_adapters).model(images)
     assert torch.equal(model.model(images).pred_score, full.pred_score) == (not arguments)
 
