@@ -393,7 +393,9 @@ class TestHalfPrecision:
         with torch.autocast("cpu", getattr(torch, precision)):
             actual = model.model(images)
             layer_tokens, _ = model.model.backbone.encode_image(images)
-        assert {tokens.dtype for tokens in layer_tokens} == {torch.float32}
+            gate = model.model.mvfbe.attention.gate
+            share = gate(gate.project(layer_tokens[0]))
+        assert {tokens.dtype for tokens in layer_tokens} == {share.dtype} == {torch.float32}
         assert actual.pred_score.dtype == actual.anomaly_map.dtype == torch.float32
         torch.testing.assert_close(actual.anomaly_map, expected.anomaly_map, atol=0.1, rtol=0)
 
