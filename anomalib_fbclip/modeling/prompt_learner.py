@@ -3,7 +3,7 @@
 
 """Learnable, object-agnostic prompts for the normal and the abnormal state."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -28,19 +28,13 @@ class PromptLearner(nn.Module):
             a start token, placeholders for the context vectors, the state's words, an end token with the largest id,
             and padding. Or what gives them, which is called once they are needed.
         width (int): Width T of the text tower.
-        context_length (int): Learned vectors of each state.
     """
 
-    def __init__(
-        self,
-        token_ids: torch.Tensor | Callable[[], torch.Tensor],
-        width: int,
-        context_length: int = CONTEXT_LENGTH,
-    ) -> None:
+    def __init__(self, token_ids: torch.Tensor | Callable[[], torch.Tensor], width: int) -> None:
         super().__init__()
         self._token_ids = token_ids
-        self.normal_context = nn.Parameter(torch.randn(context_length, width) * 0.02)
-        self.abnormal_context = nn.Parameter(torch.randn(context_length, width) * 0.02)
+        self.normal_context = nn.Parameter(torch.randn(CONTEXT_LENGTH, width) * 0.02)
+        self.abnormal_context = nn.Parameter(torch.randn(CONTEXT_LENGTH, width) * 0.02)
 
     @property
     def token_ids(self) -> torch.Tensor:
@@ -65,24 +59,18 @@ class PromptLearner(nn.Module):
         """
         context = torch.stack([self.normal_context, self.abnormal_context])
         embedded = token_embedding(self.token_ids).to(context.dtype)
-        start, words = embedded[:, :1], embedded[:, 1 + context.shape[1] :]
+        start, words = embedded[:, :1], embedded[:, 1 + CONTEXT_LENGTH :]
         return torch.cat([start, context, words], dim=1)
 
 
-def tokenize_states(
-    tokenizer: Callable[[list[str]], torch.Tensor],
-    states: Sequence[str] = STATES,
-    context_length: int = CONTEXT_LENGTH,
-) -> torch.Tensor:
+def tokenize_states(tokenizer: Callable[[list[str]], torch.Tensor]) -> torch.Tensor:
     """Tokenize the states behind placeholders for the context vectors.
 
     Args:
         tokenizer (Callable): Maps a list of texts to token ids, one row a text.
-        states (Sequence[str]): The words of each state.
-        context_length (int): Number of placeholders.
 
     Returns:
         torch.Tensor: Token ids, one row a state, shape ``[2, P]``.
     """
-    placeholders = " ".join("X" * context_length)
-    return tokenizer([f"{placeholders} {state}" for state in states])
+    placeholders = " ".join("X" * CONTEXT_LENGTH)
+    return tokenizer([f"{placeholders} {state}" for state in STATES])
