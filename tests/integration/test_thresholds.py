@@ -5,6 +5,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -150,6 +151,16 @@ def test_masks_agree_with_the_verdicts_where_there_are_maps() -> None:
     batch = ImageBatch(image=torch.zeros(2, 3, 5, 7), pred_score=scores, pred_mask=maps > 0.5)
     processor.threshold_batch(batch)
     assert torch.equal(batch.pred_mask, maps > 0.5)
+
+
+def test_images_without_labels_fit_nothing() -> None:
+    processor, trainer, model = ThresholdPostProcessor(), SimpleNamespace(world_size=1), SimpleNamespace(device="cpu")
+    batch = ImageBatch(image=torch.zeros(2, 3, 5, 7), pred_score=torch.ones(2), anomaly_map=torch.ones(2, 5, 7))
+    processor.on_validation_epoch_start(trainer, model)
+    processor.on_validation_batch_end(trainer, model, batch)
+    processor.on_validation_epoch_end(trainer, model)
+    assert not processor.is_fitted
+    assert processor.image_threshold_source == "default"
 
 
 class TestCheckpoint:
