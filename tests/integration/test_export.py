@@ -350,14 +350,22 @@ def test_a_file_for_torch_holds_what_inference_needs(small_backbone: str, tmp_pa
 def parts(tmp_path_factory: pytest.TempPathFactory) -> MVTecAD:
     """Images to calibrate with; not the ones that are tested on."""
     root = tmp_path_factory.mktemp("calibration")
-    draw_category(root, "tile", image_size=224, train_images=1, image_seed=1)
+    draw_category(root, "tile", image_size=224, train_images=1, test_images=8, image_seed=1)
     return MVTecAD(root, "tile", num_workers=0)
+
+
+@pytest.fixture(scope="module")
+def light_onnx_file(light_model: FBClip, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return light_model.to_onnx(tmp_path_factory.mktemp("light"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("compression", [CompressionType.INT8_PTQ, CompressionType.INT8_ACQ])
-def test_quantization_from_the_engine(compression, light_model: FBClip, parts, photographs, tmp_path: Path) -> None:
+def test_quantization_from_the_engine(
+    compression, light_model: FBClip, light_onnx_file: Path, parts, photographs, tmp_path: Path, monkeypatch
+) -> None:
     engine = Engine(accelerator="cpu", default_root_dir=tmp_path, logger=False)
+    monkeypatch.setattr(light_model, "to_onnx", lambda *_: light_onnx_file)
     path = engine.export(
         light_model,
         ExportType.OPENVINO,
@@ -451,9 +459,14 @@ def test_command_line(tmp_path: Path, photographs) -> None:
 
 @pytest.mark.slow
 def test_the_papers_architecture(photographs, tmp_path: Path) -> None:
+    """All blocks, layers and views of its image tower, a quarter as wide: the width changes nothing in the graph."""
+    clip = open_clip.get_model_config("ViT-L-14-336")
+    clip["vision_cfg"]["width"] //= 4
+    clip["text_cfg"]["layers"] = 1  # it is not exported
     config = tmp_path / "fbclip-test-vit-l.json"
-    config.write_text(json.dumps(open_clip.get_model_config("ViT-L-14-336")))
+    config.write_text(json.dumps(clip))
     model = FBClip(str(config), weights=None, image_size=224).eval()
+    assert len(model.model.backbone.visual.transformer.resblocks) == 24
     image = read(photographs["larger"])
     with torch.no_grad():
         expected = model(torch.from_numpy(image))

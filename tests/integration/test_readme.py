@@ -9,8 +9,11 @@ There is no network, and caches are empty. The shell makes arguments of the comm
 - ``<!-- needs a download -->``: ``fbclip-small`` takes the place of the paper's model.
 - ``<!-- takes hours -->``: a few steps are made.
 
-Files of ``configs`` that name a GPU, 8 workers, all categories of a dataset, several epochs, or the export of a large
-graph are changed accordingly, and models of others, which download their backbones, are only looked up.
+A model that is exported as it comes has one layer and view, and so are those of ``configs``: its graph is a tenth as
+large. With good photographs or a checkpoint it is exported whole.
+
+Files of ``configs`` that name a GPU, 8 workers, all categories of a dataset or several epochs are changed accordingly,
+and models of others, which download their backbones, are only looked up.
 """
 
 import json
@@ -119,6 +122,10 @@ frames = [np.zeros((48, 64, 3), dtype=np.uint8)] * 3
 """What the Python blocks take from the reader's own program."""
 
 
+LIGHT = ("--model.views", "[identity]", "--model.feature_layers", "[6]")
+"""What makes a graph of fbclip-small that is soon exported."""
+
+
 def with_bundled(arguments: list[str]) -> list[str]:
     """Have a command take fbclip-small for the paper's model."""
     if "-c" in arguments:
@@ -132,6 +139,12 @@ def with_bundled(arguments: list[str]) -> list[str]:
 def shortened(arguments: list[str]) -> list[str]:
     """Have a command say what it takes: tests/tools runs it."""
     return [*arguments, "--help"]
+
+
+def lightened(arguments: list[str]) -> list[str]:
+    """Have an export take one layer and view of a model, but not where its verdicts are compared."""
+    is_heavy = arguments[1] == "export" and not {"--config", "--ckpt_path", "--model.few_shot_source"} & set(arguments)
+    return [*arguments, *LIGHT] if is_heavy else arguments
 
 
 CHANGES = {"": list, "needs a download": with_bundled, "takes hours": shortened}
@@ -229,7 +242,7 @@ class Reader:
         commands = [["python", "-c", PYTHON_NAMES + block.code]]
         if block.language == "bash":
             commands = split_commands(block.code, self.folder)
-        return [CHANGES[block.comment](arguments) for arguments in commands]
+        return [lightened(CHANGES[block.comment](arguments)) for arguments in commands]
 
     def _run_once(self, arguments: list[str]) -> str:
         """Run a command, unless the same one was run before."""

@@ -4,6 +4,7 @@
 """The figures of fbclip-small's model card."""
 
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from tools.bundled_model.evaluate import (
     Accuracy,
     draw_validation_sets,
     evaluate,
+    images_per_second,
     list_images,
     main,
     mean_accuracy,
@@ -107,8 +109,10 @@ def test_several_seeds_are_shown_with_their_range() -> None:
 
 
 @pytest.mark.slow
-def test_table(gear: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    images = list_images(gear)[::4]
+def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    gear = draw_category(tmp_path, "gear", image_size=200, train_images=1, test_images=1)
+    images = list_images(gear)
+    monkeypatch.setattr(evaluate_module, "images_per_second", partial(images_per_second, repetitions=1))
     monkeypatch.setattr(evaluate_module, "draw_unseen_categories", lambda _: {"gear": images})
     main(photographs=gear.parent, disturbances=True)
     printed = capsys.readouterr().out
