@@ -40,7 +40,7 @@ def compiled(
     model: FBClip, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[CompressionType | None, openvino.CompiledModel]:
     root = tmp_path_factory.mktemp("exported")
-    draw_category(root, "tile", train_images=1, test_images=10, image_seed=1)
+    draw_category(root, "tile", train_images=1, test_images=30, image_seed=1)
     parts = MVTecAD(root, "tile", num_workers=0)
     onnx_file = model.to_onnx(root)
 

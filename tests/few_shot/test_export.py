@@ -232,7 +232,7 @@ def test_8_bits_lose_a_point_at_most(tmp_path: Path, ball_screws: tuple[list[Pat
     model = FBClip("fbclip-small").eval()
     model.use_references(good)
     onnx = model.to_onnx(tmp_path)
-    draw_category(tmp_path, "tile", train_images=1, test_images=10, image_seed=1)
+    draw_category(tmp_path, "tile", train_images=1, test_images=30, image_seed=1)
     parts = MVTecAD(tmp_path, "tile", num_workers=0)
     labels = [path.parent.name != "good" for path in tested]
     accuracy = {}
