@@ -27,7 +27,7 @@ COMMANDS = """\
 
 PAPER_BACKBONE = "ViT-L-14-336"
 
-OF_THE_MODEL_IN_TORCH = ("backbone", "weights", "good", "shots")
+OF_THE_MODEL_IN_TORCH = ("backbone", "weights", "good", "shots", "alone")
 """Options that an exported model has settled already."""
 
 
@@ -66,6 +66,12 @@ def create_parser() -> Parser:
         "--shots", type=_count, metavar="N", help="how many of the good photographs are taken (default: all)"
     )
     parser.add_argument(
+        "--alone",
+        action="store_true",
+        help="look at each photograph by itself (default without --good: 8 photographs or more are compared with each "
+        "other)",
+    )
+    parser.add_argument(
         "--backbone",
         metavar="NAME",
         help=f"the model: {bundled.NAME} (default, unless the weights name theirs), {PAPER_BACKBONE}, or another ViT "
@@ -83,7 +89,8 @@ def create_parser() -> Parser:
         "--threshold",
         type=parse_threshold,
         metavar="SCORE",
-        help="a photograph with a higher score is anomalous, 0..1 (default: from the good photographs, otherwise 0.5)",
+        help="a photograph with a higher score is anomalous, 0..1 (default: from the photographs that it is compared "
+        "with, otherwise 0.5)",
     )
     parser.add_argument(
         "--pixel-threshold",
@@ -133,6 +140,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.shots and not options.good:
         parser.error("--shots needs --good, the folder of the good photographs")
+    if options.alone and options.good:
+        parser.error("--alone does not go with --good: leave out one")
     if options.model and options.precision not in {None, *get_args(Precision)}:
         parser.error(
             f"--precision {options.precision} does not go with --model: give {' or '.join(get_args(Precision))}"

@@ -85,7 +85,7 @@ def inspect(options: argparse.Namespace, command: Sequence[str]) -> int:
     folder = make_next(options.output)
     with logging_to(folder, verbose=options.verbose):
         try:
-            ready = get_ready(options, good, inputs.total, screen)
+            ready = get_ready(options, good, inputs, screen)
         except BaseException:  # an interrupt, too
             shutil.rmtree(folder)
             raise
@@ -145,7 +145,8 @@ def run(
         *describe_swap(inspection.scores, ready.good_scores, is_all_normal=not inspection.counts["anomalous"]),
         *describe_colors(inspection.colors, ready.good, ready.inferencer.white_level),
     ]
-    for line in [*summarize(inspection.counts, image_source, ready.advice), *doubts, *list_files(folder)]:
+    summary = summarize(inspection.counts, image_source, ready.advice, is_mutual=ready.is_mutual)
+    for line in [*summary, *doubts, *list_files(folder)]:
         screen.tell(line)
     if inspection.is_interrupted:
         raise KeyboardInterrupt
@@ -154,13 +155,15 @@ def run(
     return ANOMALOUS if inspection.counts["anomalous"] else NORMAL
 
 
-def summarize(counts: Counter[str], threshold_source: str | None, advice: str) -> list[str]:
+def summarize(counts: Counter[str], threshold_source: str | None, advice: str, *, is_mutual: bool = False) -> list[str]:
     """Summarize an inspection.
 
     Args:
         counts (Counter[str]): Number of photographs that are ``normal``, ``anomalous`` and an ``error``.
         threshold_source (str | None): Where the threshold comes from, in the words of the table.
         advice (str): How to get one that comes from the parts.
+        is_mutual (bool, optional): Whether photographs without labels were compared with each other. Defaults to
+            ``False``.
 
     Returns:
         list[str]: How many there are, and what to make of it if the threshold does not come from the parts.
@@ -171,6 +174,7 @@ def summarize(counts: Counter[str], threshold_source: str | None, advice: str) -
     return [
         f"{total}: {counts['anomalous']} anomalous, {counts['normal']} normal{errors}",
         *(describe_guess(threshold_source, advice) if is_decided else ()),
+        *(["No photograph stands out."] if is_mutual and is_decided and not counts["anomalous"] else ()),
     ]
 
 

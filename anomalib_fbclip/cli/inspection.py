@@ -16,7 +16,7 @@ from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.exported.images import ImageSource
 from anomalib_fbclip.exported.inferencer import Prediction
-from anomalib_fbclip.images.photographs import Enough, is_gray
+from anomalib_fbclip.images.photographs import is_gray
 from anomalib_fbclip.results.files import replacing
 from anomalib_fbclip.results.records import Record, RecordWriter
 from anomalib_fbclip.results.regions import find_regions
@@ -24,14 +24,11 @@ from anomalib_fbclip.results.report.page import Entry
 from anomalib_fbclip.results.report.pictures import MAX_SIDE, draw_picture
 from anomalib_fbclip.results.report.thumbnails import shrink_photograph
 
-from .prediction import ComparedPrediction, Inferencer
+from .prediction import ComparedPrediction, Inferencer, choose_enough
 from .sources import Inputs, Item, Loaded
 
 DRAWN_BEHIND = 2
 """Predictions whose pictures are still to be drawn, at most."""
-
-INPUTS_OF_MODEL = 2
-"""How many times as long as the model's input each side of a reduced photograph is, at least."""
 
 
 class _Predicted(NamedTuple):
@@ -221,18 +218,3 @@ class Inspection:
             picture=self._picture(predicted.item).as_posix(),
             same_as=None if copied is None else copied.as_posix(),
         )
-
-
-def choose_enough(input_side: int | None) -> Enough | None:
-    """Choose the size of a photograph that is enough for the model and for the picture.
-
-    Args:
-        input_side (int | None): Pixels of the longer side of the model's input; ``None`` if it is not known.
-
-    Returns:
-        Enough | None: The size. ``None``: the whole size is needed.
-    """
-    if input_side is None:
-        return None
-    least = INPUTS_OF_MODEL * input_side
-    return Enough(longer=max(MAX_SIDE, least), shorter=least)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Gets the model ready that is asked for, and finds the good photographs that it compares with."""
+"""Gets the model ready that is asked for, and finds the photographs that it compares with."""
 
 import argparse
 import gc
@@ -18,6 +18,7 @@ from anomalib_fbclip.weights import bundled
 from .arguments import PAPER_BACKBONE
 from .prediction import Inferencer
 from .screen import Screen, count
+from .sources import Inputs
 
 if TYPE_CHECKING:
     from .torch_inferencer import TorchInferencer
@@ -46,6 +47,7 @@ class Ready(NamedTuple):
         good (Sequence[Path]): The good photographs that others are compared with.
         good_scores (list[float]): Their scores.
         kept (int): Number of good photographs that an exported model was made with.
+        is_mutual (bool): Whether photographs without labels are compared with each other.
     """
 
     inferencer: Inferencer
@@ -54,15 +56,16 @@ class Ready(NamedTuple):
     good: Sequence[Path] = ()
     good_scores: Sequence[float] = ()
     kept: int = 0
+    is_mutual: bool = False
 
 
-def get_ready(options: argparse.Namespace, good: Sequence[Path], total: int | None, screen: Screen) -> Ready:
+def get_ready(options: argparse.Namespace, good: Sequence[Path], inputs: Inputs, screen: Screen) -> Ready:
     """Get the model ready that is asked for.
 
     Args:
         options (argparse.Namespace): The command line.
         good (Sequence[Path]): Photographs of good parts.
-        total (int | None): Number of photographs to inspect; ``None`` if it is not known.
+        inputs (Inputs): What is inspected.
         screen (Screen): Shows how far it is.
 
     Returns:
@@ -75,8 +78,12 @@ def get_ready(options: argparse.Namespace, good: Sequence[Path], total: int | No
         ValueError: If an argument does not fit the backbone, or a file can't be read.
     """
     with screen.progress("Loading the model", None):
-        ready = (load_exported if options.model else load_torch)(options, total)
-    return compare(ready, good, screen) if good else ready
+        ready = (load_exported if options.model else load_torch)(options, inputs.total)
+    if good:
+        return compare(ready, good, screen)
+    if options.model or options.alone or inputs.total is None:
+        return ready
+    return compare_mutually(ready, inputs.files, screen, full_size=options.full_size)
 
 
 def load_exported(options: argparse.Namespace, total: int | None) -> Ready:
@@ -94,7 +101,13 @@ def load_exported(options: argparse.Namespace, total: int | None) -> Ready:
     )
     backbone = inferencer.metadata.get("backbone", "a model that does not say what it is")
     line = f"{printable(options.model)}: {backbone}, exported; computed by {inferencer.runtime}."
-    return Ready(inferencer, [line], ADVICE_FOR_EXPORTED, kept=int(inferencer.metadata.get("k_shot", 0)))
+    return Ready(
+        inferencer,
+        [line],
+        ADVICE_FOR_EXPORTED,
+        kept=int(inferencer.metadata.get("k_shot", 0)),
+        is_mutual="unlabeled" in inferencer.metadata,
+    )
 
 
 def load_torch(options: argparse.Namespace, total: int | None) -> Ready:
@@ -132,6 +145,20 @@ def compare(ready: Ready, good: Sequence[Path], screen: Screen) -> Ready:
     decides = inferencer.threshold_sources()[0] != "given"
     lines = [*ready.lines, references.describe(decides=decides), *references.warnings()]
     return ready._replace(lines=lines, good=good, good_scores=references.fit.scores.tolist())
+
+
+def compare_mutually(ready: Ready, photographs: Sequence[Path], screen: Screen, *, full_size: bool) -> Ready:
+    """Have a model of torch compare photographs with each other, where there are enough of them."""
+    from anomalib_fbclip.data.unlabeled_set import FEWEST
+
+    inferencer = cast("TorchInferencer", ready.inferencer)
+    if len(photographs) < FEWEST or inferencer.knows_parts:
+        return ready
+    references = inferencer.read_unlabeled(photographs, full_size=full_size)
+    with screen.progress("Comparing photographs", len(references.images), passes=2) as advance:
+        inferencer.compare_with(references, advance)
+    lines = [*ready.lines, f"No good photographs. {references.describe(decides=True)}", *references.warnings()]
+    return ready._replace(lines=lines, is_mutual=not references.doubt)
 
 
 def find_good(folder: Path, shots: int | None) -> list[Path]:

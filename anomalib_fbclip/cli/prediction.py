@@ -10,7 +10,12 @@ from typing import Protocol
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.exported.images import ImageSource
 from anomalib_fbclip.exported.inferencer import Prediction
+from anomalib_fbclip.images.photographs import Enough
 from anomalib_fbclip.results.report.page import NearestReference
+from anomalib_fbclip.results.report.pictures import MAX_SIDE
+
+INPUTS_OF_MODEL = 2
+"""How many times as long as the model's input each side of a reduced photograph is, at least."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,3 +68,18 @@ class Inferencer(Protocol):
         Yields:
             Prediction: The predictions.
         """
+
+
+def choose_enough(input_side: int | None) -> Enough | None:
+    """Choose the size of a photograph that is enough for the model and for the picture.
+
+    Args:
+        input_side (int | None): Pixels of the longer side of the model's input; ``None`` if it is not known.
+
+    Returns:
+        Enough | None: The size. ``None``: the whole size is needed.
+    """
+    if input_side is None:
+        return None
+    least = INPUTS_OF_MODEL * input_side
+    return Enough(longer=max(MAX_SIDE, least), shorter=least)

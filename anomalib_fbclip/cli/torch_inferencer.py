@@ -13,7 +13,8 @@ import torch
 
 from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.data.image_source import crop_patch, load_image
-from anomalib_fbclip.data.reference_set import ReferenceSet
+from anomalib_fbclip.data.reference_set import ReferenceSet, threshold_source
+from anomalib_fbclip.data.unlabeled_set import UnlabeledSet
 from anomalib_fbclip.errors import ImageError, InspectionError, WeightsUnavailableError
 from anomalib_fbclip.exported.images import ImageSource, to_rgb
 from anomalib_fbclip.exported.inferencer import Failed, Prediction
@@ -36,7 +37,7 @@ from anomalib_fbclip.weights.registry import (
 from anomalib_fbclip.weights.source import read_adapters_file, read_given_adapters
 from anomalib_fbclip.weights.training import Normalization
 
-from .prediction import ComparedPrediction
+from .prediction import ComparedPrediction, choose_enough
 
 CACHED_PHOTOGRAPHS = 8
 """Good photographs that are kept in memory, to cut places out of them."""
@@ -125,6 +126,12 @@ class TorchInferencer:
         """Say in one line which model it is."""
         return self._name
 
+    @property
+    def knows_parts(self) -> bool:
+        """Whether the weights came with photographs that others are compared with, or with fitted thresholds."""
+        is_fitted = any(normalization.is_fitted for normalization in self._normalizations)
+        return is_fitted or self._model.decision is not self._model.zero_shot
+
     def read_references(self, photographs: Sequence[Path]) -> ReferenceSet:
         """Find out which photographs of good parts are near copies of others.
 
@@ -139,8 +146,21 @@ class TorchInferencer:
         """
         return ReferenceSet(photographs, white_level=self.white_level)
 
+    def read_unlabeled(self, photographs: Sequence[Path], *, full_size: bool) -> UnlabeledSet:
+        """Choose the photographs without labels that others are compared with.
+
+        Args:
+            photographs (Sequence[Path]): Their files.
+            full_size (bool): Whether large photographs are read at their whole size.
+
+        Returns:
+            UnlabeledSet: The photographs, for :meth:`compare_with`.
+        """
+        enough = None if full_size else choose_enough(self.input_side)
+        return UnlabeledSet(photographs, minimum_side=self.minimum_side, enough=enough, white_level=self.white_level)
+
     def compare_with(self, references: ReferenceSet, advance: Callable[[], None]) -> None:
-        """Compare with photographs of good parts from now on.
+        """Compare with photographs from now on, unless they do not fit.
 
         Args:
             references (ReferenceSet): The photographs.
@@ -152,8 +172,12 @@ class TorchInferencer:
         references.fit_model(
             self._model, lambda images: self._reference_transform(images.to(self._device)), advance=advance
         )
+        if self._model.decision is self._model.zero_shot:
+            return
+        if self._model.decision is self._model.zero_shot:
+            return
         self._normalizations = (Normalization(), Normalization())  # they are of other scores
-        self._comparison = Comparison(references, references.fit.few_shot.memory, self._grid)
+        self._comparison = Comparison(references, references.fit.decision.memory, self._grid)
 
     def decision_thresholds(self) -> tuple[float, float]:
         """Give the thresholds of scores and of anomaly maps."""
@@ -165,7 +189,7 @@ class TorchInferencer:
 
     def threshold_sources(self) -> tuple[str, str]:
         """Tell where they come from, in the words of the table."""
-        usual = "good photographs" if self._model.decision.k_shot else "default"
+        usual = threshold_source(self._model.decision)
         image, pixel = (
             "given" if given is not None else "checkpoint" if normalization.is_fitted else usual
             for given, normalization in zip(self._given_thresholds, self._normalizations, strict=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from PIL import Image
@@ -15,8 +15,10 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
 from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.modeling.decision import Decision
 from anomalib_fbclip.modeling.fbclip import FBClipModel
-from anomalib_fbclip.modeling.few_shot import MAPS, Fit, fit
+from anomalib_fbclip.modeling.few_shot import MAPS, FewShot, Fit, MutualScoring, fit
+from anomalib_fbclip.results.thresholds import DEFAULT, REFERENCES, UNLABELED
 
 from .image_source import ImageSource, crop_patch, load_image
 from .near_copies import describe_near_copies, leave_out_copies
@@ -61,6 +63,8 @@ class ReferenceSet:
             ``None``.
 
     Attributes:
+        decision (type[FewShot]): How the model decides by them.
+        noun (str): What a photograph is called that is no file.
         found (list[ImageSource]): The photographs.
         images (list[ImageSource]): Those that are used: one of each group of near copies.
 
@@ -68,6 +72,9 @@ class ReferenceSet:
         ImageError: If one can't be read.
         ValueError: If the values of one are not those of an RGB image.
     """
+
+    decision: ClassVar[type[FewShot]] = FewShot
+    noun: ClassVar[str] = "Good photograph"
 
     def __init__(
         self,
@@ -121,8 +128,8 @@ class ReferenceSet:
             advance()
             return (transform(copy.unsqueeze(0)) for copy in turned_copies(image, self.rotations))
 
-        self._fit = fit(model, [partial(read, index) for index in range(len(self.images))], maps)
-        model.decision = self._fit.few_shot
+        self._fit = fit(model, [partial(read, index) for index in range(len(self.images))], maps, self.decision)
+        model.decision = self._fit.decision
 
     def load(self, index: int, minimum_side: int = 1) -> torch.Tensor:
         """Read a photograph: RGB values 0..1, shape ``[3, H, W]``.
@@ -136,7 +143,7 @@ class ReferenceSet:
         """Give the file of a photograph, or its number if it is not from a file."""
         image = self.images[index]
         file = image if isinstance(image, str | Path) else getattr(image, "filename", "")
-        return printable(file) if file else f"Good photograph {index + 1}"
+        return printable(file) if file else f"{self.noun} {index + 1}"
 
     def nearest(self, rows: torch.Tensor, place: tuple[int, int]) -> ReferencePatch:
         """Find the patch of a photograph that a place of an image is nearest to.
@@ -166,7 +173,7 @@ class ReferenceSet:
         return crop_patch(copy, patch.place, patch.grid)
 
     @property
-    def is_few(self) -> bool:
+    def is_doubtful(self) -> bool:
         """Whether a threshold from the photographs is poor, because there are too few."""
         return len(self.images) < FEW
 
@@ -180,7 +187,7 @@ class ReferenceSet:
         line = f"Compared with {count} good photograph{'' if count == 1 else 's'}"
         if not decides:
             return f"{line}."
-        few = f" Give {FEW} or more, better 8." if self.is_few else ""
+        few = f" Give {FEW} or more, better 8." if self.is_doubtful else ""
         return f"{line}: about {self.fit.false_alarms} in {count + 1} good parts may be called anomalous.{few}"
 
     def warnings(self) -> list[str]:
@@ -190,6 +197,13 @@ class ReferenceSet:
             *describe_near_copies(len(self.found), len(self.images)),
             *(f"{self.name(index)} {unlike}" for index in self.fit.outliers),
         ]
+
+
+def threshold_source(decision: Decision) -> str:
+    """Say where a threshold of 0.5 comes from, in the words of the table."""
+    if not decision.k_shot:
+        return DEFAULT
+    return f"{decision.k_shot} {UNLABELED}" if isinstance(decision, MutualScoring) else REFERENCES
 
 
 def turned_copies(image: torch.Tensor, count: int) -> Iterator[torch.Tensor]:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from anomalib.data import AnomalibDataModule
 
 
+DATASET = "dataset"
+"""Name of the images of the run itself."""
+
+
 class ReferencesError(ValueError):
     """Good photographs that were asked for can't be had. The message is one line, and says what to do."""
 
@@ -58,17 +62,23 @@ class ReferenceChoice(NamedTuple):
         return self.few_shot_source is not None or self.k_shot > 0
 
     @property
+    def is_unlabeled(self) -> bool:
+        """Whether they may be defective, and are compared with each other."""
+        return False
+
+    @property
     def is_upright(self) -> bool:
         """Whether they are turned upright in a run, too: they are read as a run reads its own images."""
         return False
 
-    def find(self, datamodule: "AnomalibDataModule | None") -> list[ImageSource]:
+    def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
         """Find the photographs.
 
         What the datamodule tests or validates with is not chosen, unless there are too few others.
 
         Args:
             datamodule (AnomalibDataModule | None): The datamodule of a run or of an export; ``None`` if there is none.
+            images (Sequence[Path], optional): Not used. Defaults to ``()``.
 
         Returns:
             list[ImageSource]: The files, in the order of their names.
@@ -76,10 +86,11 @@ class ReferenceChoice(NamedTuple):
         Raises:
             ReferencesError: If there are fewer than asked for, or none.
         """
+        del images
         tested = _tested_images(datamodule) if datamodule is not None and self.k_shot else []
         if self.few_shot_source is not None:
             origin = f"few_shot_source {printable(self.few_shot_source)}"
-            return self._choose(_find(self.few_shot_source), origin, tested)
+            return self._choose(_find(self.few_shot_source, "few_shot_source", "good photographs"), origin, tested)
         if datamodule is None:
             msg = (
                 "k_shot alone takes good photographs from a datamodule's training split, and there is none here: give "
@@ -109,13 +120,15 @@ class ReferenceChoice(NamedTuple):
 
 
 class GivenReferences(NamedTuple):
-    """Photographs of good parts that were handed in.
+    """Photographs that were handed in.
 
     Attributes:
         images (tuple[ImageSource, ...]): The photographs.
+        is_unlabeled (bool): Whether they may be defective, and are compared with each other.
     """
 
     images: tuple[ImageSource, ...]
+    is_unlabeled: bool = False
 
     @property
     def is_made(self) -> bool:
@@ -127,16 +140,66 @@ class GivenReferences(NamedTuple):
         """Whether they are turned upright in a run, too."""
         return True
 
-    def find(self, datamodule: "AnomalibDataModule | None") -> list[ImageSource]:
+    def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
         """Give the photographs."""
-        del datamodule
+        del datamodule, images
         return [*self.images]
 
 
-def _find(source: Path) -> list[Path]:
+class UnlabeledChoice(NamedTuple):
+    """Which photographs without labels others are compared with.
+
+    Attributes:
+        unlabeled_source (str): A folder of them, or ``dataset``: the images of the run itself.
+    """
+
+    unlabeled_source: str
+
+    @property
+    def is_made(self) -> bool:
+        """Whether any are asked for."""
+        return True
+
+    @property
+    def is_unlabeled(self) -> bool:
+        """Whether they may be defective, and are compared with each other."""
+        return True
+
+    @property
+    def is_upright(self) -> bool:
+        """Whether they are turned upright in a run, too: they are read as a run reads its own images."""
+        return False
+
+    def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
+        """Find the photographs.
+
+        Args:
+            datamodule (AnomalibDataModule | None): The images of a run with one are those that it tests with.
+            images (Sequence[Path], optional): The images of a run without one. Defaults to ``()``.
+
+        Returns:
+            list[ImageSource]: The files, in the order of their names.
+
+        Raises:
+            ReferencesError: If there are none.
+        """
+        if self.unlabeled_source != DATASET:
+            paths = _find(Path(self.unlabeled_source), "unlabeled_source", "photographs")
+        elif datamodule is None:
+            paths = [*images]
+        else:
+            _set_up(datamodule)
+            paths = [Path(path) for path in datamodule.test_data.samples["image_path"]]
+        if not paths:
+            msg = f"unlabeled_source {printable(self.unlabeled_source)} has no photographs here: give a folder of them."
+            raise ReferencesError(msg)
+        return [*sorted(paths)]
+
+
+def _find(source: Path, name: str, what: str) -> list[Path]:
     if source.exists():
         return find_images(source)
-    msg = f"few_shot_source {printable(source)} does not exist: give a folder of good photographs."
+    msg = f"{name} {printable(source)} does not exist: give a folder of {what}."
     raise ReferencesError(msg)
 
 

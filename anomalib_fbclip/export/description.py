@@ -19,7 +19,10 @@ from anomalib_fbclip.results.thresholds import SOURCE_KEYS, THRESHOLD_KEYS
 if TYPE_CHECKING:
     import torch
 
-NAMES = ("backbone", "pretrained", "source", "adapters", "image_size", "patch_size", "k_shot", "white_level", "version")
+NAMES = (
+    *("backbone", "pretrained", "source", "adapters", "image_size", "patch_size", "k_shot", "unlabeled", "white_level"),
+    "version",
+)
 THRESHOLDS = ("image_threshold", "pixel_threshold")
 LIMITS = ("image_min", "image_max", "pixel_min", "pixel_max")
 
@@ -40,7 +43,7 @@ def describe(metadata: Mapping[str, Any], post_processor: object) -> dict[str, s
 
     Args:
         metadata (Mapping[str, Any]): ``backbone``, ``pretrained``, ``source``, ``adapters``, ``image_size``,
-            ``patch_size``, ``k_shot``, ``white_level`` and ``version``, as far as they are known.
+            ``patch_size``, ``k_shot``, ``unlabeled``, ``white_level`` and ``version``, as far as they are known.
         post_processor (object): The model's post-processor. One of anomalib's has thresholds at which the graph decides
             and, if they were fitted, thresholds and limits of the normalization, of the scores before it. FBClip's says
             where the thresholds come from, too.

@@ -1,11 +1,12 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Photographs of good parts in runs of a Lightning model, and explanations of its answers."""
+"""Photographs that others are compared with in runs of a Lightning model, and explanations of its answers."""
 
 import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,16 +17,16 @@ from rich.console import Console
 from rich.progress import Progress
 
 from anomalib_fbclip.data.image_source import ImageSource, load_image
-from anomalib_fbclip.data.reference_set import ReferencePatch, ReferenceSet
-from anomalib_fbclip.data.references import GivenReferences, ReferenceChoice
+from anomalib_fbclip.data.reference_set import ReferencePatch, ReferenceSet, threshold_source
+from anomalib_fbclip.data.references import GivenReferences, ReferenceChoice, UnlabeledChoice
+from anomalib_fbclip.data.unlabeled_set import UnlabeledSet
 from anomalib_fbclip.modeling.explanation import Explanation, explain
 from anomalib_fbclip.modeling.fbclip import FBClipModel
-from anomalib_fbclip.modeling.few_shot import MAPS
-from anomalib_fbclip.results.thresholds import DEFAULT
-from anomalib_fbclip.weights.adapters import FEW_SHOT_PREFIX
+from anomalib_fbclip.modeling.few_shot import MAPS, MutualScoring
+from anomalib_fbclip.weights.adapters import decision_tensors
 from anomalib_fbclip.weights.source import AdapterSource
 
-from .post_processing import REFERENCES, ThresholdPostProcessor
+from .post_processing import ThresholdPostProcessor
 from .trainer_run import TrainerRun
 
 if TYPE_CHECKING:
@@ -42,16 +43,16 @@ logger = logging.getLogger(__name__)
 
 
 class FewShotMixin(ModelMixin):
-    """Lets :class:`FBClip` compare images with photographs of good parts, and explain its answers.
+    """Lets :class:`FBClip` compare images with photographs, and explain its answers.
 
     Attributes:
-        reference_choice (ReferenceChoice | GivenReferences): Which photographs are asked for.
+        reference_choice (ReferenceChoice | UnlabeledChoice | GivenReferences): Which photographs are asked for.
         reference_set (ReferenceSet | None): Those in use; ``None`` if there are none, or only their patches are known.
     """
 
     model: FBClipModel
     _adapters: AdapterSource
-    reference_choice: ReferenceChoice | GivenReferences
+    reference_choice: ReferenceChoice | UnlabeledChoice | GivenReferences
     reference_rotations: int
     few_shot_maps: list[str]
     white_level: int | None
@@ -61,16 +62,22 @@ class FewShotMixin(ModelMixin):
         self,
         few_shot_source: str | None,
         k_shot: int,
+        unlabeled_source: str | None,
         seed: int,
         rotations: int,
         maps: Sequence[str],
     ) -> None:
-        """Note which photographs of good parts are asked for, and how they are compared with. See :class:`FBClip`.
+        """Note which photographs are asked for, and how they are compared with. See :class:`FBClip`.
 
         Raises:
-            ValueError: If ``k_shot`` is negative, there is no copy, or a map is unknown, named twice, or there is none.
+            ValueError: If ``k_shot`` is negative, both good photographs and unlabeled ones are asked for, there is no
+                copy, or a map is unknown, named twice, or there is none.
         """
-        self.reference_choice = ReferenceChoice.of(few_shot_source, k_shot, seed)
+        choice = ReferenceChoice.of(few_shot_source, k_shot, seed)
+        if choice.is_made and unlabeled_source is not None:
+            msg = "unlabeled_source does not go with good photographs: leave out few_shot_source and k_shot, or it."
+            raise ValueError(msg)
+        self.reference_choice = choice if unlabeled_source is None else UnlabeledChoice(unlabeled_source)
         if rotations < 1:
             msg = f"reference_rotations {rotations} can't be used: give 1 for no turned copies, or more."
             raise ValueError(msg)
@@ -84,12 +91,14 @@ class FewShotMixin(ModelMixin):
     @property
     def is_few_shot(self) -> bool:
         """Whether photographs of good parts are in use, or will be."""
-        return self.reference_choice.is_made or self.model.decision.k_shot > 0
+        if self.reference_choice.is_made:
+            return not self.reference_choice.is_unlabeled
+        return self.model.decision.k_shot > 0 and not isinstance(self.model.decision, MutualScoring)
 
     @property
     def references(self) -> list[ImageSource]:
         """The photographs of good parts that are in use, without near copies."""
-        return self.reference_set.images if self.reference_set else []
+        return self.reference_set.images if self.reference_set and self.is_few_shot else []
 
     def use_references(self, references: Sequence[ImageSource]) -> None:
         """Compare with photographs of good parts from now on. Thresholds come from them, too.
@@ -111,6 +120,23 @@ class FewShotMixin(ModelMixin):
             raise ValueError(msg)
         self.reference_choice = GivenReferences(tuple(references))
         self._fit_references(list(references), upright=True)
+
+    def use_unlabeled(self, photographs: Sequence[ImageSource]) -> None:
+        """Compare with photographs without labels from now on, most of which are good. Thresholds come from them, too.
+
+        Args:
+            photographs (Sequence[ImageSource]): Photographs, as :meth:`use_references` takes them, 8 or more. They may
+                be those that are looked at. A file that can't be read is left out.
+
+        Raises:
+            ValueError: If one is no RGB image.
+
+        Example:
+            >>> model = FBClip("fbclip-small")  # doctest: +SKIP
+            >>> model.use_unlabeled(sorted(Path("photographs").glob("*.jpg")))  # doctest: +SKIP
+        """
+        self.reference_choice = GivenReferences(tuple(photographs), is_unlabeled=True)
+        self._fit_references(list(photographs), upright=True)
 
     def forward(self, batch: torch.Tensor, *args, **kwargs) -> InferenceBatch:
         """Predict images. See :meth:`anomalib.models.components.AnomalibModule.forward`.
@@ -209,7 +235,7 @@ class FewShotMixin(ModelMixin):
         is_asked_for = self.reference_choice.is_made and not run.is_fitting
         if is_asked_for and (run.datamodule is not None or self.reference_set is None):
             with run.forward_context():
-                self._take_references(run.datamodule, upright=run.trainer is None)
+                self._take_references(run.datamodule, run.images, upright=run.trainer is None)
 
     def prepare_references_of(self, datamodule: AnomalibDataModule | None) -> None:
         """Get the photographs that were asked for ready for an export. Those in use stay.
@@ -222,7 +248,7 @@ class FewShotMixin(ModelMixin):
             ReferencesError: If there are fewer than asked for.
         """
         if self.reference_choice.is_made and self.reference_set is None:
-            self._take_references(datamodule, upright=True)
+            self._take_references(datamodule, (), upright=True)
 
     def forget_references(self) -> None:
         """Compare with no photographs of good parts any more."""
@@ -230,7 +256,7 @@ class FewShotMixin(ModelMixin):
         self.reference_choice = ReferenceChoice.none()
 
     def outdate_references(self) -> None:
-        """Forget what came of photographs of good parts, because adapters change: the next run makes it anew."""
+        """Forget what came of photographs, because adapters change: the next run makes it anew."""
         if self.model.decision.k_shot:
             self.reference_set, self.model.decision = None, self.model.zero_shot
             self.expect_other_scores()
@@ -243,10 +269,10 @@ class FewShotMixin(ModelMixin):
     def expect_other_scores(self) -> None:
         """Forget thresholds that were fitted: with good photographs, or without any more, scores are others."""
         if isinstance(self.post_processor, ThresholdPostProcessor):
-            self.post_processor.forget_fit(REFERENCES if self.model.decision.k_shot else DEFAULT)
+            self.post_processor.forget_fit(threshold_source(self.model.decision))
 
     def reference_tensors(self) -> dict[str, torch.Tensor]:
-        """List what a file of adapters holds of the photographs of good parts, by name.
+        """List what a file of adapters holds of the photographs that others are compared with, by name.
 
         Raises:
             ValueError: If there are none.
@@ -255,22 +281,28 @@ class FewShotMixin(ModelMixin):
         if not self.model.decision.k_shot:
             msg = "There are no photographs of good parts to save: give some to use_references, or set few_shot_source."
             raise ValueError(msg)
-        return {f"{FEW_SHOT_PREFIX}{name}": tensor for name, tensor in self.model.decision.tensors().items()}
+        return decision_tensors(self.model)
 
-    def _take_references(self, datamodule: AnomalibDataModule | None, *, upright: bool) -> None:
-        found = self.reference_choice.find(datamodule)
+    def _take_references(self, datamodule: AnomalibDataModule | None, images: Sequence[Path], *, upright: bool) -> None:
+        found = self.reference_choice.find(datamodule, images)
         if self.reference_set is None or found != self.reference_set.found:
             self._fit_references(found, upright=upright or self.reference_choice.is_upright)
 
     def _fit_references(self, found: list[ImageSource], *, upright: bool) -> None:
         self.outdate_references()
         self._adapters.make_ready()
-        references = ReferenceSet(found, self.reference_rotations, upright=upright, white_level=self.white_level)
+        references = self._make_set(found, upright=upright)
         with _progress(2 * len(references.images)) as advance:
             references.fit_model(self.model, self._normalize, self.few_shot_maps, advance)
         self.reference_set = references
         self.expect_other_scores()
         self._report_references(references)
+
+    def _make_set(self, found: list[ImageSource], *, upright: bool) -> ReferenceSet:
+        if not self.reference_choice.is_unlabeled:
+            return ReferenceSet(found, self.reference_rotations, upright=upright, white_level=self.white_level)
+        minimum_side = max(self.model.backbone.patch_size)
+        return UnlabeledSet(found, self.hparams["seed"], minimum_side, upright=upright, white_level=self.white_level)
 
     def _normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Bring RGB values 0..1, shape ``[B, 3, H, W]``, to what the model takes."""
@@ -279,11 +311,9 @@ class FewShotMixin(ModelMixin):
 
     @rank_zero_only
     def _report_references(self, references: ReferenceSet) -> None:
-        post_processor = self.post_processor
-        decides = (
-            isinstance(post_processor, ThresholdPostProcessor) and post_processor.image_threshold_source == REFERENCES
-        )
-        level = logging.WARNING if decides and references.is_few else logging.INFO
+        source = getattr(self.post_processor, "image_threshold_source", None)
+        decides = source == threshold_source(self.model.decision)
+        level = logging.WARNING if decides and references.is_doubtful else logging.INFO
         logger.log(level, references.describe(decides=decides))
         for line in references.warnings():
             logger.warning(line)

@@ -131,6 +131,9 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
             with. Thresholds then come from them, unless labeled validation images give others. Defaults to ``None``.
         k_shot (int, optional): How many good photographs are taken: of the folder or, without one, of the normal images
             of the datamodule's training split. 0: all of the folder. Defaults to ``0``.
+        unlabeled_source (str | Path | None, optional): Folder of photographs without labels, most of which are good,
+            that others are compared with, or ``dataset``: the images of the run itself. Thresholds then come from
+            them, as from good photographs. Defaults to ``None``.
         reference_rotations (int, optional): Copies of each good photograph, turned by equal parts of a full turn, for
             parts that lie at any angle. 1: none are turned. Defaults to ``4``.
         few_shot_maps (Sequence[str], optional): What decides with good photographs: ``references``, ``text`` or both.
@@ -175,6 +178,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         backbone_precision: str = "float32",
         few_shot_source: str | Path | None = None,
         k_shot: NonNegativeInt = 0,
+        unlabeled_source: str | Path | None = None,
         reference_rotations: PositiveInt = 4,
         few_shot_maps: Sequence[Literal["references", "text"]] = MAPS,
         white_level: int | None = None,
@@ -190,6 +194,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         text_strategies = None if text_strategies is None else dict(text_strategies)
         betas = (betas[0], betas[1])
         few_shot_source = None if few_shot_source is None else str(few_shot_source)
+        unlabeled_source = None if unlabeled_source is None else str(unlabeled_source)
         k_shot, reference_rotations = int(k_shot), int(reference_rotations)
         few_shot_maps = list(few_shot_maps)
         check_white_level(white_level)
@@ -205,7 +210,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         )
 
         self.white_level = white_level
-        self.configure_references(few_shot_source, k_shot, seed, reference_rotations, few_shot_maps)
+        self.configure_references(few_shot_source, k_shot, unlabeled_source, seed, reference_rotations, few_shot_maps)
         self.backbone_name = backbone_name
         self.image_size = input_size
         self.learning_rate = learning_rate

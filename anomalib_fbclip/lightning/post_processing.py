@@ -24,9 +24,6 @@ LEVELS = ("image", "pixel")
 CHECKPOINT = "checkpoint"
 """The source of thresholds that a checkpoint brought."""
 
-REFERENCES = "good photographs"
-"""The source of a threshold of 0.5 where good photographs set the scale of the scores."""
-
 SENSITIVITY = 0.5
 """anomalib's usual sensitivity: a score is compared with 1 less it."""
 
@@ -110,8 +107,7 @@ class ThresholdPostProcessor(PostProcessor):
         """Forget thresholds and normalization that were fitted or a checkpoint's, because they are of other scores.
 
         Args:
-            source (str): Where the threshold of 0.5 comes from until labels give another: ``DEFAULT``, or
-                ``REFERENCES``.
+            source (str): Where the threshold of 0.5 comes from until labels give another, in the words of the table.
         """
         self._unfitted_source = source
         self._sources = {}

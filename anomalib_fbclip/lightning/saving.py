@@ -81,7 +81,7 @@ class SavingMixin(FewShotMixin):
         self.model.text_features()  # a file of torch has them, and may have no CLIP beside it
         own = {
             "patch_size": list(self.model.backbone.patch_size),
-            "k_shot": self.model.decision.k_shot,
+            "k_shot" if self.is_few_shot else "unlabeled": self.model.decision.k_shot,
             "white_level": self.white_level,
             "adapters": digest_adapters(self.model),
         }
@@ -149,7 +149,11 @@ class SavingMixin(FewShotMixin):
         }
         checkpoint[CHECKPOINT_KEY] = self.metadata()
         checkpoint["hyper_parameters"]["weights"] = None  # its own state has them
-        checkpoint["hyper_parameters"] |= {"few_shot_source": None, "k_shot": 0}  # they belong to a product
+        checkpoint["hyper_parameters"] |= {
+            "few_shot_source": None,
+            "k_shot": 0,
+            "unlabeled_source": None,
+        }  # they belong to a product
         if "optimizer_states" in checkpoint:
             checkpoint["optimizer_states"] = [halve_averages(state) for state in checkpoint["optimizer_states"]]
 

@@ -5,11 +5,14 @@
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
 
 from anomalib import TaskType
-from anomalib.data import AnomalibDataModule
+from anomalib.data import AnomalibDataModule, AnomalibDataset, PredictDataset
 from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
+from torch.utils.data import DataLoader
 
 from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.weights.published import canonical_name
@@ -22,6 +25,12 @@ PRECISIONS = {
     "64-true": "32-true",
 }
 """Precisions of the trainer in which the whole module is converted, thresholds included, and what to take instead."""
+
+
+def image_paths(dataset: AnomalibDataset | PredictDataset) -> list[str]:
+    """List the files of a dataset's images."""
+    paths = dataset.image_filenames if isinstance(dataset, PredictDataset) else dataset.samples["image_path"]
+    return [str(path) for path in paths]
 
 
 class TrainerRun:
@@ -65,6 +74,18 @@ class TrainerRun:
         if isinstance(self.datamodule, AuxiliaryDataModule) and self.datamodule.targets:
             return [target.name for target in self.datamodule.targets]
         return self.datamodule.name.split("+") if self.datamodule else []
+
+    @property
+    def images(self) -> list[Path]:
+        """Files of the images that are tested or predicted; none outside of a run."""
+        if self.trainer is None or self.trainer.state.fn not in {TrainerFn.TESTING, TrainerFn.PREDICTING}:
+            return []
+        is_test = self.trainer.state.fn == TrainerFn.TESTING
+        loaders: Any = self.trainer.test_dataloaders if is_test else self.trainer.predict_dataloaders
+        datasets = (loader.dataset for loader in ([loaders] if isinstance(loaders, DataLoader) else loaders))
+        unchecked = (getattr(dataset, "dataset", dataset) for dataset in datasets)
+        known = (dataset for dataset in unchecked if isinstance(dataset, AnomalibDataset | PredictDataset))
+        return [Path(path) for dataset in known for path in image_paths(dataset)]
 
     def forward_context(self) -> AbstractContextManager[None]:
         """Compute in the trainer's precision."""

@@ -12,6 +12,12 @@ USUAL_THRESHOLD = 0.5
 DEFAULT = "default"
 """The source of a threshold that no data and nobody gave, in the words of the table."""
 
+REFERENCES = "good photographs"
+"""The source of a threshold of 0.5 where good photographs set the scale of the scores."""
+
+UNLABELED = "unlabeled photographs"
+"""The source of a threshold of 0.5 where photographs without labels do; their number comes before it."""
+
 
 ADVICE_FOR_EXPORTED = "export the model once more with photographs of good ones, or give --threshold."
 """What to do where the threshold of an exported model does not come from the parts that are inspected."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from anomalib_fbclip.images.image_files import printable
-from anomalib_fbclip.modeling.few_shot import FewShot
+from anomalib_fbclip.modeling.few_shot import FewShot, MutualScoring
 from anomalib_fbclip.modeling.text_encoder import text_digest
 
 from .published import PUBLISHED
@@ -37,8 +37,8 @@ FORMAT = "anomalib-fbclip adapters"
 FROZEN_PREFIX = "backbone."
 """What the names of a model's frozen parameters begin with. All others are adapters."""
 
-FEW_SHOT_PREFIX = "few_shot."
-"""What the names of good photographs' patches, and of what comes of them, begin with."""
+DECISIONS: dict[str, type[FewShot]] = {"few_shot.": FewShot, "unlabeled.": MutualScoring}
+"""What the names of photographs' patches, and of what comes of them, begin with, and how they decide."""
 
 TEXT_FEATURES = "text_features"
 """Name of the text features that the adapters give with their CLIP."""
@@ -206,16 +206,16 @@ class Adapters:
         self._check_text_features()
         tensors = dict(self.tensors)
         text_features = tensors.pop(TEXT_FEATURES, None)
-        references = {
-            name.removeprefix(FEW_SHOT_PREFIX): tensors.pop(name)
-            for name in self.tensors
-            if name.startswith(FEW_SHOT_PREFIX)
+        decisions = {
+            prefix: {name.removeprefix(prefix): tensors.pop(name) for name in self.tensors if name.startswith(prefix)}
+            for prefix in DECISIONS
         }
         load_state_dict(model, {**frozen_tensors(model), **tensors}, self.origin)
         if text_features is not None and model.text_digest() == self.metadata["text_digest"]:
             model.use_text_features(text_features)  # others if the model weighs the text strategies in another way
-        if references:
-            self._load_references(references, model)
+        for prefix, parts in decisions.items():
+            if parts:
+                self._load_decision(DECISIONS[prefix], parts, model)
         layers = list(model.backbone.feature_layers)
         if (trained_on := self.metadata.get("feature_layers", layers)) != layers:
             logger.warning("%s was trained on feature layers %s, but %s are used.", self.origin, trained_on, layers)
@@ -228,16 +228,29 @@ class Adapters:
             msg = f"{self.origin} holds text features of other adapters than its own: save them once more."
             raise ValueError(msg)
 
-    def _load_references(self, tensors: Mapping[str, torch.Tensor], model: FBClipModel) -> None:
+    def _load_decision(self, decision: type[FewShot], tensors: Mapping[str, torch.Tensor], model: FBClipModel) -> None:
         layers = model.backbone.feature_layers
         if self.metadata.get("feature_layers") != list(layers):
             msg = (
-                f"{self.origin} holds good photographs of feature layers {self.metadata.get('feature_layers')}, but "
+                f"{self.origin} holds photographs of feature layers {self.metadata.get('feature_layers')}, but "
                 f"{list(layers)} are used: set 'feature_layers' to the same."
             )
             raise ValueError(msg)
         with reading(self.origin):
-            model.decision = FewShot.from_tensors(tensors)
+            model.decision = decision.from_tensors(tensors)
+
+
+def decision_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:
+    """Collect what decides by photographs, as a file of adapters holds it.
+
+    Args:
+        model (FBClipModel): The model.
+
+    Returns:
+        dict[str, torch.Tensor]: The tensors by name; none where the text alone decides.
+    """
+    prefixes = [prefix for prefix, decision in DECISIONS.items() if type(model.decision) is decision]
+    return {f"{prefix}{name}": tensor for prefix in prefixes for name, tensor in model.decision.tensors().items()}
 
 
 def adapter_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:

@@ -219,12 +219,12 @@ def test_leaving_one_out_is_fitting_the_others(seed: int, photographs: int) -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fit_module, "MEMORY_VALUES", 5 * 6 * photographs)
         whole = fit(model, photographs_of(images), ["references"])
-        assert whole.few_shot.memory.patches.shape == (photographs, 5, 6)
+        assert whole.decision.memory.patches.shape == (photographs, 5, 6)
         distances = []
         for index in range(photographs):
             others = images[:index] + images[index + 1 :]
             patch.setattr(fit_module, "MEMORY_VALUES", 5 * 6 * len(others))
-            memory = fit(model, photographs_of(others), ["references"]).few_shot.memory
+            memory = fit(model, photographs_of(others), ["references"]).decision.memory
             distances.append(memory(join_layers(model.encode_image(images[index][0])[0][1:])).distance)
     spread = whole.few_shot.merge.spreads["references"]
     expected = torch.stack(distances)
@@ -233,7 +233,7 @@ def test_leaving_one_out_is_fitting_the_others(seed: int, photographs: int) -> N
     merged = spread(expected).unflatten(-1, (SIDE, SIDE))
     limits = top_mean(model.anomaly_map_generator(merged, [PATCH * SIDE] * 2))
     limit = oracle.prediction_limit(limits.tolist())
-    assert whole.few_shot.calibration.threshold.item() == pytest.approx(limit, rel=1e-3)
+    assert whole.decision.calibration.threshold.item() == pytest.approx(limit, rel=1e-3)
     assert whole.scores.tolist() == pytest.approx(
         [oracle.probability(score, limit) for score in limits.tolist()], abs=1e-3
     )
@@ -260,7 +260,7 @@ def test_a_row_of_the_memory_tells_where_it_comes_from() -> None:
     model, images = PatchMeans(), random_images(0, 3, copies=4)
     result = fit(model, photographs_of(images))
     for row, (photograph, copy, patch) in zip(
-        result.few_shot.memory.patches.flatten(0, 1), result.origins, strict=True
+        result.decision.memory.patches.flatten(0, 1), result.origins, strict=True
     ):
         tokens = join_layers(model.encode_image(images[photograph][copy])[0][1:])
         assert torch.allclose(row, tokens[0, patch], atol=1e-6)
@@ -300,7 +300,7 @@ def test_a_file_grows_by_40_megabytes_at_most(photographs: int) -> None:
 @pytest.mark.parametrize("values", [60, 10**9, 1])
 def test_the_memory_holds_no_more_than_it_may(values: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fit_module, "MEMORY_VALUES", values)
-    patches = fit(PatchMeans(), photographs_of(random_images(0, 2, copies=4))).few_shot.memory.patches
+    patches = fit(PatchMeans(), photographs_of(random_images(0, 2, copies=4))).decision.memory.patches
     assert patches.shape == (2, max(min(values // (2 * 6), SIDE**2), 1), 6)
 
 

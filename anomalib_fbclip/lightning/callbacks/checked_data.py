@@ -42,6 +42,7 @@ from anomalib_fbclip.images.photographs import (
     needs_own_reading,
     read_photograph,
 )
+from anomalib_fbclip.lightning.trainer_run import image_paths
 
 from .results_folder import command_line
 
@@ -229,12 +230,6 @@ class CheckedData(Callback):
 
         source = trainer.predict_loop._data_source  # noqa: SLF001 - as above
         source.instance = apply_to_collection(source.dataloader(), DataLoader, prepare)
-
-
-def image_paths(dataset: AnomalibDataset | PredictDataset) -> list[str]:
-    """List the files of a dataset's images."""
-    paths = dataset.image_filenames if isinstance(dataset, PredictDataset) else dataset.samples["image_path"]
-    return [str(path) for path in paths]
 
 
 def find_failures(

@@ -5,21 +5,16 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from anomalib.data import AnomalibDataset, ImageBatch, PredictDataset
+from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
-from torch.utils.data import DataLoader
 
 from anomalib_fbclip.images.photographs import is_gray
+from anomalib_fbclip.lightning.trainer_run import TrainerRun
 from anomalib_fbclip.results.files import find_copies
 from anomalib_fbclip.results.good_photographs import describe_colors, describe_inspected_references
 from anomalib_fbclip.results.records import Record
-
-from .checked_data import CheckedDataset, image_paths
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +40,7 @@ class ReferenceCheck(Callback):
         references = getattr(pl_module, "references", [])
         self._references = [Path(path) for path in references if isinstance(path, str | Path)]
         self._colors = Counter()
-        images = [Path(path) for path in _list_images(trainer)] if self._references else []
+        images = TrainerRun(trainer).images if self._references else []
         self._copies = find_copies(images, self._references)
         _warn(trainer, describe_inspected_references(self._copies, len(images)))
 
@@ -73,16 +68,6 @@ class ReferenceCheck(Callback):
         _warn(trainer, describe_colors(self._colors, self._references, white_level))
 
     on_predict_epoch_end = on_test_epoch_end
-
-
-def _list_images(trainer: Trainer) -> Iterator[str]:
-    """List the files of the images that are tested or predicted."""
-    is_test = trainer.state.fn == TrainerFn.TESTING
-    loaders: Any = trainer.test_dataloaders if is_test else trainer.predict_dataloaders
-    for loader in [loaders] if isinstance(loaders, DataLoader) else loaders:
-        dataset = loader.dataset.dataset if isinstance(loader.dataset, CheckedDataset) else loader.dataset
-        if isinstance(dataset, AnomalibDataset | PredictDataset):
-            yield from image_paths(dataset)
 
 
 def _warn(trainer: Trainer, lines: list[str]) -> None:

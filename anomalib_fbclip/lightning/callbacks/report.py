@@ -117,7 +117,7 @@ class FBClipReport(Callback):
             _thresholds(trainer),
             _command(trainer),
             {"Model": pl_module.describe(), "Good photographs": _good(pl_module)},
-            references.fit.scores.tolist() if references else (),
+            references.fit.scores.tolist() if references and pl_module.is_few_shot else (),
         )
         self.path = path
 
@@ -164,7 +164,7 @@ def _thresholds(trainer: Trainer) -> Thresholds:
 
 
 def _good(model: Any) -> str:  # noqa: ANN401 - FBClip, which imports the callbacks
-    return describe_good(model.references, model.model.decision.k_shot)
+    return describe_good(model.references, model.model.decision.k_shot if model.is_few_shot else 0)
 
 
 def _command(trainer: Trainer) -> str:

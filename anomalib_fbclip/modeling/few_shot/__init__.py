@@ -1,9 +1,10 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Few-shot: a few photographs of good parts beside the text."""
+"""Photographs beside the text: a few of good parts (few-shot), or those of a folder (mutual scoring)."""
 
 from .few_shot import MAPS, FewShot
 from .fit import Fit, Photograph, fit
+from .mutual_scoring import MutualScoring
 
-__all__ = ["MAPS", "FewShot", "Fit", "Photograph", "fit"]
+__all__ = ["MAPS", "FewShot", "Fit", "MutualScoring", "Photograph", "fit"]

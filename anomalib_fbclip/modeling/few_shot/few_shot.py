@@ -4,14 +4,14 @@
 """Decides by a few photographs of good parts, together with the text."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import nn
 
 from anomalib_fbclip.modeling.decision import Decision, IntermediateOutputs, ModelOutput, top_mean
 
-from .calibration import Calibration, Spread
+from .calibration import Calibration, Spread, prediction_limit
 from .memory_bank import Match, MemoryBank, join_layers
 
 MAPS: tuple[Literal["references", "text"], ...] = ("references", "text")
@@ -63,6 +63,9 @@ class FewShot(Decision):
         calibration (Calibration): From standard deviations to probabilities.
     """
 
+    memory_bank: ClassVar[type[MemoryBank]] = MemoryBank
+    limit = staticmethod(prediction_limit)
+
     def __init__(self, memory: MemoryBank, merge: Merge, calibration: Calibration) -> None:
         super().__init__()
         self.memory = memory
@@ -101,7 +104,7 @@ class FewShot(Decision):
             for name in MAPS
             if f"merge.spreads.{name}.mean" in tensors
         }
-        memory = MemoryBank(tensors["memory.patches"])
+        memory = cls.memory_bank(tensors["memory.patches"])
         return cls(memory, Merge(spreads), Calibration(tensors["calibration.threshold"]))
 
     def match(self, outputs: IntermediateOutputs) -> Match:

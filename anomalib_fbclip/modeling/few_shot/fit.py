@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Learns from a few photographs of good parts, by leaving out one after the other."""
+"""Learns from photographs by leaving out one after the other."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 from anomalib_fbclip.modeling.decision import top_mean
 from anomalib_fbclip.modeling.fbclip import FBClipModel
 
-from .calibration import Calibration, Spread, find_outliers, prediction_limit
+from .calibration import Calibration, Spread, find_outliers
 from .few_shot import MAPS, FewShot, Merge, later_half, text_logits
 from .memory_bank import MemoryBank, join_layers, select_coreset
 
@@ -37,16 +37,16 @@ class Block(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """What comes of photographs of good parts.
+    """What comes of photographs.
 
     Attributes:
-        few_shot (FewShot): The part of the model that decides by them.
+        decision (FewShot): The part of the model that decides by them.
         origins (torch.Tensor): For each row of the memory: photograph, turned image and patch, shape ``[k R, 3]``.
         scores (torch.Tensor): Leave-one-out scores as the model gives them, 0..1, shape ``[k]``.
         outliers (list[int]): Photographs that are unlike the others.
     """
 
-    few_shot: FewShot
+    decision: FewShot
     origins: torch.Tensor
     scores: torch.Tensor
     outliers: list[int]
@@ -63,19 +63,26 @@ class Fit(NamedTuple):
 
 @torch.inference_mode(mode=False)  # what comes of it outlives a run
 @torch.no_grad()
-def fit(model: FBClipModel, photographs: Sequence[Photograph], maps: Sequence[str] = MAPS) -> Fit:
-    """Learn from photographs of good parts. Each is asked for twice, so that one at a time is in memory.
+def fit(
+    model: FBClipModel,
+    photographs: Sequence[Photograph],
+    maps: Sequence[str] = MAPS,
+    decision: type[FewShot] = FewShot,
+) -> Fit:
+    """Learn from photographs. Each is asked for twice, so that one at a time is in memory.
 
     Args:
         model (FBClipModel): The model. It stays as it is.
         photographs (Sequence[Photograph]): The photographs.
         maps (Sequence[str], optional): Maps that take part in the decision. Defaults to both.
+        decision (type[FewShot], optional): The kind of decision. Defaults to :class:`FewShot`, by photographs of good
+            parts.
 
     Returns:
         Fit: The part of the model that decides by them, and what is to be said of them.
     """
     blocks = [_remember(model, photograph(), len(photographs)) for photograph in photographs]
-    memory = MemoryBank(torch.stack([block.patches for block in blocks]))
+    memory = decision.memory_bank(torch.stack([block.patches for block in blocks]))
     left_out = [_leave_out(model, _first(photograph()), index, memory) for index, photograph in enumerate(photographs)]
     distances, logits = (torch.cat(values) for values in zip(*left_out, strict=True))
     spreads = {"references": Spread.of(distances), "text": Spread.of(logits)}
@@ -83,9 +90,9 @@ def fit(model: FBClipModel, photographs: Sequence[Photograph], maps: Sequence[st
 
     size = [side * patch for side, patch in zip(distances.shape[-2:], model.backbone.patch_size, strict=True)]
     scores = top_mean(model.anomaly_map_generator(merge(distances, logits), size))
-    calibration = Calibration(prediction_limit(scores))
+    calibration = Calibration(decision.limit(scores))
     return Fit(
-        few_shot=FewShot(memory, merge, calibration),
+        decision=decision(memory, merge, calibration),
         origins=torch.cat([F.pad(block.origins, (1, 0), value=index) for index, block in enumerate(blocks)]),
         scores=calibration(scores),
         outliers=find_outliers(top_mean(model.anomaly_map_generator(distances, size))),

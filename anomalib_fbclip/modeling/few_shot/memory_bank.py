@@ -75,7 +75,7 @@ class MemoryBank(nn.Module):
             MemoryBank: The memory of the others.
         """
         others = [index for index in range(len(self.patches)) if index != photograph]
-        return MemoryBank(self.patches[others])
+        return type(self)(self.patches[others])
 
 
 def join_layers(layer_tokens: Sequence[torch.Tensor]) -> torch.Tensor:

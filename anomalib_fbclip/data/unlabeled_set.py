@@ -1,0 +1,146 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Photographs without labels that are compared with each other: chosen, fitted, and doubted where they do not fit."""
+
+import random
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import ClassVar
+
+import torch
+
+from anomalib_fbclip.errors import ImageError
+from anomalib_fbclip.images.photographs import Enough, PhotographSource, read_reduced
+from anomalib_fbclip.modeling.fbclip import FBClipModel
+from anomalib_fbclip.modeling.few_shot import MAPS, MutualScoring
+from anomalib_fbclip.modeling.few_shot.calibration import STEEPNESS
+from anomalib_fbclip.modeling.few_shot.mutual_scoring import (
+    are_unalike,
+    find_two_kinds,
+    is_split,
+    photograph_distances,
+)
+
+from .image_source import ImageSource, load_image
+from .reference_set import ReferenceSet
+
+FEWEST = 8
+"""Photographs below which a comparison with each other gains nothing."""
+
+MOST = 32
+"""Photographs that all others are compared with, at most: time grows with the number of photographs, not its square."""
+
+ENOUGH_TO_READ = Enough(longer=64, shorter=64)
+
+
+class UnlabeledSet(ReferenceSet):
+    """Chooses photographs that others are compared with, most of which are good, and fits a model to them.
+
+    Args:
+        found (Sequence[ImageSource]): All photographs. Those that can't be read are not chosen.
+        seed (int, optional): Seed of the choice. Defaults to ``0``.
+        minimum_side (int, optional): Pixels that each side of a photograph must have. Defaults to ``1``.
+        enough (Enough | None, optional): Size of a photograph that is enough, as it is read later. ``None``: the whole
+            size is needed. Defaults to ``None``.
+        upright (bool, optional): See :class:`ReferenceSet`. Defaults to ``True``.
+        white_level (int | None, optional): Likewise. Defaults to ``None``.
+
+    Attributes:
+        doubt (str | None): Why they are not compared with each other, in a line; ``None`` if they are, or
+            :meth:`fit_model` has not been called.
+    """
+
+    decision: ClassVar[type[MutualScoring]] = MutualScoring
+    noun: ClassVar[str] = "Photograph"
+
+    def __init__(
+        self,
+        found: Sequence[ImageSource],
+        seed: int = 0,
+        minimum_side: int = 1,
+        enough: Enough | None = None,
+        *,
+        upright: bool = True,
+        white_level: int | None = None,
+    ) -> None:
+        order = random.Random(seed).sample(range(len(found)), len(found))  # noqa: S311 - no secret
+        readable = (index for index in order if _is_readable(found[index], minimum_side, white_level))
+        chosen = sorted(islice(readable, MOST))
+        super().__init__([found[index] for index in chosen], rotations=1, upright=upright, white_level=white_level)
+        self.found = [*found]
+        self.doubt: str | None = None
+        self._enough = enough
+
+    def fit_model(
+        self,
+        model: FBClipModel,
+        transform: Callable[[torch.Tensor], torch.Tensor],
+        maps: Sequence[str] = MAPS,
+        advance: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Have a model compare with the photographs from now on. It decides as before where there is a doubt.
+
+        See :meth:`ReferenceSet.fit_model`.
+        """
+        count = len(self.images)
+        if count < FEWEST:
+            parts = "" if count == len(self.found) else " different parts that can be read"
+            self.doubt = f"There are {count} photographs{parts}, and {FEWEST} are needed to compare them."
+            return
+        previous = model.decision
+        super().fit_model(model, transform, maps, advance)
+        self.doubt = _find_doubt(photograph_distances(self.fit.decision.memory))
+        if self.doubt:
+            model.decision = previous
+
+    def load(self, index: int, minimum_side: int = 1) -> torch.Tensor:
+        """Read a photograph as it is read when it is looked at. See :meth:`ReferenceSet.load`."""
+        source = self.images[index]
+        if self._enough is None or not isinstance(source, PhotographSource):
+            return super().load(index, minimum_side)
+        return load_image(
+            read_reduced(source, enough=self._enough, minimum_side=minimum_side, white_level=self.white_level).pixels
+        )
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether the photographs are not compared with each other."""
+        return self.doubt is not None
+
+    def describe(self, *, decides: bool) -> str:
+        """Say how the photographs are looked at, and when that works."""
+        del decides
+        if self.doubt:
+            return f"{self.doubt} Each photograph is looked at by itself."
+        total, count = len(self.found), len(self.images)
+        others = "each other" if total == count else f"{count} of them"
+        return f"The {total} photographs are compared with {others}. This works where most of them are good."
+
+    def warnings(self) -> list[str]:
+        """Say that half of the photographs may be defective, if it seems so."""
+        # The logit of a probability is a score in a unit of its own, less a constant.
+        if self.doubt or not is_split(self.fit.scores.logit(eps=1e-6) / STEEPNESS + 1):
+            return []
+        return ["The scores fall into two groups: half of the photographs may be defective. Look at both, or give good ones."]
+
+
+def _is_readable(source: ImageSource, minimum_side: int, white_level: int | None) -> bool:
+    """Whether a photograph can be read. Whoever inspects it says so if not."""
+    if not isinstance(source, PhotographSource):
+        return True
+    try:
+        read_reduced(source, enough=ENOUGH_TO_READ, minimum_side=minimum_side, white_level=white_level)
+    except ImageError:
+        return False
+    return True
+
+
+def _find_doubt(distances: torch.Tensor) -> str | None:
+    if are_unalike(distances):
+        return "The photographs are not alike."
+    if kinds := find_two_kinds(distances):
+        small, large = sorted(kinds)
+        share = f"about {large / len(distances):.0%} and {small / len(distances):.0%}"
+        return f"The photographs show two kinds of things ({share}): give each kind a folder of its own."
+    return None
