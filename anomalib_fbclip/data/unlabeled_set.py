@@ -17,7 +17,7 @@ from anomalib_fbclip.modeling.few_shot import MAPS, MutualScoring
 from anomalib_fbclip.modeling.few_shot.calibration import STEEPNESS
 from anomalib_fbclip.modeling.few_shot.mutual_scoring import (
     are_unalike,
-    find_two_kinds,
+    find_kinds,
     is_split,
     photograph_distances,
 )
@@ -122,7 +122,7 @@ class UnlabeledSet(ReferenceSet):
         # The logit of a probability is a score in a unit of its own, less a constant.
         if self.doubt or not is_split(self.fit.scores.logit(eps=1e-6) / STEEPNESS + 1):
             return []
-        return ["The scores fall into two groups: half of the photographs may be defective. Look at both, or give good ones."]
+        return ["The scores fall into two groups: half of the photographs may be defective. Better give good ones."]
 
 
 def _is_readable(source: ImageSource, minimum_side: int, white_level: int | None) -> bool:
@@ -139,8 +139,7 @@ def _is_readable(source: ImageSource, minimum_side: int, white_level: int | None
 def _find_doubt(distances: torch.Tensor) -> str | None:
     if are_unalike(distances):
         return "The photographs are not alike."
-    if kinds := find_two_kinds(distances):
-        small, large = sorted(kinds)
-        share = f"about {large / len(distances):.0%} and {small / len(distances):.0%}"
-        return f"The photographs show two kinds of things ({share}): give each kind a folder of its own."
+    if kinds := find_kinds(distances):
+        first, second = (f"{size / len(distances):.0%}" for size in sorted(kinds, reverse=True))
+        return f"The photographs show different things (about {first} and {second}): give each a folder of its own."
     return None

@@ -44,3 +44,41 @@ def probability(value: float, limit: float) -> float:
 def standardized(values: list[float]) -> list[float]:
     mean, std = statistics.fmean(values), statistics.stdev(values)
     return [(value - mean) / std for value in values]
+
+
+def quantile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    low = math.floor(place)
+    return ordered[low] + (place - low) * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low])
+
+
+def folder_limit(scores: list[float]) -> float:
+    """Limit of photographs without labels: from the lower quantiles, or between two groups."""
+    normal = statistics.NormalDist()
+    low, high = quantile(scores, 0.1), quantile(scores, 0.4)
+    std = (high - low) / (normal.inv_cdf(0.4) - normal.inv_cdf(0.1))
+    mean = high - normal.inv_cdf(0.4) * std
+    variance = (len(scores) * std**2 + 8 * (0.2 * mean) ** 2) / (len(scores) + 8)
+    limit = mean + 3.5 * math.sqrt(variance)
+    return min(limit, between_groups(scores)) if is_split(scores) else limit
+
+
+def is_split(scores: list[float]) -> bool:
+    variance = statistics.pvariance(scores)
+    if variance < 1e-5:
+        return False
+    mean = statistics.fmean(scores)
+    kurtosis = statistics.fmean((score - mean) ** 4 for score in scores) / variance**2
+    return kurtosis < 2.2 and quantile(scores, 0.75) > 1.6 * quantile(scores, 0.25)
+
+
+def between_groups(scores: list[float]) -> float:
+    ordered = sorted(scores)
+
+    def separation(count: int) -> float:
+        below, above = ordered[:count], ordered[count:]
+        return len(below) * len(above) * (statistics.fmean(above) - statistics.fmean(below)) ** 2
+
+    count = max(range(1, len(ordered)), key=separation)
+    return (ordered[count - 1] + ordered[count]) / 2

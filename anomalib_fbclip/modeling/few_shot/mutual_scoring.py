@@ -36,7 +36,7 @@ SPLIT_KURTOSIS, SPLIT_RATIO = 2.2, 1.6
 """Kurtosis below which scores may fall into two groups, if the third quartile is so many times the first."""
 
 LEAST_SILHOUETTE, LEAST_SHARE = 0.5, 0.2
-"""Silhouette and share of the smaller group from which on photographs show two kinds of things."""
+"""Silhouette and share of the smaller group from which on photographs show different things."""
 
 UNALIKE_DISTANCE = 0.25
 """Median distance of photographs from the second-nearest one, from which on they are not alike."""
@@ -155,14 +155,14 @@ def are_unalike(distances: torch.Tensor) -> bool:
     return bool(distances.sort(dim=1).values[:, 2].median() > UNALIKE_DISTANCE)
 
 
-def find_two_kinds(distances: torch.Tensor) -> tuple[int, int] | None:
-    """Tell whether photographs show two kinds of things: groups about two of them, whose silhouette is clear.
+def find_kinds(distances: torch.Tensor) -> tuple[int, int] | None:
+    """Tell whether photographs show different things: two groups, each about one of them, whose silhouette is clear.
 
     Args:
         distances (torch.Tensor): What :func:`photograph_distances` gives.
 
     Returns:
-        tuple[int, int] | None: Number of photographs of each kind; ``None`` if there is one kind.
+        tuple[int, int] | None: Number of photographs of each group; ``None`` if there is one.
     """
     count = len(distances)
     first, second = torch.combinations(torch.arange(count)).unbind(dim=1)

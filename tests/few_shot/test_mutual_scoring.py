@@ -1,0 +1,227 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Photographs without labels that are compared with each other."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from anomalib import LearningType
+from anomalib.engine import Engine
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from anomalib_fbclip import FBClip
+from anomalib_fbclip.data.unlabeled_set import FEWEST, MOST, UnlabeledSet
+from anomalib_fbclip.modeling.few_shot import FewShot, MutualScoring
+from anomalib_fbclip.modeling.few_shot.memory_bank import MemoryBank
+from anomalib_fbclip.modeling.few_shot.mutual_scoring import (
+    MutualMemory,
+    are_unalike,
+    find_kinds,
+    folder_limit,
+    is_split,
+    photograph_distances,
+)
+from support.parts import draw_part
+
+oracle = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("oracle.py"))))
+
+property_test = settings(deadline=None, max_examples=25)
+
+seeds = st.integers(0, 2**32 - 1)
+
+
+def directions(seed: int, *shape: int) -> torch.Tensor:
+    """Draw rows of length 1."""
+    return nn.functional.normalize(torch.from_numpy(np.random.default_rng(seed).normal(size=shape)), dim=-1).float()
+
+
+@property_test
+@given(seeds, st.integers(3, 5), st.booleans())
+def test_the_second_nearest_photograph_counts_and_its_own_does_not(seed: int, photographs: int, is_own: bool) -> None:
+    patches = directions(seed, photographs, 4, 6)
+    tokens = patches[1].flip(0) if is_own else directions(seed + 1, 5, 6)
+    match = MutualMemory(patches)(tokens[None])
+    for index, token in enumerate(tokens.double().numpy()):
+        nearest = []
+        for photograph, rows in enumerate(patches.double().numpy()):
+            if not (is_own and photograph == 1):
+                distance, row = oracle.distance([token], [[row] for row in rows])
+                nearest.append((distance, 4 * photograph + row))
+        distance, row = sorted(nearest)[1]
+        assert match.distance[0, index].item() == pytest.approx(distance, abs=1e-5)
+        assert match.row[0, index].item() == row
+
+
+def test_each_image_of_a_batch_has_its_own_left_out() -> None:
+    patches = directions(0, 4, 3, 6)
+    memory = MutualMemory(patches)
+    assert memory(patches).distance.allclose(torch.cat([memory(image[None]).distance for image in patches]), atol=1e-6)
+    assert (memory(patches).distance > 0.01).all()
+
+
+@property_test
+@given(st.lists(st.floats(1, 50), min_size=8, max_size=40))
+def test_the_limit_is_what_is_written_down(scores: list[float]) -> None:
+    values = torch.tensor(scores)
+    assume(is_split(values) == oracle.is_split(scores))  # rounding decides where a figure is the limit itself
+    assert folder_limit(values).item() == pytest.approx(oracle.folder_limit(scores), rel=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.2, 0.5])
+def test_the_limit_parts_good_from_defective(share: float) -> None:
+    stream = np.random.default_rng(0)
+    defective = round(40 * share)
+    good, others = stream.normal(3, 0.4, 40 - defective), stream.normal(12, 1, defective)
+    limit = folder_limit(torch.from_numpy(np.concatenate([others, good]))).item()
+    assert max(good) < limit
+    assert not defective or limit < min(others)
+
+
+def test_two_groups_of_scores() -> None:
+    assert is_split(torch.tensor([1.0, 1.1, 0.9, 1.2, 4.0, 4.1, 3.9, 4.2]))
+    assert not is_split(torch.tensor([1.0, 1.1, 0.9, 1.2, 1.0, 1.05, 0.95, 4.2]))
+    assert not is_split(torch.tensor([4.0, 4.1, 3.9, 4.2, 4.3, 4.6, 4.7, 4.8]))
+
+
+def draw_kinds(*sizes: int, spread: float = 0.1) -> torch.Tensor:
+    """Draw patches of photographs of several kinds of things."""
+    kinds = directions(0, len(sizes), 1, 6, 16)
+    photographs = torch.cat([kind.expand(size, -1, -1) for kind, size in zip(kinds, sizes, strict=True)])
+    return nn.functional.normalize(photographs + spread * directions(1, sum(sizes), 6, 16), dim=-1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "kinds"),
+    [((12,), None), ((6, 6), {6}), ((9, 3), {9, 3}), ((11, 1), None), ((4, 4, 4), {8, 4})],
+    ids=["one", "two", "one is small", "an outlier", "three"],
+)
+def test_kinds(sizes: tuple[int, ...], kinds: set[int] | None) -> None:
+    distances = photograph_distances(MemoryBank(draw_kinds(*sizes)))
+    found = find_kinds(distances)
+    assert (None if found is None else {*found}) == kinds
+    assert not are_unalike(distances)
+
+
+def test_photographs_of_all_kinds() -> None:
+    assert are_unalike(photograph_distances(MemoryBank(draw_kinds(*[1] * 10))))
+
+
+def test_distances_of_photographs() -> None:
+    patches = directions(0, 3, 4, 6)
+    distances = photograph_distances(MemoryBank(patches))
+    for first, second in ((0, 1), (2, 0)):
+        both = [
+            np.mean([oracle.distance([token], [[row] for row in b])[0] for token in a])
+            for a, b in (patches[[first, second]].double().numpy(), patches[[second, first]].double().numpy())
+        ]
+        assert distances[first, second].item() == pytest.approx(np.mean(both), abs=1e-5)
+    assert distances.diag().tolist() == [0, 0, 0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs of eleven good parts and a defective one."""
+    folder = tmp_path_factory.mktemp("unlabeled")
+    for seed in range(11):
+        draw_part(seed).save(folder / f"{seed:02}.png")
+    draw_part(11, defective=True).save(folder / "spot.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> FBClip:
+    """The bundled model, with the folder compared."""
+    model = FBClip("fbclip-small")
+    model.use_unlabeled(sorted(folder.iterdir()))
+    return model.eval()
+
+
+class TestChoice:
+    def test_what_can_not_be_read_is_not_chosen(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "damaged.png").write_bytes(b"no image")
+        draw_part(0).resize((4, 4)).save(tmp_path / "small.png")
+        found = sorted([*folder.iterdir(), *tmp_path.iterdir()])
+        assert {*UnlabeledSet(found, minimum_side=16).images} == {*folder.iterdir()}
+
+    def test_some_of_many_the_same_for_a_seed(self, folder: Path) -> None:
+        found = [folder / "00.png", *[draw_part(seed) for seed in range(20, 20 + MOST + 8)]]
+        chosen = [UnlabeledSet(found, seed).images for seed in (0, 0, 1)]
+        assert chosen[0] == chosen[1] != chosen[2]
+        assert len(chosen[0]) <= MOST
+
+    def test_copies_count_as_one(self, folder: Path) -> None:
+        found = sorted(folder.iterdir())[:3] * 4
+        assert len(UnlabeledSet(found).images) == 3
+
+
+class TestModel:
+    def test_the_odd_one_stands_out(self, model: FBClip, folder: Path) -> None:
+        scores = {path.stem: float(model.explain(path).pred_score) for path in folder.iterdir()}
+        assert max(scores, key=scores.__getitem__) == "spot"
+        assert {name for name, score in scores.items() if score > 0.5} == {"spot"}
+
+    def test_thresholds_and_learning_type(self, model: FBClip) -> None:
+        assert model.post_processor.image_threshold_source == "12 unlabeled photographs"
+        assert model.learning_type == LearningType.ZERO_SHOT
+        assert model.references == []
+
+    def test_the_nearest_place_names_another_photograph(self, model: FBClip, folder: Path) -> None:
+        assert model.nearest_reference(model.explain(folder / "spot.png")).name != str(folder / "spot.png")
+
+    def test_a_file_of_adapters_holds_them(self, model: FBClip, folder: Path, tmp_path: Path) -> None:
+        model.save_adapters(tmp_path / "part.safetensors", with_references=True)
+        loaded = FBClip("fbclip-small", weights=tmp_path / "part.safetensors").eval()
+        assert isinstance(loaded.model.decision, MutualScoring)
+        assert loaded.post_processor.image_threshold_source == "12 unlabeled photographs"
+        photograph = folder / "spot.png"
+        assert loaded.explain(photograph).pred_score.equal(model.explain(photograph).pred_score)
+
+    def test_few_photographs_are_looked_at_alone(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+        model = FBClip("fbclip-small")
+        model.use_unlabeled(sorted(folder.iterdir())[: FEWEST - 1])
+        assert model.model.decision is model.model.zero_shot
+        assert model.post_processor.image_threshold_source == "default"
+        assert "by itself" in caplog.text
+
+    def test_good_ones_afterwards(self, folder: Path) -> None:
+        model = FBClip("fbclip-small")
+        model.use_unlabeled(sorted(folder.iterdir())[:FEWEST])
+        model.use_references(sorted(folder.iterdir())[:2])
+        assert type(model.model.decision) is FewShot
+        assert model.learning_type == LearningType.FEW_SHOT
+
+    def test_not_beside_good_ones(self, folder: Path) -> None:
+        with pytest.raises(ValueError, match="unlabeled_source"):
+            FBClip("fbclip-small", few_shot_source=folder, unlabeled_source=folder)
+
+
+class TestRuns:
+    @pytest.mark.parametrize("source", ["folder", "dataset"])
+    def test_predict(self, model: FBClip, folder: Path, tmp_path: Path, source: str) -> None:
+        asked = FBClip("fbclip-small", unlabeled_source=folder if source == "folder" else source)
+        engine = Engine(default_root_dir=tmp_path, logger=False, devices=1)
+        batches = engine.predict(asked, data_path=folder)
+        predicted = [pair for batch in batches for pair in zip(batch.image_path, batch.pred_score, strict=True)]
+        scores = {Path(path).stem: score for path, score in predicted}
+        assert len(scores) == 12
+        for name, score in scores.items():
+            assert score.item() == pytest.approx(model.explain(folder / f"{name}.png").pred_score.item(), abs=1e-3)
+
+    def test_dataset_without_a_run(self) -> None:
+        with pytest.raises(ValueError, match="dataset"):
+            FBClip("fbclip-small", unlabeled_source="dataset")(torch.zeros(1, 3, 64, 64))
+
+
+@pytest.mark.slow
+def test_the_papers_model(folder: Path) -> None:
+    """The way is the same, with random weights."""
+    model = FBClip("ViT-B-32", weights=None, pretrained=None).eval()
+    model.use_unlabeled(sorted(folder.iterdir()))
+    assert 0 <= model.explain(folder / "00.png").pred_score <= 1
