@@ -142,7 +142,7 @@ def group_near_copies(photographs: Sequence[Gray]) -> list[int]:
         [0, 1, 0]
     """
     groups = list(range(len(photographs)))
-    if len(photographs) == 1:
+    if len(photographs) < 2:  # noqa: PLR2004
         return groups
     poses = _find_poses(photographs)
     residuals = {pair: 1 - pose.correlation for pair, pose in poses.items()}

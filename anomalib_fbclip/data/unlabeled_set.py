@@ -85,8 +85,7 @@ class UnlabeledSet(ReferenceSet):
         """
         count = len(self.images)
         if count < FEWEST:
-            parts = "" if count == len(self.found) else " different parts that can be read"
-            self.doubt = f"There are {count} photographs{parts}, and {FEWEST} are needed to compare them."
+            self.doubt = f"Only {count} of the {len(self.found)} photographs can be read and are no copies."
             return
         previous = model.decision
         super().fit_model(model, transform, maps, advance)

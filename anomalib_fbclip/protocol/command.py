@@ -9,7 +9,7 @@ import json
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from anomalib.data import AnomalibDataModule, get_datamodule
@@ -20,6 +20,7 @@ from rich.markdown import Markdown
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.cli.configs import describe_missing
+from anomalib_fbclip.data.references import DATASET
 from anomalib_fbclip.errors import FAILED, NORMAL, ProtocolError
 from anomalib_fbclip.results.files import replacing
 from anomalib_fbclip.weights.registry import resolve_backbone
@@ -31,6 +32,9 @@ from .tables import read_results, tabulate, tabulate_shots, to_markdown
 THRESHOLDS: set[str | int] = {"image_threshold", "pixel_threshold"}
 OBJECTS: set[str | int] = {"pre_processor", "post_processor", "evaluator", "visualizer"}
 """Arguments of FBClip that are no matter of choice here: none of the paper's metrics needs a threshold."""
+
+UNLABELED_SHOTS = "unlabeled"
+"""What stands for a number of good photographs where test images are compared with each other."""
 
 WITHOUT_EFFECT = {"category", "categories", "train_batch_size", "eval_batch_size", "num_workers"}
 """Arguments of datamodules on which the results of a category do not depend."""
@@ -50,8 +54,9 @@ def create_parser() -> ArgumentParser:
     parser.add_subclass_arguments(AnomalibDataModule, "data", required=True, fail_untyped=False, help=of_data)
     parser.add_class_arguments(FBClip, "model", skip=OBJECTS | THRESHOLDS, fail_untyped=False, instantiate=False)
     parser.add_argument("--categories", type=list[str] | None, help="those to test (default: all)")
-    of_shots = "numbers of good photographs, of each category's training split: [0, 1, 2, 4, 8]; 0: zero-shot"
-    parser.add_argument("--shots", type=list[NonNegativeInt] | None, help=of_shots)
+    of_shots = "numbers of good photographs, of each category's training split, 0 for zero-shot, or 'unlabeled' for "
+    of_shots += "test images that are compared with each other: [0, unlabeled, 1, 2, 4, 8]"
+    parser.add_argument("--shots", type=list[NonNegativeInt | Literal["unlabeled"]] | None, help=of_shots)
     parser.add_argument("--choices", type=PositiveInt, default=3, help="how often so many photographs are chosen")
     of_output = "folder for DATASET.csv and DATASET.md; what is in the CSV file already is not tested again"
     parser.add_argument("--output", type=Path, default=Path("results/protocol"), help=of_output)
@@ -89,13 +94,14 @@ def run(arguments: list[str]) -> int:
 def _make_plans(options: Namespace, data: dict[str, Any], file: Path) -> list[Plan]:
     """Plan what is tested: so many choices of each number of good photographs, or the model as it is."""
     model = options.model.as_dict()
-    if options.shots and (model["k_shot"] or model["few_shot_source"] is not None):
-        msg = "--shots takes good photographs of each category's training split: leave out k_shot and few_shot_source"
+    if options.shots and (model["k_shot"] or model["few_shot_source"] or model["unlabeled_source"]):
+        msg = "--shots chooses the photographs: leave out k_shot, few_shot_source and unlabeled_source"
         raise ProtocolError(msg)
     files, plans = _digest_files(model), []
     for shots in dict.fromkeys(options.shots or [model["k_shot"]]):
         for choice in range(options.choices if options.shots and shots else 1):
-            chosen = {**model, "k_shot": shots, "seed": model["seed"] + choice}
+            photographs = {"unlabeled_source": DATASET} if shots == UNLABELED_SHOTS else {"k_shot": shots}
+            chosen = {**model, **photographs, "seed": model["seed"] + choice}
             settings, text = _describe_settings(chosen, data, files), json.dumps(chosen, default=str)
             plans.append(Plan(shots, choice, settings, text, data, options.accelerator, file))
     return plans

@@ -109,7 +109,7 @@ def _load_model(arguments: str) -> FBClip:
 class Plan(NamedTuple):
     """What the tests of all categories have in common; plain data, which goes to another process."""
 
-    shots: int  # how many good photographs the model is given
+    shots: int | str  # how many good photographs the model is given, or "unlabeled"
     choice: int  # which of the choices of so many this is, from 0
     settings: str  # what the results depend on, but for the category
     model: str  # arguments of FBClip, as JSON

@@ -187,7 +187,7 @@ def test_photographs_that_cannot_be_read(tmp_path: Path, fbclip: Run) -> None:
     draw_part(0).convert("L").save(folder / "gray.png")
     draw_part(0).convert("RGBA").save(folder / "alpha.png")
     Image.fromarray(np.asarray(draw_part(0).convert("L"), dtype=np.float32)).save(folder / "0 to 255.tiff")
-    result = fbclip("mixed")
+    result = fbclip("mixed", "--alone")
     assert (result.returncode, result.stderr) == (2, "")
     rows = read_table(tmp_path)
     assert {name for name, row in rows.items() if row["error"]} == {

@@ -3,11 +3,13 @@
 
 """Photographs without labels that are compared with each other."""
 
+import json
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from anomalib import LearningType
@@ -17,7 +19,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.data.image_source import load_image
 from anomalib_fbclip.data.unlabeled_set import FEWEST, MOST, UnlabeledSet
+from anomalib_fbclip.exported import EdgeInferencer
 from anomalib_fbclip.modeling.few_shot import FewShot, MutualScoring
 from anomalib_fbclip.modeling.few_shot.memory_bank import MemoryBank
 from anomalib_fbclip.modeling.few_shot.mutual_scoring import (
@@ -220,8 +224,33 @@ class TestRuns:
 
 
 @pytest.mark.slow
-def test_the_papers_model(folder: Path) -> None:
-    """The way is the same, with random weights."""
-    model = FBClip("ViT-B-32", weights=None, pretrained=None).eval()
+def test_an_exported_file_decides_as_the_model(
+    small_backbone: str, small_adapters: Path, folder: Path, tmp_path: Path
+) -> None:
+    arguments = {"weights": small_adapters, "feature_layers": [2, 4], "views": ["identity"]}
+    model = FBClip(small_backbone, **arguments, unlabeled_source=folder).eval()
+    inferencer = EdgeInferencer(model.to_openvino(tmp_path), precision="f32")
+    draw_part(12).save(tmp_path / "new.png")
+    for path in (folder / "00.png", folder / "spot.png", tmp_path / "new.png"):
+        with torch.no_grad():
+            expected = model(load_image(path)[None])
+        found = inferencer.predict(path)
+        assert found.score == pytest.approx(expected.pred_score.item(), abs=1e-3)
+        assert found.is_anomalous == expected.pred_label.item()
+    assert isinstance(model.model.decision, MutualScoring)
+    assert inferencer.threshold_sources()[0] == "12 unlabeled photographs"
+
+
+@pytest.mark.slow
+def test_the_papers_model(folder: Path, tmp_path: Path) -> None:
+    """The way is the same, with random weights, at a small size."""
+    config = tmp_path / "fbclip-test-vit-l-mutual.json"
+    architecture = open_clip.get_model_config("ViT-L-14-336")
+    architecture["text_cfg"]["layers"] = 1  # the text is not what is tried
+    config.write_text(json.dumps(architecture))
+    model = FBClip(str(config), weights=None, image_size=112).eval()
     model.use_unlabeled(sorted(folder.iterdir()))
-    assert 0 <= model.explain(folder / "00.png").pred_score <= 1
+    assert isinstance(model.model.decision, MutualScoring)
+    assert model.model.decision.memory.patches.shape == (12, 64, 3072)
+    scores = {path.stem: float(model.explain(path).pred_score) for path in folder.iterdir()}
+    assert max(scores, key=scores.__getitem__) == "spot"

@@ -155,8 +155,8 @@ def test_one_map_alone(arguments: tuple[str, ...]) -> None:
     [
         (("--shots", "[-1]"), "shots"),
         (("--shots", "[1]", "--choices", "0"), "choices"),
-        (("--shots", "[1]", "--model.k_shot", "2"), "leave out k_shot and few_shot_source"),
-        (("--shots", "[1]", "--model.few_shot_source", "good"), "leave out k_shot and few_shot_source"),
+        (("--shots", "[1]", "--model.k_shot", "2"), "leave out"),
+        (("--shots", "[1]", "--model.few_shot_source", "good"), "leave out"),
     ],
 )
 def test_cannot_begin(
