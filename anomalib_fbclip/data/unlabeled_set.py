@@ -89,7 +89,7 @@ class UnlabeledSet(ReferenceSet):
             return
         previous = model.decision
         super().fit_model(model, transform, maps, advance)
-        self.doubt = _find_doubt(photograph_distances(self.fit.decision.memory))
+        self.doubt = _find_doubt(photograph_distances(self.fit.decision.memory).cpu())
         if self.doubt:
             model.decision = previous
 

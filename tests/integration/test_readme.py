@@ -39,6 +39,7 @@ DOCS = README.parent / "docs"
 GUIDE = (
     "fbclip",
     "few_shot",
+    "unlabeled",
     "verdicts",
     "labeled_data",
     "paper",

@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 FITTED = {CHECKPOINT, "labels", "masks", "normal images"}
 """Sources of thresholds that were fitted, in the words of the table."""
 
-ADVICE = "set few_shot_source to a folder of good photographs, or image_threshold."
+ADVICE = "set few_shot_source to a folder of good photographs, unlabeled_source, or image_threshold."
 
 
 class ThresholdReport(Callback):
