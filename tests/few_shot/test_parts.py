@@ -226,7 +226,7 @@ def test_leaving_one_out_is_fitting_the_others(seed: int, photographs: int) -> N
             patch.setattr(fit_module, "MEMORY_VALUES", 5 * 6 * len(others))
             memory = fit(model, photographs_of(others), ["references"]).decision.memory
             distances.append(memory(join_layers(model.encode_image(images[index][0])[0][1:])).distance)
-    spread = whole.few_shot.merge.spreads["references"]
+    spread = whole.decision.merge.spreads["references"]
     expected = torch.stack(distances)
     assert spread.mean.item() == pytest.approx(expected.mean().item(), abs=1e-5)
     assert spread.std.item() == pytest.approx(expected.std().item(), abs=1e-5)
@@ -248,9 +248,9 @@ def test_one_photograph_is_compared_with_its_mirror_image(seed: int) -> None:
         patches_of(model.encode_image(image)[0][1:], 0) for image in (images[0][0], images[0][0].flip(-1))
     )
     distances = [oracle.distance(patch, upright)[0] for patch in mirrored]
-    spread = result.few_shot.merge.spreads["references"]
+    spread = result.decision.merge.spreads["references"]
     assert spread.mean.item() == pytest.approx(sum(distances) / len(distances), abs=1e-5)
-    assert result.few_shot.k_shot == 1
+    assert result.decision.k_shot == 1
     assert result.outliers == []
     assert result.false_alarms == 1
     assert result.scores.item() < 0.5
@@ -306,14 +306,14 @@ def test_the_memory_holds_no_more_than_it_may(values: int, monkeypatch: pytest.M
 
 def test_what_was_fitted_in_inference_can_be_used_outside_of_it() -> None:
     with torch.inference_mode():
-        few_shot = fit(PatchMeans(), photographs_of(random_images(0, 2))).few_shot
+        few_shot = fit(PatchMeans(), photographs_of(random_images(0, 2))).decision
     assert not any(tensor.is_inference() for tensor in few_shot.tensors().values())
 
 
 @pytest.mark.parametrize("maps", [["references"], ["text"], ["references", "text"]])
 def test_from_tensors(maps: list[str]) -> None:
     model = PatchMeans()
-    few_shot = fit(model, photographs_of(random_images(0, 2)), maps).few_shot
+    few_shot = fit(model, photographs_of(random_images(0, 2)), maps).decision
     again = FewShot.from_tensors(few_shot.tensors())
     outputs = model.intermediate_outputs(random_images(1, 1)[0][0], model.text_features())
     assert torch.equal(again(outputs), few_shot(outputs))

@@ -433,7 +433,7 @@ class TestFileOfAdapters:
         assert model.model.decision.k_shot == 2
 
     def test_other_feature_layers(self, file: tuple[FBClip, Path], small_backbone: str) -> None:
-        with pytest.raises(ValueError, match=r"good photographs.*feature_layers") as raised:
+        with pytest.raises(ValueError, match=r"photographs.*feature_layers") as raised:
             FBClip(small_backbone, weights=file[1], feature_layers=[4])
         assert "\n" not in str(raised.value)
 

@@ -12,6 +12,7 @@ from anomalib.data import ImageBatch, MVTecAD
 from anomalib.engine import Engine
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.modeling.few_shot import MutualScoring, mutual_scoring
 from anomalib_fbclip.protocol import runs
 from anomalib_fbclip.protocol.__main__ import main
 from anomalib_fbclip.protocol.runs import FalsePositiveRate, Plan, Recall
@@ -78,17 +79,28 @@ def test_table_by_shots(arguments: tuple[str, ...], tested: list[str], capsys: p
     assert sorted(path.name for path in Path("results").iterdir()) == ["parts.csv", "parts.md"]
 
 
+@pytest.mark.parametrize(
+    ("shots", "photographs"), [("2", {"k_shot": 2}), ("unlabeled", {"unlabeled_source": "dataset"})]
+)
 def test_same_as_anomalib_test(
-    arguments: tuple[str, ...], parts: Path, small_backbone: str, small_adapters: Path
+    arguments: tuple[str, ...],
+    parts: Path,
+    small_backbone: str,
+    small_adapters: Path,
+    shots: str,
+    photographs: dict[str, object],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert main([*arguments, "--shots", "[2]", "--choices", "2", "--categories", "[nut]"]) == 0
+    monkeypatch.setattr(mutual_scoring, "UNALIKE_DISTANCE", 2.0)  # noise is
+    assert main([*arguments, "--shots", f"[{shots}]", "--choices", "2", "--categories", "[nut]"]) == 0
     for choice, (_, row) in enumerate(read_results(Path("results/parts.csv")).iterrows()):
         model = FBClip(
-            small_backbone, weights=small_adapters, visualizer=False, reference_rotations=1, k_shot=2, seed=choice
+            small_backbone, weights=small_adapters, visualizer=False, reference_rotations=1, **photographs, seed=choice
         )
         datamodule = MVTecAD(root=parts, category="nut", num_workers=0)
         (expected,) = Engine(accelerator="cpu", devices=1).test(model, datamodule=datamodule)
         assert row[[*METRICS]].to_dict() == pytest.approx(expected, abs=1e-5)
+        assert (shots == "unlabeled") == isinstance(model.model.decision, MutualScoring)
 
 
 def test_zero_shots_are_the_usual_test(arguments: tuple[str, ...], tested: list[str]) -> None:
