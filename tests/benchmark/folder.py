@@ -6,6 +6,7 @@
     python tests/benchmark/folder.py
     python tests/benchmark/folder.py --rows start folder
     python tests/benchmark/folder.py --rows start --source ../another-checkout
+    python tests/benchmark/folder.py --compared photographs
 
 Each row is a process of its own; all files are in the system's cache. Times are the least of three, because other
 processes only add to them. Processor time, of all cores together, suffers less from those.
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,7 +133,7 @@ def rate(folder: Path, source: Path) -> Iterator[str]:
     photographs = draw_photographs(folder / "photographs", PHOTOGRAPHS)
     one = draw_photographs(folder / "one", 1)
     alone = {name: model_alone(folder, source, one, number) for name, number in AT_ONCE.items()}
-    whole = least(inspect(folder, source, str(photographs)) for _ in range(RUNS))
+    whole = least(inspect(folder, source, str(photographs), "--alone") for _ in range(RUNS))
     first = least(inspect(folder, source, str(one)) for _ in range(RUNS))
     reached = (PHOTOGRAPHS - 1) / (whole.seconds - first.seconds)
     milliseconds = 1000 * (whole.processor - first.processor) / (PHOTOGRAPHS - 1)
@@ -151,7 +153,9 @@ def model_alone(folder: Path, source: Path, one: Path, at_once: int) -> float:
 def many(folder: Path, source: Path) -> Iterator[str]:
     """Whether memory grows with the number of photographs."""
     for count in (FEW, MANY):
-        seconds, memory, _ = inspect(folder, source, str(draw_photographs(folder / f"photographs{count}", count)))
+        seconds, memory, _ = inspect(
+            folder, source, str(draw_photographs(folder / f"photographs{count}", count)), "--alone"
+        )
         yield f"| {count} photographs of {WIDTH} x {HEIGHT} | {seconds:.0f} s | {memory} MB |"
 
 
@@ -164,6 +168,18 @@ def huge(folder: Path, source: Path) -> Iterator[str]:
         seconds, memory, _ = inspect(folder, source, name.strip(), *options)
         kind = " ".join([name.strip().rpartition(".")[2], *options])
         yield f"| photograph of {HUGE[0]} x {HUGE[1]}, {kind} | {seconds:.1f} s | {memory} MB |"
+
+
+def compared(folder: Path, source: Path, photographs: Path) -> Iterator[str]:
+    """What it takes to compare photographs with each other, beside looking at each alone, in turn."""
+    costs: dict[str, list[Cost]] = {"alone": [], "compared": []}
+    for _ in range(RUNS):
+        costs["alone"].append(inspect(folder, source, str(photographs), "--alone"))
+        costs["compared"].append(inspect(folder, source, str(photographs)))
+    alone, together = (least(found) for found in costs.values())
+    yield describe("folder, each photograph alone", alone)
+    yield describe("folder, compared with each other", together)
+    yield f"| ratio | {together.seconds / alone.seconds:.2f}, {together.processor / alone.processor:.2f} | |"
 
 
 ROWS = {"start": start, "exported": exported, "folder": rate, "many": many, "huge": huge}
@@ -183,11 +199,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--source", type=Path, default=Path(__file__).parents[2], help="checkout that is measured")
+    parser.add_argument("--compared", type=Path, metavar="FOLDER", help="instead, compare these photographs")
     options = parser.parse_args()
     print(describe_machine(), "", "| | | peak memory |", "|---|---:|---:|", sep="\n", flush=True)
-    for name in options.rows:
+    rows = {name: ROWS[name] for name in options.rows}
+    if options.compared:
+        rows = {"compared": partial(compared, photographs=options.compared.resolve())}
+    for measure in rows.values():
         with tempfile.TemporaryDirectory() as folder:
-            for row in ROWS[name](Path(folder), options.source.resolve()):
+            for row in measure(Path(folder), options.source.resolve()):
                 print(row, flush=True)
 
 
