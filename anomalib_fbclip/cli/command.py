@@ -21,7 +21,7 @@ from anomalib_fbclip.results.files import find_copies
 from anomalib_fbclip.results.good_photographs import describe_colors, describe_inspected_references, describe_swap
 from anomalib_fbclip.results.numbered_folders import link_latest, make_next
 from anomalib_fbclip.results.records import TABLE_NAME
-from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD, describe_guess
+from anomalib_fbclip.results.thresholds import UNLABELED, USUAL_THRESHOLD, describe_guess
 
 from .arguments import parse_arguments, without_thresholds
 from .configs import CONFIGS, run_configs
@@ -124,6 +124,9 @@ def run(
         screen.tell(line)
     image, pixel = ready.inferencer.decision_thresholds()
     image_source, pixel_source = ready.inferencer.threshold_sources()
+    compared = {"Good photographs": describe_good(ready.good, ready.kept)}
+    if ready.is_mutual:
+        compared = {"Compared with": UNLABELED}
     with screen.progress("Photographs", inputs.total) as advance:
         inspection = Inspection(
             ready.inferencer, folder, partial(screen.show, advance=advance), copies, full_size=full_size
@@ -138,7 +141,7 @@ def run(
                 pixel_source or OF_THE_FILE,
             ),
             f"{shlex.join(['fbclip', *command])} --threshold {{threshold}} --pixel-threshold {{pixel_threshold}}",
-            {"Model": ready.inferencer.describe(), "Good photographs": describe_good(ready.good, ready.kept)},
+            {"Model": ready.inferencer.describe(), **compared},
             ready.good_scores,
         )
     doubts = [
