@@ -65,6 +65,7 @@ class FewShot(Decision):
 
     memory_bank: ClassVar[type[MemoryBank]] = MemoryBank
     limit = staticmethod(prediction_limit)
+    """From leave-one-out scores to the threshold."""
 
     def __init__(self, memory: MemoryBank, merge: Merge, calibration: Calibration) -> None:
         super().__init__()
