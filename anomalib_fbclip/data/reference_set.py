@@ -117,7 +117,8 @@ class ReferenceSet:
             transform (Callable[[torch.Tensor], torch.Tensor]): From RGB values 0..1, shape ``[1, 3, H, W]``, to what
                 the model takes, on its device.
             maps (Sequence[str], optional): Maps that take part in the decision. Defaults to both.
-            advance (Callable[[], None], optional): Called twice for each photograph. Defaults to nothing.
+            advance (Callable[[], None], optional): Called when a photograph is read, which is twice for each at most.
+                Defaults to nothing.
 
         Raises:
             ImageError: If one can't be read, or is smaller than a patch.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_fbclip.modeling.decision import top_mean
+from anomalib_fbclip.modeling.decision import IntermediateOutputs, top_mean
 from anomalib_fbclip.modeling.fbclip import FBClipModel
 
 from .calibration import Calibration, Spread, find_outliers
@@ -30,10 +30,14 @@ class Block(NamedTuple):
     Attributes:
         patches (torch.Tensor): Joined patch tokens, shape ``[R, D]``.
         origins (torch.Tensor): Where they come from: which of the turned images, and which patch, shape ``[R, 2]``.
+        logits (torch.Tensor): What the text gives the patches of the image that is not turned, shape ``[1, 1, h, w]``.
+        is_whole (bool): Whether these are all patches of that image, and no others.
     """
 
     patches: torch.Tensor
     origins: torch.Tensor
+    logits: torch.Tensor
+    is_whole: bool
 
 
 class Fit(NamedTuple):
@@ -69,7 +73,9 @@ def fit(
     maps: Sequence[str] = MAPS,
     decision: type[FewShot] = FewShot,
 ) -> Fit:
-    """Learn from photographs. Each is asked for twice, so that one at a time is in memory.
+    """Learn from photographs.
+
+    Each is asked for twice, so that one at a time is in memory; once, if the memory keeps all of its patches.
 
     Args:
         model (FBClipModel): The model. It stays as it is.
@@ -83,7 +89,10 @@ def fit(
     """
     blocks = [_remember(model, photograph(), len(photographs)) for photograph in photographs]
     memory = decision.memory_bank(torch.stack([block.patches for block in blocks]))
-    left_out = [_leave_out(model, _first(photograph()), index, memory) for index, photograph in enumerate(photographs)]
+    left_out = [
+        _leave_out(model, photograph, block, memory.without(index)) if len(blocks) > 1 else _mirror(model, photograph)
+        for index, (photograph, block) in enumerate(zip(photographs, blocks, strict=True))
+    ]
     distances, logits = (torch.cat(values) for values in zip(*left_out, strict=True))
     spreads = {"references": Spread.of(distances), "text": Spread.of(logits)}
     merge = Merge({name: spreads[name] for name in maps})
@@ -101,37 +110,45 @@ def fit(
 
 def _remember(model: FBClipModel, images: Iterable[torch.Tensor], count: int) -> Block:
     """Choose what the memory keeps of a photograph: as many patches as it has, fewer if there are many of them."""
-    tokens = torch.cat([_encode(model, image) for image in images])
+    one_by_one = iter(images)
+    outputs = model.intermediate_outputs(next(one_by_one), model.text_features())
+    tokens = torch.cat([_join(outputs), *(_encode(model, image) for image in one_by_one)])
     rows = tokens.flatten(0, 1)
     patches, width = tokens.shape[1:]
     chosen = select_coreset(rows, max(min(patches, MEMORY_VALUES // (count * width)), 1))
-    return Block(rows[chosen], torch.stack([chosen // patches, chosen % patches], dim=1))
+    origins = torch.stack([chosen // patches, chosen % patches], dim=1)
+    return Block(rows[chosen], origins, text_logits(outputs), len(chosen) == len(rows))
 
 
 def _leave_out(
-    model: FBClipModel,
-    image: torch.Tensor,
-    index: int,
-    memory: MemoryBank,
+    model: FBClipModel, photograph: Photograph, block: Block, others: MemoryBank
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Compare a photograph with the others; of one alone, the mirror image with itself.
+    """Compare a photograph with the others.
 
     Returns:
         tuple[torch.Tensor, torch.Tensor]: Distances of its patches, and the logits that the text gives them, each
             ``[1, 1, h, w]``.
     """
-    is_alone = len(memory.patches) == 1
-    others = MemoryBank(_encode(model, image)) if is_alone else memory.without(index)
-    outputs = model.intermediate_outputs(image.flip(-1) if is_alone else image, model.text_features())
-    tokens = join_layers(later_half(outputs.layer_tokens))
-    distance = others(tokens).distance.unflatten(1, outputs.patch_map.shape[1:])
-    return distance, text_logits(outputs)
+    tokens = block.patches.unsqueeze(0) if block.is_whole else _encode(model, _first(photograph()))
+    return others(tokens).distance.unflatten(1, block.logits.shape[1:]), block.logits
+
+
+def _mirror(model: FBClipModel, photograph: Photograph) -> tuple[torch.Tensor, torch.Tensor]:
+    """Compare the mirror image of a single photograph with it. See :func:`_leave_out`."""
+    image = _first(photograph())
+    outputs = model.intermediate_outputs(image.flip(-1), model.text_features())
+    distance = MemoryBank(_encode(model, image))(_join(outputs)).distance
+    return distance.unflatten(1, outputs.patch_map.shape[1:]), text_logits(outputs)
 
 
 def _encode(model: FBClipModel, image: torch.Tensor) -> torch.Tensor:
     """Give the joined patch tokens of an image, shape ``[1, L, D]``."""
     layer_tokens, _ = model.backbone.encode_image(image)
     return join_layers(later_half(layer_tokens))
+
+
+def _join(outputs: IntermediateOutputs) -> torch.Tensor:
+    return join_layers(later_half(outputs.layer_tokens))
 
 
 def _first(images: Iterable[torch.Tensor]) -> torch.Tensor:
