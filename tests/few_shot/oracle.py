@@ -59,7 +59,7 @@ def folder_limit(scores: list[float]) -> float:
     low, high = quantile(scores, 0.1), quantile(scores, 0.4)
     std = (high - low) / (normal.inv_cdf(0.4) - normal.inv_cdf(0.1))
     mean = high - normal.inv_cdf(0.4) * std
-    variance = (len(scores) * std**2 + 8 * (0.15 * mean) ** 2) / (len(scores) + 8)
+    variance = (len(scores) * std**2 + 4 * (0.2 * mean) ** 2) / (len(scores) + 4)
     limit = mean + 3 * math.sqrt(variance)
     return min(limit, between_groups(scores)) if is_split(scores) else limit
 

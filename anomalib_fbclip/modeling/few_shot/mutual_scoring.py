@@ -28,7 +28,7 @@ deviations at which a normal distribution has them."""
 LIMIT_DEVIATIONS = 3.0
 """Standard deviations above the mean at which the threshold lies."""
 
-EXPECTED_SPREAD, EXPECTED_WEIGHT = 0.15, 8.0
+EXPECTED_SPREAD, EXPECTED_WEIGHT = 0.2, 4.0
 """Standard deviation that scores are expected to have, as a share of their mean, and how many photographs that
 expectation is worth."""
 
@@ -80,7 +80,7 @@ def folder_limit(scores: torch.Tensor) -> torch.Tensor:
     .. math::
 
         \hat\sigma = \frac{q_{0.4} - q_{0.1}}{1.028}, \qquad \mu = q_{0.4} + 0.253\,\hat\sigma, \qquad
-        \theta = \mu + 3 \sqrt{\frac{k \hat\sigma^2 + 8 (0.15 \mu)^2}{k + 8}}
+        \theta = \mu + 3 \sqrt{\frac{k \hat\sigma^2 + 4 (0.2 \mu)^2}{k + 4}}
 
     Where the scores fall into two groups (:func:`is_split`), the limit lies between them if that is lower.
 
