@@ -174,8 +174,6 @@ class TorchInferencer:
         )
         if self._model.decision is self._model.zero_shot:
             return
-        if self._model.decision is self._model.zero_shot:
-            return
         self._normalizations = (Normalization(), Normalization())  # they are of other scores
         self._comparison = Comparison(references, references.fit.decision.memory, self._grid)
 

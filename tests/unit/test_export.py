@@ -388,15 +388,8 @@ def test_each_output_has_its_own_name_alone(tmp_path: Path, state: str) -> None:
     assert_runtimes_agree(Pipeline(post_processor, InterpolationMode.BICUBIC).eval(), None, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("input_size", "interpolation"),
-    [
-        ((12, 40), InterpolationMode.BICUBIC),
-        ((24, 32), InterpolationMode.BICUBIC),
-        ((60, 60), InterpolationMode.BICUBIC),
-        ((12, 40), InterpolationMode.BILINEAR),
-    ],
-)
+@pytest.mark.parametrize("interpolation", [InterpolationMode.BILINEAR, InterpolationMode.BICUBIC])
+@pytest.mark.parametrize("input_size", [(12, 40), (24, 32), (60, 60)])
 def test_both_runtimes_take_a_fixed_size(
     tmp_path: Path, input_size: tuple[int, int], interpolation: InterpolationMode
 ) -> None:
