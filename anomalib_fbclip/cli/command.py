@@ -17,9 +17,13 @@ from functools import partial
 from pathlib import Path
 
 from anomalib_fbclip.errors import ANOMALOUS, FAILED, NORMAL, InspectionError
-from anomalib_fbclip.results.files import find_copies
-from anomalib_fbclip.results.good_photographs import describe_colors, describe_inspected_references, describe_swap
-from anomalib_fbclip.results.numbered_folders import link_latest, make_next
+from anomalib_fbclip.results.files import link_latest, make_next
+from anomalib_fbclip.results.good_photographs import (
+    describe_colors,
+    describe_inspected_references,
+    describe_swap,
+    find_copies,
+)
 from anomalib_fbclip.results.records import TABLE_NAME
 from anomalib_fbclip.results.thresholds import UNLABELED, USUAL_THRESHOLD, describe_guess
 

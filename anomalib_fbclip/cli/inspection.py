@@ -21,8 +21,7 @@ from anomalib_fbclip.results.files import replacing
 from anomalib_fbclip.results.records import Record, RecordWriter
 from anomalib_fbclip.results.regions import find_regions
 from anomalib_fbclip.results.report.page import Entry
-from anomalib_fbclip.results.report.pictures import MAX_SIDE, draw_picture
-from anomalib_fbclip.results.report.thumbnails import shrink_photograph
+from anomalib_fbclip.results.report.pictures import MAX_SIDE, draw_picture, shrink_photograph
 
 from .prediction import ComparedPrediction, Inferencer, choose_enough
 from .sources import Inputs, Item, Loaded

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from anomalib_fbclip.images.image_files import find_images, printable
-from anomalib_fbclip.results.files import find_copies
+from anomalib_fbclip.results.good_photographs import find_copies
 
 from .image_source import ImageSource
 

@@ -1,16 +1,19 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files by what they hold: which are the same; written whole, in a hidden folder, then moved; and full disks."""
+"""Results on disk: written whole, in a hidden folder, then moved; in numbered folders; and full disks."""
 
-import filecmp
-import os
+import re
 import shutil
-from collections import defaultdict
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
+
+LATEST = "latest"
+"""Name of the link that leads to the last of the numbered folders ``v0``, ``v1``, ..., which are anomalib's."""
+
+VERSION = re.compile(r"v\d+")
 
 
 @contextmanager
@@ -93,36 +96,41 @@ def naming_full_disk(folder: Path, error_type: type[Exception]) -> Generator[Non
         raise OSError(msg) from error
 
 
-def find_copies(paths: Iterable[Path], originals: Iterable[Path]) -> dict[Path, Path]:
-    """Find files that are also among others, by whatever name.
+def is_numbered(folder: Path) -> bool:
+    """Tell whether a folder is a numbered one, or ``latest``, by its name."""
+    return folder.name == LATEST or VERSION.fullmatch(folder.name) is not None
+
+
+def make_next(root: Path) -> Path:
+    """Make the next numbered folder.
 
     Args:
-        paths (Iterable[Path]): The files.
-        originals (Iterable[Path]): The others.
+        root (Path): The folder that holds the numbered ones. It is made if it does not exist.
 
     Returns:
-        dict[Path, Path]: Of each file that one of the others is equal to, byte by byte, the first of those. A file that
-            can't be read is equal to none.
+        Path: The new folder.
+
+    Raises:
+        OSError: If it can't be made.
     """
-    by_size = defaultdict(list)
-    for original in originals:
-        if _is_file(original):
-            by_size[original.stat().st_size].append(original)
-    found = {}
-    for path in paths:
-        same_size = by_size[path.stat().st_size] if _is_file(path) else []
-        copied = next((original for original in same_size if _is_same(path, original)), None)
-        if copied is not None:
-            found[path] = copied
-    return found
+    root.mkdir(parents=True, exist_ok=True)
+    while True:
+        with suppress(FileExistsError):  # another process may have been faster
+            folder = next_numbered(root)
+            folder.mkdir()
+            return folder
 
 
-def _is_file(path: Path) -> bool:
-    return os.path.isfile(path)  # noqa: PTH113 - pathlib raises where the folder can't be entered
+def next_numbered(root: Path) -> Path:
+    """Give the folder whose number is one higher than all those that exist."""
+    numbers = [int(path.name[1:]) for path in root.iterdir() if VERSION.fullmatch(path.name)]
+    return root / f"v{max(numbers, default=-1) + 1}"
 
 
-def _is_same(path: Path, other: Path) -> bool:
-    try:
-        return filecmp.cmp(path, other, shallow=False)  # it reads no further than to the first difference
-    except OSError:  # whoever reads the file says so
-        return False
+def link_latest(folder: Path) -> None:
+    """Let ``latest`` lead to a folder, where the system has links and no other file or folder has that name."""
+    link = folder.with_name(LATEST)
+    with suppress(OSError):
+        if link.is_symlink():
+            link.unlink()
+        link.symlink_to(folder.name, target_is_directory=True)

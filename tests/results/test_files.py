@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_fbclip.results.files import find_copies, incomplete_folder, replacing
+from anomalib_fbclip.results.files import incomplete_folder, replacing
 
 
 def test_file_is_replaced_when_it_is_complete(tmp_path: Path) -> None:
@@ -86,13 +86,3 @@ def test_interrupted_clearing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(KeyboardInterrupt):
         write()
     assert not list(tmp_path.iterdir())
-
-
-def test_copies_are_found_by_content(tmp_path: Path) -> None:
-    """Whatever they are called, and of files of one size only those that are equal."""
-    for name, content in {"a": "one", "b": "two", "c": "one", "d": "three"}.items():
-        (tmp_path / name).write_text(content)
-    (tmp_path / "link").symlink_to(tmp_path / "b")
-    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    a, b, c, d, link, gone = (tmp_path / name for name in ("a", "b", "c", "d", "link", "gone"))
-    assert find_copies([a, c, d, link, gone, b], [c, b, gone]) == {a: c, c: c, link: b, b: b}

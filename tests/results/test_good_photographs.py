@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalib_fbclip.results.good_photographs import describe_colors, describe_inspected_references, describe_swap
+from anomalib_fbclip.results.good_photographs import (
+    describe_colors,
+    describe_inspected_references,
+    describe_swap,
+    find_copies,
+)
 
 
 def write(path: Path, mode: str) -> Path:
@@ -60,3 +65,13 @@ def test_the_same_photographs() -> None:
     assert "themselves: 1 of 5." in describe_inspected_references(copies, 5)[0]
     assert "themselves: 1." in describe_inspected_references(copies, None)[0]
     assert not describe_inspected_references({}, 1)
+
+
+def test_copies_are_found_by_content(tmp_path: Path) -> None:
+    """Whatever they are called, and of files of one size only those that are equal."""
+    for name, content in {"a": "one", "b": "two", "c": "one", "d": "three"}.items():
+        (tmp_path / name).write_text(content)
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    a, b, c, d, link, gone = (tmp_path / name for name in ("a", "b", "c", "d", "link", "gone"))
+    assert find_copies([a, c, d, link, gone, b], [c, b, gone]) == {a: c, c: c, link: b, b: b}

@@ -12,8 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from anomalib_fbclip.images.photographs import is_gray
 from anomalib_fbclip.lightning.trainer_run import TrainerRun
-from anomalib_fbclip.results.files import find_copies
-from anomalib_fbclip.results.good_photographs import describe_colors, describe_inspected_references
+from anomalib_fbclip.results.good_photographs import describe_colors, describe_inspected_references, find_copies
 from anomalib_fbclip.results.records import Record
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_fbclip.images.image_files import printable
-from anomalib_fbclip.results.numbered_folders import LATEST, is_numbered, make_next, next_numbered
+from anomalib_fbclip.results.files import LATEST, is_numbered, make_next, next_numbered
 from anomalib_fbclip.results.records import TABLE_NAME
 
 TAKEN = ".taken"

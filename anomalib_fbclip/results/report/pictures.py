@@ -3,18 +3,17 @@
 
 """The picture of a prediction: heatmap, regions and a caption on the photograph."""
 
-from typing import NamedTuple, cast
+from typing import NamedTuple, TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from anomalib_fbclip.images.photographs import PhotographSource
+from anomalib_fbclip.images.photographs import PhotographSource, read_photograph
 from anomalib_fbclip.results.records import Record
 from anomalib_fbclip.results.regions import match_verdict
 
 from .heatmap import PALETTE, draw_heatmap, resize_map
-from .thumbnails import shrink_photograph
 
 MAX_SIDE = 2048
 """Pixels of a picture's longer side, at most."""
@@ -66,6 +65,38 @@ def draw_picture(photograph: PhotographSource, anomaly_map: NDArray[np.floating]
     picture = draw_heatmap(image, heat, _find_mask(heat, record))
     _draw_caption(picture, heat, record)
     return picture
+
+
+def shrink_photograph(photograph: PhotographSource, max_side: int) -> Image.Image:
+    """Read a photograph upright, and shrink it if it is large. Its proportions stay.
+
+    Args:
+        photograph (PhotographSource): The photograph.
+        max_side (int): Pixels that neither side exceeds afterwards.
+
+    Returns:
+        Image.Image: An RGB image; the same one, if it is an RGB image in memory and not large.
+
+    Raises:
+        ImageError: If it can't be read.
+    """
+    image = photograph if _is_plain(photograph) else Image.fromarray(read_photograph(photograph, upright=True))
+    longer = max(image.size)
+    if longer <= max_side:
+        return image
+    width, height = (max(1, round(max_side * side / longer)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.HAMMING, reducing_gap=1)
+
+
+def _is_plain(photograph: PhotographSource) -> TypeGuard[Image.Image]:
+    """Tell whether it is an RGB image in memory, about which nothing is known that would turn it."""
+    return (
+        isinstance(photograph, Image.Image)
+        and photograph.format is None
+        and photograph.mode == "RGB"
+        and not photograph.info
+        and not photograph.getexif()
+    )
 
 
 def _find_mask(heat: NDArray[np.floating], record: Record) -> NDArray[np.bool_]:

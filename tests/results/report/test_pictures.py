@@ -12,8 +12,7 @@ from PIL import Image
 from anomalib_fbclip.results.records import Record
 from anomalib_fbclip.results.regions import Region
 from anomalib_fbclip.results.report.heatmap import ROWS, draw_heatmap, resize_map
-from anomalib_fbclip.results.report.pictures import MAX_SIDE, draw_picture
-from anomalib_fbclip.results.report.thumbnails import shrink_photograph
+from anomalib_fbclip.results.report.pictures import MAX_SIDE, draw_picture, shrink_photograph
 
 NOTHING = np.zeros((8, 8), dtype=np.float32)
 
