@@ -68,6 +68,13 @@ def test_the_spatial_view_has_bands_and_never_unfolds_features(tokens: torch.Ten
     assert not any("im2col" in name or "unfold" in name for name, _ in results)
 
 
+def test_a_spatial_map_copies_no_values(tokens: torch.Tensor, mask: torch.Tensor) -> None:
+    linear_map = SpatialView()(tokens, mask, GRID)
+    with recorded() as results:
+        linear_map(tokens)
+    assert largest(results) <= tokens.numel()
+
+
 @pytest.mark.parametrize(
     ("arguments", "count"),
     [

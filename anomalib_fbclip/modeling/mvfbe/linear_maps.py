@@ -6,7 +6,7 @@
 A map applies to a layer's tokens, and as well to whatever is linear in them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -88,6 +88,22 @@ class Bands(NamedTuple):
         halves = F.pad(values, padding).unflatten(1, (count + 1, size // 2))
         return torch.cat([halves[:, :-1], halves[:, 1:]], dim=2)
 
+    def inside(self, length: int) -> Iterator[tuple[int, slice, slice]]:
+        """Tell what of each band lies on the grid.
+
+        Args:
+            length (int): Number of the grid's patches.
+
+        Yields:
+            tuple[int, slice, slice]: How many of the band's N patches, which of the M patches around them, and where
+                these lie among all patches of the grid.
+        """
+        count, own, size = self.near.shape
+        for first in range(0, count * own, own):
+            start = first - self.above
+            around = slice(max(start, 0), min(start + size, length))
+            yield min(own, length - first), slice(around.start - start, around.stop - start), around
+
 
 class BandMap:
     """Makes each patch a weighted sum of patches near it, and leaves the class token as it is.
@@ -106,8 +122,14 @@ class BandMap:
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
         """Map values of all tokens, ``[B, 1 + L, C]``."""
         class_value, patches = values[:, :1], values[:, 1:]
-        sums = (self.weights.to(values.dtype) @ self.bands.gather(patches)).flatten(1, 2)
-        return torch.cat([class_value, sums[:, : patches.shape[1]]], dim=1)
+        bands = self.weights.to(values.dtype).unbind(dim=1)
+        # One band after the other: values are wide, and copies of them take longer than the products.
+        inside = self.bands.inside(patches.shape[1])
+        sums = (
+            weights[:, :own, near] @ patches[:, around]
+            for weights, (own, near, around) in zip(bands, inside, strict=True)
+        )
+        return torch.cat([class_value, *sums], dim=1)
 
 
 def neighborhoods(grid: tuple[int, int], window: int, device: torch.device) -> Bands:
