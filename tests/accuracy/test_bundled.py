@@ -22,6 +22,7 @@ from PIL import Image
 from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_fbclip import FBClip
+from support.graphs import ONE_IMAGE
 from tools.bundled_model.evaluate import Accuracy, LabeledImage, draw_unseen_categories, list_images, read_input
 from tools.bundled_model.parts import draw_category
 
@@ -42,7 +43,7 @@ def compiled(
     root = tmp_path_factory.mktemp("exported")
     draw_category(root, "tile", train_images=1, test_images=30, image_seed=1)
     parts = MVTecAD(root, "tile", num_workers=0)
-    onnx_file = model.to_onnx(root)
+    onnx_file = model.to_onnx(root, dynamic_axes=ONE_IMAGE)
 
     def to_onnx(export_root: str, model_file_name: str, *args: object) -> Path:
         del args

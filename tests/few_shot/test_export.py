@@ -25,6 +25,7 @@ import anomalib_fbclip
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.exported import EdgeInferencer
 from support.command_line import anomalib, run
+from support.graphs import ONE_IMAGE
 from tools.bundled_model.parts import draw_category
 
 FIELDS = ("pred_score", "anomaly_map", "pred_label", "pred_mask")
@@ -231,8 +232,8 @@ def test_8_bits_lose_a_point_at_most(tmp_path: Path, ball_screws: tuple[list[Pat
     good, tested = ball_screws
     model = FBClip("fbclip-small").eval()
     model.use_references(good)
-    onnx = model.to_onnx(tmp_path)
-    draw_category(tmp_path, "tile", train_images=1, test_images=30, image_seed=1)
+    onnx = model.to_onnx(tmp_path, dynamic_axes=ONE_IMAGE)
+    draw_category(tmp_path, "tile", train_images=1, test_images=15, image_seed=1)
     parts = MVTecAD(tmp_path, "tile", num_workers=0)
     labels = [path.parent.name != "good" for path in tested]
     accuracy = {}
@@ -256,7 +257,7 @@ def test_openvino_decides_alike_in_bfloat16(tmp_path: Path) -> None:
     example = Path(anomalib_fbclip.__file__).parent / "data" / "example"
     model = FBClip("fbclip-small").eval()
     model.use_references(sorted(example.glob("good/*.jpg")))
-    xml = model.to_openvino(tmp_path)
+    xml = model.to_openvino(tmp_path, onnx_kwargs={"dynamic_axes": ONE_IMAGE})
     images = [read(path) for path in sorted(example.glob("photographs/*/*.jpg"))]
     exact, rounded = (
         np.array([compiled(image)["pred_score"].item() for image in images])

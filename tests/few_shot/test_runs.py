@@ -474,7 +474,7 @@ class TestTorch:
 
     @pytest.mark.slow
     def test_compiled(self, arguments: dict, good: Path) -> None:
-        model = FBClip(**arguments, feature_layers=[2, 4], views=["identity"]).eval()  # each view is compiled for long
+        model = FBClip(**arguments, feature_layers=[4], views=["identity"]).eval()  # each map is compiled for long
         model.use_references(sorted(good.iterdir()))
         image = torch.rand(2, 3, 56, 56, generator=torch.manual_seed(0))
         with torch.no_grad():

@@ -29,6 +29,7 @@ from anomalib_fbclip.export.onnx_file import PRECISE_PREFIX
 from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
 from anomalib_fbclip.lightning.pre_processing import AntialiasedPreProcessor
 from support.command_line import anomalib, run
+from support.graphs import ONE_IMAGE
 from tools.bundled_model.parts import draw_category
 
 SIZES = {"larger": (576, 768), "long": (1260, 500), "smaller": (90, 70)}
@@ -470,7 +471,7 @@ def test_the_papers_architecture(photographs, tmp_path: Path) -> None:
     image = read(photographs["larger"])
     with torch.no_grad():
         expected = model(torch.from_numpy(image))
-    onnx_path = model.to_onnx(tmp_path)
+    onnx_path = model.to_onnx(tmp_path, dynamic_axes=ONE_IMAGE)
     description = model.description()
     for is_half, tolerance in ((False, 1e-3), (True, 5e-3)):
         path = save_openvino(convert_to_openvino(onnx_path, description), tmp_path / "model.xml", is_half)

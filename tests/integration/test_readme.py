@@ -9,8 +9,8 @@ There is no network, and caches are empty. The shell makes arguments of the comm
 - ``<!-- needs a download -->``: ``fbclip-small`` takes the place of the paper's model.
 - ``<!-- takes hours -->``: a few steps are made.
 
-A model that is exported as it comes has one layer and view, and so are those of ``configs``: its graph is a tenth as
-large. With good photographs or a checkpoint it is exported whole.
+A model that is exported has one layer and view, and so have one that is trained, and one whose verdicts are compared
+with a file's: its graph is a tenth as large.
 
 Files of ``configs`` that name a GPU, 8 workers, all categories of a dataset or several epochs are changed accordingly,
 and models of others, which download their backbones, are only looked up.
@@ -124,7 +124,7 @@ frames = [np.zeros((48, 64, 3), dtype=np.uint8)] * 3
 
 
 LIGHT = ("--model.views", "[identity]", "--model.feature_layers", "[6]")
-"""What makes a graph of fbclip-small that is soon exported."""
+"""What makes a graph of fbclip-small that is soon exported. A checkpoint has it from its config."""
 
 
 def with_bundled(arguments: list[str]) -> list[str]:
@@ -143,9 +143,9 @@ def shortened(arguments: list[str]) -> list[str]:
 
 
 def lightened(arguments: list[str]) -> list[str]:
-    """Have an export take one layer and view of a model, but not where its verdicts are compared."""
-    is_heavy = arguments[1] == "export" and not {"--config", "--ckpt_path", "--model.few_shot_source"} & set(arguments)
-    return [*arguments, *LIGHT] if is_heavy else arguments
+    """Have an export take one layer and view of a model, and a run that it is compared with."""
+    is_heavy = arguments[1] == "export" and not {"--config", "--ckpt_path"} & set(arguments)
+    return [*arguments, *LIGHT] if is_heavy or "--model.few_shot_source" in arguments else arguments
 
 
 CHANGES = {"": list, "needs a download": with_bundled, "takes hours": shortened}
@@ -192,7 +192,11 @@ def write_configs(folder: Path) -> None:
         (r"num_workers: \d+", "num_workers: 0"),
         (r"max_epochs: \d+", "max_epochs: 1"),
         (r"accelerator: cuda", "accelerator: cpu"),
-        (r"(?<=backbone: fbclip-small)(?=.*\n\nexport_type)", "\n    views: [identity]\n    feature_layers: [6]"),
+        # What is exported, and what is trained.
+        (
+            r"(?<=backbone: fbclip-small)(?=.*\n(\nexport_|    weights: null))",
+            "\n    views: [identity]\n    feature_layers: [6]",
+        ),
         (r"grid: \[fbclip-small, ViT-L-14-336\]", "grid: [fbclip-small]"),
         (r"categories:\n      - bottle\n      - cable\n(      - .*\n)*", f"categories: {list(MVTEC_CATEGORIES)}\n"),
         (r"categories:\n      - candle\n(      - .*\n)*", f"categories: {list(VISA_CATEGORIES)}\n"),

@@ -28,6 +28,9 @@ exported (float[batch, 3, height, width] input)
 """
 """The map is the mean of the colours, and the score its largest value."""
 
+ONE_IMAGE = {"input": {2: "height", 3: "width"}}
+"""Axes of an exported model that takes one image at a time. Torch needs twice as long to trace one of any number."""
+
 Change = tuple[str, str]
 """A piece of the graph's text, and what it is replaced by."""
 
