@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from .precision import to_full
+from .precision import to_dtype, to_full
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, MutableMapping, Sequence
@@ -188,7 +188,7 @@ class ClipBackbone(nn.Module):
     def project_image(self, tokens: torch.Tensor) -> torch.Tensor:
         """Project image tokens ``[..., C]`` to the joint space, ``[..., D]``."""
         with self._own_precision(tokens.device):
-            return tokens @ self.visual.proj.to(tokens.dtype)
+            return tokens @ to_dtype(self.visual.proj, tokens.dtype)
 
     def encode_prompts(self, prompts: torch.Tensor) -> torch.Tensor:
         """Run the text tower with bidirectional attention, as FB-CLIP's weights were trained.

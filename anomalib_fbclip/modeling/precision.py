@@ -20,6 +20,11 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
 
 
+def to_dtype(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Convert values to a type. Those that have it stay as they are, without a node in an exported graph."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
+
+
 def to_full(tensor: torch.Tensor) -> torch.Tensor:
     """Convert values of 16 bits to float32, and leave others as they are."""
     return tensor.float() if tensor.dtype.itemsize < torch.float32.itemsize else tensor

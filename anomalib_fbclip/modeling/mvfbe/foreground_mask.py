@@ -7,7 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_fbclip.modeling.precision import full_precision, to_full
+from anomalib_fbclip.modeling.precision import full_precision, to_dtype, to_full
+
+from .linear_maps import split_tokens
 
 NEIGHBORHOOD = 3
 """Patches, along the flattened sequence, whose mean a patch is compared with for its local saliency."""
@@ -73,14 +75,15 @@ class SoftForegroundMask(nn.Module):
         # A rounded score falls on the other side of the threshold now and then.
         with full_precision(tokens.device):
             score = self.smooth(self.score(tokens, previous_tokens))
-            return torch.where(score > self.threshold, 1.0, 0.5).to(tokens.dtype)
+            return to_dtype(torch.where(score > self.threshold, 1.0, 0.5), tokens.dtype)
 
     def score(self, tokens: torch.Tensor, previous_tokens: torch.Tensor | None = None) -> torch.Tensor:
         """Combine the four cues to a score of 0..1 for each patch, shape ``[B, L]``."""
         tokens = to_full(tokens)
-        class_token, patches = tokens[:, :1], tokens[:, 1:]
+        class_token, patches = split_tokens(tokens)
         padded = F.pad(patches, (0, 0, 1, 1))
-        local = (patches - (padded[:, :-2] + patches + padded[:, 2:]) / NEIGHBORHOOD).norm(dim=-1)
+        before, after = (padded.narrow(1, start, patches.shape[1]) for start in (0, 2))
+        local = (patches - (before + patches + after) / NEIGHBORHOOD).norm(dim=-1)
         center = (patches - patches.mean(dim=1, keepdim=True)).norm(dim=-1)
         disagreement = 1 - F.cosine_similarity(patches, class_token, dim=-1)
         score = (
@@ -90,7 +93,7 @@ class SoftForegroundMask(nn.Module):
         )
         if previous_tokens is None:
             return score
-        change = (patches - to_full(previous_tokens)[:, 1:]).norm(dim=-1)
+        change = (patches - split_tokens(to_full(previous_tokens))[1]).norm(dim=-1)
         return score + self.change_weight * min_max_normalize(change)
 
     @staticmethod

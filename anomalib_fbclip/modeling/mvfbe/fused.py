@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_fbclip.modeling.precision import full_precision, to_full
+from anomalib_fbclip.modeling.precision import full_precision, to_dtype, to_full
 
 from .attention import AttentionBranch, ForegroundBackgroundAttention
 from .linear_maps import LayerViews
@@ -116,7 +116,7 @@ class FusedAttention:
         shares = torch.cat([share, 1 - share], dim=-1)
         factors = shares * (shares.square() * view.variance + foreground.norm.eps).rsqrt()
         projected = view.tokens[..., gate_width:].unflatten(-1, weights.bias.shape)
-        merged = torch.addcmul(weights.bias, projected, factors[..., None, :, None]).to(projected.dtype)
+        merged = to_dtype(torch.addcmul(weights.bias, projected, factors[..., None, :, None]), projected.dtype)
         query, key, value = (
             part.flatten(-2).unflatten(-1, (-1, foreground.head_dim)).transpose(1, 2) for part in merged.unbind(-3)
         )

@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol
 import torch
 from torch.nn import functional as F  # noqa: N812
 
+from anomalib_fbclip.modeling.precision import to_dtype
+
 
 class LinearMap(Protocol):
     """Makes each token of a view a weighted sum of a layer's tokens, or of anything that is linear in them."""
@@ -30,6 +32,12 @@ class LayerViews(NamedTuple):
 
     tokens: torch.Tensor
     maps: Sequence[LinearMap]
+
+
+def split_tokens(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split values of all tokens, ``[B, 1 + L, ...]``, into those of the class token and those of the patches."""
+    # A slice has a node for the batch, too, where its size is open, as in an exported graph.
+    return values.narrow(1, 0, 1), values.narrow(1, 1, values.shape[1] - 1)
 
 
 def identity(values: torch.Tensor) -> torch.Tensor:
@@ -57,7 +65,7 @@ class GroupMap(NamedTuple):
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
         """Map values of all tokens, ``[B, 1 + L, ...]``."""
-        groups, group_weights, self_weight = (part.to(values.dtype) for part in self)
+        groups, group_weights, self_weight = (to_dtype(part, values.dtype) for part in self)
         return torch.baddbmm(self_weight * values, group_weights, groups @ values)
 
 
@@ -86,7 +94,7 @@ class Bands(NamedTuple):
         padding = (0, 0) * (values.ndim - 2) + (self.above, self.below)
         # Bands overlap by half, and slices have a deterministic gradient on a GPU, which a choice by index has not.
         halves = F.pad(values, padding).unflatten(1, (count + 1, size // 2))
-        return torch.cat([halves[:, :-1], halves[:, 1:]], dim=2)
+        return torch.cat([halves.narrow(1, 0, count), halves.narrow(1, 1, count)], dim=2)
 
     def inside(self, length: int) -> Iterator[tuple[int, slice, slice]]:
         """Tell what of each band lies on the grid.
@@ -121,12 +129,12 @@ class BandMap:
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
         """Map values of all tokens, ``[B, 1 + L, C]``."""
-        class_value, patches = values[:, :1], values[:, 1:]
-        bands = self.weights.to(values.dtype).unbind(dim=1)
+        class_value, patches = split_tokens(values)
+        bands = to_dtype(self.weights, values.dtype).unbind(dim=1)
         # One band after the other: values are wide, and copies of them take longer than the products.
         inside = self.bands.inside(patches.shape[1])
         sums = (
-            weights[:, :own, near] @ patches[:, around]
+            weights[..., :own, near] @ patches[..., around, :]
             for weights, (own, near, around) in zip(bands, inside, strict=True)
         )
         return torch.cat([class_value, *sums], dim=1)

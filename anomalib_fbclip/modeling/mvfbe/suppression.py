@@ -57,7 +57,7 @@ class BackgroundSuppression(nn.Module):
         Returns:
             torch.Tensor: Mean of the tokens' mean and maximum, shape ``[B, C]``.
         """
-        halves = [to_full(tokens[:, : tokens.shape[1] // 2]) for tokens in maps]
+        halves = [to_full(tokens.narrow(1, 0, tokens.shape[1] // 2)) for tokens in maps]
         mean = torch.stack([half.mean(dim=1) for half in halves]).mean(dim=0)
         maximum = torch.stack([half.amax(dim=1) for half in halves]).amax(dim=0)
         return 0.5 * mean + 0.5 * maximum

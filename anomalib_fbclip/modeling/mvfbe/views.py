@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_fbclip.modeling.precision import full_precision, to_full
 
-from .linear_maps import BandMap, GroupMap, LinearMap, identity, neighborhoods
+from .linear_maps import BandMap, GroupMap, LinearMap, identity, neighborhoods, split_tokens
 
 
 class IdentityView(nn.Module):
@@ -79,7 +79,7 @@ class SemanticView(nn.Module):
         del grid
         with full_precision(tokens.device):
             tokens, mask = to_full(tokens), to_full(foreground_mask)
-            class_token, patches = tokens[:, :1], tokens[:, 1:]
+            class_token, patches = split_tokens(tokens)
             is_foreground = (mask == 1).to(mask.dtype)
             foreground_count = is_foreground.sum(dim=1, keepdim=True)
             background_count = mask.shape[1] - foreground_count
@@ -137,7 +137,7 @@ class SpatialView(nn.Module):
         """Rebuild the patches from their neighbors. See :meth:`IdentityView.forward`."""
         with full_precision(tokens.device):
             tokens, mask = to_full(tokens), to_full(foreground_mask)
-            class_token, patches = tokens[:, :1], tokens[:, 1:]
+            class_token, patches = split_tokens(tokens)
             masked = mask.unsqueeze(-1) * patches
             # Distances do not change when both points are moved; near the origin the difference of squares loses least.
             origin = masked.mean(dim=1, keepdim=True)
