@@ -22,7 +22,7 @@ from PIL import Image
 from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_fbclip import FBClip
-from support.graphs import ONE_IMAGE
+from support.graphs import EXACT, ONE_IMAGE
 from tools.bundled_model.evaluate import Accuracy, LabeledImage, draw_unseen_categories, list_images, read_input
 from tools.bundled_model.parts import draw_category
 
@@ -60,7 +60,7 @@ def compiled(
                     datamodule=parts if compression == CompressionType.INT8_PTQ else None,  # it would fit thresholds
                 ),
                 "CPU",
-                {"INFERENCE_PRECISION_HINT": "f32"},
+                EXACT,
             )
             for index, compression in enumerate(COMPRESSIONS)
         }

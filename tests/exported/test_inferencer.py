@@ -17,7 +17,7 @@ from PIL import Image
 
 from anomalib_fbclip.errors import last_line
 from anomalib_fbclip.exported import EdgeError, EdgeInferencer, ImageError, Prediction
-from support.graphs import only_of_width, write_graph
+from support.graphs import EXACT, only_of_width, write_graph
 from support.photographs import store
 
 METADATA = {"backbone": "fbclip-small", "image_size": "[128, 128]", "version": "0.1.0"}
@@ -392,7 +392,7 @@ def test_an_xml_needs_openvino(tmp_path: Path) -> None:
 @pytest.mark.slow
 class TestBundled:
     def check_parity(self, bundled: Path, images: list[Path]) -> None:
-        reference = OpenVINOInferencer(bundled, device="CPU", config={"INFERENCE_PRECISION_HINT": "f32"})
+        reference = OpenVINOInferencer(bundled, device="CPU", config=EXACT)
         inferencer = EdgeInferencer(bundled)  # f32 on device AUTO too
         for path in images:
             expected, prediction = reference.predict(path), inferencer.predict(path)

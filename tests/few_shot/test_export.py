@@ -25,12 +25,10 @@ import anomalib_fbclip
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.exported import EdgeInferencer
 from support.command_line import anomalib, run
-from support.graphs import ONE_IMAGE
+from support.graphs import EXACT, ONE_IMAGE
 from tools.bundled_model.parts import draw_category
 
 FIELDS = ("pred_score", "anomaly_map", "pred_label", "pred_mask")
-
-EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 class Exported(NamedTuple):
@@ -262,7 +260,8 @@ def test_openvino_decides_alike_in_bfloat16(tmp_path: Path) -> None:
     exact, rounded = (
         np.array([compiled(image)["pred_score"].item() for image in images])
         for compiled in (
-            core.compile_model(xml, "CPU", {"INFERENCE_PRECISION_HINT": precision}) for precision in ("f32", "bf16")
+            core.compile_model(xml, "CPU", EXACT | {"INFERENCE_PRECISION_HINT": precision})
+            for precision in ("f32", "bf16")
         )
     )
     assert abs((rounded - exact).mean()) <= 0.005

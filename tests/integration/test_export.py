@@ -29,7 +29,7 @@ from anomalib_fbclip.export.onnx_file import PRECISE_PREFIX
 from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
 from anomalib_fbclip.lightning.pre_processing import AntialiasedPreProcessor
 from support.command_line import anomalib, run
-from support.graphs import ONE_IMAGE
+from support.graphs import EXACT, ONE_IMAGE
 from tools.bundled_model.parts import draw_category
 
 SIZES = {"larger": (576, 768), "long": (1260, 500), "smaller": (90, 70)}
@@ -37,9 +37,6 @@ SIZES = {"larger": (576, 768), "long": (1260, 500), "smaller": (90, 70)}
 
 FEATURE_LAYERS = (4, 6, 8)
 """Layers of fbclip-small that are read, and have a mask each."""
-
-EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
-"""OpenVINO computes in bfloat16 where the processor can, unless it is told."""
 
 TOLERANCE = {None: 1e-3, CompressionType.FP16: 5e-3, CompressionType.INT8: 0.05}
 """Largest difference of scores and maps from torch."""

@@ -17,6 +17,7 @@ from PIL import Image
 
 from anomalib_fbclip import FBClip
 from support.command_line import run
+from support.graphs import EXACT
 from tools.bundled_model.parts import draw_category
 
 FIELDS = ("pred_score", "anomaly_map", "pred_label", "pred_mask")
@@ -89,7 +90,7 @@ def test_both_runtimes(exported: Exported, name: str) -> None:
     session = onnxruntime.InferenceSession(onnx, providers=["CPUExecutionProvider"])
     assert_same(dict(zip(FIELDS, session.run(list(FIELDS), {"input": image}), strict=True)), exported.answers[name])
     for path in (onnx, xml):
-        compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = openvino.Core().compile_model(path, "CPU", EXACT)
         assert [sorted(output.names) for output in compiled.outputs] == [
             ["pred_score"],
             ["pred_label"],

@@ -28,6 +28,9 @@ exported (float[batch, 3, height, width] input)
 """
 """The map is the mean of the colours, and the score its largest value."""
 
+EXACT = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+"""Has OpenVINO compute as torch does, not in bfloat16, and on one core: other tests run on the others."""
+
 ONE_IMAGE = {"input": {2: "height", 3: "width"}}
 """Axes of an exported model that takes one image at a time. Torch needs twice as long to trace one of any number."""
 

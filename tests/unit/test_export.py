@@ -22,6 +22,7 @@ from anomalib_fbclip.export.onnx_file import SCOPES_KEY, finish_onnx
 from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
 from anomalib_fbclip.lightning.pre_processing import AntialiasedPreProcessor
 from anomalib_fbclip.lightning.saving import write_staged
+from support.graphs import EXACT
 
 METADATA = {
     "backbone": "fbclip-small",
@@ -168,7 +169,7 @@ def test_precise_modules_stay_precise_in_a_half_precision_file(scores_file: Path
     assert factors == {(1.0001, "f32"), (1.0, "f16")}
     assert saved.get_rt_info(["fbclip", "backbone"]).astype(str) == "fbclip-small"
     values = np.ones((2, 64), dtype=np.float32)
-    scores = openvino.Core().compile_model(saved, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(values)["scores"]
+    scores = openvino.Core().compile_model(saved, "CPU", EXACT)(values)["scores"]
     np.testing.assert_allclose(scores, Scores()(torch.from_numpy(values)).numpy(), rtol=1e-3)
 
 
@@ -368,7 +369,7 @@ def assert_runtimes_agree(pipeline: Pipeline, input_size: tuple[int, int] | None
     answers = [dict(zip(OUTPUTS, session.run(OUTPUTS, {"input": images.numpy()}), strict=True))]
     core = openvino.Core()
     for model in (core.read_model(path), convert_to_openvino(path, {})):
-        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = core.compile_model(model, "CPU", EXACT)
         assert [output.names for output in compiled.outputs] == [{name} for name in OUTPUTS]
         result = compiled(images.numpy())
         answers.append({name: result[name] for name in OUTPUTS})
