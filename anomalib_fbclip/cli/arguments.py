@@ -25,9 +25,14 @@ COMMANDS = """\
 """
 """What else the command does, for its help."""
 
+AUTO = "auto"
+"""Tiles that are chosen by the size of the photographs."""
+
 PAPER_BACKBONE = "ViT-L-14-336"
 
-OF_THE_MODEL_IN_TORCH = ("backbone", "weights", "good", "shots", "alone")
+OF_THE_MODEL_IN_TORCH = (
+    *("backbone", "weights", "good", "shots", "alone", "image_size", "tiles", "smallest_defect", "region", "rotations"),
+)
 """Options that an exported model has settled already."""
 
 
@@ -86,6 +91,40 @@ def create_parser() -> Parser:
         "--model", type=Path, metavar="FILE", help="an exported model, .xml or .onnx, in place of backbone and weights"
     )
     parser.add_argument(
+        "--image-size",
+        type=_size,
+        metavar="SIDE",
+        help="pixels to which photographs are resized, 448 or 896x448 (width x height): smaller defects are seen, and "
+        "it takes longer (default: the backbone's own, or that of the weights)",
+    )
+    parser.add_argument(
+        "--tiles",
+        type=_tiles,
+        metavar="COUNT",
+        help="tiles that are looked at beside the whole photograph, for small defects: 3 (to each side), 4x3 (beside "
+        "and above each other), or auto (by the size of the photographs and --smallest-defect)",
+    )
+    parser.add_argument(
+        "--smallest-defect",
+        type=_pixels,
+        metavar="PIXELS",
+        help="what has to be seen, in pixels of the photograph: so many tiles are taken (default with --tiles auto: a "
+        "hundredth of the longer side)",
+    )
+    parser.add_argument(
+        "--region",
+        metavar="REGION",
+        help="where to look: a mask, white where to look and black where not; a folder of masks, one for each "
+        "photograph by its name; or x,y,width,height in pixels of the photograph or in fractions of it",
+    )
+    parser.add_argument(
+        "--rotations",
+        type=_count,
+        metavar="N",
+        help="copies of each good photograph that are turned, for parts that lie at any angle: 8; 1 for none "
+        "(default: 4)",
+    )
+    parser.add_argument(
         "--threshold",
         type=parse_threshold,
         metavar="SCORE",
@@ -140,6 +179,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.shots and not options.good:
         parser.error("--shots needs --good, the folder of the good photographs")
+    if options.rotations and not options.good:
+        parser.error("--rotations needs --good, the folder of the good photographs")
+    if options.smallest_defect and options.tiles not in {None, AUTO}:
+        parser.error("--smallest-defect chooses the tiles: leave out --tiles, or give --tiles auto")
+    if options.smallest_defect:
+        options.tiles = AUTO
     if options.alone and options.good:
         parser.error("--alone does not go with --good: leave out one")
     if options.model and options.precision not in {None, *get_args(Precision)}:
@@ -148,7 +193,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         )
     for name in OF_THE_MODEL_IN_TORCH:
         if options.model and getattr(options, name):
-            parser.error(f"--{name} does not go with --model: an exported model has all that in it")
+            parser.error(f"--{name.replace('_', '-')} does not go with --model: an exported model has all that in it")
     return options
 
 
@@ -180,8 +225,36 @@ def _white_level(text: str) -> int:
     return value
 
 
+def _size(text: str) -> tuple[int, int]:
+    """Parse ``448`` or ``896x448``, width and height, to height and width."""
+    numbers = text.lower().split("x")
+    if len(numbers) > 2 or not all(number.isdecimal() and int(number) for number in numbers):  # noqa: PLR2004
+        msg = f"{text!r} is no size: give pixels of a side, such as 448, or width x height, such as 896x448"
+        raise argparse.ArgumentTypeError(msg)
+    return int(numbers[-1]), int(numbers[0])
+
+
+def _tiles(text: str) -> tuple[int, int] | str:
+    """Parse ``3``, ``4x3``, columns and rows, to rows and columns, or ``auto``."""
+    if text == AUTO:
+        return text
+    try:
+        return _size(text)
+    except argparse.ArgumentTypeError as error:
+        msg = f"{text!r} is no number of tiles: give 3, 4x3 (beside and above each other), or auto"
+        raise argparse.ArgumentTypeError(msg) from error
+
+
+def _pixels(text: str) -> int:
+    number = text.removesuffix("px")
+    if not number.isdecimal() or not int(number):
+        msg = f"{text!r} is no number of pixels: give 20 or 20px"
+        raise argparse.ArgumentTypeError(msg)
+    return int(number)
+
+
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        msg = f"{text!r} is no number of photographs: give 1 or more."
+        msg = f"{text!r} is no number: give 1 or more."
         raise argparse.ArgumentTypeError(msg)
     return int(text)

@@ -8,8 +8,9 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+import numpy as np
 from PIL import Image
 
 from anomalib_fbclip.concurrency import map_ahead
@@ -17,13 +18,14 @@ from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.exported.images import ImageSource
 from anomalib_fbclip.exported.inferencer import Prediction
 from anomalib_fbclip.images.photographs import is_gray
+from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks, paint_region, shade_outside
 from anomalib_fbclip.results.files import replacing
 from anomalib_fbclip.results.records import Record, RecordWriter
 from anomalib_fbclip.results.regions import find_regions
 from anomalib_fbclip.results.report.page import Entry
 from anomalib_fbclip.results.report.pictures import MAX_SIDE, draw_picture, shrink_photograph
 
-from .prediction import ComparedPrediction, Inferencer, choose_enough
+from .prediction import ComparedPrediction, Inferencer, MaskedImage, choose_enough
 from .sources import Inputs, Item, Loaded
 
 DRAWN_BEHIND = 2
@@ -75,7 +77,7 @@ class Inspection:
         self._folder = folder
         self._show = show
         self._copies = copies
-        self._enough = None if full_size else choose_enough(inferencer.input_side)
+        self._enough = None if full_size else choose_enough(inferencer.input_size)
         self._started: deque[Loaded] = deque()
         self._failures: deque[_Predicted] = deque()
         self._drawing: deque[Path] = deque()
@@ -153,9 +155,31 @@ class Inspection:
     def _images(self, inputs: Inputs) -> Iterator[ImageSource]:
         """Give the images, and keep what they are called until their predictions come, which is in the same order."""
         for loaded in inputs.load(self._inferencer.minimum_side, self._enough, self._inferencer.white_level):
+            try:
+                image = self._image(loaded)
+            except ImageError as error:
+                self._started.append(loaded._replace(photograph=None, error=str(error)))
+                continue
             self._started.append(loaded)
-            if loaded.photograph is not None:
-                yield loaded.photograph.pixels
+            if image is not None:
+                yield image
+
+    def _image(self, loaded: Loaded) -> ImageSource | None:
+        """Give what the model takes of a photograph that was read; ``None`` if it could not be read."""
+        if loaded.photograph is None:
+            return None
+        pixels, region = loaded.photograph.pixels, self._inferencer.region
+        if not isinstance(region, RegionMasks):
+            return pixels
+        # The model in torch takes it, which alone has regions by photograph.
+        return cast("ImageSource", MaskedImage(pixels, self._region(loaded.item)))
+
+    def _region(self, item: Item) -> Mask:
+        """Give where to look in a photograph; everywhere if nothing was said."""
+        region, size = self._inferencer.region, self._inferencer.input_size or (1, 1)
+        if region is None or isinstance(region, np.ndarray):
+            return np.ones(size, dtype=np.bool_) if region is None else region
+        return paint_region(region, size, Path(item.name))
 
     def _fail(self, source: ImageSource, error: ImageError) -> None:
         del source
@@ -191,6 +215,8 @@ class Inspection:
             return Entry(Record(item.name, error=predicted.error))
         record = self._to_record(prediction, predicted)
         photograph = shrink_photograph(Image.fromarray(prediction.image), MAX_SIDE)
+        if self._inferencer.region is not None:
+            photograph = shade_outside(photograph, self._region(item))
         with replacing(self._picture(item)) as temporary:
             draw_picture(photograph, prediction.anomaly_map, record).save(temporary, quality=90)
         nearest = prediction.nearest if isinstance(prediction, ComparedPrediction) else None

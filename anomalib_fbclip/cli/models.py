@@ -5,17 +5,22 @@
 
 import argparse
 import gc
+import math
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.errors import ImageError, InspectionError
 from anomalib_fbclip.images.image_files import find_images, printable
+from anomalib_fbclip.images.photographs import read_size
+from anomalib_fbclip.images.region_of_interest import parse_region
+from anomalib_fbclip.results.regions import SMALLEST_DEFECT, smallest_visible_defect
 from anomalib_fbclip.results.thresholds import ADVICE_FOR_EXPORTED
 from anomalib_fbclip.weights import bundled
 
-from .arguments import PAPER_BACKBONE
+from .arguments import AUTO, PAPER_BACKBONE
 from .prediction import Inferencer
 from .screen import Screen, count
 from .sources import Inputs
@@ -28,6 +33,9 @@ GOOD_FOR = {
     PAPER_BACKBONE: "the paper's model. Without a GPU, a photograph takes seconds.",
 }
 """What backbones are good for."""
+
+USUAL_DEFECT = 0.01
+"""Share of a photograph's longer side that the smallest defect has, where tiles are chosen and nothing else is said."""
 
 PHOTOGRAPHS_AT_ONCE = 4
 """Photographs of a folder that torch computes at the same time, at most: a core that would wait for one serves another.
@@ -77,10 +85,12 @@ def get_ready(options: argparse.Namespace, good: Sequence[Path], inputs: Inputs,
         ImageError: If a good photograph can't be read.
         ValueError: If an argument does not fit the backbone, or a file can't be read.
     """
+    size = find_size([*inputs.files, *good])
     with screen.progress("Loading the model", None):
-        ready = (load_exported if options.model else load_torch)(options, inputs.total)
+        ready = load_exported(options, inputs.total) if options.model else load_torch(options, inputs.total, size)
+    ready = ready._replace(lines=[*ready.lines, *describe_sight(ready.inferencer, size)])
     if good:
-        return compare(ready, good, screen)
+        return compare(ready, good, screen, options.rotations)
     if options.model or options.alone or inputs.total is None:
         return ready
     return compare_mutually(ready, inputs.files, screen, full_size=options.full_size)
@@ -110,8 +120,77 @@ def load_exported(options: argparse.Namespace, total: int | None) -> Ready:
     )
 
 
-def load_torch(options: argparse.Namespace, total: int | None) -> Ready:
-    """Load the model of a backbone."""
+def find_size(files: Sequence[Path]) -> tuple[int, int] | None:
+    """Find height and width of the first photograph that can be read; ``None`` if there is none."""
+    for path in files:
+        with suppress(ImageError):  # whoever reads it says why
+            return read_size(path)
+    return None
+
+
+def describe_sight(inferencer: Inferencer, size: tuple[int, int] | None) -> list[str]:
+    """Say how small a defect may be, and what tiles cost.
+
+    Args:
+        inferencer (Inferencer): The model.
+        size (tuple[int, int] | None): Height and width of a photograph in pixels, if they are known.
+
+    Returns:
+        list[str]: Lines.
+    """
+    lines = []
+    if size and inferencer.input_size:
+        smallest = smallest_visible_defect(size, inferencer.input_size)
+        lines.append(f"Smallest visible defect: about {smallest} of {max(size)} pixels.")
+    if inferencer.tile_count:
+        times = inferencer.tile_count + 1
+        lines.append(
+            f"{inferencer.tile_count} tiles beside the whole photograph: it takes about {times} times as long."
+        )
+    return lines
+
+
+def choose_tiles(size: tuple[int, int], smallest: int | None, view_size: tuple[int, int]) -> tuple[int, int]:
+    """Choose tiles by size and shape of photographs, so that a defect is seen and a strip is not squeezed.
+
+    Args:
+        size (tuple[int, int]): Height and width of a photograph in pixels.
+        smallest (int | None): Pixels of the smallest defect. ``None``: a hundredth of the longer side.
+        view_size (tuple[int, int]): Height and width of a tile in pixels.
+
+    Returns:
+        tuple[int, int]: Rows and columns.
+    """
+    from anomalib_fbclip.modeling.tiling import OVERLAP
+
+    seen = SMALLEST_DEFECT / (smallest or USUAL_DEFECT * max(size))
+    scale = max(seen, max(view_size) / min(size) if min(size) < max(size) else 0)
+    rows, columns = (
+        1 + max(math.ceil((scale * side - view) / ((1 - OVERLAP) * view)), 0)
+        for side, view in zip(size, view_size, strict=True)
+    )
+    return rows, columns
+
+
+def load_torch(options: argparse.Namespace, total: int | None, size: tuple[int, int] | None) -> Ready:
+    """Load the model of a backbone.
+
+    Args:
+        options (argparse.Namespace): The command line.
+        total (int | None): Number of photographs; ``None`` if it is not known.
+        size (tuple[int, int] | None): Height and width of one in pixels, if they are known.
+
+    Returns:
+        Ready: The model.
+
+    Raises:
+        InspectionError: If the device can't be used, weights can't be fetched, or tiles can't be chosen.
+        ValueError: If an argument does not fit the backbone, or a file can't be read.
+    """
+    if options.tiles == AUTO and size is None:
+        msg = f"--tiles {AUTO} goes by the size of photographs, which is not known here: give a number, such as 3."
+        raise InspectionError(msg)
+    tiles = partial(choose_tiles, size, options.smallest_defect) if options.tiles == AUTO and size else options.tiles
     try:
         with quick_imports():
             from .torch_inferencer import TorchInferencer
@@ -130,16 +209,19 @@ def load_torch(options: argparse.Namespace, total: int | None) -> Ready:
         options.pixel_threshold,
         1 if total in {None, 1} else PHOTOGRAPHS_AT_ONCE,
         options.white_level,
+        image_size=options.image_size,
+        tiles=tiles,
+        region=parse_region(options.region, size) if options.region else None,
     )
     trained = f"adapters trained on {inferencer.trained_on}."
     line = f"{inferencer.backbone}: {trained if options.weights else GOOD_FOR.get(inferencer.backbone, trained)}"
     return Ready(inferencer, [line], ADVICE)
 
 
-def compare(ready: Ready, good: Sequence[Path], screen: Screen) -> Ready:
-    """Have a model of torch compare with photographs of good parts."""
+def compare(ready: Ready, good: Sequence[Path], screen: Screen, rotations: int | None) -> Ready:
+    """Have a model of torch compare with photographs of good parts, so many turned copies of which are made."""
     inferencer = cast("TorchInferencer", ready.inferencer)
-    references = inferencer.read_references(good)
+    references = inferencer.read_references(good, *([rotations] if rotations else ()))
     with screen.progress("Good photographs", len(references.images), passes=2) as advance:
         inferencer.compare_with(references, advance)
     decides = inferencer.threshold_sources()[0] != "given"

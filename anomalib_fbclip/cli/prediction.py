@@ -5,12 +5,16 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.exported.images import ImageSource
 from anomalib_fbclip.exported.inferencer import Prediction
 from anomalib_fbclip.images.photographs import Enough
+from anomalib_fbclip.images.region_of_interest import Mask, RegionSource
 from anomalib_fbclip.results.report.page import NearestReference
 from anomalib_fbclip.results.report.pictures import MAX_SIDE
 
@@ -37,8 +41,16 @@ class Inferencer(Protocol):
         """Pixels that each side of a photograph must have."""
 
     @property
-    def input_side(self) -> int | None:
-        """Pixels of the longer side that the model resizes photographs to; ``None`` if it is not known."""
+    def input_size(self) -> tuple[int, int] | None:
+        """Height and width in pixels that the model resizes photographs to; ``None`` if they are not known."""
+
+    @property
+    def tile_count(self) -> int:
+        """Number of tiles that are looked at beside the whole photograph."""
+
+    @property
+    def region(self) -> RegionSource | Mask | None:
+        """Where to look; ``None``: everywhere."""
 
     @property
     def white_level(self) -> int | None:
@@ -70,16 +82,28 @@ class Inferencer(Protocol):
         """
 
 
-def choose_enough(input_side: int | None) -> Enough | None:
+class MaskedImage(NamedTuple):
+    """An image that has a region of interest of its own.
+
+    Attributes:
+        pixels (NDArray[np.uint8]): RGB values of shape ``[H, W, 3]``.
+        region (Mask): Where to look, of the size that the model resizes images to.
+    """
+
+    pixels: NDArray[np.uint8]
+    region: Mask
+
+
+def choose_enough(input_size: tuple[int, int] | None) -> Enough | None:
     """Choose the size of a photograph that is enough for the model and for the picture.
 
     Args:
-        input_side (int | None): Pixels of the longer side of the model's input; ``None`` if it is not known.
+        input_size (tuple[int, int] | None): Height and width of the model's input; ``None`` if they are not known.
 
     Returns:
         Enough | None: The size. ``None``: the whole size is needed.
     """
-    if input_side is None:
+    if input_size is None:
         return None
-    least = INPUTS_OF_MODEL * input_side
+    least = INPUTS_OF_MODEL * max(input_size)
     return Enough(longer=max(MAX_SIDE, least), shorter=least)

@@ -5,6 +5,7 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -13,14 +14,17 @@ import torch
 
 from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.data.image_source import crop_patch, load_image
-from anomalib_fbclip.data.reference_set import ReferenceSet, threshold_source
+from anomalib_fbclip.data.reference_set import ROTATIONS, ReferenceSet, threshold_source
 from anomalib_fbclip.data.unlabeled_set import UnlabeledSet
 from anomalib_fbclip.errors import ImageError, InspectionError, WeightsUnavailableError
 from anomalib_fbclip.exported.images import ImageSource, to_rgb
 from anomalib_fbclip.exported.inferencer import Failed, Prediction
 from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks, RegionSource, paint_region
 from anomalib_fbclip.modeling.anomaly_map import highest_patch
-from anomalib_fbclip.modeling.few_shot.memory_bank import Match, MemoryBank
+from anomalib_fbclip.modeling.fbclip import FBClipModel
+from anomalib_fbclip.modeling.few_shot.memory_bank import Match
+from anomalib_fbclip.modeling.region import RegionOfInterest
 from anomalib_fbclip.modeling.resize import create_exported_transform, create_transform
 from anomalib_fbclip.results.regions import match_verdict
 from anomalib_fbclip.results.report.page import NearestReference
@@ -33,11 +37,12 @@ from anomalib_fbclip.weights.registry import (
     pretrained_tags,
     resolve_backbone,
     resolve_image_size,
+    resolve_tiling,
 )
 from anomalib_fbclip.weights.source import read_adapters_file, read_given_adapters
 from anomalib_fbclip.weights.training import Normalization
 
-from .prediction import ComparedPrediction, choose_enough
+from .prediction import ComparedPrediction, MaskedImage, choose_enough
 
 CACHED_PHOTOGRAPHS = 8
 """Good photographs that are kept in memory, to cut places out of them."""
@@ -60,12 +65,19 @@ class TorchInferencer:
             share, at most. Defaults to ``1``.
         white_level (int | None, optional): Value of white in a photograph of more than 8 bits that does not say it.
             Defaults to ``None``.
+        image_size (tuple[int, int] | None, optional): Height and width in pixels of what the model looks at. ``None``:
+            as the weights say, or the backbone's own. Defaults to ``None``.
+        tiles (tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int]] | None, optional): Rows and columns of
+            tiles, or what chooses them by that size. ``None``: as the weights say, or none. Defaults to ``None``.
+        region (RegionSource | None, optional): Where to look. ``None``: everywhere. Defaults to ``None``.
 
     Attributes:
         backbone (str): Name of the frozen CLIP.
         trained_on (str | None): Dataset that the adapters were trained on; ``None`` if it is not known.
-        input_side (int): Pixels of the longer side that the model resizes photographs to.
+        input_size (tuple[int, int]): Height and width in pixels that the model resizes photographs to.
+        tile_count (int): Number of tiles that are looked at beside the whole photograph.
         white_level (int | None): As it was given.
+        region (RegionSource | None): As it was given.
 
     Raises:
         InspectionError: If the device can't be used, or weights can't be fetched.
@@ -82,12 +94,17 @@ class TorchInferencer:
         pixel_threshold: float | None,
         at_once: int = 1,
         white_level: int | None = None,
+        *,
+        image_size: tuple[int, int] | None = None,
+        tiles: tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int]] | None = None,
+        region: RegionSource | None = None,
     ) -> None:
         self._device = resolve_device(device)
         threads = torch.get_num_threads()
         self._at_once = min(at_once, threads) if self._device.type == "cpu" else 1
         self._threads = threads // self._at_once
         self.white_level = white_level
+        self.region = region
         own = read_adapters_file(weights)
         name = resolve_backbone(backbone or (own.metadata.get("backbone") if own else None) or bundled.NAME)
         given = own or read_given_adapters(weights, name)
@@ -95,12 +112,15 @@ class TorchInferencer:
         pretrained = resolve_pretrained(name, known.get("pretrained"))
         if own:
             own.check_backbone(name)
+        view_size = resolve_image_size(name, image_size or known.get("image_size"))
+        tiling = resolve_tiling(name, view_size, tiles(view_size) if callable(tiles) else tiles or known.get("tiles"))
         try:
             self._model = build_model(
                 name,
                 pretrained,
                 known.get("feature_layers"),
                 precision=precision,
+                tiling=tiling,
                 **(given.arguments if given else {}),
             )
             adapters = given or fetch_adapters(weights)
@@ -113,11 +133,12 @@ class TorchInferencer:
         self._name = describe_model(name, pretrained, None if weights == "auto" else weights, adapters.source)
         self._model.eval().to(self._device)
         self._model.text_features()  # they are kept, and threads would compute them each
-        image_size = resolve_image_size(name, known.get("image_size"))
-        self.input_side = max(image_size)
-        self._transform = create_transform(image_size)
-        self._reference_transform = create_exported_transform(image_size)
-        self._grid = self._model.backbone.grid(image_size)
+        self.input_size = tiling.image_size
+        self.tile_count = tiling.view_count - 1
+        self._transform = create_transform(self.input_size)
+        self._reference_transform = create_exported_transform(self.input_size)
+        if region is not None and not isinstance(region, RegionMasks):
+            self._model.region = self._to_region(paint_region(region, self.input_size))
         self._given_thresholds = (threshold, pixel_threshold)
         self._normalizations = adapters.normalizations
         self._comparison: Comparison | None = None
@@ -132,11 +153,12 @@ class TorchInferencer:
         is_fitted = any(normalization.is_fitted for normalization in self._normalizations)
         return is_fitted or self._model.decision is not self._model.zero_shot
 
-    def read_references(self, photographs: Sequence[Path]) -> ReferenceSet:
+    def read_references(self, photographs: Sequence[Path], rotations: int = ROTATIONS) -> ReferenceSet:
         """Find out which photographs of good parts are near copies of others.
 
         Args:
             photographs (Sequence[Path]): Their files.
+            rotations (int, optional): Copies of each, turned by equal parts of a full turn. Defaults to ``ROTATIONS``.
 
         Returns:
             ReferenceSet: The photographs, for :meth:`compare_with`.
@@ -144,7 +166,7 @@ class TorchInferencer:
         Raises:
             ImageError: If one can't be read.
         """
-        return ReferenceSet(photographs, white_level=self.white_level)
+        return ReferenceSet(photographs, rotations, white_level=self.white_level, region=self.region)
 
     def read_unlabeled(self, photographs: Sequence[Path], *, full_size: bool) -> UnlabeledSet:
         """Choose the photographs without labels that others are compared with.
@@ -156,8 +178,13 @@ class TorchInferencer:
         Returns:
             UnlabeledSet: The photographs, for :meth:`compare_with`.
         """
-        enough = None if full_size else choose_enough(self.input_side)
-        return UnlabeledSet(photographs, minimum_side=self.minimum_side, enough=enough, white_level=self.white_level)
+        return UnlabeledSet(
+            photographs,
+            minimum_side=self.minimum_side,
+            enough=None if full_size else choose_enough(self.input_size),
+            white_level=self.white_level,
+            region=self.region,
+        )
 
     def compare_with(self, references: ReferenceSet, advance: Callable[[], None]) -> None:
         """Compare with photographs from now on, unless they do not fit.
@@ -175,7 +202,7 @@ class TorchInferencer:
         if self._model.decision is self._model.zero_shot:
             return
         self._normalizations = (Normalization(), Normalization())  # they are of other scores
-        self._comparison = Comparison(references, references.fit.decision.memory, self._grid)
+        self._comparison = Comparison(references, self._model)
 
     def decision_thresholds(self) -> tuple[float, float]:
         """Give the thresholds of scores and of anomaly maps."""
@@ -196,7 +223,7 @@ class TorchInferencer:
 
     def stream(
         self,
-        images: Iterable[ImageSource],
+        images: Iterable[ImageSource | MaskedImage],
         on_failure: Callable[[ImageSource, ImageError], None] | None = None,
     ) -> Iterator[Prediction]:
         """Predict images, a few at the same time. See :class:`~anomalib_fbclip.cli.prediction.Inferencer`."""
@@ -212,15 +239,17 @@ class TorchInferencer:
             else:
                 on_failure(result.source, result.error)
 
-    def _predict(self, source: ImageSource) -> Prediction | Failed:
+    def _predict(self, given: ImageSource | MaskedImage) -> Prediction | Failed:
         torch.set_num_threads(self._threads)  # of this thread
+        source, region = (given.pixels, given.region) if isinstance(given, MaskedImage) else (given, None)
         try:
             image = to_rgb(source, self.minimum_side, self.white_level)
         except ImageError as error:
             return Failed(source, error)
         start = time.perf_counter()
         with torch.inference_mode():
-            computed = self._model(self._transform(self._to_batch(load_image(image))))
+            batch = self._transform(self._to_batch(load_image(image)))
+            computed = self._model(batch, None if region is None else self._to_region(region))
             scores, maps = (move(values) for move, values in zip(self._normalizations, computed, strict=True))
         score, anomaly_map = scores.item(), maps[0].float().cpu().numpy()
         seconds = time.perf_counter() - start
@@ -242,6 +271,9 @@ class TorchInferencer:
         """Pixels that each side of a photograph must have."""
         return max(self._model.backbone.patch_size)
 
+    def _to_region(self, mask: Mask) -> RegionOfInterest:
+        return RegionOfInterest(torch.from_numpy(mask)).to(self._device)
+
     def _to_batch(self, image: torch.Tensor) -> torch.Tensor:
         return image.unsqueeze(0).to(self._device)
 
@@ -251,31 +283,36 @@ class Comparison:
 
     Args:
         references (ReferenceSet): The good photographs.
-        memory (MemoryBank): Their patches. It is watched: each photograph is compared with it once.
-        grid (tuple[int, int]): Rows and columns of patches.
+        model (FBClipModel): The model that compares with them. It is watched: each photograph is compared once.
     """
 
-    def __init__(self, references: ReferenceSet, memory: MemoryBank, grid: tuple[int, int]) -> None:
+    def __init__(self, references: ReferenceSet, model: FBClipModel) -> None:
         self._references = references
-        self._grid = grid
+        self._tiling = model.tiling
+        self._grids = [model.backbone.grid(size) for size in (model.tiling.view_size, model.tiling.image_size)]
         self._of_thread = threading.local()
         self._load = lru_cache(CACHED_PHOTOGRAPHS)(references.load)
-        memory.register_forward_hook(self._keep)
+        references.fit.decision.memory.register_forward_hook(self._keep)
 
     def complete(self, prediction: Prediction) -> ComparedPrediction:
         """Add the nearest place to the prediction that this thread made last."""
-        place = highest_patch(torch.from_numpy(prediction.anomaly_map), self._grid)
-        patch = self._references.nearest(self._of_thread.match.row[0].unflatten(0, self._grid), place)
+        view_grid, grid = self._grids
+        place = highest_patch(torch.from_numpy(prediction.anomaly_map), grid)
+        rows = self._tiling.pick(torch.stack([*self._of_thread.rows]).unflatten(1, view_grid))
+        patch = self._references.nearest(rows, place)
         nearest = NearestReference(
-            place=crop_patch(prediction.image, place, self._grid),
+            place=crop_patch(prediction.image, place, grid),
             reference=self._references.crop(patch, self._load(patch.photograph)),
             path=str(self._references.images[patch.photograph]),
         )
         return ComparedPrediction(**vars(prediction), nearest=nearest)
 
     def _keep(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], match: Match) -> None:
+        """Keep the rows that are nearest in the views that were looked at last."""
         del module, inputs
-        self._of_thread.match = match
+        if not hasattr(self._of_thread, "rows"):
+            self._of_thread.rows = deque(maxlen=self._tiling.view_count)
+        self._of_thread.rows.extend(match.row)
 
 
 def fetch_adapters(weights: str) -> Adapters:

@@ -9,15 +9,18 @@ from itertools import islice
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+import numpy as np
 import torch
 from PIL import Image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
 from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.images.region_of_interest import RegionSource, paint_region
 from anomalib_fbclip.modeling.decision import Decision
 from anomalib_fbclip.modeling.fbclip import FBClipModel
-from anomalib_fbclip.modeling.few_shot import MAPS, FewShot, Fit, MutualScoring, fit
+from anomalib_fbclip.modeling.few_shot import MAPS, FewShot, Fit, MutualScoring, ReferenceImage, fit
+from anomalib_fbclip.modeling.region import RegionOfInterest
 from anomalib_fbclip.results.thresholds import DEFAULT, REFERENCES, UNLABELED
 
 from .image_source import ImageSource, crop_patch, load_image
@@ -61,6 +64,8 @@ class ReferenceSet:
             ``True``.
         white_level (int | None, optional): Value of white in files of more than 8 bits that do not say it. Defaults to
             ``None``.
+        region (RegionSource | None, optional): Where to look in the photographs. ``None``: everywhere. Defaults to
+            ``None``.
 
     Attributes:
         decision (type[FewShot]): How the model decides by them.
@@ -83,12 +88,14 @@ class ReferenceSet:
         *,
         upright: bool = True,
         white_level: int | None = None,
+        region: RegionSource | None = None,
     ) -> None:
         self.found = [*found]
         self.images = leave_out_copies(self.found, white_level)
         self.rotations = rotations
         self.upright = upright
         self.white_level = white_level
+        self.region = region
         self._fit: Fit | None = None
 
     @property
@@ -124,13 +131,30 @@ class ReferenceSet:
             ImageError: If one can't be read, or is smaller than a patch.
         """
 
-        def read(index: int) -> Iterator[torch.Tensor]:
+        def read(index: int) -> Iterator[ReferenceImage]:
             image = self.load(index, max(model.backbone.patch_size))
             advance()
-            return (transform(copy.unsqueeze(0)) for copy in turned_copies(image, self.rotations))
+            for turn, copy in enumerate(turned_copies(image, self.rotations)):
+                normalized = transform(copy.unsqueeze(0))
+                inside = self._inside(index, turn, image.shape[1:], normalized.shape[2:])
+                if inside.any():
+                    yield ReferenceImage(normalized, None if inside.all() else RegionOfInterest(inside))
 
         self._fit = fit(model, [partial(read, index) for index in range(len(self.images))], maps, self.decision)
         model.decision = self._fit.decision
+
+    def _inside(self, index: int, turn: int, size: Sequence[int], image_size: Sequence[int]) -> torch.Tensor:
+        """Tell what counts of a copy, bool ``[H, W]``: the region of interest, and no corners that were filled."""
+        scale = max(image_size) / max(size)
+        height, width = (max(round(side * scale), 1) for side in size)
+        painted = np.ones((height, width), dtype=np.bool_)
+        if self.region is not None:
+            source = self.images[index]
+            photograph = Path(source) if isinstance(source, str | Path) else None
+            painted = paint_region(self.region, (height, width), photograph)
+        angle = 360 * turn / self.rotations
+        turned = F.rotate(torch.from_numpy(painted)[None].float(), angle, InterpolationMode.NEAREST)
+        return F.resize(turned, list(image_size), InterpolationMode.NEAREST)[0] > 0
 
     def load(self, index: int, minimum_side: int = 1) -> torch.Tensor:
         """Read a photograph: RGB values 0..1, shape ``[3, H, W]``.

@@ -12,6 +12,7 @@ import torch
 
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.images.photographs import Enough, PhotographSource, read_reduced
+from anomalib_fbclip.images.region_of_interest import RegionSource
 from anomalib_fbclip.modeling.fbclip import FBClipModel
 from anomalib_fbclip.modeling.few_shot import MAPS, MutualScoring
 from anomalib_fbclip.modeling.few_shot.calibration import STEEPNESS
@@ -45,6 +46,7 @@ class UnlabeledSet(ReferenceSet):
             size is needed. Defaults to ``None``.
         upright (bool, optional): See :class:`ReferenceSet`. Defaults to ``True``.
         white_level (int | None, optional): Likewise. Defaults to ``None``.
+        region (RegionSource | None, optional): Likewise. Defaults to ``None``.
 
     Attributes:
         doubt (str | None): Why they are not compared with each other, in a line; ``None`` if they are, or
@@ -63,11 +65,14 @@ class UnlabeledSet(ReferenceSet):
         *,
         upright: bool = True,
         white_level: int | None = None,
+        region: RegionSource | None = None,
     ) -> None:
         order = random.Random(seed).sample(range(len(found)), len(found))  # noqa: S311 - no secret
         readable = (index for index in order if _is_readable(found[index], minimum_side, white_level))
         chosen = sorted(islice(readable, MOST))
-        super().__init__([found[index] for index in chosen], rotations=1, upright=upright, white_level=white_level)
+        super().__init__(
+            [found[index] for index in chosen], rotations=1, upright=upright, white_level=white_level, region=region
+        )
         self.found = [*found]
         self.doubt: str | None = None
         self._enough = enough

@@ -20,7 +20,19 @@ if TYPE_CHECKING:
     import torch
 
 NAMES = (
-    *("backbone", "pretrained", "source", "adapters", "image_size", "patch_size", "k_shot", "unlabeled", "white_level"),
+    *(
+        "backbone",
+        "pretrained",
+        "source",
+        "adapters",
+        "image_size",
+        "tiles",
+        "region",
+        "patch_size",
+        "k_shot",
+        "unlabeled",
+        "white_level",
+    ),
     "version",
 )
 THRESHOLDS = ("image_threshold", "pixel_threshold")
@@ -42,8 +54,9 @@ def describe(metadata: Mapping[str, Any], post_processor: object) -> dict[str, s
     """Describe a model in strings.
 
     Args:
-        metadata (Mapping[str, Any]): ``backbone``, ``pretrained``, ``source``, ``adapters``, ``image_size``,
-            ``patch_size``, ``k_shot``, ``unlabeled``, ``white_level`` and ``version``, as far as they are known.
+        metadata (Mapping[str, Any]): ``backbone``, ``pretrained``, ``source``, ``adapters``, ``image_size``, ``tiles``,
+            ``region``, ``patch_size``, ``k_shot``, ``unlabeled``, ``white_level`` and ``version``, as far as they are
+            known.
         post_processor (object): The model's post-processor. One of anomalib's has thresholds at which the graph decides
             and, if they were fitted, thresholds and limits of the normalization, of the scores before it. FBClip's says
             where the thresholds come from, too.

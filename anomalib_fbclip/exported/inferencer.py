@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from anomalib_fbclip.errors import EdgeError, ImageError
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.photographs import check_white_level
+from anomalib_fbclip.images.region_of_interest import Mask, decode_region
 from anomalib_fbclip.results.regions import Region, find_regions, match_verdict
 from anomalib_fbclip.results.thresholds import SOURCE_KEYS, THRESHOLD_KEYS, check_threshold
 
@@ -100,8 +101,10 @@ class EdgeInferencer:
         parallel_requests (int): Number of images of a stream that are computed at the same time.
         minimum_side (int): Pixels that each side of an image must have.
         white_level (int | None): Value of white in a photograph of more than 8 bits that does not say it.
-        input_side (int | None): Pixels of the longer side that the model resizes images to; ``None`` if the file does
-            not say it.
+        input_size (tuple[int, int] | None): Height and width in pixels that the model resizes images to; ``None`` if
+            the file does not say it.
+        tile_count (int): Number of tiles that are looked at beside the whole image.
+        region (Mask | None): Where the model looks, of that size; ``None``: everywhere.
 
     Raises:
         EdgeError: If the model or the device can't be used.
@@ -131,7 +134,11 @@ class EdgeInferencer:
         height, width = self._runtime.input_shape[2:]
         self._input_size = (height, width)
         image_size = json.loads(self.metadata.get("image_size", "null"))
-        self.input_side: int | None = max(image_size) if image_size else None
+        self.input_size: tuple[int, int] | None = tuple(image_size) if image_size else None
+        tiles = math.prod(json.loads(self.metadata.get("tiles", "[1, 1]")))
+        self.tile_count = tiles if tiles > 1 else 0
+        region = self.metadata.get("region")
+        self.region: Mask | None = decode_region(region) if region else None
         self.minimum_side = int(np.max(json.loads(self.metadata.get("patch_size", "1"))))
         known: int | None = json.loads(self.metadata.get("white_level", "null"))
         self.white_level = known if white_level is None else white_level

@@ -118,6 +118,23 @@ def describe_pages(paths: Iterable[str | Path]) -> list[str]:
     return lines
 
 
+def read_size(path: str | Path) -> tuple[int, int]:
+    """Read height and width of a photograph, upright, from its file's header.
+
+    Args:
+        path (str | Path): The photograph.
+
+    Returns:
+        tuple[int, int]: Height and width in pixels.
+
+    Raises:
+        ImageError: If the header can't be read.
+    """
+    with _open(path) as image:
+        width, height = image.size
+        return (width, height) if _orientation(image, printable(path)) in TURNED else (height, width)
+
+
 def needs_own_reading(path: str | Path) -> bool:
     """Tell from a file's header whether it is deeper than 8 bits, so that Pillow alone does not make it RGB.
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from anomalib.data import AnomalibDataModule, InferenceBatch
@@ -20,9 +20,12 @@ from anomalib_fbclip.data.image_source import ImageSource, load_image
 from anomalib_fbclip.data.reference_set import ReferencePatch, ReferenceSet, threshold_source
 from anomalib_fbclip.data.references import GivenReferences, ReferenceChoice, UnlabeledChoice
 from anomalib_fbclip.data.unlabeled_set import UnlabeledSet
+from anomalib_fbclip.images.region_of_interest import RegionMasks, RegionSource, paint_region, parse_region
+from anomalib_fbclip.modeling.decision import ModelOutput
 from anomalib_fbclip.modeling.explanation import Explanation, explain
 from anomalib_fbclip.modeling.fbclip import FBClipModel
 from anomalib_fbclip.modeling.few_shot import MAPS, MutualScoring
+from anomalib_fbclip.modeling.region import RegionOfInterest
 from anomalib_fbclip.weights.adapters import decision_tensors
 from anomalib_fbclip.weights.source import AdapterSource
 
@@ -56,6 +59,7 @@ class FewShotMixin(ModelMixin):
     reference_rotations: int
     few_shot_maps: list[str]
     white_level: int | None
+    region_source: RegionSource | None
     reference_set: ReferenceSet | None
 
     def configure_references(
@@ -87,6 +91,48 @@ class FewShotMixin(ModelMixin):
         self.reference_rotations = rotations
         self.few_shot_maps = [*maps]
         self.reference_set = None
+
+    def configure_region(self, region: str | None) -> None:
+        """Note where to look. See :class:`FBClip`.
+
+        Raises:
+            ImageError: If a mask can't be read, or ignores everything.
+            ValueError: If it is no region.
+        """
+        self.region_source = None if region is None else parse_region(region)
+        if self.region_source is not None and not isinstance(self.region_source, RegionMasks):
+            self.model.region = self._paint_region()
+
+    def _paint_region(self, photograph: ImageSource | None = None) -> RegionOfInterest | None:
+        """Paint where to look in a photograph; ``None`` if it is the same in all.
+
+        Raises:
+            ImageError: If the photograph has no mask, or it can't be read.
+        """
+        if self.region_source is None or self.model.region is not None:
+            return None
+        name = Path(photograph) if isinstance(photograph, str | Path) else None
+        pixels = paint_region(self.region_source, self.model.tiling.image_size, name)
+        return RegionOfInterest(torch.from_numpy(pixels)).to(self.device)
+
+    def predict_images(self, images: torch.Tensor, paths: Sequence[str] | None = None) -> ModelOutput:
+        """Predict normalized images, with their own regions of interest where they have some.
+
+        Args:
+            images (torch.Tensor): Images of the size that the model takes, shape ``[B, 3, H, W]``.
+            paths (Sequence[str] | None, optional): Their files. Defaults to ``None``.
+
+        Returns:
+            ModelOutput: Scores and anomaly maps.
+
+        Raises:
+            ImageError: If an image has no mask, or it can't be read.
+        """
+        if not isinstance(self.region_source, RegionMasks):
+            return self.model(images)
+        files = [None] * len(images) if paths is None else paths
+        parts = [self.model(image[None], self._paint_region(file)) for image, file in zip(images, files, strict=True)]
+        return ModelOutput(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
     @property
     def is_few_shot(self) -> bool:
@@ -150,6 +196,9 @@ class FewShotMixin(ModelMixin):
             InferenceBatch: The predictions.
         """
         self.prepare_references(TrainerRun(None))
+        if isinstance(self.region_source, RegionMasks):
+            msg = "Images without names have no mask of their own: give one mask for all as region."
+            raise ValueError(msg)  # noqa: TRY004 - the argument is of a right type
         return super().forward(batch, *args, **kwargs)
 
     def explain(self, image: ImageSource) -> Explanation:
@@ -177,7 +226,7 @@ class FewShotMixin(ModelMixin):
         """
         self.prepare_references(TrainerRun(self._trainer))
         loaded = load_image(image, max(self.model.backbone.patch_size), white_level=self.white_level)
-        return explain(self.model, self._normalize(loaded.unsqueeze(0)))
+        return explain(self.model, self._normalize(loaded.unsqueeze(0)), self._paint_region(image))
 
     def nearest_reference(self, explanation: Explanation, place: tuple[int, int] | None = None) -> ReferencePatch:
         """Find the patch of a good photograph that a place of an image is nearest to.
@@ -299,10 +348,10 @@ class FewShotMixin(ModelMixin):
         self._report_references(references)
 
     def _make_set(self, found: list[ImageSource], *, upright: bool) -> ReferenceSet:
+        arguments: dict[str, Any] = {"upright": upright, "white_level": self.white_level, "region": self.region_source}
         if not self.reference_choice.is_unlabeled:
-            return ReferenceSet(found, self.reference_rotations, upright=upright, white_level=self.white_level)
-        minimum_side = max(self.model.backbone.patch_size)
-        return UnlabeledSet(found, self.hparams["seed"], minimum_side, upright=upright, white_level=self.white_level)
+            return ReferenceSet(found, self.reference_rotations, **arguments)
+        return UnlabeledSet(found, self.hparams["seed"], max(self.model.backbone.patch_size), **arguments)
 
     def _normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Bring RGB values 0..1, shape ``[B, 3, H, W]``, to what the model takes."""

@@ -45,7 +45,7 @@ from anomalib_fbclip.modeling.resize import create_transform
 from anomalib_fbclip.weights.adapters import Adapters, describe_model
 from anomalib_fbclip.weights.building import build_model
 from anomalib_fbclip.weights.published import check_published, choose_zero_shot, fetch_published
-from anomalib_fbclip.weights.registry import default_pretrained, resolve_backbone, resolve_image_size
+from anomalib_fbclip.weights.registry import default_pretrained, resolve_backbone, resolve_tiling
 from anomalib_fbclip.weights.source import AdapterSource, read_given_adapters
 
 from .callbacks.pictures import PhotographVisualizer
@@ -140,6 +140,13 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
             Defaults to both.
         white_level (int | None, optional): Value of white in image files of more than 8 bits that do not say it: 4095
             for 12 bits. ``None``: such a file is refused where its range can't be told. Defaults to ``None``.
+        tiles (int | tuple[int, int] | None, optional): Tiles to each side, or rows and columns of them, for small
+            defects: overlapping tiles of ``image_size`` are looked at beside the whole image, and joined to one map.
+            ``None``: the whole image alone. Defaults to ``None``.
+        region (str | Path | None, optional): Where to look: a mask, white where to look and black where not; a folder
+            of masks, one for each photograph by its file's name; or ``x,y,width,height`` in fractions of the
+            photograph. What lies outside takes part in no score, map or comparison. The score then is the map's.
+            ``None``: everywhere. Defaults to ``None``.
 
     Raises:
         ValueError: If an argument does not fit the backbone, or a file can't be read or belongs to another model.
@@ -154,7 +161,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
     model: FBClipModel
     prepare_data_per_node = False
 
-    def __init__(
+    def __init__(  # noqa: PLR0914 - hyper-parameters are read from local names
         self,
         backbone: str = "ViT-L-14-336",
         pretrained: str | Path | None = None,
@@ -182,6 +189,8 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         reference_rotations: PositiveInt = 4,
         few_shot_maps: Sequence[Literal["references", "text"]] = MAPS,
         white_level: int | None = None,
+        tiles: int | tuple[int, int] | None = None,
+        region: str | Path | None = None,
     ) -> None:
         configure_screen()
         # Hyper-parameters are read from these names. A checkpoint takes plain data only, and a dict-form get_model or
@@ -189,6 +198,8 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         pretrained = None if pretrained is None else str(pretrained)
         weights = None if weights is None else str(weights)
         image_size = image_size if isinstance(image_size, int | None) else tuple(image_size)  # type: ignore[assignment]
+        tiles = tiles if isinstance(tiles, int | None) else tuple(tiles)  # type: ignore[assignment]
+        region = None if region is None else str(region)
         feature_layers = None if feature_layers is None else list(feature_layers)
         views = list(views)
         text_strategies = None if text_strategies is None else dict(text_strategies)
@@ -200,10 +211,10 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         check_white_level(white_level)
 
         backbone_name = resolve_backbone(backbone)
-        input_size = resolve_image_size(backbone_name, image_size)
+        tiling = resolve_tiling(backbone_name, image_size, tiles)
         adapters = None if weights is None else read_given_adapters(weights, backbone_name)
         super().__init__(
-            pre_processor=self.configure_pre_processor(input_size) if pre_processor is True else pre_processor,
+            pre_processor=self.configure_pre_processor(tiling.image_size) if pre_processor is True else pre_processor,
             post_processor=resolve_post_processor(post_processor, image_threshold, pixel_threshold),
             evaluator=evaluator,
             visualizer=visualizer,
@@ -212,7 +223,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         self.white_level = white_level
         self.configure_references(few_shot_source, k_shot, unlabeled_source, seed, reference_rotations, few_shot_maps)
         self.backbone_name = backbone_name
-        self.image_size = input_size
+        self.image_size = tiling.view_size
         self.learning_rate = learning_rate
         self.betas = betas
         self.pretrained = pretrained or default_pretrained(backbone_name)
@@ -226,7 +237,9 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
             image_score,
             backbone_precision,
             seed,
+            tiling,
         )
+        self.configure_region(region)
         self.loss = FBClipLoss(consistency_weight=consistency_weight)
         self.evaluation_run = EvaluationRun(max(self.model.backbone.patch_size), white_level)
 
@@ -317,8 +330,12 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         if batch.image is None or batch.gt_label is None or batch.gt_mask is None:
             msg = "FBClip is trained on labeled images with masks: wrap the data in an AuxiliaryDataModule."
             raise ValueError(msg)
-        outputs = self.model.intermediate_outputs(batch.image, self.model.encode_text())
-        parts = self.loss(outputs, batch.gt_label, batch.gt_mask)
+        views, masks = (self.model.tiling.split(part) for part in (batch.image, batch.gt_mask.unsqueeze(1).float()))
+        masks = masks.squeeze(1) > 0.5  # noqa: PLR2004 - a whole image's mask is shrunk
+        labels = masks.flatten(1).any(dim=1)
+        labels[:: self.model.tiling.view_count] = batch.gt_label.bool()
+        outputs = self.model.intermediate_outputs(views, self.model.encode_text())
+        parts = self.loss(outputs, labels, masks)
 
         size = len(batch.image)
         self.log("train_loss", parts.total, prog_bar=True, on_step=True, on_epoch=True, batch_size=size, sync_dist=True)
@@ -342,7 +359,8 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
             STEP_OUTPUT: The batch with its predictions.
         """
         del args, kwargs
-        return batch.update(**self.model(batch.image)._asdict())
+        images: Any = batch.image
+        return batch.update(**self.predict_images(images, getattr(batch, "image_path", None))._asdict())
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Optimize the adapters with Adam."""

@@ -24,6 +24,7 @@ from anomalib_fbclip.export.description import (
     check_replaced,
     describe,
 )
+from anomalib_fbclip.images.region_of_interest import RegionMasks, encode_region
 from anomalib_fbclip.results.files import incomplete_folder, naming_full_disk
 from anomalib_fbclip.weights.adapters import (
     FROZEN_PREFIX,
@@ -76,6 +77,9 @@ class SavingMixin(FewShotMixin):
             dict[str, str]: Backbone, weights, source and digest of the adapters, image size, thresholds, limits of the
                 normalization and version of the package, as far as they are known. Lists are JSON.
         """
+        if isinstance(self.region_source, RegionMasks):
+            msg = "An exported model has one region of interest for all photographs: give one mask as region."
+            raise ValueError(msg)  # noqa: TRY004 - the argument is of a right type
         self._adapters.make_ready()
         self.prepare_references(TrainerRun(None))
         self.model.text_features()  # a file of torch has them, and may have no CLIP beside it
@@ -83,6 +87,8 @@ class SavingMixin(FewShotMixin):
             "patch_size": list(self.model.backbone.patch_size),
             "k_shot" if self.is_few_shot else "unlabeled": self.model.decision.k_shot,
             "white_level": self.white_level,
+            "image_size": list(self.model.tiling.image_size),
+            "region": None if self.model.region is None else encode_region(self.model.region.pixels.cpu().numpy()),
             "adapters": digest_adapters(self.model),
         }
         return describe(self.metadata() | own, self.post_processor)
@@ -100,6 +106,9 @@ class SavingMixin(FewShotMixin):
         Raises:
             ValueError: If the path has another suffix.
         """
+        if with_references and self.region_source is not None:
+            msg = "A file of adapters does not keep a region of interest: leave out region or with_references."
+            raise ValueError(msg)
         self._adapters.make_ready()
         text_features, of_text = give_text_features(self.model)
         references = self.reference_tensors() if with_references else {}
@@ -113,6 +122,7 @@ class SavingMixin(FewShotMixin):
             "pretrained": self.pretrained,
             "signature": self.model.backbone.signature,
             "image_size": list(self.image_size),
+            "tiles": list(self.model.tiling.count),
             "feature_layers": list(self.model.backbone.feature_layers),
             "version": version("anomalib-fbclip"),
             "source": TrainerRun(self._trainer).trained_dataset or self._adapters.trained_on,
@@ -153,6 +163,7 @@ class SavingMixin(FewShotMixin):
             "few_shot_source": None,
             "k_shot": 0,
             "unlabeled_source": None,
+            "region": None,
         }  # they belong to a product
         if "optimizer_states" in checkpoint:
             checkpoint["optimizer_states"] = [halve_averages(state) for state in checkpoint["optimizer_states"]]

@@ -10,6 +10,16 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from .precision import full_precision, to_full
+from .region import RegionOfInterest, share_inside
+
+LEAST_SHARE = 0.5
+"""Share of a patch that lies in the region of interest, if the patch counts."""
+
+LEAST_WEIGHT = 1e-4
+"""Weight of the patches inside, below which a pixel has no value."""
+
+LOWEST = -100.0
+"""Value of pixels outside the region of interest: lower than any that a patch has."""
 
 
 class AnomalyMapGenerator(nn.Module):
@@ -33,16 +43,30 @@ class AnomalyMapGenerator(nn.Module):
         self.kernel: torch.Tensor
         self.register_buffer("kernel", (kernel / kernel.sum()).float(), persistent=False)
 
-    def forward(self, patch_map: torch.Tensor, image_size: Sequence[int]) -> torch.Tensor:
+    def forward(
+        self, patch_map: torch.Tensor, image_size: Sequence[int], region: RegionOfInterest | None = None
+    ) -> torch.Tensor:
         """Make the anomaly map.
 
         Args:
-            patch_map (torch.Tensor): Abnormal probability of each patch, shape ``[B, 1, h, w]``.
+            patch_map (torch.Tensor): Value of each patch, shape ``[B, 1, h, w]``.
             image_size (Sequence[int]): Height and width of the map in pixels.
+            region (RegionOfInterest | None, optional): What is looked at: no value of a patch outside, more than half
+                of which it leaves out, gets into the map. ``None``: everything. Defaults to ``None``.
 
         Returns:
-            torch.Tensor: Anomaly map, shape ``[B, H, W]``, 0..1.
+            torch.Tensor: Anomaly map, shape ``[B, H, W]``; ``LOWEST`` outside the region.
         """
+        if region is None:
+            return self._smooth(patch_map, image_size)
+        pixels = region.pixels.to(patch_map.device)
+        inside = (share_inside(pixels[None, None], patch_map.shape[-2:]) >= LEAST_SHARE).to(patch_map.dtype)
+        # Patches inside count alone, by their weight in each pixel.
+        values = self._smooth(patch_map * inside, image_size)
+        weights = self._smooth(inside, image_size)
+        return torch.where(pixels & (weights > LEAST_WEIGHT), values / weights.clamp(min=LEAST_WEIGHT), LOWEST)
+
+    def _smooth(self, patch_map: torch.Tensor, image_size: Sequence[int]) -> torch.Tensor:
         with full_precision(patch_map.device):
             upsampled = F.interpolate(to_full(patch_map), size=image_size, mode="bilinear", align_corners=False)
             padded = self._mirror(self._mirror(upsampled, -2), -1)

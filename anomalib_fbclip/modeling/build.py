@@ -24,6 +24,7 @@ from .mvfbe import (
 )
 from .prompt_learner import PromptLearner, tokenize_states
 from .text_fusion import AttentionStrategy, EndOfTextStrategy, GlobalStrategy, TextFusion
+from .tiling import WholeImage
 
 
 def create_model(
@@ -34,6 +35,8 @@ def create_model(
     attention_size: AttentionSize = PAPER_SIZE,
     background_suppression: bool = True,
     image_score: ImageScore = class_token_score,
+    tiling: WholeImage | None = None,
+    score_area: int | None = None,
     seed: int = 0,
 ) -> FBClipModel:
     """Create an FB-CLIP with untrained adapters.
@@ -46,6 +49,8 @@ def create_model(
         attention_size (AttentionSize): Size of the foreground-background attention's branches.
         background_suppression (bool): Whether the background is suppressed.
         image_score (ImageScore): From the class token's probability and the anomaly map to the image's score.
+        tiling (WholeImage | None): Cuts images into views. ``None``: one view, the whole image.
+        score_area (int | None): Pixels of the area of a map that an image's score goes by, at most.
         seed (int): Seed of the adapters' initial values.
 
     Returns:
@@ -76,4 +81,6 @@ def create_model(
             alignment=TextAlignment(views_per_layer=len(views)),
             anomaly_map_generator=AnomalyMapGenerator(),
             image_score=image_score,
+            tiling=tiling,
+            score_area=score_area,
         )

@@ -10,39 +10,46 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-ImageScore = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""From the class token's abnormal probability ``[B]`` and the anomaly map ``[B, H, W]`` to image scores ``[B]``."""
+ImageScore = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
+"""From the class token's abnormal probability ``[B]``, the anomaly map ``[B, H, W]`` and the area that its score goes
+by to image scores ``[B]``."""
 
 TOP_SHARE = 0.01
-"""Share of a map whose mean is the image's score."""
+"""Share of an area whose mean is the image's score."""
 
 
-def top_mean(anomaly_map: torch.Tensor) -> torch.Tensor:
-    """Mean of the highest hundredth of maps ``[B, H, W]``, shape ``[B]``.
+def top_mean(anomaly_map: torch.Tensor, area: int) -> torch.Tensor:
+    """Average the highest pixels of maps ``[B, H, W]``, as many as a hundredth of an area has, shape ``[B]``.
+
+    Args:
+        anomaly_map (torch.Tensor): The maps.
+        area (int): Pixels of the area. With that of a tile, a small place decides in a large map, too.
+
+    Returns:
+        torch.Tensor: The means.
 
     Example:
-        >>> top_mean(torch.arange(200.0).reshape(1, 10, 20))
+        >>> top_mean(torch.arange(200.0).reshape(1, 10, 20), area=200)
         tensor([198.5000])
     """
-    values = anomaly_map.flatten(1)
-    return values.topk(max(round(TOP_SHARE * values.shape[1]), 1), dim=1).values.mean(dim=1)
+    return anomaly_map.flatten(1).topk(max(round(TOP_SHARE * area), 1), dim=1).values.mean(dim=1)
 
 
-def class_token_score(class_score: torch.Tensor, anomaly_map: torch.Tensor) -> torch.Tensor:
+def class_token_score(class_score: torch.Tensor, anomaly_map: torch.Tensor, area: int) -> torch.Tensor:
     """Take the class token's probability, as the paper does."""
-    del anomaly_map
+    del anomaly_map, area
     return class_score
 
 
-def map_score(class_score: torch.Tensor, anomaly_map: torch.Tensor) -> torch.Tensor:
-    """Take the mean of the map's highest hundredth."""
+def map_score(class_score: torch.Tensor, anomaly_map: torch.Tensor, area: int) -> torch.Tensor:
+    """Take the mean of the map's highest pixels."""
     del class_score
-    return top_mean(anomaly_map)
+    return top_mean(anomaly_map, area)
 
 
-def mean_score(class_score: torch.Tensor, anomaly_map: torch.Tensor) -> torch.Tensor:
+def mean_score(class_score: torch.Tensor, anomaly_map: torch.Tensor, area: int) -> torch.Tensor:
     """Take the mean of both."""
-    return (class_score + top_mean(anomaly_map)) / 2
+    return (class_score + top_mean(anomaly_map, area)) / 2
 
 
 IMAGE_SCORES: dict[str, ImageScore] = {"class_token": class_token_score, "map": map_score, "both": mean_score}
@@ -107,12 +114,14 @@ class Decision(nn.Module):
         """
 
     @abstractmethod
-    def predict(self, outputs: IntermediateOutputs, pixel_values: torch.Tensor) -> ModelOutput:
+    def predict(self, class_score: torch.Tensor | None, pixel_values: torch.Tensor, area: int) -> ModelOutput:
         """Make the prediction.
 
         Args:
-            outputs (IntermediateOutputs): What the model found in the images.
+            class_score (torch.Tensor | None): Abnormal probability of each image's class token, shape ``[B]``;
+                ``None`` with a region of interest, because the class token sees all of the image.
             pixel_values (torch.Tensor): What :meth:`forward` gave, upsampled and smoothed, shape ``[B, H, W]``.
+            area (int): Pixels of the area that the score of the map goes by.
 
         Returns:
             ModelOutput: Scores and anomaly maps.
@@ -135,6 +144,8 @@ class ZeroShot(Decision):
         """Take the text's probabilities. See :meth:`Decision.forward`."""
         return outputs.patch_map
 
-    def predict(self, outputs: IntermediateOutputs, pixel_values: torch.Tensor) -> ModelOutput:
+    def predict(self, class_score: torch.Tensor | None, pixel_values: torch.Tensor, area: int) -> ModelOutput:
         """Take the map as it is, and score the image. See :meth:`Decision.predict`."""
-        return ModelOutput(self.image_score(outputs.class_score, pixel_values), pixel_values)
+        if class_score is None:
+            return ModelOutput(top_mean(pixel_values, area), pixel_values)
+        return ModelOutput(self.image_score(class_score, pixel_values, area), pixel_values)

@@ -14,6 +14,7 @@ from .alignment import similarity
 from .anomaly_map import highest_patch
 from .fbclip import FBClipModel
 from .few_shot import FewShot
+from .region import RegionOfInterest
 
 Call = tuple[tuple[Any, ...], Any]
 """Arguments and result of a module."""
@@ -41,7 +42,8 @@ class ReferenceMaps(NamedTuple):
 class Explanation(NamedTuple):
     """How FB-CLIP comes to its answer for one image. All maps are on the CPU.
 
-    There are N layers and V views of each, and the patches of the image form a grid of ``h x w``.
+    There are N layers and V views of each, and the patches of the image form a grid of ``h x w``. With tiles, all maps
+    are those of the whole and of the tiles, joined.
 
     Attributes:
         layers (tuple[int, ...]): The layers, counted from 1.
@@ -81,12 +83,13 @@ class Explanation(NamedTuple):
 
 
 @torch.no_grad()
-def explain(model: FBClipModel, image: torch.Tensor) -> Explanation:
+def explain(model: FBClipModel, image: torch.Tensor, region: RegionOfInterest | None = None) -> Explanation:
     """Run the model on one image and keep what its parts give.
 
     Args:
         model (FBClipModel): The model.
         image (torch.Tensor): A normalized image, shape ``[1, 3, H, W]``, sides multiples of the patch.
+        region (RegionOfInterest | None, optional): See :meth:`FBClipModel.forward`. Defaults to ``None``.
 
     Returns:
         Explanation: The intermediate maps, and the model's own score and anomaly map.
@@ -102,23 +105,29 @@ def explain(model: FBClipModel, image: torch.Tensor) -> Explanation:
         _record(model.alignment) as alignment_calls,
         _record(model.decision) as decision_calls,
     ):
-        predictions = model(image)
-    (((_, grid), _),) = mvfbe_calls
-    (((attended,), suppressed),) = suppression_calls
-    (((embeddings, text_features), probability),) = alignment_calls
-    (decision_call,) = decision_calls
+        predictions = model(image, region)
+    chunks = len(mvfbe_calls)
+    (_, grid), _ = mvfbe_calls[0]
+    attended = _join_chunks([tokens for ((given,), _) in suppression_calls for tokens in given], chunks)
+    suppressed = _join_chunks([tokens for _, result in suppression_calls for tokens in result], chunks)
+    embeddings = _join_chunks([embedding for (given, _), _ in alignment_calls for embedding in given], chunks)
+    (_, text_features), _ = alignment_calls[0]
     view_count = len(model.mvfbe.views)
 
+    def to_map(values: torch.Tensor) -> torch.Tensor:
+        """Bring values of the patches of what is looked at, ``[V, L]``, to the image's patches, ``[h, w]``."""
+        return model.tiling.join(values.unflatten(1, (1, *grid)))[0, 0].cpu()
+
     def to_maps(values: list[torch.Tensor]) -> torch.Tensor:
-        """Bring values of each layer and view, each ``[1, 1 + L]``, to ``[N, V, h, w]``, without the class token."""
-        patches = torch.cat(values)[:, 1:]
-        return patches.unflatten(1, grid).unflatten(0, (-1, view_count)).cpu()
+        """Bring values of each layer and view, each ``[V, 1 + L]``, to ``[N, V, h, w]``, without the class token."""
+        maps = torch.stack([to_map(one[:, 1:]) for one in values])
+        return maps.unflatten(0, (-1, view_count))
 
     return Explanation(
         layers=tuple(model.backbone.feature_layers),
         views=tuple(model.mvfbe.views),
-        foreground_masks=torch.cat([mask for _, mask in mask_calls]).unflatten(1, grid).cpu(),
-        gates=to_maps([gate.squeeze(-1) for _, gate in gate_calls]),
+        foreground_masks=torch.stack([to_map(mask) for mask in _join_chunks([mask for _, mask in mask_calls], chunks)]),
+        gates=to_maps([gate.squeeze(-1) for gate in _join_chunks([gate for _, gate in gate_calls], chunks)]),
         suppression_strength=to_maps([
             (before - after).norm(dim=-1) / before.norm(dim=-1)
             for before, after in zip(attended, suppressed, strict=True)
@@ -126,25 +135,33 @@ def explain(model: FBClipModel, image: torch.Tensor) -> Explanation:
         similarities=to_maps([
             similarity(embedding, text_features).diff(dim=-1).squeeze(-1) for embedding in embeddings
         ]),
-        layer_weights=model.alignment.scale_weights.softmax(dim=0)[: len(mask_calls)].cpu(),
-        patch_map=probability[0, 1:].unflatten(0, grid).cpu(),
+        layer_weights=model.alignment.scale_weights.softmax(dim=0)[: len(model.backbone.feature_layers)].cpu(),
+        patch_map=to_map(torch.cat([probability for _, probability in alignment_calls])[:, 1:]),
         anomaly_map=predictions.anomaly_map[0].cpu(),
         pred_score=predictions.pred_score[0].cpu(),
-        reference_maps=_compare(model.decision, decision_call) if isinstance(model.decision, FewShot) else None,
+        reference_maps=_compare(model, model.decision, decision_calls) if isinstance(model.decision, FewShot) else None,
     )
 
 
-def _compare(few_shot: FewShot, call: Call) -> ReferenceMaps:
+def _compare(model: FBClipModel, few_shot: FewShot, calls: list[Call]) -> ReferenceMaps:
     """Keep what the comparison with good photographs gives."""
-    (outputs,), deviations = call
-    match = few_shot.match(outputs)
-    grid = deviations.shape[-2:]
+    matches = [few_shot.match(outputs) for (outputs,), _ in calls]
+    deviations = torch.cat([values for _, values in calls])
+    distances = torch.cat([match.distance for match in matches]).view_as(deviations)
+    rows = torch.cat([match.row for match in matches]).unflatten(1, deviations.shape[-2:])
+    joined = model.tiling.join(deviations)
     return ReferenceMaps(
-        distances=match.distance[0].unflatten(0, grid).cpu(),
-        rows=match.row[0].unflatten(0, grid).cpu(),
-        deviations=deviations[0, 0].cpu(),
-        probabilities=few_shot.calibration(deviations)[0, 0].cpu(),
+        distances=model.tiling.join(distances)[0, 0].cpu(),
+        rows=model.tiling.pick(rows).cpu(),
+        deviations=joined[0, 0].cpu(),
+        probabilities=few_shot.calibration(joined)[0, 0].cpu(),
     )
+
+
+def _join_chunks(values: list[torch.Tensor], chunks: int) -> list[torch.Tensor]:
+    """Join what was computed in chunks of the views of an image."""
+    number = len(values) // chunks
+    return [torch.cat(values[index::number]) for index in range(number)]
 
 
 @contextmanager

@@ -8,6 +8,8 @@ Paper:
     https://arxiv.org/abs/2603.19608
 """
 
+from collections.abc import Sequence
+
 import torch
 from torchvision.tv_tensors import TVTensor
 
@@ -17,8 +19,13 @@ from .clip import ClipBackbone
 from .decision import Decision, ImageScore, IntermediateOutputs, ModelOutput, ZeroShot, class_token_score
 from .mvfbe import MultiViewDisentanglement
 from .prompt_learner import PromptLearner
+from .region import RegionOfInterest
 from .text_encoder import TextEncoder
 from .text_fusion import TextFusion
+from .tiling import WholeImage
+
+VIEWS_AT_ONCE = 8
+"""Views of an image that are looked at at the same time, in eager mode."""
 
 
 class FBClipModel(TextEncoder):
@@ -36,8 +43,12 @@ class FBClipModel(TextEncoder):
         anomaly_map_generator (AnomalyMapGenerator): From the values of patches to those of pixels.
         image_score (ImageScore): From the class token's probability and the anomaly map to the image's score, where the
             text alone decides. Defaults to the paper's.
+        tiling (WholeImage | None): Cuts images into views. Defaults to one view, the whole image.
+        score_area (int | None): Pixels of the area of an anomaly map that an image's score goes by, at most. ``None``:
+            those of the map. Defaults to ``None``.
 
     Attributes:
+        region (RegionOfInterest | None): Where to look in all images; ``None``: everywhere.
         zero_shot (ZeroShot): The paper's decision.
         decision (Decision): The decision in use: the paper's, until another takes its place.
     """
@@ -51,19 +62,27 @@ class FBClipModel(TextEncoder):
         alignment: TextAlignment,
         anomaly_map_generator: AnomalyMapGenerator,
         image_score: ImageScore = class_token_score,
+        tiling: WholeImage | None = None,
+        score_area: int | None = None,
     ) -> None:
         super().__init__(backbone, prompt_learner, text_fusion)
         self.mvfbe = mvfbe
         self.alignment = alignment
         self.anomaly_map_generator = anomaly_map_generator
+        self.tiling = tiling or WholeImage(backbone.visual.image_size)
+        self.score_area = score_area
+        self.region: RegionOfInterest | None = None
         self.zero_shot = ZeroShot(image_score)
         self.decision: Decision = self.zero_shot
 
-    def forward(self, images: torch.Tensor) -> ModelOutput:
+    def forward(self, images: torch.Tensor, region: RegionOfInterest | None = None) -> ModelOutput:
         """Detect anomalies.
 
         Args:
-            images (torch.Tensor): Normalized images, shape ``[B, 3, H, W]``, sides multiples of the patch.
+            images (torch.Tensor): Normalized images, shape ``[B, 3, H, W]``, sides multiples of the patch; of the size
+                that the tiling takes.
+            region (RegionOfInterest | None, optional): Where to look in these images. ``None``: as in all. Defaults to
+                ``None``.
 
         Returns:
             decision.ModelOutput: Scores and anomaly maps.
@@ -73,11 +92,42 @@ class FBClipModel(TextEncoder):
         """
         if isinstance(images, TVTensor):  # as anomalib's batches are; the compiler does not take them
             images = images.as_subclass(torch.Tensor)
-        outputs = self.intermediate_outputs(images, self.text_features())
-        pixel_values = self.anomaly_map_generator(self.decision(outputs), images.shape[-2:])
-        prediction = self.decision.predict(outputs, pixel_values)
+        region = self.region if region is None else region
+        class_score, patch_values = self._decide(images)
+        pixel_values = self.anomaly_map_generator(patch_values, images.shape[-2:], region)
+        area = self.area_of_score(images.shape[-2:], region)
+        prediction = self.decision.predict(class_score if region is None else None, pixel_values, area)
+        if region is not None:
+            prediction = prediction._replace(anomaly_map=prediction.anomaly_map * region.pixels)
         _require_finite(prediction.pred_score)
         return prediction
+
+    def _decide(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give the class token's probability of each image, and how anomalous each patch is.
+
+        Memory does not grow with the number of views: a few of them are looked at at the same time.
+        """
+        text_features = self.text_features()
+        views = self.tiling.split(images)
+        is_graph = torch.compiler.is_compiling()  # in which nothing may depend on the number of images
+        parts = [views] if self.tiling.view_count == 1 or is_graph else views.split(max(VIEWS_AT_ONCE, len(images)))
+        outputs = (self.intermediate_outputs(part, text_features) for part in parts)
+        decided = [(output.class_score, self.decision(output)) for output in outputs]
+        class_scores, values = (part[0] if len(part) == 1 else torch.cat(part) for part in zip(*decided, strict=True))
+        return self.tiling.of_whole(class_scores), self.tiling.join(values)
+
+    def area_of_score(self, image_size: Sequence[int], region: RegionOfInterest | None = None) -> int:
+        """Give the area in pixels that the score of an anomaly map goes by: at most that of ``score_area``.
+
+        Args:
+            image_size (Sequence[int]): Height and width of the map in pixels.
+            region (RegionOfInterest | None, optional): What is looked at. Defaults to everything.
+
+        Returns:
+            int: The area.
+        """
+        looked_at = image_size[0] * image_size[1] if region is None else region.area
+        return looked_at if self.score_area is None else min(looked_at, self.score_area)
 
     def intermediate_outputs(self, images: torch.Tensor, text_features: torch.Tensor) -> IntermediateOutputs:
         """Score images and patches by the text: what inference and training have in common.

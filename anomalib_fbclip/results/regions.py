@@ -3,6 +3,7 @@
 
 """Anomalous regions of an image."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,28 @@ from numpy.typing import NDArray
 
 STRONGEST_PLACE = 32
 """The strongest place of an anomaly map is a square; so many of them fit along the map's shorter side."""
+
+
+SMALLEST_DEFECT = 3.2
+"""Pixels of the model's input that a defect has at least, if it is seen: scratches on leather are."""
+
+
+def smallest_visible_defect(photograph_size: tuple[int, int], input_size: tuple[int, int]) -> int:
+    """Tell about how large a defect is at least, if the model sees it.
+
+    Args:
+        photograph_size (tuple[int, int]): Height and width of the photograph in pixels.
+        input_size (tuple[int, int]): Height and width to which the model resizes it.
+
+    Returns:
+        int: Pixels of the photograph.
+
+    Example:
+        >>> smallest_visible_defect((3000, 4000), (224, 224))
+        58
+    """
+    sides = zip(photograph_size, input_size, strict=True)
+    return math.ceil(SMALLEST_DEFECT * max(photograph / model for photograph, model in sides))
 
 
 class Region(NamedTuple):

@@ -236,8 +236,12 @@ class Adapters:
                 f"{list(layers)} are used: set 'feature_layers' to the same."
             )
             raise ValueError(msg)
+        tiles = list(model.tiling.count)
+        if (kept := self.metadata.get("tiles", [1, 1])) != tiles:
+            msg = f"{self.origin} holds photographs in {kept} tiles, but {tiles} are used: set 'tiles' to {kept}."
+            raise ValueError(msg)
         with reading(self.origin):
-            model.decision = decision.from_tensors(tensors)
+            model.decision = decision.from_tensors(tensors, model.tiling.view_count)
 
 
 def decision_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from .registry import (
     resolve_attention_size,
     resolve_feature_layers,
     resolve_image_score,
+    resolve_image_size,
     resolve_precision,
     resolve_widths,
 )
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     import torch
 
     from anomalib_fbclip.modeling.fbclip import FBClipModel
+    from anomalib_fbclip.modeling.tiling import WholeImage
 
 
 def build_model(
@@ -44,6 +47,7 @@ def build_model(
     image_score: str | None = None,
     precision: str = "float32",
     seed: int = 0,
+    tiling: WholeImage | None = None,
 ) -> FBClipModel:
     """Build a model with untrained adapters. A wrong argument is refused before the CLIP is fetched.
 
@@ -63,6 +67,8 @@ def build_model(
             backbone's usual one. Defaults to ``None``.
         precision (str, optional): Type in which the CLIP is kept. Defaults to ``"float32"``.
         seed (int, optional): Seed of the adapters' initial values. Defaults to ``0``.
+        tiling (WholeImage | None, optional): Cuts images into views. ``None``: one view, the whole image. Defaults to
+            ``None``.
 
     Returns:
         FBClipModel: The model, on the CPU.
@@ -79,6 +85,8 @@ def build_model(
         background_suppression=background_suppression,
         image_score=IMAGE_SCORES[resolve_image_score(backbone, image_score)],
         seed=seed,
+        tiling=tiling,
+        score_area=math.prod(resolve_image_size(backbone, None)),
         tokenizer=partial(_tokenize, backbone),
         backbone=ClipBackbone(
             feature_layers=resolve_feature_layers(backbone, feature_layers, max_layers=NUM_LAYER_WEIGHTS),

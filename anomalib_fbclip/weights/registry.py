@@ -19,6 +19,7 @@ from open_clip.pretrained import list_pretrained_tags_by_model
 from anomalib_fbclip.modeling.clip import patch_grid
 from anomalib_fbclip.modeling.decision import IMAGE_SCORES
 from anomalib_fbclip.modeling.mvfbe import PAPER_SIZE, AttentionSize
+from anomalib_fbclip.modeling.tiling import Tiles, WholeImage
 
 from . import bundled
 
@@ -170,6 +171,34 @@ def resolve_image_size(backbone: str, image_size: int | Sequence[int] | None) ->
     size = _to_pair(image_size)
     patch_grid(size, _to_pair(vision.get("patch_size", 16)))
     return size
+
+
+def resolve_tiling(
+    backbone: str, image_size: int | Sequence[int] | None, tiles: int | Sequence[int] | None
+) -> WholeImage:
+    """Find what a backbone looks at.
+
+    Args:
+        backbone (str): Name of an open_clip model.
+        image_size (int | Sequence[int] | None): As in :func:`resolve_image_size`.
+        tiles (int | Sequence[int] | None): Tiles to each side, or rows and columns of them. ``None`` or 1: the whole
+            image alone.
+
+    Returns:
+        WholeImage: What cuts the images; it knows their size.
+
+    Raises:
+        ValueError: If it is no number of tiles, or the size is not a multiple of the backbone's patch.
+    """
+    view_size = resolve_image_size(backbone, image_size)
+    count = (1, 1) if tiles is None else (tiles, tiles) if isinstance(tiles, int) else (*tiles,)
+    if len(count) != 2 or min(count) < 1:  # noqa: PLR2004
+        msg = f"Tiles {tiles!r} are neither a number nor (rows, columns): give whole numbers of 1 or more."
+        raise ValueError(msg)
+    if count == (1, 1):
+        return WholeImage(view_size)
+    vision = open_clip.get_model_config(backbone)["vision_cfg"]
+    return Tiles(count, view_size, _to_pair(vision.get("patch_size", 16)))
 
 
 def _to_pair(size: int | Sequence[int]) -> tuple[int, int]:

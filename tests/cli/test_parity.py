@@ -129,7 +129,7 @@ def test_the_backbone_is_that_of_the_weights(tmp_path: Path) -> None:
     adapters = FBClip("fbclip-small", image_size=112)
     adapters.save_adapters(tmp_path / "mine.safetensors")
     inferencer = TorchInferencer(None, str(tmp_path / "mine.safetensors"), "cpu", "float32", None, None)
-    assert (inferencer.backbone, inferencer.input_side) == ("fbclip-small", 112)
+    assert (inferencer.backbone, inferencer.input_size) == ("fbclip-small", (112, 112))
 
 
 @given(

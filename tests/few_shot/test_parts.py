@@ -17,7 +17,7 @@ from torch import nn
 
 from anomalib_fbclip.modeling.anomaly_map import AnomalyMapGenerator
 from anomalib_fbclip.modeling.decision import top_mean
-from anomalib_fbclip.modeling.few_shot import FewShot, fit
+from anomalib_fbclip.modeling.few_shot import FewShot, ReferenceImage, fit
 from anomalib_fbclip.modeling.few_shot.calibration import (
     Calibration,
     Spread,
@@ -26,6 +26,8 @@ from anomalib_fbclip.modeling.few_shot.calibration import (
 )
 from anomalib_fbclip.modeling.few_shot.few_shot import Merge
 from anomalib_fbclip.modeling.few_shot.memory_bank import MemoryBank, join_layers, select_coreset
+from anomalib_fbclip.modeling.region import RegionOfInterest
+from anomalib_fbclip.modeling.tiling import WholeImage
 
 oracle = SimpleNamespace(**runpy.run_path(str(Path(__file__).with_name("oracle.py"))))
 
@@ -145,8 +147,8 @@ def test_a_clear_defect_is_not_hidden_by_how_normal_the_rest_is() -> None:
 def test_the_score_is_the_mean_of_the_highest_hundredth() -> None:
     maps = torch.randn(2, 30, 20, generator=torch.manual_seed(0))
     expected = [sum(sorted(anomaly_map.flatten().tolist())[-6:]) / 6 for anomaly_map in maps]
-    assert top_mean(maps).tolist() == pytest.approx(expected)
-    assert top_mean(maps[:, :2, :2]).tolist() == maps[:, :2, :2].flatten(1).amax(dim=1).tolist()
+    assert top_mean(maps, area=600).tolist() == pytest.approx(expected)
+    assert top_mean(maps, area=4).tolist() == maps.flatten(1).amax(dim=1).tolist()
 
 
 class TestOutliers:
@@ -176,6 +178,7 @@ class PatchMeans:
     """A model in which the tokens of a patch are made of its own pixels."""
 
     patch_size = (PATCH, PATCH)
+    tiling = WholeImage((PATCH * SIDE, PATCH * SIDE))
 
     def __init__(self) -> None:
         self.backbone = self
@@ -198,7 +201,12 @@ class PatchMeans:
         return SimpleNamespace(layer_tokens=layer_tokens, patch_map=patch_map)
 
     @staticmethod
-    def anomaly_map_generator(patch_map: torch.Tensor, size: list[int]) -> torch.Tensor:
+    def area_of_score(size: list[int], region: RegionOfInterest | None) -> int:
+        return size[0] * size[1] if region is None else region.area
+
+    @staticmethod
+    def anomaly_map_generator(patch_map: torch.Tensor, size: list[int], region: None = None) -> torch.Tensor:
+        assert region is None
         return nn.functional.interpolate(patch_map, size, mode="bilinear").squeeze(1)
 
 
@@ -209,7 +217,7 @@ def random_images(seed: int, photographs: int, copies: int = 2) -> list[list[tor
 
 
 def photographs_of(images: list[list[torch.Tensor]]) -> list:
-    return [lambda copies=copies: iter(copies) for copies in images]
+    return [lambda copies=copies: map(ReferenceImage, copies) for copies in images]
 
 
 @property_test
@@ -231,7 +239,7 @@ def test_leaving_one_out_is_fitting_the_others(seed: int, photographs: int) -> N
     assert spread.mean.item() == pytest.approx(expected.mean().item(), abs=1e-5)
     assert spread.std.item() == pytest.approx(expected.std().item(), abs=1e-5)
     merged = spread(expected).unflatten(-1, (SIDE, SIDE))
-    limits = top_mean(model.anomaly_map_generator(merged, [PATCH * SIDE] * 2))
+    limits = top_mean(model.anomaly_map_generator(merged, [PATCH * SIDE] * 2), (PATCH * SIDE) ** 2)
     limit = oracle.prediction_limit(limits.tolist())
     assert whole.decision.calibration.threshold.item() == pytest.approx(limit, rel=1e-3)
     assert whole.scores.tolist() == pytest.approx(
@@ -278,7 +286,7 @@ def test_one_photograph_at_a_time_is_in_memory() -> None:
         try:
             for turn, image in enumerate(images[index]):
                 asked.append((index, turn))
-                yield image
+                yield ReferenceImage(image)
         finally:
             alive -= 1
 
@@ -318,7 +326,7 @@ def test_from_tensors(maps: list[str]) -> None:
     outputs = model.intermediate_outputs(random_images(1, 1)[0][0], model.text_features())
     assert torch.equal(again(outputs), few_shot(outputs))
     deviation_map = 10 * torch.randn(2, 8, 8)
-    predictions = (decision.predict(outputs, deviation_map) for decision in (again, few_shot))
+    predictions = (decision.predict(None, deviation_map, 64) for decision in (again, few_shot))
     for found, expected in zip(*predictions, strict=True):
         assert torch.equal(found, expected)
     assert list(again.merge.spreads) == maps

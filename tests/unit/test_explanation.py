@@ -265,7 +265,8 @@ class TestReferences:
         few_shot = few_shot_model.model.decision
         deviations = explanation.reference_maps.deviations
         anomaly_map = few_shot_model.model.anomaly_map_generator(deviations[None, None], (56, 70))
-        score, anomaly_map = few_shot.calibration(top_mean(anomaly_map)), few_shot.calibration(anomaly_map)
+        area = few_shot_model.model.area_of_score((56, 70))
+        score, anomaly_map = few_shot.calibration(top_mean(anomaly_map, area)), few_shot.calibration(anomaly_map)
         torch.testing.assert_close(explanation.anomaly_map, anomaly_map[0])
         torch.testing.assert_close(explanation.pred_score, score[0])
         assert torch.equal(explanation.reference_maps.probabilities, few_shot.calibration(deviations))

@@ -91,11 +91,12 @@ class FewShot(Decision):
         return len(self.memory.patches)
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, torch.Tensor]) -> "FewShot":
+    def from_tensors(cls, tensors: Mapping[str, torch.Tensor], views: int = 1) -> "FewShot":
         """Build the part anew from :meth:`tensors`.
 
         Args:
             tensors (Mapping[str, torch.Tensor]): The tensors by name.
+            views (int, optional): Views of a photograph that they come from. Defaults to ``1``.
 
         Returns:
             FewShot: The part.
@@ -105,17 +106,17 @@ class FewShot(Decision):
             for name in MAPS
             if f"merge.spreads.{name}.mean" in tensors
         }
-        memory = cls.memory_bank(tensors["memory.patches"])
+        memory = cls.memory_bank(tensors["memory.patches"], views)
         return cls(memory, Merge(spreads), Calibration(tensors["calibration.threshold"]))
 
     def match(self, outputs: IntermediateOutputs) -> Match:
         """Find the nearest reference patch of each patch."""
         return self.memory(join_layers(later_half(outputs.layer_tokens)))
 
-    def predict(self, outputs: IntermediateOutputs, pixel_values: torch.Tensor) -> ModelOutput:
+    def predict(self, class_score: torch.Tensor | None, pixel_values: torch.Tensor, area: int) -> ModelOutput:
         """Turn standard deviations into probabilities. See :meth:`Decision.predict`."""
-        del outputs
-        return ModelOutput(self.calibration(top_mean(pixel_values)), self.calibration(pixel_values))
+        del class_score
+        return ModelOutput(self.calibration(top_mean(pixel_values, area)), self.calibration(pixel_values))
 
 
 def later_half(layer_tokens: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:

@@ -9,8 +9,10 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_fbclip.modeling.decision import IntermediateOutputs, top_mean
-from anomalib_fbclip.modeling.fbclip import FBClipModel
+from anomalib_fbclip.modeling.anomaly_map import LEAST_SHARE
+from anomalib_fbclip.modeling.decision import top_mean
+from anomalib_fbclip.modeling.fbclip import VIEWS_AT_ONCE, FBClipModel
+from anomalib_fbclip.modeling.region import RegionOfInterest, share_inside
 
 from .calibration import Calibration, Spread, find_outliers
 from .few_shot import MAPS, FewShot, Merge, later_half, text_logits
@@ -20,8 +22,24 @@ MEMORY_VALUES = 2**23
 """Values that a memory holds at most: 33 MB."""
 
 
-Photograph = Callable[[], Iterable[torch.Tensor]]
-"""Gives the normalized images of a photograph of a good part, each ``[1, 3, H, W]``: first as it is, then turned."""
+WHOLLY_INSIDE = 0.99
+"""Share of a patch of a turned copy that its photograph fills, if the memory may keep the patch."""
+
+
+class ReferenceImage(NamedTuple):
+    """A normalized image of a photograph of a good part.
+
+    Attributes:
+        image (torch.Tensor): The image, shape ``[1, 3, H, W]``.
+        region (RegionOfInterest | None): What counts of it; ``None``: everything.
+    """
+
+    image: torch.Tensor
+    region: RegionOfInterest | None = None
+
+
+Photograph = Callable[[], Iterable[ReferenceImage]]
+"""Gives the images of a photograph of a good part: first as it is, then turned."""
 
 
 class Block(NamedTuple):
@@ -30,13 +48,18 @@ class Block(NamedTuple):
     Attributes:
         patches (torch.Tensor): Joined patch tokens, shape ``[R, D]``.
         origins (torch.Tensor): Where they come from: which of the turned images, and which patch, shape ``[R, 2]``.
-        logits (torch.Tensor): What the text gives the patches of the image that is not turned, shape ``[1, 1, h, w]``.
+        logits (torch.Tensor): What the text gives the patches of the views of the image that is not turned, shape
+            ``[V, 1, h, w]``.
+        inside (torch.Tensor): Which of these patches count, bool, of the same shape.
+        region (RegionOfInterest | None): What counts of that image.
         is_whole (bool): Whether these are all patches of that image, and no others.
     """
 
     patches: torch.Tensor
     origins: torch.Tensor
     logits: torch.Tensor
+    inside: torch.Tensor
+    region: RegionOfInterest | None
     is_whole: bool
 
 
@@ -88,36 +111,57 @@ def fit(
         Fit: The part of the model that decides by them, and what is to be said of them.
     """
     blocks = [_remember(model, photograph(), len(photographs)) for photograph in photographs]
-    memory = decision.memory_bank(torch.stack([block.patches for block in blocks]))
+    memory = decision.memory_bank(torch.stack([block.patches for block in blocks]), model.tiling.view_count)
     left_out = [
         _leave_out(model, photograph, block, memory.without(index)) if len(blocks) > 1 else _mirror(model, photograph)
         for index, (photograph, block) in enumerate(zip(photographs, blocks, strict=True))
     ]
     distances, logits = (torch.cat(values) for values in zip(*left_out, strict=True))
-    spreads = {"references": Spread.of(distances), "text": Spread.of(logits)}
+    inside = torch.cat([block.inside for block in blocks])
+    spreads = {"references": Spread.of(distances[inside]), "text": Spread.of(logits[inside])}
     merge = Merge({name: spreads[name] for name in maps})
 
-    size = [side * patch for side, patch in zip(distances.shape[-2:], model.backbone.patch_size, strict=True)]
-    scores = top_mean(model.anomaly_map_generator(merge(distances, logits), size))
+    regions = [block.region for block in blocks]
+    scores = _score(model, merge(distances, logits), regions)
     calibration = Calibration(decision.limit(scores))
     return Fit(
         decision=decision(memory, merge, calibration),
         origins=torch.cat([F.pad(block.origins, (1, 0), value=index) for index, block in enumerate(blocks)]),
         scores=calibration(scores),
-        outliers=find_outliers(top_mean(model.anomaly_map_generator(distances, size))),
+        outliers=find_outliers(_score(model, distances, regions)),
     )
 
 
-def _remember(model: FBClipModel, images: Iterable[torch.Tensor], count: int) -> Block:
+def _score(model: FBClipModel, values: torch.Tensor, regions: Sequence[RegionOfInterest | None]) -> torch.Tensor:
+    """Score photographs by the values of their views' patches, as the model does, shape ``[k]``."""
+    scores = []
+    for joined, region in zip(model.tiling.join(values).split(1), regions, strict=True):
+        sides = zip(joined.shape[-2:], model.backbone.patch_size, strict=True)
+        size = [side * patch for side, patch in sides]
+        anomaly_map = model.anomaly_map_generator(joined, size, region)
+        scores.append(top_mean(anomaly_map, model.area_of_score(size, region)))
+    return torch.cat(scores)
+
+
+def _remember(model: FBClipModel, images: Iterable[ReferenceImage], count: int) -> Block:
     """Choose what the memory keeps of a photograph: as many patches as it has, fewer if there are many of them."""
     one_by_one = iter(images)
-    outputs = model.intermediate_outputs(next(one_by_one), model.text_features())
-    tokens = torch.cat([_join(outputs), *(_encode(model, image) for image in one_by_one)])
-    rows = tokens.flatten(0, 1)
-    patches, width = tokens.shape[1:]
-    chosen = select_coreset(rows, max(min(patches, MEMORY_VALUES // (count * width)), 1))
-    origins = torch.stack([chosen // patches, chosen % patches], dim=1)
-    return Block(rows[chosen], origins, text_logits(outputs), len(chosen) == len(rows))
+    first = next(one_by_one)
+    tokens, logits = _look(model, first.image)
+    inside = _inside(model, first, logits.shape[-2:], LEAST_SHARE)
+    rows, kept = [tokens.flatten(0, 1)], [inside.flatten()]
+    for turned in one_by_one:
+        rows.append(_encode(model, turned.image).flatten(0, 1))
+        kept.append(_inside(model, turned, logits.shape[-2:], WHOLLY_INSIDE).flatten())
+    number, width = rows[0].shape
+    candidates = torch.cat(kept).nonzero().flatten()
+    wanted = max(min(number, MEMORY_VALUES // (count * width)), 1)
+    every = torch.cat(rows)
+    chosen = candidates[select_coreset(every[candidates], wanted)]
+    chosen = chosen.repeat(-(-wanted // len(chosen)))[:wanted]  # all photographs have as many rows
+    places = model.tiling.places(logits.shape[-2:]).to(chosen.device)
+    origins = torch.stack([chosen // number, places[chosen % number]], dim=1)
+    return Block(every[chosen], origins, logits, inside, first.region, len(candidates) == len(every) == wanted)
 
 
 def _leave_out(
@@ -126,30 +170,53 @@ def _leave_out(
     """Compare a photograph with the others.
 
     Returns:
-        tuple[torch.Tensor, torch.Tensor]: Distances of its patches, and the logits that the text gives them, each
-            ``[1, 1, h, w]``.
+        tuple[torch.Tensor, torch.Tensor]: Distances of the patches of its views, and the logits that the text gives
+            them, each ``[V, 1, h, w]``.
     """
-    tokens = block.patches.unsqueeze(0) if block.is_whole else _encode(model, _first(photograph()))
-    return others(tokens).distance.unflatten(1, block.logits.shape[1:]), block.logits
+    rows = block.patches if block.is_whole else _encode(model, _first(photograph()).image).flatten(0, 1)
+    tokens = rows.unflatten(0, (len(block.logits), -1))
+    return others(tokens).distance.view_as(block.logits), block.logits
 
 
 def _mirror(model: FBClipModel, photograph: Photograph) -> tuple[torch.Tensor, torch.Tensor]:
     """Compare the mirror image of a single photograph with it. See :func:`_leave_out`."""
-    image = _first(photograph())
-    outputs = model.intermediate_outputs(image.flip(-1), model.text_features())
-    distance = MemoryBank(_encode(model, image))(_join(outputs)).distance
-    return distance.unflatten(1, outputs.patch_map.shape[1:]), text_logits(outputs)
+    image = _first(photograph()).image
+    tokens, logits = _look(model, image.flip(-1))
+    distance = MemoryBank(_encode(model, image).flatten(0, 1)[None])(tokens).distance
+    return distance.view_as(logits), logits
+
+
+def _look(model: FBClipModel, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give joined patch tokens of the views of an image, ``[V, L, D]``, and the text's logits, ``[V, 1, h, w]``."""
+    outputs = [
+        model.intermediate_outputs(views, model.text_features())
+        for views in model.tiling.split(image).split(VIEWS_AT_ONCE)
+    ]
+    tokens = [join_layers(later_half(output.layer_tokens)) for output in outputs]
+    return torch.cat(tokens), torch.cat([text_logits(output) for output in outputs])
 
 
 def _encode(model: FBClipModel, image: torch.Tensor) -> torch.Tensor:
-    """Give the joined patch tokens of an image, shape ``[1, L, D]``."""
-    layer_tokens, _ = model.backbone.encode_image(image)
-    return join_layers(later_half(layer_tokens))
+    """Give joined patch tokens of the views of an image, shape ``[V, L, D]``."""
+    layers = [model.backbone.encode_image(views)[0] for views in model.tiling.split(image).split(VIEWS_AT_ONCE)]
+    return torch.cat([join_layers(later_half(layer_tokens)) for layer_tokens in layers])
 
 
-def _join(outputs: IntermediateOutputs) -> torch.Tensor:
-    return join_layers(later_half(outputs.layer_tokens))
+def _inside(model: FBClipModel, reference: ReferenceImage, grid: Sequence[int], least: float) -> torch.Tensor:
+    """Tell which patches of the views of an image count, bool ``[V, 1, h, w]``.
+
+    Raises:
+        ValueError: If none does.
+    """
+    if reference.region is None:
+        return torch.ones((model.tiling.view_count, 1, *grid), dtype=torch.bool, device=reference.image.device)
+    views = model.tiling.split(reference.region.pixels[None, None].to(reference.image))
+    inside = share_inside(views, grid) >= least
+    if not inside.any() and least == LEAST_SHARE:
+        msg = "The region of interest is smaller than a patch: paint a larger one."
+        raise ValueError(msg)
+    return inside
 
 
-def _first(images: Iterable[torch.Tensor]) -> torch.Tensor:
+def _first(images: Iterable[ReferenceImage]) -> ReferenceImage:
     return next(iter(images))

@@ -38,6 +38,7 @@ class MemoryBank(nn.Module):
     Args:
         patches (torch.Tensor): Joined patch tokens of :func:`join_layers`, as many of each photograph, shape
             ``[k, R, D]``.
+        views (int, optional): Views of a photograph that they come from. Defaults to ``1``.
 
     Example:
         >>> tokens = join_layers([torch.randn(2, 1 + 9, 8), torch.randn(2, 1 + 9, 8)])
@@ -46,8 +47,9 @@ class MemoryBank(nn.Module):
         tensor(True)
     """
 
-    def __init__(self, patches: torch.Tensor) -> None:
+    def __init__(self, patches: torch.Tensor, views: int = 1) -> None:
         super().__init__()
+        self.views = views
         self.patches: torch.Tensor
         self.register_buffer("patches", patches, persistent=False)
 
@@ -75,7 +77,7 @@ class MemoryBank(nn.Module):
             MemoryBank: The memory of the others.
         """
         others = [index for index in range(len(self.patches)) if index != photograph]
-        return type(self)(self.patches[others])
+        return type(self)(self.patches[others], self.views)
 
 
 def join_layers(layer_tokens: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -55,7 +55,8 @@ class MutualMemory(MemoryBank):
 
         d_j = 1 - \max_{m \in M_j} x^\top m, \qquad d = \operatorname{second\,smallest}_{j \ne \text{own}} d_j
 
-    Its own is the one whose rows all lie in the image: their mean distance from the nearest patch is below 0.005.
+    Its own is the one whose rows all lie in the image: their mean distance from the nearest patch is below 0.005. Of an
+    image in several views, those rows that lie in the view.
     """
 
     def forward(self, tokens: torch.Tensor) -> Match:
@@ -63,7 +64,10 @@ class MutualMemory(MemoryBank):
         rows = self.patches.shape[1]
         with full_precision(tokens.device):
             distances = (tokens @ -self.patches.flatten(0, 1).mT + 1).unflatten(-1, (-1, rows))
-            is_own = distances.amin(dim=1).mean(dim=-1) < SAME_PHOTOGRAPH
+            nearest_patches = distances.amin(dim=1)
+            if self.views > 1:  # of which this is one
+                nearest_patches = nearest_patches.topk(max(rows // self.views, 1), largest=False).values
+            is_own = nearest_patches.mean(dim=-1) < SAME_PHOTOGRAPH
             nearest, row = distances.min(dim=-1)
             # Distances are at most 2, so that its own photographs come last.
             photograph = (nearest + 4 * is_own.unsqueeze(1)).topk(2, largest=False).indices[..., 1:]

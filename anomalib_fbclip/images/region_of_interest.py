@@ -1,0 +1,218 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Regions of interest: where to look in photographs, as a user gives it."""
+
+import base64
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from anomalib_fbclip.errors import ImageError
+
+from .image_files import find_images, printable
+from .photographs import read_photograph
+
+WHITE = 127
+"""Gray level above which a mask says to look."""
+
+SHADE = 0.35
+"""Brightness of what lies outside a region of interest, in pictures."""
+
+Mask = NDArray[np.bool_]
+
+
+class Box(NamedTuple):
+    """A rectangle, in fractions of a photograph's width and height.
+
+    Attributes:
+        x (float): Left edge.
+        y (float): Upper edge.
+        width (float): Width.
+        height (float): Height.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @classmethod
+    def parse(cls, text: str, photograph_size: tuple[int, int] | None = None) -> "Box":
+        """Read a rectangle from ``x,y,width,height``.
+
+        Args:
+            text (str): Fractions 0..1 of the photograph, or pixels.
+            photograph_size (tuple[int, int] | None, optional): Height and width of the photographs in pixels, which
+                pixels need. Defaults to ``None``.
+
+        Returns:
+            Box: The rectangle.
+
+        Raises:
+            ValueError: If it is none, or does not lie in the photograph.
+        """
+        try:
+            x, y, width, height = (float(number) for number in text.split(","))
+        except ValueError as error:
+            msg = f"Region {text!r} is neither a file, a folder nor x,y,width,height: give one of them."
+            raise ValueError(msg) from error
+        if max(x, y, width, height) > 1:
+            if photograph_size is None:
+                msg = f"Region {text!r} is in pixels: give fractions, such as 0.1,0.1,0.8,0.8, or a mask."
+                raise ValueError(msg)
+            rows, columns = photograph_size
+            x, y, width, height = x / columns, y / rows, width / columns, height / rows
+        slack = 1e-6
+        if min(x, y) < 0 or min(width, height) <= 0 or max(x + width, y + height) > 1 + slack:
+            where = f" of {photograph_size[1]} x {photograph_size[0]} pixels" if photograph_size else ""
+            msg = f"Region {text!r} does not lie in the photograph{where}: give x,y,width,height inside it."
+            raise ValueError(msg)
+        return cls(x, y, width, height)
+
+    def mask(self, size: tuple[int, int]) -> Mask:
+        """Paint the rectangle, at least a pixel, on a mask ``[H, W]`` of a size."""
+        mask = np.zeros(size, dtype=np.bool_)
+        top, left = int(self.y * size[0]), int(self.x * size[1])
+        bottom, right = round((self.y + self.height) * size[0]), round((self.x + self.width) * size[1])
+        mask[top : max(bottom, top + 1), left : max(right, left + 1)] = True
+        return mask
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> Mask:
+    """Read a mask: white where to look, black where not.
+
+    Args:
+        path (Path): An image of any size.
+        size (tuple[int, int]): Height and width that it is scaled to.
+
+    Returns:
+        NDArray[bool]: The mask, shape ``[H, W]``.
+
+    Raises:
+        ImageError: If it can't be read, or is all black.
+    """
+    pixels = read_photograph(path, upright=True)
+    gray = Image.fromarray(pixels).convert("L")
+    if not (np.asarray(gray) > WHITE).any():
+        msg = f"{printable(path)} ignores everything: a region of interest is white where to look."
+        raise ImageError(msg)
+    scaled = np.asarray(gray.resize((size[1], size[0]), Image.Resampling.BOX)) > WHITE
+    if not scaled.any():
+        msg = f"The white part of {printable(path)} is too small for the model: paint a larger one."
+        raise ImageError(msg)
+    return scaled
+
+
+class RegionMasks(NamedTuple):
+    """Masks of photographs, by file name.
+
+    Attributes:
+        folder (Path): Their folder.
+        paths (Mapping[str, Path]): Mask by the name of the photograph without its suffix.
+    """
+
+    folder: Path
+    paths: Mapping[str, Path]
+
+    @classmethod
+    def of(cls, folder: Path) -> "RegionMasks":
+        """Find the masks of a folder.
+
+        Raises:
+            ValueError: If there are none.
+        """
+        paths = {path.stem: path for path in find_images(folder)}
+        if not paths:
+            msg = f"Region {printable(folder)} has no masks: give a mask, or a folder of them."
+            raise ValueError(msg)
+        return cls(folder, paths)
+
+    def mask(self, photograph: Path, size: tuple[int, int]) -> Mask:
+        """Read the mask of a photograph. See :func:`read_mask`.
+
+        Raises:
+            ImageError: If there is none, or it can't be read.
+        """
+        path = self.paths.get(photograph.stem)
+        if path is None:
+            msg = f"{printable(photograph)} has no mask: put {photograph.stem}.png into {printable(self.folder)}."
+            raise ImageError(msg)
+        return read_mask(path, size)
+
+
+RegionSource = Path | Box | RegionMasks
+"""A mask for all photographs, a rectangle, or a mask for each."""
+
+
+def parse_region(text: str, photograph_size: tuple[int, int] | None = None) -> RegionSource:
+    """Find out what is given as a region of interest.
+
+    Args:
+        text (str): A mask, a folder of masks, or ``x,y,width,height``.
+        photograph_size (tuple[int, int] | None, optional): See :meth:`Box.parse`. Defaults to ``None``.
+
+    Returns:
+        RegionSource: The mask, masks or rectangle.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    path = Path(text)
+    if path.is_dir():
+        return RegionMasks.of(path)
+    return path if path.is_file() else Box.parse(text, photograph_size)
+
+
+def paint_region(source: RegionSource, size: tuple[int, int], photograph: Path | None = None) -> Mask:
+    """Paint the region of interest of a photograph.
+
+    Args:
+        source (RegionSource): What is given.
+        size (tuple[int, int]): Height and width of the result.
+        photograph (Path | None, optional): The photograph, by whose name its own mask is found. Defaults to ``None``.
+
+    Returns:
+        NDArray[bool]: Where to look, shape ``[H, W]``.
+
+    Raises:
+        ImageError: If a mask is missing, can't be read, or ignores everything.
+    """
+    if isinstance(source, Box):
+        return source.mask(size)
+    if isinstance(source, RegionMasks):
+        return source.mask(photograph or Path("An image without a name"), size)
+    return read_mask(source, size)
+
+
+def shade_outside(photograph: Image.Image, region: Mask) -> Image.Image:
+    """Darken what lies outside a region of interest, for a picture.
+
+    Args:
+        photograph (Image.Image): The photograph.
+        region (NDArray[bool]): Where to look, shape ``[H, W]`` of any size.
+
+    Returns:
+        Image.Image: The picture.
+    """
+    mask = Image.fromarray(region).resize(photograph.size, Image.Resampling.NEAREST)
+    dark = photograph.point(lambda value: value * SHADE)
+    return Image.composite(photograph, dark, mask.convert("L"))
+
+
+def encode_region(region: Mask) -> str:
+    """Write a region of interest as text, for the metadata of a file."""
+    buffer = io.BytesIO()
+    Image.fromarray(region).save(buffer, "PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def decode_region(text: str) -> Mask:
+    """Read what :func:`encode_region` wrote."""
+    with Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]) as image:
+        return np.asarray(image.convert("L")) > 0
