@@ -19,7 +19,7 @@ from .callbacks.reference_check import ReferenceCheck
 from .callbacks.report import FBClipReport
 from .callbacks.results_folder import ResultsFolder
 from .callbacks.threshold_report import ThresholdReport
-from .evaluation.evaluator import RankingEvaluator
+from .evaluation import RankingEvaluator
 from .post_processing import ThresholdPostProcessor
 from .trainer_run import TrainerRun
 

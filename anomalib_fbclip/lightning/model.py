@@ -49,7 +49,7 @@ from anomalib_fbclip.weights.registry import default_pretrained, resolve_backbon
 from anomalib_fbclip.weights.source import AdapterSource, read_given_adapters
 
 from .callbacks.pictures import PhotographVisualizer
-from .evaluation.evaluator import RankingEvaluator
+from .evaluation import RankingEvaluator
 from .evaluation_run import EvaluationRun
 from .post_processing import ThresholdPostProcessor, resolve_post_processor
 from .pre_processing import AntialiasedPreProcessor
@@ -122,7 +122,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         post_processor (PostProcessor | bool, optional): Post-processor, or whether to use the default. Defaults to
             ``True``.
         evaluator (Evaluator | bool, optional): Evaluator, or whether to use the default, a
-            :class:`~anomalib_fbclip.lightning.evaluation.evaluator.RankingEvaluator`. Defaults to ``True``.
+            :class:`~anomalib_fbclip.lightning.evaluation.RankingEvaluator`. Defaults to ``True``.
         visualizer (Visualizer | bool, optional): Visualizer, or whether to use the default. Defaults to ``True``.
         backbone_precision (str, optional): Type in which the CLIP's matrices are kept and multiplied, whatever the
             trainer's precision: ``float32``, or ``bfloat16`` or ``float16``, which halve its memory. Defaults to

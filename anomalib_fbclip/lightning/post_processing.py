@@ -14,7 +14,7 @@ from lightning import LightningModule, Trainer
 from anomalib_fbclip.results.regions import strongest_place_radius
 from anomalib_fbclip.results.thresholds import DEFAULT, check_threshold
 
-from .evaluation.adaptive_threshold import FittedThreshold, ImageThreshold, PixelThreshold
+from .adaptive_threshold import FittedThreshold, ImageThreshold, PixelThreshold
 
 if TYPE_CHECKING:
     from torchmetrics import Metric

@@ -27,7 +27,7 @@ from anomalib_fbclip.data import MetaJson
 from anomalib_fbclip.data.labeled_samples import published_categories
 from anomalib_fbclip.data.meta_json import make_meta_json_dataset
 from anomalib_fbclip.errors import ProtocolError
-from anomalib_fbclip.lightning.evaluation.evaluator import RankingEvaluator
+from anomalib_fbclip.lightning.evaluation import RankingEvaluator
 
 from .tables import METRICS, add_results, read_results
 

@@ -18,8 +18,7 @@ from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.modeling.few_shot import FewShot, MutualScoring
 from anomalib_fbclip.modeling.text_encoder import text_digest
 
-from .published import PUBLISHED
-from .reference import convert_reference
+from .published import PUBLISHED, convert_reference
 from .registry import resolve_widths
 from .tensor_files import load_state_dict, read_checkpoint, read_safetensors, reading, write_safetensors
 from .training import CHECKPOINT_KEY, Normalization, Training

@@ -1,18 +1,20 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The adapters that the paper's authors publish, fetched from their folder."""
+"""The adapters that the paper's authors publish: fetched from their folder, and given their names in this project."""
 
 import logging
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from anomalib_fbclip.errors import WeightsUnavailableError
 from anomalib_fbclip.results.files import replacing
 
-from .reference import convert_reference
 from .registry import BUNDLED, NEEDS_NO_NETWORK, PAPER_IMAGE_SIZE
 from .tensor_files import read_checkpoint
 
@@ -29,6 +31,30 @@ PUBLISHED_BACKBONES = tuple(PAPER_IMAGE_SIZE)
 
 DATASET_ALIASES = {"mvtecad": "mvtec", "mvtecanomalydetection": "mvtec", "visa20220922": "visa"}
 """Other names of the datasets on which published adapters were trained: of datamodules, and of folders."""
+
+REFERENCE_GROUPS = ("prompt_learner", "model_trainable_params")
+"""Entries of a checkpoint of the reference implementation that hold adapters by name."""
+
+REFERENCE_NAMES = {
+    r"ctx_pos": r"prompt_learner.normal_context",
+    r"ctx_neg": r"prompt_learner.abnormal_context",
+    r"fb_Attention\.fg_to_out\.0\.(weight|bias)": r"mvfbe.attention.foreground.to_out.\1",
+    r"fb_Attention\.bg_to_out\.0\.(weight|bias)": r"mvfbe.attention.background.to_out.\1",
+    r"fb_Attention\.fg_(norm\.weight|norm\.bias|to_[qkv]\.weight|scale)": r"mvfbe.attention.foreground.\1",
+    r"fb_Attention\.bg_(norm\.weight|norm\.bias|to_[qkv]\.weight|scale)": r"mvfbe.attention.background.\1",
+    r"fb_Attention\.((?:gate\.[02]|norm)\.(?:weight|bias))": r"mvfbe.attention.\1",
+    r"token_selector\.([02]\.(?:weight|bias))": r"text_fusion.strategies.attention.selector.\1",
+    r"text_projection_mlp\.([02]\.(?:weight|bias))": r"text_fusion.strategies.attention.mlp.\1",
+    r"scale_weights": r"alignment.scale_weights",
+}
+"""Names of adapters in the reference's checkpoints (as patterns) and in this project."""
+
+REFERENCE_UNUSED = re.compile(
+    r"token_(prefix|suffix)_(pos|neg)|tokenized_prompts_(pos|neg)"
+    r"|compound_prompts_text\.[0-7]|compound_prompt_projections\.[0-7]\.(weight|bias)"
+    r"|fusion_weights?|gate_network\.[02]\.(weight|bias)|layer_selector",
+)
+"""Names in the reference's checkpoints that take no part in its computation."""
 
 
 def canonical_name(dataset: str) -> str:
@@ -120,3 +146,39 @@ def _download(path: Path) -> None:
         gdown.download(id=identifiers[path.name], output=os.fspath(temporary), use_cookies=False)
         what = f"Adapter weights '{temporary}'"
         convert_reference(read_checkpoint(temporary, what), what)  # it may be a page: the quota is used up
+
+
+def convert_reference(checkpoint: object, what: str) -> tuple[dict[str, torch.Tensor], str]:
+    """Give the adapters of a checkpoint of the reference their names in this project.
+
+    Args:
+        checkpoint (object): What :func:`~anomalib_fbclip.weights.tensor_files.read_checkpoint` has read.
+        what (str): What it is, with its path, for the error.
+
+    Returns:
+        tuple[dict[str, torch.Tensor], str]: The adapters by their names in this project, and the name of the dataset
+            that they were trained on.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(part), dict) for part in REFERENCE_GROUPS):
+        msg = (
+            f"{what} are no checkpoint of FB-CLIP: neither of a training with anomalib, nor of the reference "
+            f"implementation, which has {' and '.join(map(repr, REFERENCE_GROUPS))}."
+        )
+        raise ValueError(msg)
+    tensors = {
+        _rename(name): tensor.squeeze((0, 1)) if name in {"ctx_pos", "ctx_neg"} else tensor
+        for group in REFERENCE_GROUPS
+        for name, tensor in checkpoint[group].items()
+        if not REFERENCE_UNUSED.fullmatch(name)
+    }
+    return tensors, checkpoint.get("source_domain", "unknown")
+
+
+def _rename(name: str) -> str:
+    for pattern, replacement in REFERENCE_NAMES.items():
+        if match := re.fullmatch(pattern, name):
+            return match.expand(replacement)
+    return name

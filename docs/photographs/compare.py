@@ -34,7 +34,7 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import MetaJson
 from anomalib_fbclip.data.references import ReferenceChoice
-from anomalib_fbclip.lightning.evaluation.evaluator import RankingEvaluator
+from anomalib_fbclip.lightning.evaluation import RankingEvaluator
 from anomalib_fbclip.modeling.clip import ClipBackbone
 from anomalib_fbclip.modeling.resize import create_transform
 from anomalib_fbclip.protocol.tables import add_results, markdown_lines, read_results

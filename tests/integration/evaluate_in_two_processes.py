@@ -19,7 +19,7 @@ from anomalib.data import ImageBatch
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader, IterableDataset
 
-from anomalib_fbclip.lightning.evaluation.evaluator import RankingEvaluator
+from anomalib_fbclip.lightning.evaluation import RankingEvaluator
 
 SIDE = 4
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from anomalib_fbclip.lightning.evaluation.adaptive_threshold import RESOLUTION, ImageThreshold, PixelThreshold
+from anomalib_fbclip.lightning.adaptive_threshold import RESOLUTION, ImageThreshold, PixelThreshold
 
 scores = st.lists(st.tuples(st.integers(0, 50), st.booleans()), min_size=1, max_size=30)
 

@@ -16,9 +16,16 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from anomalib_fbclip.lightning.evaluation.bins import BINS, to_bins
-from anomalib_fbclip.lightning.evaluation.evaluator import RankingEvaluator, describe_labels
-from anomalib_fbclip.lightning.evaluation.ranking_metrics import ImageAUPR, ImageAUROC, PixelAUPRO, PixelAUROC
+from anomalib_fbclip.lightning.evaluation import (
+    BINS,
+    ImageAUPR,
+    ImageAUROC,
+    PixelAUPRO,
+    PixelAUROC,
+    RankingEvaluator,
+    describe_labels,
+    to_bins,
+)
 from support.metrics import area_under_pro, area_under_roc
 
 SIDE = 64

@@ -17,7 +17,7 @@ import torch
 from torchmetrics import Metric
 from torchmetrics.utilities.data import dim_zero_cat
 
-from .bins import BINS, to_bins
+from .evaluation import BINS, to_bins
 
 RESOLUTION = 1e-5
 """Scores that are closer than this count as equal: runtimes differ by less than a tenth of it."""
