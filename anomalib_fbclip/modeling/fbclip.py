@@ -103,7 +103,7 @@ class FBClipModel(TextEncoder):
         return prediction
 
     def _decide(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give the class token's probability of each image, and how anomalous each patch is.
+        """Give the highest probability of a class token in each image, and how anomalous each patch is.
 
         Memory does not grow with the number of views: a few of them are looked at at the same time.
         """
@@ -114,7 +114,7 @@ class FBClipModel(TextEncoder):
         outputs = (self.intermediate_outputs(part, text_features) for part in parts)
         decided = [(output.class_score, self.decision(output)) for output in outputs]
         class_scores, values = (part[0] if len(part) == 1 else torch.cat(part) for part in zip(*decided, strict=True))
-        return self.tiling.of_whole(class_scores), self.tiling.join(values)
+        return self.tiling.highest(class_scores), self.tiling.join(values)
 
     def area_of_score(self, image_size: Sequence[int], region: RegionOfInterest | None = None) -> int:
         """Give the area in pixels that the score of an anomaly map goes by: at most that of ``score_area``.

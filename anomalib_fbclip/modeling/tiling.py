@@ -50,8 +50,8 @@ class WholeImage(nn.Module):
         """
         return images
 
-    def of_whole(self, values: torch.Tensor) -> torch.Tensor:  # noqa: PLR6301 - of tiles
-        """Take the values of the whole images.
+    def highest(self, values: torch.Tensor) -> torch.Tensor:  # noqa: PLR6301 - of tiles
+        """Take the highest value of the views of each image.
 
         Args:
             values (torch.Tensor): Of each view, shape ``[B V]``.
@@ -148,9 +148,9 @@ class Tiles(WholeImage):
         tiles = cut.unflatten(3, (columns, -1)).unflatten(2, (rows, -1)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
         return torch.cat([self._shrink(images).unsqueeze(1), tiles], dim=1).flatten(0, 1)
 
-    def of_whole(self, values: torch.Tensor) -> torch.Tensor:
-        """Take the values of the whole images. See :meth:`WholeImage.of_whole`."""
-        return values.unflatten(0, (-1, self.view_count))[:, 0]
+    def highest(self, values: torch.Tensor) -> torch.Tensor:
+        """Take the highest value of whole and tiles. See :meth:`WholeImage.highest`."""
+        return values.unflatten(0, (-1, self.view_count)).amax(dim=1)
 
     def join(self, values: torch.Tensor) -> torch.Tensor:
         """Blend the values of the tiles, and average them with those of the whole. See :meth:`WholeImage.join`."""
