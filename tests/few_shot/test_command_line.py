@@ -4,7 +4,6 @@
 """Few-shot on anomalib's command line, and what it says of photographs that can't be used."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -213,20 +212,10 @@ def test_two_processes_have_the_scores_of_one(
     tmp_path: Path, small_backbone: str, small_adapters: Path, good: Path, photographs: Path
 ) -> None:
     script = Path(__file__).with_name("predict_in_two_processes.py")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     scores = {}
     for devices in ("1", "2"):
-        command = [
-            sys.executable,
-            script,
-            devices,
-            small_backbone,
-            small_adapters,
-            good,
-            photographs,
-            tmp_path / devices,
-        ]
-        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        arguments = (devices, small_backbone, small_adapters, good, photographs, tmp_path / devices)
+        result = run(tmp_path, sys.executable, script, *arguments)
         assert result.returncode == 0, result.stderr
         said = " ".join((result.stdout + result.stderr).split())
         assert said.count("Compared with 5 good photographs") == 1

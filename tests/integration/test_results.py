@@ -541,12 +541,12 @@ def test_two_processes_count_each_image_once(tmp_path: Path, small_backbone: str
     result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     measure = runpy.run_path(str(script))["measure"]
-    for rank in range(2):
-        measured = json.loads((tmp_path / "output" / f"{rank}.json").read_text(encoding="utf-8"))
-        for name in datasets:
-            root = tmp_path / "datasets" / name
-            expected = measure(root, tmp_path / "single", str(small_backbone), str(small_adapters), devices=1)
-            assert measured[name] == pytest.approx(expected, abs=1e-6, nan_ok=True)
+    texts = [(tmp_path / "output" / f"{rank}.json").read_text(encoding="utf-8") for rank in range(2)]
+    for name in datasets:
+        root = tmp_path / "datasets" / name
+        expected = measure(root, tmp_path / "single", str(small_backbone), str(small_adapters), devices=1)
+        for text in texts:
+            assert json.loads(text)[name] == pytest.approx(expected, abs=1e-6, nan_ok=True)
 
 
 def test_a_precision_that_would_change_verdicts(tmp_path: Path, command: list[str]) -> None:

@@ -21,7 +21,8 @@ class Command(TypedDict):
     """What is run.
 
     Attributes:
-        arguments (list[str]): ``anomalib ...``, ``python -m ...`` or ``python -c ...``, as the shell has them.
+        arguments (list[str]): ``anomalib ...`` or ``python ...``, the latter with a script, ``-m`` or ``-c``, as the
+            shell has them.
         folder (str): Where.
         environment (dict[str, str]): Environment variables. What is read on import, the server has read from its own.
         output (str): File for the standard output.
@@ -69,7 +70,7 @@ class CommandServer:
 
 
 def run_program(arguments: list[str]) -> None:
-    """Run what the console script of anomalib runs, or what Python runs for ``-m`` and ``-c``."""
+    """Run what the console script of anomalib runs, or what Python runs for a script, ``-m`` and ``-c``."""
     match arguments:
         case ["anomalib", *_]:
             from anomalib.cli.cli import main
@@ -85,6 +86,10 @@ def run_program(arguments: list[str]) -> None:
             sys.path[0] = ""
             sys.argv = ["-c"]
             exec(code, {"__name__": "__main__"})
+        case ["python", script, *rest]:
+            sys.path[0] = str(Path(script).parent)
+            sys.argv = [script, *rest]
+            runpy.run_path(script, run_name="__main__")
         case _:
             msg = f"no command of this project: {arguments}"
             raise ValueError(msg)
