@@ -33,7 +33,7 @@ from anomalib_fbclip.lightning.callbacks.results_folder import claim_folder
 from anomalib_fbclip.results.records import read_schema
 from anomalib_fbclip.weights.adapters import adapter_tensors
 from support.brightness import judge_by_brightness, make_folder, write_folder, write_image
-from support.command_line import ANOMALIB, anomalib
+from support.command_line import ANOMALIB, anomalib, run
 from support.photographs import store_in_12_bits
 
 
@@ -338,8 +338,8 @@ class TestFolders:
 
     def test_a_test_and_a_prediction(self, tmp_path: Path, model: FBClip) -> None:
         root = write_folder(tmp_path / "parts", good=[40], spots=[200])
-        for run in ("test", "predict", "test"):
-            getattr(make_engine(tmp_path / "results"), run)(model, datamodule=make_folder(root))
+        for task in ("test", "predict", "test"):
+            getattr(make_engine(tmp_path / "results"), task)(model, datamodule=make_folder(root))
         folder = tmp_path / "results" / "FBClip" / "parts"
         assert {path.parent.name for path in folder.glob("v*/images")} == {"v0", "v1", "v2"}
         assert [table.parent.name for table in tables(folder)] == ["v1"]
@@ -491,9 +491,7 @@ def test_a_full_disk_on_the_command_line(tmp_path: Path, command: list[str]) -> 
     for index in range(5):
         write_image(tmp_path / "photographs" / f"{index}.png", 10, 200)
     arguments = ["predict", *command, "--data", str(tmp_path / "photographs"), "--trainer.accelerator", "cpu"]
-    result = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    result = run(tmp_path, sys.executable, "-c", FULL_DISK, *arguments)
     assert result.returncode == 2, result.stderr
     assert "Traceback" not in result.stderr
     assert [line for line in result.stderr.splitlines() if line.startswith("error: ")] == [

@@ -82,9 +82,9 @@ def run_program(arguments: list[str]) -> None:
             sys.path[0] = str(Path.cwd())
             sys.argv = [module, *rest]
             runpy.run_module(module, run_name="__main__", alter_sys=True)
-        case ["python", "-c", code]:
+        case ["python", "-c", code, *rest]:
             sys.path[0] = ""
-            sys.argv = ["-c"]
+            sys.argv = ["-c", *rest]
             exec(code, {"__name__": "__main__"})
         case ["python", script, *rest]:
             sys.path[0] = str(Path(script).parent)
