@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from anomalib_fbclip.modeling.tiling import Tiles, WholeImage
 
-
 property_test = settings(deadline=None, max_examples=25)
 
 PATCH = 2
