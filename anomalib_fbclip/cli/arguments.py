@@ -92,7 +92,7 @@ def create_parser() -> Parser:
     )
     parser.add_argument(
         "--image-size",
-        type=_size,
+        type=parse_size,
         metavar="SIDE",
         help="pixels to which photographs are resized, 448 or 896x448 (width x height): smaller defects are seen, and "
         "it takes longer (default: the backbone's own, or that of the weights)",
@@ -225,8 +225,22 @@ def _white_level(text: str) -> int:
     return value
 
 
-def _size(text: str) -> tuple[int, int]:
-    """Parse ``448`` or ``896x448``, width and height, to height and width."""
+def parse_size(text: str) -> tuple[int, int]:
+    """Parse a size of a command line.
+
+    Args:
+        text (str): A side, or width x height.
+
+    Returns:
+        tuple[int, int]: Height and width.
+
+    Raises:
+        ArgumentTypeError: If it is none.
+
+    Example:
+        >>> parse_size("896x448")
+        (448, 896)
+    """
     numbers = text.lower().split("x")
     if len(numbers) > 2 or not all(number.isdecimal() and int(number) for number in numbers):  # noqa: PLR2004
         msg = f"{text!r} is no size: give pixels of a side, such as 448, or width x height, such as 896x448"
@@ -239,7 +253,7 @@ def _tiles(text: str) -> tuple[int, int] | str:
     if text == AUTO:
         return text
     try:
-        return _size(text)
+        return parse_size(text)
     except argparse.ArgumentTypeError as error:
         msg = f"{text!r} is no number of tiles: give 3, 4x3 (beside and above each other), or auto"
         raise argparse.ArgumentTypeError(msg) from error

@@ -42,8 +42,8 @@ class ReferenceMaps(NamedTuple):
 class Explanation(NamedTuple):
     """How FB-CLIP comes to its answer for one image. All maps are on the CPU.
 
-    There are N layers and V views of each, and the patches of the image form a grid of ``h x w``. With tiles, all maps
-    are those of the whole and of the tiles, joined.
+    There are N layers and V views of each, and the patches of the image form a grid of ``h x w``. With tiles, maps of
+    what lies between are those of the tiles; how anomalous a place is, the whole says, too.
 
     Attributes:
         layers (tuple[int, ...]): The layers, counted from 1.
@@ -112,11 +112,12 @@ def explain(model: FBClipModel, image: torch.Tensor, region: RegionOfInterest | 
     suppressed = _join_chunks([tokens for _, result in suppression_calls for tokens in result], chunks)
     embeddings = _join_chunks([embedding for (given, _), _ in alignment_calls for embedding in given], chunks)
     (_, text_features), _ = alignment_calls[0]
+    patch_map = torch.cat([probability for _, probability in alignment_calls])[:, 1:].unflatten(1, (1, *grid))
     view_count = len(model.mvfbe.views)
 
     def to_map(values: torch.Tensor) -> torch.Tensor:
         """Bring values of the patches of what is looked at, ``[V, L]``, to the image's patches, ``[h, w]``."""
-        return model.tiling.join(values.unflatten(1, (1, *grid)))[0, 0].cpu()
+        return model.tiling.blend(values.unflatten(1, (1, *grid)))[0, 0].cpu()
 
     def to_maps(values: list[torch.Tensor]) -> torch.Tensor:
         """Bring values of each layer and view, each ``[V, 1 + L]``, to ``[N, V, h, w]``, without the class token."""
@@ -136,7 +137,7 @@ def explain(model: FBClipModel, image: torch.Tensor, region: RegionOfInterest | 
             similarity(embedding, text_features).diff(dim=-1).squeeze(-1) for embedding in embeddings
         ]),
         layer_weights=model.alignment.scale_weights.softmax(dim=0)[: len(model.backbone.feature_layers)].cpu(),
-        patch_map=to_map(torch.cat([probability for _, probability in alignment_calls])[:, 1:]),
+        patch_map=model.tiling.join(patch_map)[0, 0].cpu(),
         anomaly_map=predictions.anomaly_map[0].cpu(),
         pred_score=predictions.pred_score[0].cpu(),
         reference_maps=_compare(model, model.decision, decision_calls) if isinstance(model.decision, FewShot) else None,

@@ -15,9 +15,6 @@ from .resize import AntialiasedResize
 OVERLAP = 0.25
 """Share of a tile's side that it has in common with the next one."""
 
-WHOLE_SHARE = 0.5
-"""Share of the whole image in the joint map; the tiles have the rest."""
-
 
 class WholeImage(nn.Module):
     """Looks at images as a whole: one view of each.
@@ -61,8 +58,19 @@ class WholeImage(nn.Module):
         """
         return values
 
+    def blend(self, values: torch.Tensor) -> torch.Tensor:  # noqa: PLR6301 - of tiles
+        """Blend the values of the tiles' patches, where they overlap.
+
+        Args:
+            values (torch.Tensor): Of each view, shape ``[B V, 1, h, w]``.
+
+        Returns:
+            torch.Tensor: Of each image, shape ``[B, 1, rows, columns]``.
+        """
+        return values
+
     def join(self, values: torch.Tensor) -> torch.Tensor:  # noqa: PLR6301 - of tiles
-        """Join the values of the views' patches.
+        """Join how anomalous the views find their patches.
 
         Args:
             values (torch.Tensor): Of each view, shape ``[B V, 1, h, w]``.
@@ -152,12 +160,19 @@ class Tiles(WholeImage):
         """Take the highest value of whole and tiles. See :meth:`WholeImage.highest`."""
         return values.unflatten(0, (-1, self.view_count)).amax(dim=1)
 
+    def blend(self, values: torch.Tensor) -> torch.Tensor:
+        """Weigh each tile by the distance from its edge. See :meth:`WholeImage.blend`."""
+        tiles = values.unflatten(0, (-1, self.view_count))[:, 1:].squeeze(2)
+        return (self.weights_y @ self._lay_out(tiles) @ self.weights_x.mT).unsqueeze(1)
+
     def join(self, values: torch.Tensor) -> torch.Tensor:
-        """Blend the values of the tiles, and average them with those of the whole. See :meth:`WholeImage.join`."""
-        whole, tiles = values.unflatten(0, (-1, self.view_count)).split([1, self.view_count - 1], dim=1)
-        whole = F.interpolate(whole.squeeze(1), size=self.grid, mode="bilinear", align_corners=False)
-        tiles = self.weights_y @ self._lay_out(tiles.squeeze(2)) @ self.weights_x.mT
-        return WHOLE_SHARE * whole + (1 - WHOLE_SHARE) * tiles.unsqueeze(1)
+        """Take what is higher: the blended tiles, or the whole, which shows large defects.
+
+        See :meth:`WholeImage.join`.
+        """
+        whole = values.unflatten(0, (-1, self.view_count))[:, 0]
+        whole = F.interpolate(whole, size=self.grid, mode="bilinear", align_corners=False)
+        return torch.maximum(whole, self.blend(values))
 
     def pick(self, values: torch.Tensor) -> torch.Tensor:
         """Take the values of the tile in whose middle a patch lies most. See :meth:`WholeImage.pick`."""

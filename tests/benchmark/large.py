@@ -5,7 +5,8 @@
 
     python tests/benchmark/large.py drawn
 
-``leather`` has 4000 x 3000 pixels and scratches of 12, 30 and 60; the others have 3000 x 3000 and defects of 20 to 60.
+``leather`` has 4000 x 3000 pixels, and scratches that are 12, 30 and 60 long and a quarter as wide. The others have
+3000 x 3000, and defects of 20 to 60.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def draw_leather(seed: int, scratch: int | None = None) -> tuple[Pixels, Pixels]
         angle = rng.uniform(0, np.pi)
         along = np.array([np.cos(angle), np.sin(angle)]) * scratch / 2
         line = [tuple(np.array([x, y]) - along), tuple(np.array([x, y]) + along)]
-        thickness = max(2, scratch // 10)
+        thickness = scratch // 4
         ImageDraw.Draw(picture).line(line, fill=(225, 215, 200), width=thickness)
         ImageDraw.Draw(mask).line(line, fill=255, width=thickness)
     return np.asarray(picture), np.asarray(mask)

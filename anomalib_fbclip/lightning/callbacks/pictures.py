@@ -18,6 +18,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 
 from anomalib_fbclip.images.photographs import needs_own_reading, read_photograph
+from anomalib_fbclip.images.region_of_interest import RegionSource, paint_region, shade_outside
 from anomalib_fbclip.results.files import incomplete_folder
 from anomalib_fbclip.results.records import Record
 from anomalib_fbclip.results.report.pictures import draw_picture
@@ -33,7 +34,12 @@ class PhotographVisualizer(ImageVisualizer):
     """
 
     def draw(
-        self, trainer: Trainer, items: Sequence[Any], records: Sequence[Record], white_level: int | None = None
+        self,
+        trainer: Trainer,
+        items: Sequence[Any],
+        records: Sequence[Record],
+        white_level: int | None = None,
+        region: RegionSource | None = None,
     ) -> None:
         """Draw images into ``output_dir``, under the names that anomalib gives.
 
@@ -43,6 +49,8 @@ class PhotographVisualizer(ImageVisualizer):
             records (Sequence[Record]): What is said of them.
             white_level (int | None, optional): Value of white in files of more than 8 bits that do not say it. Defaults
                 to ``None``.
+            region (RegionSource | None, optional): Where the model looks; the rest is shaded. ``None``: everywhere.
+                Defaults to ``None``.
 
         Raises:
             ImageError: If a photograph can't be read any more.
@@ -54,6 +62,9 @@ class PhotographVisualizer(ImageVisualizer):
                 continue
             # A run reads images as they are stored, not turned upright.
             photograph = Image.fromarray(read_photograph(record.path, upright=False, white_level=white_level))
+            if region is not None:
+                mask = paint_region(region, (photograph.height, photograph.width), Path(record.path))
+                photograph = shade_outside(photograph, mask)
             picture = draw_picture(photograph, item.anomaly_map.float().cpu().numpy(), record)
             path = generate_output_filename(
                 record.path,
@@ -114,7 +125,7 @@ class Pictures(Callback):
                         continue
                     is_prediction = trainer.state.fn == TrainerFn.PREDICTING
                     if is_prediction and isinstance(self._visualizer, PhotographVisualizer):
-                        self._visualizer.draw(trainer, [item], [record], model.white_level)
+                        self._visualizer.draw(trainer, [item], [record], model.white_level, model.region_source)
                     else:
                         alone: Any = [_in_8_bits(item, Path(copies), model.white_level)]
                         self._visualizer.on_test_batch_end(trainer, model, alone, alone, batch_idx, dataloader_idx)

@@ -18,6 +18,7 @@ from PIL import Image
 
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.images.photographs import read_photograph
+from anomalib_fbclip.images.region_of_interest import RegionSource, paint_region, shade_outside
 from anomalib_fbclip.results.records import Record
 from anomalib_fbclip.results.report.page import (
     MAX_MAP_SIDE,
@@ -113,7 +114,7 @@ class FBClipReport(Callback):
         references = pl_module.reference_set
         write_report(
             path,
-            map(partial(_add_photograph, white_level=pl_module.white_level), entries),
+            map(partial(_add_photograph, white_level=pl_module.white_level, region=pl_module.region_source), entries),
             _thresholds(trainer),
             _command(trainer),
             {"Model": pl_module.describe(), "Good photographs": _good(pl_module)},
@@ -141,16 +142,20 @@ def _shrink(anomaly_map: torch.Tensor) -> NDArray[np.float16]:
     return np.asarray(image).astype(np.float16)
 
 
-def _add_photograph(entry: Entry, white_level: int | None) -> Entry:
-    """Read the photograph once more, as the run read it: not turned upright."""
+def _add_photograph(entry: Entry, white_level: int | None, region: RegionSource | None) -> Entry:
+    """Read the photograph once more, as the run read it: not turned upright. Outside the region it is shaded."""
     path = entry.record.path
     if entry.record.error is not None or path is None:
         return entry
     try:
-        photograph = read_photograph(path, upright=False, white_level=white_level)
+        photograph = Image.fromarray(read_photograph(path, upright=False, white_level=white_level))
+        if region is not None:
+            photograph = shade_outside(
+                photograph, paint_region(region, (photograph.height, photograph.width), Path(path))
+            )
     except ImageError as error:
         return Entry(Record(path, error=str(error)))
-    return entry._replace(photograph=Image.fromarray(photograph))
+    return entry._replace(photograph=photograph)
 
 
 def _thresholds(trainer: Trainer) -> Thresholds:
