@@ -211,7 +211,7 @@ def load_torch(options: argparse.Namespace, total: int | None, size: tuple[int, 
         options.white_level,
         image_size=options.image_size,
         tiles=tiles,
-        region=parse_region(options.region, size) if options.region else None,
+        region=parse_region(options.region, size) if options.region is not None else None,
     )
     trained = f"adapters trained on {inferencer.trained_on}."
     line = f"{inferencer.backbone}: {trained if options.weights else GOOD_FOR.get(inferencer.backbone, trained)}"

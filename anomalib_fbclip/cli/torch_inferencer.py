@@ -272,7 +272,7 @@ class TorchInferencer:
         return max(self._model.backbone.patch_size)
 
     def _to_region(self, mask: Mask) -> RegionOfInterest:
-        return RegionOfInterest(torch.from_numpy(mask)).to(self._device)
+        return self._model.region_of(torch.from_numpy(mask))
 
     def _to_batch(self, image: torch.Tensor) -> torch.Tensor:
         return image.unsqueeze(0).to(self._device)

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
 from anomalib_fbclip.images.image_files import printable
-from anomalib_fbclip.images.region_of_interest import RegionSource, paint_region
+from anomalib_fbclip.images.region_of_interest import Mask, RegionSource, paint_region
 from anomalib_fbclip.modeling.decision import Decision
 from anomalib_fbclip.modeling.fbclip import FBClipModel
 from anomalib_fbclip.modeling.few_shot import MAPS, FewShot, Fit, MutualScoring, ReferenceImage, fit
@@ -145,16 +145,21 @@ class ReferenceSet:
 
     def _inside(self, index: int, turn: int, size: Sequence[int], image_size: Sequence[int]) -> torch.Tensor:
         """Tell what counts of a copy, bool ``[H, W]``: the region of interest, and no corners that were filled."""
-        scale = max(image_size) / max(size)
-        height, width = (max(round(side * scale), 1) for side in size)
-        painted = np.ones((height, width), dtype=np.bool_)
-        if self.region is not None:
-            source = self.images[index]
-            photograph = Path(source) if isinstance(source, str | Path) else None
-            painted = paint_region(self.region, (height, width), photograph)
+        if turn == 0:
+            return torch.from_numpy(self._paint(index, image_size))
+        scale = max(image_size) / max(size)  # corners are those of a copy in the photograph's proportions
+        painted = self._paint(index, [max(round(side * scale), 1) for side in size])
         angle = 360 * turn / self.rotations
         turned = F.rotate(torch.from_numpy(painted)[None].float(), angle, InterpolationMode.NEAREST)
         return F.resize(turned, list(image_size), InterpolationMode.NEAREST)[0] > 0
+
+    def _paint(self, index: int, size: Sequence[int]) -> Mask:
+        """Paint the region of interest of a photograph in a size."""
+        height, width = size
+        if self.region is None:
+            return np.ones((height, width), dtype=np.bool_)
+        source = self.images[index]
+        return paint_region(self.region, (height, width), Path(source) if isinstance(source, str | Path) else None)
 
     def load(self, index: int, minimum_side: int = 1) -> torch.Tensor:
         """Read a photograph: RGB values 0..1, shape ``[3, H, W]``.

@@ -21,6 +21,9 @@ from .photographs import read_photograph
 WHITE = 127
 """Gray level above which a mask says to look."""
 
+SLACK = 1e-6
+"""How far fractions may reach beyond a photograph, by rounding."""
+
 SHADE = 0.35
 """Brightness of what lies outside a region of interest, in pictures."""
 
@@ -68,8 +71,8 @@ class Box(NamedTuple):
                 raise ValueError(msg)
             rows, columns = photograph_size
             x, y, width, height = x / columns, y / rows, width / columns, height / rows
-        slack = 1e-6
-        if min(x, y) < 0 or min(width, height) <= 0 or max(x + width, y + height) > 1 + slack:
+        sides = ((x, width), (y, height))
+        if not all(start >= 0 and length > 0 and start + length <= 1 + SLACK for start, length in sides):
             where = f" of {photograph_size[1]} x {photograph_size[0]} pixels" if photograph_size else ""
             msg = f"Region {text!r} does not lie in the photograph{where}: give x,y,width,height inside it."
             raise ValueError(msg)
@@ -78,7 +81,7 @@ class Box(NamedTuple):
     def mask(self, size: tuple[int, int]) -> Mask:
         """Paint the rectangle, at least a pixel, on a mask ``[H, W]`` of a size."""
         mask = np.zeros(size, dtype=np.bool_)
-        top, left = int(self.y * size[0]), int(self.x * size[1])
+        top, left = min(round(self.y * size[0]), size[0] - 1), min(round(self.x * size[1]), size[1] - 1)
         bottom, right = round((self.y + self.height) * size[0]), round((self.x + self.width) * size[1])
         mask[top : max(bottom, top + 1), left : max(right, left + 1)] = True
         return mask
@@ -133,15 +136,19 @@ class RegionMasks(NamedTuple):
             raise ValueError(msg)
         return cls(folder, paths)
 
-    def mask(self, photograph: Path, size: tuple[int, int]) -> Mask:
+    def mask(self, photograph: Path | None, size: tuple[int, int]) -> Mask:
         """Read the mask of a photograph. See :func:`read_mask`.
 
         Raises:
-            ImageError: If there is none, or it can't be read.
+            ImageError: If there is none, it can't be read, or the photograph is no file.
         """
+        if photograph is None:
+            msg = "An image that is no file has no mask of its own: give one mask for all as region."
+            raise ImageError(msg)
         path = self.paths.get(photograph.stem)
         if path is None:
-            msg = f"{printable(photograph)} has no mask: put {photograph.stem}.png into {printable(self.folder)}."
+            wanted = printable(self.folder / f"{photograph.stem}.png")
+            msg = f"{printable(photograph)} has no mask: it would be {wanted}."
             raise ImageError(msg)
         return read_mask(path, size)
 
@@ -164,7 +171,7 @@ def parse_region(text: str, photograph_size: tuple[int, int] | None = None) -> R
         ValueError: If it is none of them.
     """
     path = Path(text)
-    if path.is_dir():
+    if text and path.is_dir():
         return RegionMasks.of(path)
     return path if path.is_file() else Box.parse(text, photograph_size)
 
@@ -186,7 +193,7 @@ def paint_region(source: RegionSource, size: tuple[int, int], photograph: Path |
     if isinstance(source, Box):
         return source.mask(size)
     if isinstance(source, RegionMasks):
-        return source.mask(photograph or Path("An image without a name"), size)
+        return source.mask(photograph, size)
     return read_mask(source, size)
 
 

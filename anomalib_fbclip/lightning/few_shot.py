@@ -113,7 +113,7 @@ class FewShotMixin(ModelMixin):
             return None
         name = Path(photograph) if isinstance(photograph, str | Path) else None
         pixels = paint_region(self.region_source, self.model.tiling.image_size, name)
-        return RegionOfInterest(torch.from_numpy(pixels)).to(self.device)
+        return self.model.region_of(torch.from_numpy(pixels))
 
     def predict_images(self, images: torch.Tensor, paths: Sequence[str] | None = None) -> ModelOutput:
         """Predict normalized images, with their own regions of interest where they have some.

@@ -14,7 +14,7 @@ import torch
 from torchvision.tv_tensors import TVTensor
 
 from .alignment import TextAlignment
-from .anomaly_map import AnomalyMapGenerator
+from .anomaly_map import LOWEST, AnomalyMapGenerator
 from .clip import ClipBackbone
 from .decision import Decision, ImageScore, IntermediateOutputs, ModelOutput, ZeroShot, class_token_score
 from .mvfbe import MultiViewDisentanglement
@@ -115,6 +115,29 @@ class FBClipModel(TextEncoder):
         decided = [(output.class_score, self.decision(output)) for output in outputs]
         class_scores, values = (part[0] if len(part) == 1 else torch.cat(part) for part in zip(*decided, strict=True))
         return self.tiling.highest(class_scores), self.tiling.join(values)
+
+    def region_of(self, pixels: torch.Tensor) -> RegionOfInterest:
+        """Make a region of interest of pixels that are to be looked at.
+
+        Pixels that no patch inside reaches, as of lines that are thinner than half a patch, are left out.
+
+        Args:
+            pixels (torch.Tensor): Where to look, bool ``[H, W]``, of the size that the tiling takes.
+
+        Returns:
+            RegionOfInterest: The region, on the model's device.
+
+        Raises:
+            ValueError: If there are no pixels, or no patch has half of its pixels there.
+        """
+        device = self.anomaly_map_generator.kernel.device
+        region = RegionOfInterest(pixels.to(device))
+        nothing = torch.zeros(1, 1, *self.backbone.grid((pixels.shape[0], pixels.shape[1])), device=device)
+        reached = self.anomaly_map_generator(nothing, pixels.shape, region)[0] > LOWEST
+        if not reached.any():
+            msg = "The region of interest is thinner than half a patch of the model: paint a larger one, or take tiles."
+            raise ValueError(msg)
+        return RegionOfInterest(region.pixels & reached)
 
     def area_of_score(self, image_size: Sequence[int], region: RegionOfInterest | None = None) -> int:
         """Give the area in pixels that the score of an anomaly map goes by: at most that of ``score_area``.

@@ -44,8 +44,9 @@ def test_screen(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
     """Nothing is seen but what a user needs, and what libraries say is in a file."""
     result = fbclip("photographs", "--good", "photographs/good")
     assert (result.returncode, result.stderr) == (1, "")
-    first, compared, fine, spot, summary, report, table = result.stdout.splitlines()
+    first, sight, compared, fine, spot, summary, report, table = result.stdout.splitlines()
     assert first.startswith("fbclip-small: small and quick. The paper's model is larger: --backbone ViT-L-14-336")
+    assert sight == "Smallest visible defect: about 2 of 140 pixels."
     assert compared.startswith("Compared with 4 good photographs: about")
     assert compared.endswith("good parts may be called anomalous.")
     assert [fine.split()[0], fine.split()[2]] == ["normal", "photographs/fine.png"]
@@ -138,7 +139,7 @@ def test_no_advice_where_there_is_a_threshold(options: list[str], photographs: P
 def test_advice(photographs: Path, fbclip: Run) -> None:
     """Whatever the verdicts are."""
     lines = fbclip("photographs/fine.png").stdout.splitlines()
-    assert lines[3] == GUESS
+    assert lines[4] == GUESS
 
 
 def test_no_advice_where_there_is_no_verdict(tmp_path: Path, fbclip: Run) -> None:
@@ -151,8 +152,8 @@ def test_photographs_that_are_good_ones(tmp_path: Path, photographs: Path, fbcli
     shutil.copy(photographs / "good/2.png", photographs / "fine.png")
     result = fbclip("photographs", "--good", "photographs/good")
     lines = result.stdout.splitlines()
-    assert lines[2].startswith("Good photographs themselves: 1 of 2.")
-    assert ["good/2.png" in line for line in lines[3:5]] == [True, False]
+    assert lines[3].startswith("Good photographs themselves: 1 of 2.")
+    assert ["good/2.png" in line for line in lines[4:6]] == [True, False]
     table = (tmp_path / "fbclip-results/v0/predictions.jsonl").read_text().splitlines()
     assert [json.loads(row)["same_as"] for row in table] == ["photographs/good/2.png", None]
     assert "It is a good photograph, photographs/good/2.png" in (tmp_path / "fbclip-results/v0/report.html").read_text()
@@ -160,7 +161,7 @@ def test_photographs_that_are_good_ones(tmp_path: Path, photographs: Path, fbcli
 
 def test_one_folder_twice(photographs: Path, fbclip: Run) -> None:
     result = fbclip("photographs/good", "--good", "photographs/good")
-    assert result.stdout.splitlines()[2].startswith("Good photographs themselves: 4 of 4.")
+    assert result.stdout.splitlines()[3].startswith("Good photographs themselves: 4 of 4.")
 
 
 def test_gray_photographs_and_good_ones_in_color(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
@@ -174,7 +175,7 @@ def test_gray_photographs_and_good_ones_in_color(tmp_path: Path, photographs: Pa
 @pytest.mark.parametrize("shots", [1, 3])
 def test_few_good_photographs(shots: int, photographs: Path, fbclip: Run) -> None:
     result = fbclip("photographs", "--good", "photographs/good", "--shots", str(shots))
-    compared = result.stdout.splitlines()[1]
+    compared = result.stdout.splitlines()[2]
     assert compared.startswith(f"Compared with {shots} good photograph")
     assert compared.endswith("good parts may be called anomalous. Give 4 or more, better 8.")
 
@@ -226,7 +227,7 @@ def test_any_name(tmp_path: Path, fbclip: Run) -> None:
     draw_part(0).save(tmp_path / os.fsdecode(b"odd\xff\n<script>alert(1).png"))
     result = fbclip(".")
     assert result.returncode in {0, 1}
-    assert len(result.stdout.splitlines()) == 6
+    assert len(result.stdout.splitlines()) == 7
     assert "<script>alert(1)" not in (tmp_path / "fbclip-results/v0/report.html").read_text()
 
 

@@ -203,7 +203,7 @@ def test_photographs_that_cannot_be_read(tmp_path: Path, fbclip: Run) -> None:
     errors = [line for line in lines if line.startswith("error ")]
     assert len(errors) == 7
     assert "7 could not be read" in result.stdout
-    assert len(lines) == 1 + len(rows) + 4
+    assert len(lines) == 2 + len(rows) + 4
 
 
 def test_nothing_can_be_read(tmp_path: Path, fbclip: Run) -> None:

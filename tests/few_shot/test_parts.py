@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from anomalib_fbclip.modeling.anomaly_map import AnomalyMapGenerator
+from anomalib_fbclip.modeling.anomaly_map import LOWEST, AnomalyMapGenerator
 from anomalib_fbclip.modeling.decision import top_mean
 from anomalib_fbclip.modeling.few_shot import FewShot, ReferenceImage, fit
 from anomalib_fbclip.modeling.few_shot.calibration import (
@@ -205,9 +205,15 @@ class PatchMeans:
         return size[0] * size[1] if region is None else region.area
 
     @staticmethod
-    def anomaly_map_generator(patch_map: torch.Tensor, size: list[int], region: None = None) -> torch.Tensor:
-        assert region is None
-        return nn.functional.interpolate(patch_map, size, mode="bilinear").squeeze(1)
+    def region_of(pixels: torch.Tensor) -> RegionOfInterest:
+        return RegionOfInterest(pixels)
+
+    @staticmethod
+    def anomaly_map_generator(
+        patch_map: torch.Tensor, size: list[int], region: RegionOfInterest | None = None
+    ) -> torch.Tensor:
+        pixels = nn.functional.interpolate(patch_map, size, mode="bilinear").squeeze(1)
+        return pixels if region is None else torch.where(region.pixels, pixels, LOWEST)
 
 
 def random_images(seed: int, photographs: int, copies: int = 2) -> list[list[torch.Tensor]]:
@@ -272,6 +278,60 @@ def test_a_row_of_the_memory_tells_where_it_comes_from() -> None:
     ):
         tokens = join_layers(model.encode_image(images[photograph][copy])[0][1:])
         assert torch.allclose(row, tokens[0, patch], atol=1e-6)
+
+
+def draw_region(seed: int) -> tuple[torch.Tensor, set[int]]:
+    """Pixels to look at, and the patches of which half or more lies there, which are some."""
+    stream = np.random.default_rng(seed)
+    shares = stream.permutation([0, 3, 7, 8, 12, 16, *stream.integers(0, 17, 3)])
+    patches = torch.stack([torch.arange(PATCH**2) < share for share in shares])
+    pixels = nn.functional.fold(patches.float().mT[None], PATCH * SIDE, PATCH, stride=PATCH)[0, 0] > 0
+    return pixels, {patch for patch, share in enumerate(shares) if share >= 8}
+
+
+@property_test
+@given(seeds, st.integers(2, 3))
+def test_patches_outside_a_region_are_not_remembered(seed: int, photographs: int) -> None:
+    """Nor do they count in what good parts have: those of the photographs may show anything there."""
+    model, images = PatchMeans(), random_images(seed, photographs, copies=1)
+    pixels, inside = draw_region(seed)
+    outside = sorted({*range(SIDE**2)} - inside)
+    region = RegionOfInterest(pixels)
+    result, other = (
+        fit(model, [lambda one=image: [ReferenceImage(one, region)] for (image,) in shown])
+        for shown in (images, [[_change(image, outside)] for (image,) in images])
+    )
+    assert {patch for *_, patch in result.origins.tolist()} == inside
+    rows = {tuple(row) for row in result.decision.memory.patches.flatten(0, 1).tolist()}
+    expected = torch.cat([join_layers(model.encode_image(image)[0][1:])[0, sorted(inside)] for (image,) in images])
+    assert rows == {tuple(row) for row in expected.tolist()}
+    for name, spread in result.decision.merge.spreads.items():
+        assert spread.mean.item() == pytest.approx(other.decision.merge.spreads[name].mean.item(), abs=1e-5)
+        assert spread.std.item() == pytest.approx(other.decision.merge.spreads[name].std.item(), abs=1e-5)
+
+
+def _change(image: torch.Tensor, patches: list[int]) -> torch.Tensor:
+    """Show something else in some patches of an image."""
+    columns = nn.functional.unfold(image, PATCH, stride=PATCH)
+    columns[..., patches] = 5 * columns[..., patches].flip(1) + 3
+    return nn.functional.fold(columns, PATCH * SIDE, PATCH, stride=PATCH)
+
+
+def test_of_turned_copies_only_patches_that_are_wholly_inside_are_remembered() -> None:
+    model, images = PatchMeans(), random_images(0, 2)
+    pixels = torch.ones(PATCH * SIDE, PATCH * SIDE, dtype=torch.bool)
+    pixels[0, 0] = False  # of the first patch
+    pixels[-PATCH:, -PATCH:] = False
+    result = fit(
+        model,
+        [
+            lambda copies=copies: [ReferenceImage(copies[0]), ReferenceImage(copies[1], RegionOfInterest(pixels))]
+            for copies in images
+        ],
+    )
+    of_copies = {patch for _, copy, patch in result.origins.tolist() if copy == 1}
+    assert of_copies
+    assert not of_copies & {0, SIDE**2 - 1}
 
 
 def test_one_photograph_at_a_time_is_in_memory() -> None:

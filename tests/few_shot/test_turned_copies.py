@@ -3,8 +3,11 @@
 
 """Turned copies of photographs."""
 
+from pathlib import Path
+
 import torch
 
+from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import reference_set
 from anomalib_fbclip.data.reference_set import turned_copies
 
@@ -38,3 +41,17 @@ def test_a_large_photograph_is_shrunk_before_it_is_turned(monkeypatch) -> None:
     assert [copy.shape for copy in others] == [(3, 45, 60)] * 3
     small = torch.nn.functional.interpolate(image[None], (45, 60), mode="bilinear", antialias=True)[0]
     assert torch.allclose(others[1], small.flip(1, 2), atol=1e-4)
+
+
+def test_filled_corners_are_not_remembered(arguments: dict, good: Path) -> None:
+    """The rows of a copy that is turned by 45 degrees come from the middle alone: a corner is no part of anything."""
+    model = FBClip(**arguments, image_size=112, reference_rotations=8)
+    model.use_references(sorted(good.iterdir()))
+    origins = model.reference_set.fit.origins.tolist()
+    askew = [divmod(patch, 8) for _, turn, patch in origins if turn % 2]
+    assert askew
+    # In patches from the middle, the photograph ends where |x| + |y| is half its diagonal.
+    farthest = [sum(max(abs(place - 4), abs(place + 1 - 4)) for place in patch) for patch in askew]
+    assert max(farthest) < 4 * 2**0.5 + 0.2
+    straight = {patch for _, turn, patch in origins if turn and not turn % 2}
+    assert straight & {0, 7, 56, 63}  # corners of others are the photograph's

@@ -109,6 +109,9 @@ def fit(
 
     Returns:
         Fit: The part of the model that decides by them, and what is to be said of them.
+
+    Raises:
+        ValueError: If a region of interest is thinner than half a patch.
     """
     blocks = [_remember(model, photograph(), len(photographs)) for photograph in photographs]
     memory = decision.memory_bank(torch.stack([block.patches for block in blocks]), model.tiling.view_count)
@@ -146,7 +149,7 @@ def _score(model: FBClipModel, values: torch.Tensor, regions: Sequence[RegionOfI
 def _remember(model: FBClipModel, images: Iterable[ReferenceImage], count: int) -> Block:
     """Choose what the memory keeps of a photograph: as many patches as it has, fewer if there are many of them."""
     one_by_one = iter(images)
-    first = next(one_by_one)
+    first = _as_looked_at(model, next(one_by_one))
     tokens, logits = _look(model, first.image)
     inside = _inside(model, first, logits.shape[-2:], LEAST_SHARE)
     rows, kept = [tokens.flatten(0, 1)], [inside.flatten()]
@@ -202,20 +205,19 @@ def _encode(model: FBClipModel, image: torch.Tensor) -> torch.Tensor:
     return torch.cat([join_layers(later_half(layer_tokens)) for layer_tokens in layers])
 
 
-def _inside(model: FBClipModel, reference: ReferenceImage, grid: Sequence[int], least: float) -> torch.Tensor:
-    """Tell which patches of the views of an image count, bool ``[V, 1, h, w]``.
+def _as_looked_at(model: FBClipModel, reference: ReferenceImage) -> ReferenceImage:
+    """Leave out of what counts of an image what the model leaves out when it looks at it."""
+    return (
+        reference if reference.region is None else reference._replace(region=model.region_of(reference.region.pixels))
+    )
 
-    Raises:
-        ValueError: If none does.
-    """
+
+def _inside(model: FBClipModel, reference: ReferenceImage, grid: Sequence[int], least: float) -> torch.Tensor:
+    """Tell which patches of the views of an image count, bool ``[V, 1, h, w]``."""
     if reference.region is None:
         return torch.ones((model.tiling.view_count, 1, *grid), dtype=torch.bool, device=reference.image.device)
     views = model.tiling.split(reference.region.pixels[None, None].to(reference.image))
-    inside = share_inside(views, grid) >= least
-    if not inside.any() and least == LEAST_SHARE:
-        msg = "The region of interest is smaller than a patch: paint a larger one."
-        raise ValueError(msg)
-    return inside
+    return share_inside(views, grid) >= least
 
 
 def _first(images: Iterable[ReferenceImage]) -> ReferenceImage:
