@@ -5,11 +5,13 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import reference_set
 from anomalib_fbclip.data.reference_set import turned_copies
+from tools.bundled_model.procedural import Product, draw_sample
 
 
 def test_quarter_turns_of_a_square() -> None:
@@ -55,3 +57,10 @@ def test_filled_corners_are_not_remembered(arguments: dict, good: Path) -> None:
     assert max(farthest) < 4 * 2**0.5 + 0.2
     straight = {patch for _, turn, patch in origins if turn and not turn % 2}
     assert straight & {0, 7, 56, 63}  # corners of others are the photograph's
+
+
+@pytest.mark.parametrize(("product", "is_said"), [(Product("painted metal", "wrench"), True), (Product("wood"), False)])
+def test_parts_at_many_angles_are_told(product: Product, is_said: bool) -> None:
+    model = FBClip("fbclip-small")
+    model.use_references([draw_sample(product, seed, size=224).image for seed in range(2)])
+    assert any("angles" in line for line in model.reference_set.warnings()) == is_said
