@@ -40,6 +40,7 @@ GUIDE = (
     "fbclip",
     "few_shot",
     "unlabeled",
+    "small_defects",
     "verdicts",
     "labeled_data",
     "paper",
