@@ -177,6 +177,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line, or exit with code 2 and one line."""
     parser = create_parser()
     options = parser.parse_args(arguments)
+    for name in OF_THE_MODEL_IN_TORCH:
+        if options.model and getattr(options, name):
+            parser.error(f"--{name.replace('_', '-')} does not go with --model: an exported model has all that in it")
     if options.shots and not options.good:
         parser.error("--shots needs --good, the folder of the good photographs")
     if options.rotations and not options.good:
@@ -191,9 +194,6 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(
             f"--precision {options.precision} does not go with --model: give {' or '.join(get_args(Precision))}"
         )
-    for name in OF_THE_MODEL_IN_TORCH:
-        if options.model and getattr(options, name):
-            parser.error(f"--{name.replace('_', '-')} does not go with --model: an exported model has all that in it")
     return options
 
 

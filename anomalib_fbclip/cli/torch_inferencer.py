@@ -241,15 +241,15 @@ class TorchInferencer:
 
     def _predict(self, given: ImageSource | MaskedImage) -> Prediction | Failed:
         torch.set_num_threads(self._threads)  # of this thread
-        source, region = (given.pixels, given.region) if isinstance(given, MaskedImage) else (given, None)
+        source, mask = (given.pixels, given.region) if isinstance(given, MaskedImage) else (given, None)
         try:
             image = to_rgb(source, self.minimum_side, self.white_level)
+            region = None if mask is None else self._to_region(mask)
         except ImageError as error:
             return Failed(source, error)
         start = time.perf_counter()
         with torch.inference_mode():
-            batch = self._transform(self._to_batch(load_image(image)))
-            computed = self._model(batch, None if region is None else self._to_region(region))
+            computed = self._model(self._transform(self._to_batch(load_image(image))), region)
             scores, maps = (move(values) for move, values in zip(self._normalizations, computed, strict=True))
         score, anomaly_map = scores.item(), maps[0].float().cpu().numpy()
         seconds = time.perf_counter() - start
@@ -272,7 +272,15 @@ class TorchInferencer:
         return max(self._model.backbone.patch_size)
 
     def _to_region(self, mask: Mask) -> RegionOfInterest:
-        return self._model.region_of(torch.from_numpy(mask))
+        """Make a region of interest of a mask.
+
+        Raises:
+            ImageError: If the model can't look at it.
+        """
+        try:
+            return self._model.region_of(torch.from_numpy(mask))
+        except ValueError as error:
+            raise ImageError(str(error)) from error
 
     def _to_batch(self, image: torch.Tensor) -> torch.Tensor:
         return image.unsqueeze(0).to(self._device)

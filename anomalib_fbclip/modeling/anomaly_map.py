@@ -10,13 +10,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from .precision import full_precision, to_full
-from .region import RegionOfInterest, share_inside
-
-LEAST_SHARE = 0.5
-"""Share of a patch that lies in the region of interest, if the patch counts."""
-
-LEAST_WEIGHT = 1e-4
-"""Weight of the patches inside, below which a pixel has no value."""
+from .region import LEAST_SHARE, LEAST_WEIGHT, RegionOfInterest, share_inside
 
 LOWEST = -100.0
 """Value of pixels outside the region of interest: lower than any that a patch has."""

@@ -93,7 +93,7 @@ class FBClipModel(TextEncoder):
         if isinstance(images, TVTensor):  # as anomalib's batches are; the compiler does not take them
             images = images.as_subclass(torch.Tensor)
         region = self.region if region is None else region
-        class_score, patch_values = self._decide(images)
+        class_score, patch_values = self._decide(images, region)
         pixel_values = self.anomaly_map_generator(patch_values, images.shape[-2:], region)
         area = self.area_of_score(images.shape[-2:], region)
         prediction = self.decision.predict(class_score if region is None else None, pixel_values, area)
@@ -102,7 +102,7 @@ class FBClipModel(TextEncoder):
         _require_finite(prediction.pred_score)
         return prediction
 
-    def _decide(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _decide(self, images: torch.Tensor, region: RegionOfInterest | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Give the highest probability of a class token in each image, and how anomalous each patch is.
 
         Memory does not grow with the number of views: a few of them are looked at at the same time.
@@ -114,7 +114,7 @@ class FBClipModel(TextEncoder):
         outputs = (self.intermediate_outputs(part, text_features) for part in parts)
         decided = [(output.class_score, self.decision(output)) for output in outputs]
         class_scores, values = (part[0] if len(part) == 1 else torch.cat(part) for part in zip(*decided, strict=True))
-        return self.tiling.highest(class_scores), self.tiling.join(values)
+        return self.tiling.highest(class_scores), self.tiling.join(values, region)
 
     def region_of(self, pixels: torch.Tensor) -> RegionOfInterest:
         """Make a region of interest of pixels that are to be looked at.

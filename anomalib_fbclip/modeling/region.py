@@ -9,6 +9,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
+LEAST_SHARE = 0.5
+"""Share of a patch that lies in the region of interest, if the patch counts."""
+
+LEAST_WEIGHT = 1e-4
+"""Weight of the patches inside, below which a place has no value."""
+
 
 class RegionOfInterest(nn.Module):
     """Holds the part of images that is looked at. What lies outside takes part in no score, map or memory.

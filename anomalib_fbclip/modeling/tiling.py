@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.transforms.v2 import InterpolationMode
 
+from .region import LEAST_SHARE, LEAST_WEIGHT, RegionOfInterest, share_inside
 from .resize import AntialiasedResize
 
 OVERLAP = 0.25
@@ -69,11 +70,16 @@ class WholeImage(nn.Module):
         """
         return values
 
-    def join(self, values: torch.Tensor) -> torch.Tensor:  # noqa: PLR6301 - of tiles
+    def join(  # noqa: PLR6301 - of tiles
+        self,
+        values: torch.Tensor,
+        region: RegionOfInterest | None = None,
+    ) -> torch.Tensor:
         """Join how anomalous the views find their patches.
 
         Args:
             values (torch.Tensor): Of each view, shape ``[B V, 1, h, w]``.
+            region (RegionOfInterest | None, optional): Where to look in the images. Defaults to everywhere.
 
         Returns:
             torch.Tensor: Of each image, shape ``[B, 1, rows, columns]``.
@@ -165,14 +171,24 @@ class Tiles(WholeImage):
         tiles = values.unflatten(0, (-1, self.view_count))[:, 1:].squeeze(2)
         return (self.weights_y @ self._lay_out(tiles) @ self.weights_x.mT).unsqueeze(1)
 
-    def join(self, values: torch.Tensor) -> torch.Tensor:
+    def join(self, values: torch.Tensor, region: RegionOfInterest | None = None) -> torch.Tensor:
         """Take what is higher: the blended tiles, or the whole, which shows large defects.
 
-        See :meth:`WholeImage.join`.
+        The patches of the whole are large: those outside a region of interest would reach far into it, and are left
+        out. See :meth:`WholeImage.join`.
         """
-        whole = values.unflatten(0, (-1, self.view_count))[:, 0]
-        whole = F.interpolate(whole, size=self.grid, mode="bilinear", align_corners=False)
-        return torch.maximum(whole, self.blend(values))
+        whole, tiles = values.unflatten(0, (-1, self.view_count))[:, 0], self.blend(values)
+        if region is None:
+            return torch.maximum(self._enlarge(whole), tiles)
+        pixels = self._shrink(region.pixels[None, None].to(whole))
+        inside = (share_inside(pixels, whole.shape[-2:]) >= LEAST_SHARE).to(whole)
+        weights = self._enlarge(inside)
+        enlarged = self._enlarge(whole * inside) / weights.clamp(min=LEAST_WEIGHT)
+        return torch.where(weights > LEAST_WEIGHT, torch.maximum(enlarged, tiles), tiles)
+
+    def _enlarge(self, values: torch.Tensor) -> torch.Tensor:
+        """Bring values of the patches of the whole, shape ``[B, 1, h, w]``, to the image's patches."""
+        return F.interpolate(values, size=self.grid, mode="bilinear", align_corners=False)
 
     def pick(self, values: torch.Tensor) -> torch.Tensor:
         """Take the values of the tile in whose middle a patch lies most. See :meth:`WholeImage.pick`."""
@@ -196,7 +212,7 @@ class Tiles(WholeImage):
 
 def tile_starts(number: int, side: int) -> torch.Tensor:
     """Give the patches at which tiles of ``side`` patches begin, shape ``[number]``."""
-    return torch.arange(number) * (side - round(OVERLAP * side))
+    return torch.arange(number) * (side - int(OVERLAP * side))
 
 
 def blend_weights(starts: torch.Tensor, side: int) -> torch.Tensor:

@@ -12,9 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.modeling.anomaly_map import LEAST_WEIGHT, LOWEST, AnomalyMapGenerator
+from anomalib_fbclip.modeling.anomaly_map import LOWEST, AnomalyMapGenerator
 from anomalib_fbclip.modeling.fbclip import FBClipModel
-from anomalib_fbclip.modeling.region import RegionOfInterest
+from anomalib_fbclip.modeling.region import LEAST_WEIGHT, RegionOfInterest
 
 property_test = settings(deadline=None, max_examples=20)
 
@@ -91,7 +91,7 @@ def predict(model: FBClipModel, patch_values: torch.Tensor, pixels: torch.Tensor
     """Score and map of values of patches, and of a class token that is sure of a defect."""
     region = RegionOfInterest(pixels)
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(model, "_decide", lambda _: (torch.ones(1), patch_values))
+        patch.setattr(model, "_decide", lambda *_: (torch.ones(1), patch_values))
         score, anomaly_map = model(torch.zeros(1, 3, *SIZE), region)
     return score[0], anomaly_map[0]
 

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from anomalib_fbclip.modeling.region import RegionOfInterest
 from anomalib_fbclip.modeling.tiling import Tiles, WholeImage
 
 property_test = settings(deadline=None, max_examples=25)
@@ -24,7 +25,7 @@ def make(count: tuple[int, int], side: tuple[int, int]) -> Tiles:
 
 def tile_boxes(count: tuple[int, int], side: tuple[int, int]) -> list[tuple[int, int]]:
     """First row and column of patches of each tile, literally: each begins three quarters of a tile after the last."""
-    strides = [number - round(number / 4) for number in side]
+    strides = [number - number // 4 for number in side]
     return [(row * strides[0], column * strides[1]) for row in range(count[0]) for column in range(count[1])]
 
 
@@ -62,6 +63,35 @@ def test_a_joint_map_is_the_higher_of_the_whole_and_the_blended_tiles(
     whole = torch.nn.functional.interpolate(values[:1], tiles.grid, mode="bilinear")[0, 0]
     torch.testing.assert_close(tiles.blend(values)[0, 0], blended / weights)
     torch.testing.assert_close(tiles.join(values)[0, 0], torch.maximum(whole, blended / weights))
+
+
+@property_test
+@given(counts, sides, st.integers(0, 2**32 - 1), st.tuples(st.floats(0.1, 0.9), st.floats(0.1, 0.9)))
+def test_large_patches_of_the_whole_do_not_reach_into_a_region(
+    count: tuple[int, int], side: tuple[int, int], seed: int, corner: tuple[float, float]
+) -> None:
+    """The region is the lower right part of the image."""
+    tiles = make(count, side)
+    pixels = torch.zeros(tiles.image_size, dtype=torch.bool)
+    top, left = (round(share * length) for share, length in zip(corner, tiles.image_size, strict=True))
+    pixels[top:, left:] = True
+    values = torch.from_numpy(np.random.default_rng(seed).normal(size=(tiles.view_count, 1, *side))).float()
+    joined = tiles.join(values, RegionOfInterest(pixels))
+    rows, columns = (
+        torch.arange(number) / number + 0.5 / number >= share for number, share in zip(side, corner, strict=True)
+    )
+    far_rows, far_columns = (
+        torch.arange(number) / number + 1.5 / number < share for number, share in zip(side, corner, strict=True)
+    )
+    outside = values.clone()
+    outside[0, 0, far_rows] = outside[0, 0, :, far_columns] = 9
+    torch.testing.assert_close(tiles.join(outside, RegionOfInterest(pixels)), joined)
+    inside = values.clone()
+    inside[0, 0, rows[:, None] & columns] = 9
+    if (rows[:, None] & columns).any():
+        assert tiles.join(inside, RegionOfInterest(pixels)).max() == pytest.approx(9, abs=1e-4)
+    everything = RegionOfInterest(torch.ones_like(pixels))
+    torch.testing.assert_close(tiles.join(values, everything), tiles.join(values))
 
 
 @property_test

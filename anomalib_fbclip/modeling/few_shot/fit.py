@@ -9,10 +9,9 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_fbclip.modeling.anomaly_map import LEAST_SHARE
 from anomalib_fbclip.modeling.decision import top_mean
 from anomalib_fbclip.modeling.fbclip import VIEWS_AT_ONCE, FBClipModel
-from anomalib_fbclip.modeling.region import RegionOfInterest, share_inside
+from anomalib_fbclip.modeling.region import LEAST_SHARE, RegionOfInterest, share_inside
 
 from .calibration import Calibration, Spread, find_outliers
 from .few_shot import MAPS, FewShot, Merge, later_half, text_logits
@@ -138,7 +137,8 @@ def fit(
 def _score(model: FBClipModel, values: torch.Tensor, regions: Sequence[RegionOfInterest | None]) -> torch.Tensor:
     """Score photographs by the values of their views' patches, as the model does, shape ``[k]``."""
     scores = []
-    for joined, region in zip(model.tiling.join(values).split(1), regions, strict=True):
+    for views, region in zip(values.split(model.tiling.view_count), regions, strict=True):
+        joined = model.tiling.join(views, region)
         sides = zip(joined.shape[-2:], model.backbone.patch_size, strict=True)
         size = [side * patch for side, patch in sides]
         anomaly_map = model.anomaly_map_generator(joined, size, region)

@@ -1,0 +1,206 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""``fbclip`` with tiles, an input size, a region of interest and turned copies: chosen, told, and refused in a line."""
+
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from PIL import Image
+
+from anomalib_fbclip.__main__ import main
+from anomalib_fbclip.cli.models import choose_tiles
+from anomalib_fbclip.modeling.tiling import Tiles, WholeImage
+from anomalib_fbclip.results.regions import smallest_visible_defect
+from support.parts import draw_part
+
+VIEW = (224, 224)
+
+
+def look(count: tuple[int, int], view: tuple[int, int] = VIEW, patch: int = 14) -> WholeImage:
+    return WholeImage(view) if count == (1, 1) else Tiles(count, view, (patch, patch))
+
+
+class TestChoice:
+    """``--tiles auto``."""
+
+    @given(
+        st.tuples(st.integers(50, 6000), st.integers(50, 6000)),
+        st.integers(1, 600),
+        st.integers(8, 37),
+        st.sampled_from([14, 16, 32]),
+    )
+    def test_what_is_asked_for_is_seen(self, size: tuple[int, int], smallest: int, side: int, patch: int) -> None:
+        assume(smallest * 150 > max(size))  # so that the tiles can be counted
+        view = (side * patch, side * patch)
+        count = choose_tiles(size, smallest, view)
+        assert smallest_visible_defect(size, look(count, view, patch).image_size) <= smallest
+
+    @given(st.tuples(st.integers(50, 6000), st.integers(50, 6000)), st.integers(20, 600))
+    def test_no_more_tiles_than_it_takes(self, size: tuple[int, int], smallest: int) -> None:
+        """With a row or a column fewer it is not seen, or a strip is squeezed."""
+        assume(smallest * 150 > max(size))
+        rows, columns = choose_tiles(size, smallest, VIEW)
+        for fewer in ((rows - 1, columns), (rows, columns - 1)):
+            if min(fewer) > 0:
+                height, width = look(fewer).image_size
+                scale = min(height / size[0], width / size[1])
+                assert scale < max(3.2 / smallest, max(VIEW) / min(size)) + 1e-9
+
+    @pytest.mark.parametrize("size", [(600, 4992), (4992, 600), (1260, 500)])
+    def test_a_strip_is_not_squeezed(self, size: tuple[int, int]) -> None:
+        """Its shorter side fills a tile, and its longer side has as many pixels for its length."""
+        count = choose_tiles(size, None, VIEW)
+        assert max(count) > 1
+        scales = [model / photograph for model, photograph in zip(look(count).image_size, size, strict=True)]
+        assert min(scales) >= 224 / min(size)
+
+    def test_a_square_and_nothing_asked(self) -> None:
+        """A hundredth of its side is seen, whatever its size."""
+        assert choose_tiles((1000, 1000), None, VIEW) == choose_tiles((3000, 3000), None, VIEW) == (2, 2)
+        assert choose_tiles((1000, 1000), None, (448, 448)) == (1, 1)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The command is run beside the photographs, and masks of all kinds."""
+    monkeypatch.chdir(tmp_path)
+    mask = np.zeros((50, 70), dtype=np.uint8)
+    Image.fromarray(mask).save("black.png")
+    mask[:, 35:] = 255
+    Path("masks").mkdir()
+    for name in ("mask.png", "masks/spot.png", *(f"masks/{seed}.png" for seed in range(4))):
+        Image.fromarray(mask).save(name)
+    line = np.zeros((100, 140), dtype=np.uint8)
+    line[48:51] = 255
+    Image.fromarray(line).save("line.png")
+    (tmp_path / "nothing").mkdir()
+    return photographs
+
+
+MISTAKES: dict[str, tuple[list[str], str]] = {
+    "no tiles": (["--tiles", "0"], "'0' is no number of tiles"),
+    "tiles in words": (["--tiles", "x"], "'x' is no number of tiles"),
+    "half a tile": (["--tiles", "1.5"], "'1.5' is no number of tiles"),
+    "three numbers of tiles": (["--tiles", "1x2x3"], "'1x2x3' is no number of tiles"),
+    "no defect": (["--smallest-defect", "0"], "'0' is no number of pixels"),
+    "a defect in words": (["--smallest-defect", "tiny"], "'tiny' is no number of pixels"),
+    "tiles twice": (["--tiles", "3", "--smallest-defect", "9"], "leave out --tiles, or give --tiles auto"),
+    "rotations without good": (["--rotations", "8"], "--rotations needs --good"),
+    "no rotations": (["--good", "photographs/good", "--rotations", "0"], "give 1 or more"),
+    "no size": (["--image-size", "large"], "'large' is no size"),
+    "size 0": (["--image-size", "0"], "'0' is no size"),
+    "no whole patches": (["--image-size", "225"], "multiple"),
+    "nonsense as region": (["--region", "middle"], "neither a file, a folder nor x,y,width,height"),
+    "nothing as region": (["--region", ""], "neither a file, a folder nor x,y,width,height"),
+    "region outside": (["--region", "130,0,20,20"], "of 140 x 100 pixels: give x,y,width,height inside it"),
+    "empty mask": (["--region", "black.png"], "black.png ignores everything"),
+    "thin mask": (["--region", "0,50,140,2"], "thinner than half a patch"),
+    "no masks": (["--region", "nothing"], "nothing has no masks"),
+    "no mask of a good photograph": (
+        ["--region", "masks", "--good", "photographs/fine.png"],
+        "no mask",
+    ),
+}
+
+
+def fails(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    """Run the command, which refuses its arguments in a line."""
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert (code, out) == (2, "")
+    assert line.startswith("error: ")
+    assert not list(Path().glob("fbclip-results/*"))
+    return line
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes(mistake: str, capsys: pytest.CaptureFixture) -> None:
+    options, message = MISTAKES[mistake]
+    assert message in fails(capsys, "photographs", *options)
+
+
+@pytest.mark.parametrize("option", ["--tiles=3", "--smallest-defect=9", "--image-size=448", "--region=0,0,1,0.5"])
+def test_an_exported_model_has_all_that_in_it(option: str, capsys: pytest.CaptureFixture) -> None:
+    name = option.partition("=")[0]
+    assert f"{name} does not go with --model" in fails(capsys, "photographs", "--model", "model.xml", option)
+
+
+def test_turned_copies_of_an_exported_model(capsys: pytest.CaptureFixture) -> None:
+    line = fails(capsys, "photographs", "--model", "model.xml", "--rotations", "8")
+    assert "--rotations does not go with --model" in line
+
+
+def test_the_size_of_a_video_is_not_known(capsys: pytest.CaptureFixture) -> None:
+    writer = cv2.VideoWriter("clip.avi", cv2.VideoWriter.fourcc(*"MJPG"), 10, (140, 100))
+    writer.write(np.zeros((100, 140, 3), dtype=np.uint8))
+    writer.release()
+    assert "give a number, such as 3" in fails(capsys, "clip.avi", "--tiles", "auto")
+    assert "give a number, such as 3" in fails(capsys, "clip.avi", "--smallest-defect", "20px")
+    assert "give fractions" in fails(capsys, "clip.avi", "--region", "10,10,200,100")
+
+
+def read_rows() -> dict[str, dict]:
+    lines = Path("fbclip-results/latest/predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return {Path(row["path"]).name: row for row in map(json.loads, lines)}
+
+
+def test_what_is_said(capsys: pytest.CaptureFixture) -> None:
+    """Of 140 x 100 pixels, 3 x 2 tiles of 224: 560 x 392 pixels."""
+    draw_part(0).resize((1400, 1000)).save("large.png")
+    assert main(["large.png", "--tiles", "3x2"]) in {0, 1}
+    out = capsys.readouterr().out
+    assert "Smallest visible defect: about 9 of 1400 pixels." in out
+    assert "6 tiles beside the whole photograph" in out
+    assert main(["large.png", "--smallest-defect", "8px"]) in {0, 1}
+    assert "Smallest visible defect: about 8 of 1400 pixels." in capsys.readouterr().out
+    assert main(["large.png", "--image-size", "448x224"]) in {0, 1}
+    out = capsys.readouterr().out
+    assert "Smallest visible defect: about 15 of 1400 pixels." in out
+    assert "tiles" not in out
+
+
+def test_a_photograph_without_its_mask(capsys: pytest.CaptureFixture) -> None:
+    """Others go on."""
+    draw_part(12).save("photographs/extra.png")
+    shutil.copy("black.png", "masks/extra.png")
+    assert main(["photographs", "--region", "masks", "--good", "photographs/good"]) == 2
+    rows = read_rows()
+    assert {name: bool(row["error"]) for name, row in rows.items()} == {
+        "extra.png": True,
+        "fine.png": True,
+        "spot.png": False,
+    }
+    assert "ignores everything" in rows["extra.png"]["error"]
+    assert "has no mask" in rows["fine.png"]["error"]
+    assert "2 could not be read" in capsys.readouterr().out
+    assert rows["spot.png"]["score"] is not None
+
+
+def test_a_mask_that_is_too_thin_for_one_photograph() -> None:
+    shutil.copy("line.png", "masks/fine.png")
+    assert main(["photographs", "--region", "masks", "--threshold", "0.5"]) == 2
+    rows = read_rows()
+    assert "thinner than half a patch" in rows["fine.png"]["error"]
+    assert rows["spot.png"]["error"] is None
+
+
+def test_nothing_is_outlined_outside() -> None:
+    """The spot lies from 50 to 90 of 140 pixels, and from 30 to 60 of 100: half of it in the region."""
+    assert main(["photographs", "--good", "photographs/good", "--region", "70,20,42,50"]) == 1
+    assert read_rows()["spot.png"]["regions"]
+    for left, top, right, bottom in (region["box"] for region in read_rows()["spot.png"]["regions"]):
+        assert left >= 70 - 1
+        assert top >= 20 - 1
+        assert right <= 112 + 1
+        assert bottom <= 70 + 1
