@@ -53,7 +53,7 @@ def to_bins(scores: torch.Tensor) -> torch.Tensor:
     Returns:
         torch.Tensor: Bins of the same shape, from 0 to ``BINS - 1``; as fine near 1 as near 0.
     """
-    scores = scores.float().clamp(0, 1)
+    scores = scores.float().clamp(0, 1).abs()  # -0 is 0
     # The bits of positive floating-point numbers are in the order of the numbers.
     distance = torch.minimum(scores, 1 - scores).view(torch.int32) >> DROPPED_BITS
     return torch.where(scores < 0.5, distance, BINS - 1 - distance)  # noqa: PLR2004

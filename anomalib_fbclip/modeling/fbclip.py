@@ -98,7 +98,8 @@ class FBClipModel(TextEncoder):
         area = self.area_of_score(images.shape[-2:], region)
         prediction = self.decision.predict(class_score if region is None else None, pixel_values, area)
         if region is not None:
-            prediction = prediction._replace(anomaly_map=prediction.anomaly_map * region.pixels)
+            # No product: it would be -0, whose bits are those of no probability.
+            prediction = prediction._replace(anomaly_map=torch.where(region.pixels, prediction.anomaly_map, 0.0))
         _require_finite(prediction.pred_score)
         return prediction
 

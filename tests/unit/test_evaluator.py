@@ -206,4 +206,4 @@ class TestBins:
             assert (to_bins(scores).diff() > 0).all()
 
     def test_rounding_beyond_the_ends(self) -> None:
-        assert to_bins(torch.tensor([-1e-8, 0.0, 1.0, 1.0000001])).tolist() == [0, 0, BINS - 1, BINS - 1]
+        assert to_bins(torch.tensor([-1e-8, -0.0, 0.0, 1.0, 1.0000001])).tolist() == [0, 0, 0, BINS - 1, BINS - 1]

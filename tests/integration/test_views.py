@@ -1,0 +1,203 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Input size, tiles, region of interest and turned copies: the same answers whichever way a user takes."""
+
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from anomalib_fbclip import FBClip
+from anomalib_fbclip.data.image_source import load_image
+from anomalib_fbclip.exported import EdgeInferencer
+from anomalib_fbclip.modeling import fbclip
+from support.command_line import anomalib, run
+
+
+class Views(NamedTuple):
+    """What is asked for, in the words of each way."""
+
+    model: dict[str, object]
+    fbclip: tuple[str, ...]
+    export: str
+
+
+VIEWS = {
+    "few-shot": Views(
+        {"image_size": (56, 84), "tiles": (1, 2), "region": "0.25,0,0.75,1", "reference_rotations": 2},
+        ("--image-size", "84x56", "--tiles", "2x1", "--region", "0.25,0,0.75,1", "--rotations", "2"),
+        "openvino",
+    ),
+    "zero-shot": Views(
+        {"image_size": (56, 56), "tiles": (2, 1), "region": "mask.png"},
+        ("--image-size", "56", "--tiles", "1x2", "--region", "mask.png", "--threshold", "0.5"),
+        "onnx",
+    ),
+}
+
+
+def write_mask(path: Path) -> Path:
+    mask = np.zeros((30, 30), dtype=np.uint8)
+    mask[:, 8:] = 255
+    Image.fromarray(mask).save(path)
+    return path
+
+
+Answers = dict[str, tuple[float, str]]
+"""Score and verdict of each photograph, by its name and that of its folder."""
+
+
+def ask(model: FBClip, photographs: Path) -> Answers:
+    """Ask in Python, in two ways."""
+    answers = {}
+    for path in sorted(photographs.rglob("*.png")):
+        with torch.no_grad():
+            prediction = model(load_image(path)[None])
+        verdict = "anomalous" if prediction.pred_label.item() else "normal"
+        answers[f"{path.parent.name}/{path.name}"] = (prediction.pred_score.item(), verdict)
+        assert model.explain(path).pred_score.item() == pytest.approx(prediction.pred_score.item(), abs=1e-6)
+    return answers
+
+
+def check(root: Path, expected: Answers) -> None:
+    """Check the latest table in a folder."""
+    table = max(root.rglob("predictions.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    rows = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+    found = {"/".join(Path(row["path"]).parts[-2:]): (row["score"], row["verdict"]) for row in rows}
+    assert found.keys() == expected.keys()
+    for name, (score, verdict) in found.items():
+        assert score == pytest.approx(expected[name][0], abs=1e-3)
+        assert verdict == expected[name][1]
+
+
+def to_arguments(settings: dict[str, object]) -> list[str]:
+    """Write arguments of the model for anomalib's command line."""
+    texts = {
+        name: str(value) if isinstance(value, str | Path) else json.dumps(value) for name, value in settings.items()
+    }
+    return ["--model=FBClip", *(f"--model.{name}={text}" for name, text in texts.items())]
+
+
+@pytest.fixture(scope="module")
+def one_layer(tmp_path_factory: pytest.TempPathFactory, small_backbone: str) -> dict[str, object]:
+    """A model of which little is to be traced in an export."""
+    model = FBClip(small_backbone, weights=None, seed=7, feature_layers=[4])
+    model.source = "auxiliary"
+    path = tmp_path_factory.mktemp("one_layer") / "adapters.safetensors"
+    model.save_adapters(path)
+    return {"backbone": small_backbone, "weights": path, "feature_layers": [4]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", VIEWS)
+def test_every_way_gives_the_same_answers(
+    kind: str, tmp_path: Path, one_layer: dict[str, object], mvtec: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Python, ``anomalib predict`` and ``test``, ``fbclip``, and an exported file with ``fbclip --model``."""
+    monkeypatch.chdir(tmp_path)
+    write_mask(tmp_path / "mask.png")
+    photographs, good = mvtec / "bottle" / "test", mvtec / "bottle" / "train" / "good"
+    few_shot = {"few_shot_source": good} if kind == "few-shot" else {}
+    settings = one_layer | VIEWS[kind].model | few_shot
+
+    model = FBClip(**settings).eval()
+    expected = ask(model, photographs)
+    assert {verdict for _, verdict in expected.values()} == {"anomalous", "normal"}
+
+    for way, options in {
+        "predict": [f"--data={photographs}"],
+        "test": ["--data=MVTecAD", f"--data.root={mvtec}", "--data.category=bottle", "--data.val_split_mode=none"],
+        "export": [f"--export_type={VIEWS[kind].export}", "--export_root=exported"],
+    }.items():
+        result = anomalib(tmp_path, way, *to_arguments(settings), *options)
+        assert result.returncode == 0, result.stdout + result.stderr
+        if way != "export":
+            check(tmp_path / "results", expected)
+
+    (file,) = [path for path in Path("exported").rglob("*") if path.suffix in {".xml", ".onnx"}]
+    of_torch = ("--backbone", one_layer["backbone"], "--weights", one_layer["weights"], *VIEWS[kind].fbclip)
+    for way, options in {
+        "torch": (*of_torch, *(("--good", good) if few_shot else ("--alone",))),
+        "exported": ("--model", file),
+    }.items():
+        result = run(tmp_path, sys.executable, "-m", "anomalib_fbclip", photographs, *options, "--output", way)
+        assert result.returncode == 1, result.stderr
+        assert "2 tiles beside the whole" in result.stdout
+        check(tmp_path / way / "v0", expected)
+
+    edge = EdgeInferencer(file)
+    assert np.array_equal(edge.region, model.model.region.pixels)
+    found = edge.predict(photographs / "hole" / "000.png")
+    assert not found.anomaly_map[~edge.region].any()
+    assert not found.mask[~edge.region].any()
+
+
+@pytest.fixture(scope="module")
+def tiled(small_backbone: str, small_adapters: Path, mvtec: Path) -> FBClip:
+    model = FBClip(small_backbone, weights=small_adapters, tiles=(2, 3))
+    model.use_references(sorted((mvtec / "bottle" / "train" / "good").iterdir()))
+    return model.eval()
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 8, 100])
+def test_neither_the_batch_nor_the_number_of_views_at_once_matters(
+    tiled: FBClip, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.rand(3, 3, 90, 70, generator=torch.manual_seed(0))
+    expected = [tiled(image[None]) for image in images]
+    monkeypatch.setattr(fbclip, "VIEWS_AT_ONCE", at_once)
+    together = tiled(images)
+    for index, one in enumerate(expected):
+        torch.testing.assert_close(together.pred_score[index], one.pred_score[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(together.anomaly_map[index], one.anomaly_map[0], atol=1e-5, rtol=0)
+    assert tiled.explain(images[1]).pred_score.item() == pytest.approx(expected[1].pred_score.item(), abs=1e-5)
+
+
+def test_an_explanation_has_the_joined_maps(tiled: FBClip) -> None:
+    explanation = tiled.explain(torch.rand(3, 90, 70, generator=torch.manual_seed(0)))
+    grid = tiled.model.tiling.grid
+    assert explanation.patch_map.shape == explanation.reference_maps.rows.shape == grid == (7, 10)
+    assert explanation.gates.shape[-2:] == explanation.foreground_masks.shape[-2:] == grid
+    assert explanation.anomaly_map.shape == tiled.model.tiling.image_size
+
+
+class TestFiles:
+    def test_adapters_with_good_photographs_in_other_tiles(
+        self, tiled: FBClip, small_backbone: str, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "part.safetensors"
+        tiled.save_adapters(path, with_references=True)
+        again = FBClip(small_backbone, weights=path, tiles=(2, 3)).eval()
+        image = torch.rand(1, 3, 90, 70, generator=torch.manual_seed(0))
+        assert again(image).pred_score.equal(tiled(image).pred_score)
+        for tiles in (None, 2, (3, 2)):
+            with pytest.raises(ValueError, match=r"set 'tiles' to \[2, 3\]") as raised:
+                FBClip(small_backbone, weights=path, tiles=tiles)
+            assert "\n" not in str(raised.value)
+
+    def test_adapters_with_good_photographs_keep_no_region(
+        self, small_backbone: str, small_adapters: Path, mvtec: Path, tmp_path: Path
+    ) -> None:
+        source = mvtec / "bottle" / "train" / "good"
+        model = FBClip(small_backbone, weights=small_adapters, few_shot_source=source, region="0,0,0.5,1")
+        with pytest.raises(ValueError, match="region"):
+            model.save_adapters(tmp_path / "part.safetensors", with_references=True)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("kind", ["to_torch", "to_onnx", "to_openvino"])
+    def test_an_export_with_a_mask_for_each_photograph(
+        self, small_backbone: str, small_adapters: Path, tmp_path: Path, kind: str
+    ) -> None:
+        (tmp_path / "masks").mkdir()
+        write_mask(tmp_path / "masks" / "000.png")
+        model = FBClip(small_backbone, weights=small_adapters, region=tmp_path / "masks")
+        with pytest.raises(ValueError, match="one mask") as raised:
+            getattr(model, kind)(tmp_path / "exported")
+        assert "\n" not in str(raised.value)
+        assert not (tmp_path / "exported").exists()
