@@ -11,13 +11,21 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
+from anomalib.data import ImageBatch, MVTecAD
+from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.data.image_source import load_image
+from anomalib_fbclip.data.unlabeled_set import FEWEST
 from anomalib_fbclip.exported import EdgeInferencer
 from anomalib_fbclip.modeling import fbclip
+from anomalib_fbclip.modeling.few_shot import MutualScoring
+from anomalib_fbclip.modeling.loss import LossParts
+from anomalib_fbclip.weights.adapters import adapter_tensors
 from support.command_line import anomalib, run
+from support.parts import draw_part
 
 
 class Views(NamedTuple):
@@ -165,6 +173,55 @@ def test_an_explanation_has_the_joined_maps(tiled: FBClip) -> None:
     assert explanation.patch_map.shape == explanation.reference_maps.rows.shape == grid == (7, 10)
     assert explanation.gates.shape[-2:] == explanation.foreground_masks.shape[-2:] == grid
     assert explanation.anomaly_map.shape == tiled.model.tiling.image_size
+
+
+class TestTraining:
+    def test_tiles_have_labels_of_their_own(
+        self, small_backbone: str, small_adapters: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The whole has the image's, even if it shows nothing of a small defect; a tile, whether one lies in it."""
+        model = FBClip(small_backbone, weights=small_adapters, tiles=(1, 2))
+        height, width = model.model.tiling.image_size
+        masks = torch.zeros(3, height, width, dtype=torch.bool)
+        masks[1, 20:30, 5:20] = True
+        masks[2, 3, -2:] = True
+        given = []
+        monkeypatch.setattr(
+            model.loss, "forward", lambda *arguments: given.extend(arguments) or LossParts(*torch.zeros(4))
+        )
+        monkeypatch.setattr(model, "log", lambda *_, **__: None)
+        model.training_step(ImageBatch(torch.rand(3, 3, height, width), gt_label=masks.any((1, 2)), gt_mask=masks))
+        outputs, labels, of_views = given
+        assert labels.tolist() == [False, False, False, True, True, False, True, False, True]
+        assert outputs.class_score.shape == (9,)
+        assert torch.equal(of_views[4], masks[1, :, :height])
+        assert torch.equal(of_views[8], masks[2, :, -height:])
+        assert of_views[3].float().mean().item() == pytest.approx(masks[1].float().mean().item(), rel=0.2)
+
+    def test_fit(self, small_backbone: str, mvtec: Path, tmp_path: Path) -> None:
+        model = FBClip(small_backbone, weights=None, tiles=(1, 2), learning_rate=1e-3)
+        before = {name: tensor.clone() for name, tensor in adapter_tensors(model.model).items()}
+        data = MVTecAD(mvtec, "bottle", train_batch_size=2, eval_batch_size=2, num_workers=0)
+        engine = Engine(default_root_dir=tmp_path, max_epochs=1, accelerator="cpu", devices=1)
+        engine.fit(model, datamodule=AuxiliaryDataModule(data, train_batch_size=2, num_workers=0))
+        after = adapter_tensors(model.model)
+        assert not all(torch.equal(after[name], tensor) for name, tensor in before.items())
+        loaded = FBClip.load_from_checkpoint(engine.best_model_path)
+        assert loaded.model.tiling.count == (1, 2)
+
+
+def test_photographs_are_not_compared_with_their_own_views(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{seed}.png" for seed in range(FEWEST)]
+    for seed, path in enumerate(paths):
+        draw_part(seed).save(path)
+    model = FBClip("fbclip-small", tiles=(1, 2)).eval()
+    model.use_unlabeled(paths)
+    assert isinstance(model.model.decision, MutualScoring)
+    origins = model.reference_set.fit.origins
+    for index in (0, 5):
+        maps = model.explain(paths[index]).reference_maps
+        assert maps.distances.min() > 0.001
+        assert not (origins[maps.rows.flatten(), 0] == index).any()
 
 
 class TestFiles:
