@@ -357,10 +357,15 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
 
         Returns:
             STEP_OUTPUT: The batch with its predictions.
+
+        Raises:
+            ImageError: If each image has a mask of its own as region, and one is missing or can't be read.
         """
         del args, kwargs
         images: Any = batch.image
         return batch.update(**self.predict_images(images, getattr(batch, "image_path", None))._asdict())
+
+    test_step = predict_step = validation_step
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Optimize the adapters with Adam."""

@@ -4,6 +4,8 @@
 """Input size, tiles, region of interest and turned copies: the same answers whichever way a user takes."""
 
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -11,14 +13,19 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import torch
-from anomalib.data import ImageBatch, MVTecAD
+from anomalib.data import ImageBatch, MVTecAD, PredictDataset
 from anomalib.engine import Engine
+from lightning.pytorch import Callback
 from PIL import Image
+from sklearn.metrics import roc_auc_score
+from torch.utils.data import DataLoader
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.__main__ import main
 from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.data.image_source import load_image
 from anomalib_fbclip.data.unlabeled_set import FEWEST
+from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.exported import EdgeInferencer
 from anomalib_fbclip.modeling import fbclip
 from anomalib_fbclip.modeling.few_shot import MutualScoring
@@ -53,6 +60,7 @@ VIEWS = {
 def write_mask(path: Path) -> Path:
     mask = np.zeros((30, 30), dtype=np.uint8)
     mask[:, 8:] = 255
+    path.parent.mkdir(exist_ok=True)
     Image.fromarray(mask).save(path)
     return path
 
@@ -125,8 +133,12 @@ def test_every_way_gives_the_same_answers(
     }.items():
         result = anomalib(tmp_path, way, *to_arguments(settings), *options)
         assert result.returncode == 0, result.stdout + result.stderr
-        if way != "export":
+        if way == "predict":
             check(tmp_path / "results", expected)
+        if way == "test":
+            (area,) = re.findall(r"image_AUROC\W+([\d.]+)", result.stdout)
+            scores, labels = zip(*((score, "hole" in name) for name, (score, _) in expected.items()), strict=True)
+            assert float(area) == pytest.approx(roc_auc_score(labels, scores), abs=1e-3)
 
     (file,) = [path for path in Path("exported").rglob("*") if path.suffix in {".xml", ".onnx"}]
     of_torch = ("--backbone", one_layer["backbone"], "--weights", one_layer["weights"], *VIEWS[kind].fbclip)
@@ -173,6 +185,83 @@ def test_an_explanation_has_the_joined_maps(tiled: FBClip) -> None:
     assert explanation.patch_map.shape == explanation.reference_maps.rows.shape == grid == (7, 10)
     assert explanation.gates.shape[-2:] == explanation.foreground_masks.shape[-2:] == grid
     assert explanation.anomaly_map.shape == tiled.model.tiling.image_size
+
+
+class TestMasksOfPhotographs:
+    """A folder of masks as region: one for each photograph, by the name of its file."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path, mvtec: Path) -> Path:
+        """Photographs, good ones, and masks of all: of two, one half each."""
+        names = {"good": "train/good", "photographs": "test/hole"}
+        for name, source in names.items():
+            for path in sorted((mvtec / "bottle" / source).iterdir()):
+                (tmp_path / name).mkdir(exist_ok=True)
+                shutil.copy(path, tmp_path / name / f"{name}_{path.name}")
+                write_mask(tmp_path / "masks" / f"{name}_{path.name}")
+        with Image.open(tmp_path / "masks" / "photographs_000.png") as mask:
+            mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / "masks" / "photographs_001.png")
+        return tmp_path
+
+    @pytest.mark.parametrize("is_few_shot", [False, True], ids=["zero-shot", "few-shot"])
+    def test_every_way_gives_the_same_answers(self, is_few_shot: bool, folder: Path, one_layer: dict) -> None:
+        few_shot = {"few_shot_source": folder / "good"} if is_few_shot else {}
+        model = FBClip(**one_layer, region=folder / "masks", tiles=(1, 2), **few_shot).eval()
+        paths = sorted((folder / "photographs").iterdir())
+        expected = [model.explain(path) for path in paths]
+        areas = [(explanation.anomaly_map > 0).sum() for explanation in expected]
+        left, right = (explanation.anomaly_map > 0 for explanation in expected[:2])
+        assert torch.equal(left, right.flip(1))
+        assert len({int(area) for area in areas}) == 1
+
+        engine = Engine(default_root_dir=folder, accelerator="cpu", devices=1, enable_progress_bar=False)
+        data = PredictDataset(folder / "photographs")
+        batches = engine.predict(model, DataLoader(data, batch_size=2, collate_fn=data.collate_fn))
+        found = {Path(item.image_path): item for batch in batches for item in batch}
+        options = ["--output", str(folder / "own"), "--region", str(folder / "masks"), "--tiles", "2x1"]
+        options += ["--backbone", one_layer["backbone"], "--weights", str(one_layer["weights"])]
+        options += ["--good", str(folder / "good")] if is_few_shot else ["--alone"]
+        assert main([str(folder / "photographs"), *options]) in {0, 1}
+        rows = (folder / "own/v0/predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        own = {Path(row["path"]): row["score"] for row in map(json.loads, rows)}
+        assert len(own) == len(found) == 4
+        for path, explanation in zip(paths, expected, strict=True):
+            score = explanation.pred_score.item()
+            assert own[path] == pytest.approx(score, abs=1e-5)
+            assert found[path].pred_score.item() == pytest.approx(score, abs=1e-5)
+
+    def test_a_test(self, one_layer: dict, mvtec: Path, tmp_path: Path) -> None:
+        for index in range(4):
+            write_mask(tmp_path / "masks" / f"{index:03}.png")
+        model = FBClip(**one_layer, region=tmp_path / "masks").eval()
+        expected = ask(FBClip(**one_layer, region=tmp_path / "masks" / "000.png").eval(), mvtec / "bottle" / "test")
+        data = MVTecAD(mvtec, "bottle", eval_batch_size=3, num_workers=0, val_split_mode="none")
+        scores = {}
+
+        class Keep(Callback):
+            def on_test_batch_end(self, _: object, __: object, outputs: ImageBatch, *___: object) -> None:
+                scores.update(zip(outputs.image_path, outputs.pred_score.tolist(), strict=True))
+
+        Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, callbacks=[Keep()]).test(model, datamodule=data)
+        found = {"/".join(Path(path).parts[-2:]): score for path, score in scores.items()}
+        assert found == pytest.approx({name: score for name, (score, _) in expected.items()}, abs=1e-5)
+
+    def test_a_missing_mask(self, folder: Path, one_layer: dict) -> None:
+        (folder / "masks" / "photographs_002.png").unlink()
+        result = anomalib(
+            folder, "predict", *to_arguments(one_layer | {"region": "masks"}), f"--data={folder / 'photographs'}"
+        )
+        assert result.returncode == 2, result.stderr
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+        assert "photographs_002.png has no mask" in line
+        assert "Traceback" not in result.stderr
+
+    def test_images_without_names(self, folder: Path, one_layer: dict) -> None:
+        model = FBClip(**one_layer, region=folder / "masks").eval()
+        with pytest.raises(ValueError, match="one mask for all"):
+            model(torch.zeros(1, 3, 60, 60))
+        with pytest.raises(ImageError, match="one mask for all"):
+            model.explain(np.zeros((60, 60, 3), dtype=np.uint8))
 
 
 class TestTraining:
