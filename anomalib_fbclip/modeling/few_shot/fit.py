@@ -147,7 +147,10 @@ def _score(model: FBClipModel, values: torch.Tensor, regions: Sequence[RegionOfI
 
 
 def _remember(model: FBClipModel, images: Iterable[ReferenceImage], count: int) -> Block:
-    """Choose what the memory keeps of a photograph: as many patches as it has, fewer if there are many of them."""
+    """Choose what the memory keeps of a photograph: as many patches as a view has, fewer if there are many of them.
+
+    So the comparison of a view takes as long with tiles as without.
+    """
     one_by_one = iter(images)
     first = _as_looked_at(model, next(one_by_one))
     tokens, logits = _look(model, first.image)
@@ -158,7 +161,7 @@ def _remember(model: FBClipModel, images: Iterable[ReferenceImage], count: int) 
         kept.append(_inside(model, turned, logits.shape[-2:], WHOLLY_INSIDE).flatten())
     number, width = rows[0].shape
     candidates = torch.cat(kept).nonzero().flatten()
-    wanted = max(min(number, MEMORY_VALUES // (count * width)), 1)
+    wanted = max(min(tokens.shape[1], MEMORY_VALUES // (count * width)), 1)
     every = torch.cat(rows)
     chosen = candidates[select_coreset(every[candidates], wanted)]
     chosen = chosen.repeat(-(-wanted // len(chosen)))[:wanted]  # all photographs have as many rows
