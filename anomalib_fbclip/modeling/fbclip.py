@@ -93,7 +93,7 @@ class FBClipModel(TextEncoder):
         if isinstance(images, TVTensor):  # as anomalib's batches are; the compiler does not take them
             images = images.as_subclass(torch.Tensor)
         region = self.region if region is None else region
-        class_score, patch_values = self._decide(images, region)
+        class_score, patch_values = self._decide(images, self.text_features(), region)
         pixel_values = self.anomaly_map_generator(patch_values, images.shape[-2:], region)
         area = self.area_of_score(images.shape[-2:], region)
         prediction = self.decision.predict(class_score if region is None else None, pixel_values, area)
@@ -103,12 +103,13 @@ class FBClipModel(TextEncoder):
         _require_finite(prediction.pred_score)
         return prediction
 
-    def _decide(self, images: torch.Tensor, region: RegionOfInterest | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def _decide(
+        self, images: torch.Tensor, text_features: torch.Tensor, region: RegionOfInterest | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Give the highest probability of a class token in each image, and how anomalous each patch is.
 
         Memory does not grow with the number of views: a few of them are looked at at the same time.
         """
-        text_features = self.text_features()
         views = self.tiling.split(images)
         is_graph = torch.compiler.is_compiling()  # in which nothing may depend on the number of images
         parts = [views] if self.tiling.view_count == 1 or is_graph else views.split(max(VIEWS_AT_ONCE, len(images)))

@@ -303,7 +303,7 @@ def test_photographs_are_not_compared_with_their_own_views(tmp_path: Path) -> No
     paths = [tmp_path / f"{seed}.png" for seed in range(FEWEST)]
     for seed, path in enumerate(paths):
         draw_part(seed).save(path)
-    model = FBClip("fbclip-small", tiles=(1, 2)).eval()
+    model = FBClip("fbclip-small", tiles=(3, 3)).eval()
     model.use_unlabeled(paths)
     assert isinstance(model.model.decision, MutualScoring)
     origins = model.reference_set.fit.origins

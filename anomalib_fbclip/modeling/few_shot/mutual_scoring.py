@@ -56,7 +56,7 @@ class MutualMemory(MemoryBank):
         d_j = 1 - \max_{m \in M_j} x^\top m, \qquad d = \operatorname{second\,smallest}_{j \ne \text{own}} d_j
 
     Its own is the one whose rows all lie in the image: their mean distance from the nearest patch is below 0.005. Of an
-    image in several views, those rows that lie in the view.
+    image in several views, a quarter of the rows that a view has on average.
     """
 
     def forward(self, tokens: torch.Tensor) -> Match:
@@ -65,8 +65,9 @@ class MutualMemory(MemoryBank):
         with full_precision(tokens.device):
             distances = (tokens @ -self.patches.flatten(0, 1).mT + 1).unflatten(-1, (-1, rows))
             nearest_patches = distances.amin(dim=1)
-            if self.views > 1:  # of which this is one
-                nearest_patches = nearest_patches.topk(max(rows // self.views, 1), largest=False).values
+            if self.views > 1:  # of which this is one; of a plain view, the memory keeps fewer rows than its share
+                share = max(rows // self.views // 4, 1)
+                nearest_patches = nearest_patches.topk(share, largest=False).values
             is_own = nearest_patches.mean(dim=-1) < SAME_PHOTOGRAPH
             nearest, row = distances.min(dim=-1)
             # Distances are at most 2, so that its own photographs come last.
