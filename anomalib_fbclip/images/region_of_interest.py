@@ -128,12 +128,17 @@ class RegionMasks(NamedTuple):
         """Find the masks of a folder.
 
         Raises:
-            ValueError: If there are none.
+            ValueError: If there are none, or two for photographs of one name.
         """
-        paths = {path.stem: path for path in find_images(folder)}
-        if not paths:
+        found = find_images(folder)
+        if not found:
             msg = f"Region {printable(folder)} has no masks: give a mask, or a folder of them."
             raise ValueError(msg)
+        paths = {path.stem: path for path in found}
+        for path in found:
+            if paths[path.stem] != path:
+                msg = f"{printable(path)} and {printable(paths[path.stem])} are masks of one photograph: keep one."
+                raise ValueError(msg)
         return cls(folder, paths)
 
     def mask(self, photograph: Path | None, size: tuple[int, int]) -> Mask:

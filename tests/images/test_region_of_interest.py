@@ -152,6 +152,12 @@ class TestMasks:
         with pytest.raises(ValueError, match="has no masks"):
             parse_region(str(tmp_path))
 
+    def test_two_of_one_photograph(self, tmp_path: Path) -> None:
+        for name in ("left.png", "left.bmp"):
+            write_mask(tmp_path / name)
+        with pytest.raises(ValueError, match="one photograph"):
+            parse_region(str(tmp_path))
+
 
 regions = arrays(np.bool_, array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=40))
 
