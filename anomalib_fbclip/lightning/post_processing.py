@@ -234,7 +234,5 @@ def match_verdict(mask: torch.Tensor, anomaly_map: torch.Tensor, label: torch.Te
     near_row = (rows - peak // width).abs() <= radius
     near_column = (columns - peak % width).abs() <= radius
     place = near_row.unsqueeze(2) & near_column.unsqueeze(1)
-    # Outside a region of interest the map is 0.
-    place &= (anomaly_map > 0) | (anomaly_map.flatten(1).amax(dim=1) <= 0).view(-1, 1, 1)
     is_empty = ~mask.flatten(1).any(dim=1)
     return label.view(-1, 1, 1) & (mask | (is_empty.view(-1, 1, 1) & place))

@@ -77,7 +77,7 @@ def match_verdict(
     radius = strongest_place_radius(*anomaly_map.shape)
     place = np.zeros_like(mask)
     place[max(row - radius, 0) : row + radius + 1, max(column - radius, 0) : column + radius + 1] = True
-    return place & ((anomaly_map > 0) | (anomaly_map[row, column] <= 0))  # outside a region of interest it is 0
+    return place
 
 
 def find_regions(mask: NDArray[np.bool_], image_size: tuple[int, int]) -> list[Region]:

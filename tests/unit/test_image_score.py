@@ -19,7 +19,7 @@ MAPS[0, 3, :4] = torch.tensor([0.4, 0.6, 0.8, 1.0])
     [("class_token", [0.2, 0.9]), ("map", [0.7, 0.0]), ("both", [0.45, 0.45])],
 )
 def test_scores(name, expected):
-    torch.testing.assert_close(IMAGE_SCORES[name](CLASS_SCORE, MAPS), torch.tensor(expected))
+    torch.testing.assert_close(IMAGE_SCORES[name](CLASS_SCORE, MAPS, MAPS[0].numel()), torch.tensor(expected))
 
 
 def test_the_text_alone_needs_no_reference_images():
