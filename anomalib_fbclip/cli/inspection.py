@@ -10,7 +10,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NamedTuple, cast
 
-import numpy as np
 from PIL import Image
 
 from anomalib_fbclip.concurrency import map_ahead
@@ -18,7 +17,7 @@ from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.exported.images import ImageSource
 from anomalib_fbclip.exported.inferencer import Prediction
 from anomalib_fbclip.images.photographs import is_gray
-from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks, paint_region, shade_outside
+from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks, shade_outside
 from anomalib_fbclip.results.files import replacing
 from anomalib_fbclip.results.records import Record, RecordWriter
 from anomalib_fbclip.results.regions import find_regions
@@ -168,18 +167,18 @@ class Inspection:
         """Give what the model takes of a photograph that was read; ``None`` if it could not be read."""
         if loaded.photograph is None:
             return None
-        pixels, region = loaded.photograph.pixels, self._inferencer.region
-        if not isinstance(region, RegionMasks):
+        pixels, region = loaded.photograph.pixels, self._region(loaded.item)
+        if region is None or not isinstance(self._inferencer.region, RegionMasks):
             return pixels
         # The model in torch takes it, which alone has regions by photograph.
-        return cast("ImageSource", MaskedImage(pixels, self._region(loaded.item)))
+        return cast("ImageSource", MaskedImage(pixels, region))
 
-    def _region(self, item: Item) -> Mask:
-        """Give where to look in a photograph; everywhere if nothing was said."""
-        region, size = self._inferencer.region, self._inferencer.input_size or (1, 1)
-        if region is None or isinstance(region, np.ndarray):
-            return np.ones(size, dtype=np.bool_) if region is None else region
-        return paint_region(region, size, Path(item.name))
+    def _region(self, item: Item) -> Mask | None:
+        """Give where to look in a photograph; ``None``: everywhere."""
+        region = self._inferencer.region
+        if not isinstance(region, RegionMasks):
+            return region
+        return region.mask(Path(item.name), cast("tuple[int, int]", self._inferencer.input_size))
 
     def _fail(self, source: ImageSource, error: ImageError) -> None:
         del source
@@ -215,8 +214,8 @@ class Inspection:
             return Entry(Record(item.name, error=predicted.error))
         record = self._to_record(prediction, predicted)
         photograph = shrink_photograph(Image.fromarray(prediction.image), MAX_SIDE)
-        if self._inferencer.region is not None:
-            photograph = shade_outside(photograph, self._region(item))
+        if (region := self._region(item)) is not None:
+            photograph = shade_outside(photograph, region)
         with replacing(self._picture(item)) as temporary:
             draw_picture(photograph, prediction.anomaly_map, record).save(temporary, quality=90)
         nearest = prediction.nearest if isinstance(prediction, ComparedPrediction) else None

@@ -14,7 +14,7 @@ from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.exported.images import ImageSource
 from anomalib_fbclip.exported.inferencer import Prediction
 from anomalib_fbclip.images.photographs import Enough
-from anomalib_fbclip.images.region_of_interest import Mask, RegionSource
+from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks
 from anomalib_fbclip.results.report.page import NearestReference
 from anomalib_fbclip.results.report.pictures import MAX_SIDE
 
@@ -49,8 +49,8 @@ class Inferencer(Protocol):
         """Number of tiles that are looked at beside the whole photograph."""
 
     @property
-    def region(self) -> RegionSource | Mask | None:
-        """Where to look; ``None``: everywhere."""
+    def region(self) -> RegionMasks | Mask | None:
+        """Where to look: masks of photographs, or one for all; ``None``: everywhere."""
 
     @property
     def white_level(self) -> int | None:

@@ -77,7 +77,7 @@ class TorchInferencer:
         input_size (tuple[int, int]): Height and width in pixels that the model resizes photographs to.
         tile_count (int): Number of tiles that are looked at beside the whole photograph.
         white_level (int | None): As it was given.
-        region (RegionSource | None): As it was given.
+        region (RegionMasks | Mask | None): Where to look: masks of photographs, or one for all, of the input's size.
 
     Raises:
         InspectionError: If the device can't be used, or weights can't be fetched.
@@ -104,7 +104,6 @@ class TorchInferencer:
         self._at_once = min(at_once, threads) if self._device.type == "cpu" else 1
         self._threads = threads // self._at_once
         self.white_level = white_level
-        self.region = region
         own = read_adapters_file(weights)
         name = resolve_backbone(backbone or (own.metadata.get("backbone") if own else None) or bundled.NAME)
         given = own or read_given_adapters(weights, name)
@@ -137,8 +136,13 @@ class TorchInferencer:
         self.tile_count = tiling.view_count - 1
         self._transform = create_transform(self.input_size)
         self._reference_transform = create_exported_transform(self.input_size)
-        if region is not None and not isinstance(region, RegionMasks):
-            self._model.region = self._to_region(paint_region(region, self.input_size))
+        self._region_source = region
+        self.region: RegionMasks | Mask | None = None
+        if isinstance(region, RegionMasks):
+            self.region = region
+        elif region is not None:
+            self.region = paint_region(region, self.input_size)
+            self._model.region = self._to_region(self.region)
         self._given_thresholds = (threshold, pixel_threshold)
         self._normalizations = adapters.normalizations
         self._comparison: Comparison | None = None
@@ -166,7 +170,7 @@ class TorchInferencer:
         Raises:
             ImageError: If one can't be read.
         """
-        return ReferenceSet(photographs, rotations, white_level=self.white_level, region=self.region)
+        return ReferenceSet(photographs, rotations, white_level=self.white_level, region=self._region_source)
 
     def read_unlabeled(self, photographs: Sequence[Path], *, full_size: bool) -> UnlabeledSet:
         """Choose the photographs without labels that others are compared with.
@@ -183,7 +187,7 @@ class TorchInferencer:
             minimum_side=self.minimum_side,
             enough=None if full_size else choose_enough(self.input_size),
             white_level=self.white_level,
-            region=self.region,
+            region=self._region_source,
         )
 
     def compare_with(self, references: ReferenceSet, advance: Callable[[], None]) -> None:

@@ -202,6 +202,25 @@ def paint_region(source: RegionSource, size: tuple[int, int], photograph: Path |
     return read_mask(source, size)
 
 
+def shade_photograph(photograph: Image.Image, source: RegionSource | None, path: Path) -> Image.Image:
+    """Darken what lies outside the region of interest of a photograph, for a picture.
+
+    Args:
+        photograph (Image.Image): The photograph.
+        source (RegionSource | None): What is given as region. ``None``: nothing is darkened.
+        path (Path): The photograph's file.
+
+    Returns:
+        Image.Image: The picture.
+
+    Raises:
+        ImageError: See :func:`paint_region`.
+    """
+    if source is None:
+        return photograph
+    return shade_outside(photograph, paint_region(source, (photograph.height, photograph.width), path))
+
+
 def shade_outside(photograph: Image.Image, region: Mask) -> Image.Image:
     """Darken what lies outside a region of interest, for a picture.
 

@@ -14,7 +14,7 @@ STRONGEST_PLACE = 32
 
 
 SMALLEST_DEFECT = 3.2
-"""Pixels of the model's input that a defect has at least, if it is seen: scratches on leather are."""
+"""Pixels of the model's input that a compact defect has at least, if it is seen: an estimate. Thin ones are longer."""
 
 
 def smallest_visible_defect(photograph_size: tuple[int, int], input_size: tuple[int, int]) -> int:

@@ -18,7 +18,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from PIL import Image
 
 from anomalib_fbclip.images.photographs import needs_own_reading, read_photograph
-from anomalib_fbclip.images.region_of_interest import RegionSource, paint_region, shade_outside
+from anomalib_fbclip.images.region_of_interest import RegionSource, shade_photograph
 from anomalib_fbclip.results.files import incomplete_folder
 from anomalib_fbclip.results.records import Record
 from anomalib_fbclip.results.report.pictures import draw_picture
@@ -62,9 +62,7 @@ class PhotographVisualizer(ImageVisualizer):
                 continue
             # A run reads images as they are stored, not turned upright.
             photograph = Image.fromarray(read_photograph(record.path, upright=False, white_level=white_level))
-            if region is not None:
-                mask = paint_region(region, (photograph.height, photograph.width), Path(record.path))
-                photograph = shade_outside(photograph, mask)
+            photograph = shade_photograph(photograph, region, Path(record.path))
             picture = draw_picture(photograph, item.anomaly_map.float().cpu().numpy(), record)
             path = generate_output_filename(
                 record.path,

@@ -18,7 +18,7 @@ from PIL import Image
 
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.images.photographs import read_photograph
-from anomalib_fbclip.images.region_of_interest import RegionSource, paint_region, shade_outside
+from anomalib_fbclip.images.region_of_interest import RegionSource, shade_photograph
 from anomalib_fbclip.results.records import Record
 from anomalib_fbclip.results.report.page import (
     MAX_MAP_SIDE,
@@ -149,10 +149,7 @@ def _add_photograph(entry: Entry, white_level: int | None, region: RegionSource 
         return entry
     try:
         photograph = Image.fromarray(read_photograph(path, upright=False, white_level=white_level))
-        if region is not None:
-            photograph = shade_outside(
-                photograph, paint_region(region, (photograph.height, photograph.width), Path(path))
-            )
+        photograph = shade_photograph(photograph, region, Path(path))
     except ImageError as error:
         return Entry(Record(path, error=str(error)))
     return entry._replace(photograph=photograph)
