@@ -3,24 +3,26 @@
 
 """The report: a page that shows all photographs of a prediction, and on which other thresholds are tried out.
 
-It is one file that needs no network. What decides on the page is ``report.js``, and it decides as
-:func:`~anomalib_fbclip.results.regions.match_verdict` does.
+It is one file that needs no network, or a few that lead to each other where there are many photographs. What decides on
+a page is ``report.js``, and it decides as :func:`~anomalib_fbclip.results.regions.match_verdict` does.
 """
 
 import base64
 import hashlib
 import io
+import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -28,7 +30,7 @@ from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.photographs import PhotographSource
-from anomalib_fbclip.results.files import replacing
+from anomalib_fbclip.results.files import incomplete_folder
 from anomalib_fbclip.results.records import Record
 from anomalib_fbclip.results.regions import STRONGEST_PLACE
 
@@ -42,6 +44,9 @@ MAX_PHOTOGRAPH_SIDE = 480
 MAX_PLACE_SIDE = 160
 MAX_MAP_SIDE = 128
 """Pixels that the page holds of a photograph, of a place of it, and of an anomaly map: of the longer side, at most."""
+
+PHOTOGRAPHS_PER_PAGE = 1000
+"""They make about 33 MB, which a browser still shows quickly."""
 
 BINS = 50
 """Bars of the histogram, from a score of 0 to one of 1."""
@@ -125,6 +130,29 @@ class Card(NamedTuple):
     reference_name: str = ""
 
 
+class _Kept(NamedTuple):
+    """What is known of a card whose images are in a file. Cards are sorted by it, the most anomalous first.
+
+    Attributes:
+        lowness (float): The score, negated.
+        folder (str): The folder that the photograph lies in.
+        name (str): The photograph's name.
+        state (str): ``normal``, ``anomalous`` or ``error``.
+        place (int): Where in the file the card begins.
+    """
+
+    lowness: float
+    folder: str
+    name: str
+    state: str
+    place: int
+
+    @property
+    def score(self) -> float:
+        """The score; below all others for an error."""
+        return -self.lowness
+
+
 def write_report(
     path: Path,
     entries: Iterable[Entry],
@@ -135,10 +163,11 @@ def write_report(
 ) -> None:
     """Write the report.
 
-    Entries are taken one at a time, and some 30 KB are kept of each.
+    Entries are taken one at a time, and some 30 KB are kept of each, on disk. Of many photographs, the 1000 most
+    anomalous are in the file, and the others in files beside it: ``report-2.html`` and so on.
 
     Args:
-        path (Path): The file, which is replaced when the page is complete. Its folder is made if it does not exist.
+        path (Path): The file, which is replaced when all pages are complete. Its folder is made if it does not exist.
         entries (Iterable[Entry]): What was predicted. A photograph that can't be read again is shown as an error.
         thresholds (Thresholds): The thresholds with which the page begins.
         command (str): Command that predicts once more, with ``{threshold}`` and ``{pixel_threshold}`` in it. The page
@@ -161,40 +190,86 @@ def write_report(
         ...     {"Model": "model.xml"},
         ... )
     """
-    cards = [*map_ahead(partial(_to_card, threshold=thresholds.image), entries, ahead=2)]
-    cards.sort(key=lambda card: (-card.score, card.folder, card.name))
-    style, script = (_read(name) for name in ("report.css", "report.js"))
-    states = [card.state for card in cards]
-    environment = Environment(
+    with incomplete_folder(path.parent) as folder:
+        with (folder / "cards").open("w+b") as file:
+            kept = sorted(_keep(map_ahead(partial(_to_card, threshold=thresholds.image), entries, ahead=2), file))
+            starts = range(0, max(len(kept), 1), PHOTOGRAPHS_PER_PAGE)
+            pages = [_page_path(path, number) for number, _ in enumerate(starts, 1)]
+            template = _read_template()
+            shared = _describe_all(kept, thresholds, about, good_scores) | {"pages": [page.name for page in pages]}
+            for page, start in zip(pages, starts, strict=True):
+                end = start + PHOTOGRAPHS_PER_PAGE
+                stream = template.stream(
+                    shared,
+                    name=page.name,
+                    cards=map(partial(_take, file), kept[start:end]),
+                    first=start + 1,
+                    last=min(end, len(kept)),
+                    settings={
+                        "thresholds": {"image": thresholds.image, "pixel": thresholds.pixel},
+                        "others": [(card.score, card.state) for card in (*kept[:start], *kept[end:])],
+                        "command": command,
+                        "palette": PALETTE.round().astype(int).tolist(),
+                        "opacity": OPACITY,
+                        "strongestPlace": STRONGEST_PLACE,
+                    },
+                )
+                stream.enable_buffering()
+                stream.dump(str(folder / page.name), encoding="utf-8")
+        for page in pages:
+            (folder / page.name).replace(page)
+    for number in count(len(pages) + 1):  # those of a longer report that was there before
+        if not _page_path(path, number).exists():
+            return
+        _page_path(path, number).unlink()
+
+
+def _read_template() -> Template:
+    return Environment(
         loader=PackageLoader("anomalib_fbclip", "results/report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html.j2").stream(
-        cards=cards,
-        counts={state: states.count(state) for state in ("anomalous", "normal", "error")},
-        about={**about, "Version": f"anomalib-fbclip {version('anomalib-fbclip')}"},
-        written=datetime.now().astimezone(),
-        thresholds=thresholds,
-        bars=bar_heights([card.score for card in cards if card.error is None]),
-        good_bars=bar_heights(good_scores) if good_scores else None,
-        good_count=len(good_scores),
-        settings={
-            "thresholds": {"image": thresholds.image, "pixel": thresholds.pixel},
-            "command": command,
-            "palette": PALETTE.round().astype(int).tolist(),
-            "opacity": OPACITY,
-            "strongestPlace": STRONGEST_PLACE,
-        },
-        style=style,
-        script=script,
-        policy=_policy(style, script),
-    )
-    page.enable_buffering()
-    with replacing(path) as temporary:
-        page.dump(str(temporary), encoding="utf-8")
+    ).get_template("report.html.j2")
+
+
+def _describe_all(
+    kept: Sequence[_Kept], thresholds: Thresholds, about: Mapping[str, str], good_scores: Sequence[float]
+) -> dict[str, object]:
+    """Give what each page says, whichever photographs it shows."""
+    style, script = (_read(name) for name in ("report.css", "report.js"))
+    states = [card.state for card in kept]
+    return {
+        "counts": {state: states.count(state) for state in ("anomalous", "normal", "error")},
+        "about": {**about, "Version": f"anomalib-fbclip {version('anomalib-fbclip')}"},
+        "written": datetime.now().astimezone(),
+        "thresholds": thresholds,
+        "bars": bar_heights([card.score for card in kept if card.state != "error"]),
+        "good_bars": bar_heights(good_scores) if good_scores else None,
+        "good_count": len(good_scores),
+        "style": style,
+        "script": script,
+        "policy": _policy(style, script),
+    }
+
+
+def _page_path(path: Path, number: int) -> Path:
+    return path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+
+
+def _keep(cards: Iterable[Card], file: BinaryIO) -> Iterator[_Kept]:
+    """Write cards to a file, and give what is known of them."""
+    for card in cards:
+        place = file.tell()
+        file.write(json.dumps(card).encode() + b"\n")
+        yield _Kept(-card.score, card.folder, card.name, card.state, place)
+
+
+def _take(file: BinaryIO, kept: _Kept) -> Card:
+    """Read a card from the file."""
+    file.seek(kept.place)
+    return Card(*json.loads(file.readline()))
 
 
 def _to_card(entry: Entry, threshold: float) -> Card:

@@ -19,6 +19,12 @@ const LINES_PER_SIDE = 240;
 // The sliders' steps are coarser than the first thresholds, so these are kept here.
 const thresholds = { ...settings.thresholds };
 
+/** Decide at the image threshold. At the first one the table has the word: it was decided before rounding. */
+function decide(score, firstState) {
+  if (thresholds.image === settings.thresholds.image || firstState === "error") return firstState;
+  return score > thresholds.image ? "anomalous" : "normal";
+}
+
 /** A photograph of the page. Its canvas has pixels only while it is in sight or on paper. */
 class Photograph {
   constructor(card) {
@@ -36,11 +42,9 @@ class Photograph {
     return this.card.dataset.state;
   }
 
-  /** Decide at the image threshold. At the first one the table has the word: it was decided before rounding. */
+  /** Decide at the image threshold. */
   decide() {
-    const isFirst = thresholds.image === settings.thresholds.image;
-    const decided = this.score > thresholds.image ? "anomalous" : "normal";
-    const state = isFirst || this.firstState === "error" ? this.firstState : decided;
+    const state = decide(this.score, this.firstState);
     if (state === this.state) return;
     this.card.dataset.state = state;
     this.card.querySelector(".state").textContent = state;
@@ -159,15 +163,18 @@ function fillCommand() {
 function update() {
   for (const photograph of photographs) photograph.decide();
   const filter = controls.elements.filter.value;
-  const counts = { all: photographs.length, anomalous: 0, normal: 0, error: 0 };
+  const counts = { all: photographs.length + settings.others.length, anomalous: 0, normal: 0, error: 0 };
+  let shown = 0;
   for (const { card, state } of photographs) {
     counts[state]++;
     card.hidden = filter !== "all" && filter !== state;
+    if (!card.hidden) shown++;
   }
+  for (const [score, firstState] of settings.others) counts[decide(score, firstState)]++;
   for (const place of controls.querySelectorAll("[data-count]")) place.textContent = counts[place.dataset.count];
-  document.getElementById("none").hidden = counts[filter] > 0;
+  document.getElementById("none").hidden = shown > 0;
   document.getElementById("summary").textContent =
-    `${counts.anomalous} anomalous, ${counts.normal} normal, ${counts.error} not read; ${counts[filter]} shown`;
+    `${counts.anomalous} anomalous, ${counts.normal} normal, ${counts.error} not read; ${shown} shown`;
   document.getElementById("image-value").textContent = thresholds.image.toFixed(3);
   document.getElementById("pixel-value").textContent = thresholds.pixel.toFixed(3);
   const line = document.getElementById("threshold-line");
@@ -176,7 +183,22 @@ function update() {
   document.getElementById("command").textContent = fillCommand();
   document.getElementById("copied").textContent = "";
   document.getElementById("photographs").style.setProperty("--heat", sliders.heat.value);
+  const choice = new URLSearchParams({ ...thresholds, filter });
+  for (const link of document.querySelectorAll("nav a")) link.hash = choice;
   for (const photograph of photographs) photograph.draw();
+}
+
+/** Take over what was chosen on another page, which the address says. */
+function takeChoice() {
+  const choice = new URLSearchParams(location.hash.slice(1));
+  for (const name of Object.keys(thresholds)) {
+    const value = Number(choice.get(name) ?? NaN);
+    if (!(value >= 0 && value <= 1)) continue;
+    thresholds[name] = value;
+    sliders[name].value = value;
+  }
+  const filter = [...controls.elements.filter].find(({ value }) => value === choice.get("filter"));
+  if (filter) filter.checked = true;
 }
 
 /** Copy the command or, where a page may not, select it. */
@@ -232,4 +254,5 @@ document.getElementById("reset").addEventListener("click", () => {
 });
 controls.addEventListener("submit", (event) => event.preventDefault());
 document.getElementById("copy").addEventListener("click", copyCommand);
+takeChoice();
 update();

@@ -50,7 +50,10 @@ def open_report(browser: Any, tmp_path: Path) -> Generator[Open]:
 
     yield open_it
     assert errors == []
-    assert [url for url in requests if not url.startswith("data:")] == [(tmp_path / "report.html").as_uri()]
+    pages = {path.as_uri() for path in tmp_path.glob("report*.html")}
+    loaded = {url.partition("#")[0] for url in requests if not url.startswith("data:")}
+    assert loaded
+    assert loaded <= pages
     context.close()
 
 
@@ -202,6 +205,19 @@ def test_the_heatmap_fades(open_report: Open) -> None:
     move(page, "Heatmap strength", 0)
     assert canvas.evaluate(middle) == 0
     assert page.locator(".picture img").first.evaluate("(image) => getComputedStyle(image).filter") == "grayscale(0)"
+
+
+def test_another_page_takes_over_what_was_chosen(open_report: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each counts the photographs of all pages."""
+    monkeypatch.setattr("anomalib_fbclip.results.report.page.PHOTOGRAPHS_PER_PAGE", 3)
+    page = open_report()
+    assert page.get_by_role("status").first.text_content() == "2 anomalous, 2 normal, 1 not read; 3 shown"
+    move(page, "Image threshold", 0.05)
+    show(page, "Anomalous 4")
+    page.get_by_role("navigation").get_by_role("link", name="2").click()
+    assert states(page) == {"low.png": "anomalous"}
+    assert page.get_by_role("status").first.text_content() == "4 anomalous, 0 normal, 1 not read; 1 shown"
+    assert "--threshold 0.05 " in page.locator("#command").text_content()
 
 
 def test_the_command_is_copied(open_report: Open) -> None:

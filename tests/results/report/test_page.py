@@ -266,6 +266,29 @@ def test_photographs_are_not_all_in_memory(tmp_path: Path) -> None:
     assert most <= 4  # two that wait, one in work, and the next
 
 
+def test_many_photographs_are_on_several_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The most anomalous are on the first; each page knows of the others what counting them takes."""
+    monkeypatch.setattr("anomalib_fbclip.results.report.page.PHOTOGRAPHS_PER_PAGE", 2)
+    entries = [entry(f"{index}.png", index / 10) for index in (1, 7, 4, 9)]
+    write_small_report(tmp_path, [*entries, Entry(Record("broken.png", error="broken.png is no image."))])
+    assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report-2.html", "report-3.html"}
+    pages = [Page(tmp_path / name) for name in ("report.html", "report-2.html", "report-3.html")]
+    assert [page.texts["h3"] for page in pages] == [["9.png", "7.png"], ["4.png", "1.png"], ["broken.png"]]
+    assert pages[1].settings["others"] == [[0.9, "anomalous"], [0.7, "anomalous"], [-1, "error"]]
+    for page in pages:
+        assert page.texts["p"][0] == "2 anomalous, 2 normal, 1 not read"
+        links = [link["href"] for link in page.attributes("a") if link["href"] != "#photographs"]
+        assert links == ["report.html", "report-2.html", "report-3.html"]
+    assert pages[1].attributes("a", **{"aria-current": "page"})[0]["href"] == "report-2.html"
+
+
+def test_a_shorter_report_leaves_no_pages_of_a_longer_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("anomalib_fbclip.results.report.page.PHOTOGRAPHS_PER_PAGE", 1)
+    write_small_report(tmp_path, [entry(f"{index}.png", 0.2) for index in range(3)])
+    write_small_report(tmp_path, [entry("a.png", 0.2)])
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
 def test_a_report_is_complete_or_as_it_was(tmp_path: Path) -> None:
     def failing() -> Iterator[Entry]:
         yield entry("a.png", 0.2)
