@@ -38,6 +38,9 @@ NAMES = (
 THRESHOLDS = ("image_threshold", "pixel_threshold")
 LIMITS = ("image_min", "image_max", "pixel_min", "pixel_max")
 
+MODEL_INFO = "model_info"
+"""Where openvino-model-api and OpenVINO Model Server look for what a model is: a section of OpenVINO's rt_info."""
+
 COMPRESSION_KEY = "compression"
 """Name of a file's compression in what it says of itself: a name of anomalib's ``CompressionType``, or this one."""
 
@@ -84,6 +87,26 @@ def _thresholds_and_limits(post_processor: object) -> dict[str, str]:
     sources = {name: getattr(post_processor, name, None) for name in SOURCE_KEYS}
     return {name: repr(value.item()) for name, value in values.items() if value.isfinite()} | {
         name: source for name, source in sources.items() if source
+    }
+
+
+def model_info(description: Mapping[str, str]) -> dict[str, str]:
+    """Describe a model as openvino-model-api reads it.
+
+    Args:
+        description (Mapping[str, str]): What the model says of itself.
+
+    Returns:
+        dict[str, str]: Parameters of its ``AnomalyDetection``, by name. Lists are words.
+    """
+    thresholds = {
+        name: description[key] for name, key in zip(THRESHOLDS, THRESHOLD_KEYS, strict=True) if key in description
+    }
+    return thresholds | {
+        "model_type": "AnomalyDetection",
+        "task": "detection",  # without it, no boxes
+        "labels": "normal anomalous",
+        "scale_values": "255 255 255",  # of images for a fixed input size; it divides all others by 255 by itself
     }
 
 

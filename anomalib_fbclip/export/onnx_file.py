@@ -23,6 +23,8 @@ from onnxscript.optimizer import fold_constants
 
 from anomalib_fbclip.exported.runtimes import NAMESPACE
 
+from .description import MODEL_INFO, model_info
+
 PRECISE_MODULES = (
     "pre_processor",
     "model.mvfbe.foreground_mask",
@@ -87,6 +89,7 @@ def finish_onnx(path: Path, description: Mapping[str, str]) -> None:
     _forget_shapes(model.graph)
     model.metadata_props.clear()
     model.metadata_props.update({f"{NAMESPACE}.{name}": value for name, value in description.items()})
+    model.metadata_props.update({f"{MODEL_INFO} {name}": value for name, value in model_info(description).items()})
     _save(model, path)
 
 

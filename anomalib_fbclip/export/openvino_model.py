@@ -13,6 +13,7 @@ import openvino
 from anomalib_fbclip.exported.runtimes import NAMESPACE
 from anomalib_fbclip.results.files import naming_full_disk
 
+from .description import MODEL_INFO, model_info
 from .onnx_file import PRECISE_PREFIX
 
 PRECISE_KEY = "precise_0"
@@ -31,8 +32,9 @@ def convert_to_openvino(path: Path, description: Mapping[str, str], **kwargs: An
         openvino.Model: The model.
     """
     model = openvino.convert_model(path, **kwargs)
-    for name, value in description.items():
-        model.set_rt_info(value, [NAMESPACE, name])
+    for section, values in (NAMESPACE, description), (MODEL_INFO, model_info(description)):
+        for name, value in values.items():
+            model.set_rt_info(value, [section, name])
     return _mark_precise_nodes(model)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,6 +128,7 @@ class EdgeInferencer:
         self.path = Path(path)
         self.threshold = threshold
         self.pixel_threshold = pixel_threshold
+        self._engine = (device, performance_hint, precision)
         self._runtime = load(self.path, device, performance_hint, precision)
         self.metadata = self._runtime.metadata
         self.parallel_requests = self._runtime.parallel_requests
@@ -142,6 +144,12 @@ class EdgeInferencer:
         self.minimum_side = int(np.max(json.loads(self.metadata.get("patch_size", "1"))))
         known: int | None = json.loads(self.metadata.get("white_level", "null"))
         self.white_level = known if white_level is None else white_level
+
+    def __reduce__(self) -> tuple[Callable[..., "EdgeInferencer"], tuple[Any, ...]]:
+        """Travel to other processes as the path of the file, which is loaded there again."""
+        device, performance_hint, precision = self._engine
+        thresholds = (self.threshold, self.pixel_threshold)
+        return type(self), (self.path.absolute(), device, *thresholds, performance_hint, precision, self.white_level)
 
     @property
     def runtime(self) -> str:

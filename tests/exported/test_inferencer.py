@@ -4,6 +4,7 @@
 """Predictions of small graphs, whose results are known, and of the exported fbclip-small."""
 
 import math
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ from anomalib.deploy import OpenVINOInferencer
 from PIL import Image
 
 from anomalib_fbclip.errors import last_line
-from anomalib_fbclip.exported import EdgeError, EdgeInferencer, ImageError, Prediction
+from anomalib_fbclip.exported import EdgeError, EdgeInferencer, ImageError, Prediction, read_image
+from anomalib_fbclip.exported.runtimes import openvino_core
 from support.graphs import EXACT, only_of_width, write_graph
 from support.photographs import store
 
@@ -91,6 +93,24 @@ class TestPrediction:
         assert prediction.mask.all()
         assert prediction.is_anomalous is True
         assert prediction.regions == [((0, 0, 8, 6), 48)]
+
+    @pytest.mark.parametrize("settings", [{}, {"threshold": 0.9, "pixel_threshold": 0.1, "white_level": 4095}])
+    def test_it_travels_to_other_processes(
+        self, tmp_path: Path, model_name: str, settings: dict, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        write_graph(tmp_path / model_name, metadata=METADATA)
+        sent = EdgeInferencer(model_name, "CPU", performance_hint="THROUGHPUT", precision="default", **settings)
+        pickled = pickle.dumps(sent)
+        monkeypatch.chdir("/")
+        arrived = pickle.loads(pickled)
+        assert (arrived.runtime, arrived.parallel_requests) == (sent.runtime, sent.parallel_requests)
+        assert (arrived.metadata, arrived.white_level) == (sent.metadata, sent.white_level)
+        assert arrived.decision_thresholds() == sent.decision_thresholds()
+        for spot in 0, 100, 204, 250:
+            expected, prediction = sent.predict(image(spot=spot)), arrived.predict(image(spot=spot))
+            assert (prediction.score, prediction.is_anomalous) == (expected.score, expected.is_anomalous)
+            assert np.array_equal(prediction.mask, expected.mask)
 
     @pytest.mark.parametrize("pixel_threshold", [None, 0.0, 0.3, 0.9, 1.0])
     @pytest.mark.parametrize("threshold", [None, 0.0, 0.3, 0.9, 1.0])
@@ -408,6 +428,18 @@ class TestBundled:
 
     def test_it_answers_as_in_anomalib(self, bundled: Path, photographs: Path) -> None:
         self.check_parity(bundled, sorted(photographs.rglob("*.*")))
+
+    def test_model_api_answers_as_it_does(self, bundled: Path, photographs: Path) -> None:
+        adapters = pytest.importorskip("model_api.adapters", reason="openvino-model-api is not installed")
+        from model_api.models import Model
+
+        file = adapters.OpenvinoAdapter(openvino_core(), str(bundled), device="CPU", plugin_config=EXACT)
+        model, inferencer = Model.create_model(file), EdgeInferencer(bundled)
+        for path in sorted(photographs.rglob("*.*")):
+            result, prediction = model(read_image(path)), inferencer.predict(path)
+            assert result.pred_score == pytest.approx(prediction.score, abs=1e-6)
+            assert result.pred_label == str(prediction.is_anomalous)
+            assert result.anomaly_map.shape == prediction.image.shape[:2]
 
     def test_it_answers_as_in_anomalib_on_real_photographs(self, bundled: Path, real_data: Path) -> None:
         folders = ("hazelnut/test/colour", "cookie/test/cracked", "magnetic_tile/test/break")

@@ -25,6 +25,7 @@ from PIL import Image
 from torchvision.transforms.v2 import Resize
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.export.description import model_info
 from anomalib_fbclip.export.onnx_file import PRECISE_PREFIX
 from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
 from anomalib_fbclip.lightning.pre_processing import AntialiasedPreProcessor
@@ -238,10 +239,15 @@ def test_files_say_what_they_are(model: FBClip, onnx_file: Path, openvino_files)
         "image_threshold",
         "pixel_max",
     } <= expected.keys()
-    assert ir.load(onnx_file).metadata_props == {f"fbclip.{name}": value for name, value in expected.items()}
+    for_others = model_info(expected)
+    assert for_others["image_threshold"] == expected["score_threshold"]
+    assert ir.load(onnx_file).metadata_props == {f"fbclip.{name}": value for name, value in expected.items()} | {
+        f"model_info {name}": value for name, value in for_others.items()
+    }
     for path in openvino_files.values():
         read_model = openvino.Core().read_model(path)
-        assert {name: read_model.get_rt_info(["fbclip", name]).astype(str) for name in expected} == expected
+        for section, values in ("fbclip", expected), ("model_info", for_others):
+            assert {name: read_model.get_rt_info([section, name]).astype(str) for name in values} == values
     for compression, path in openvino_files.items():
         told = openvino.Core().read_model(path).get_rt_info(["fbclip", "compression"]).astype(str)
         assert told == (compression.name if compression else "FP32")
