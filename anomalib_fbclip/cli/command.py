@@ -132,8 +132,12 @@ def run(
     if ready.is_mutual:
         compared = {"Compared with": UNLABELED}
     with screen.progress("Photographs", inputs.total) as advance:
+        shown = advance
+        if inputs.total == 1 and ready.watch:
+            ready.watch(advance)
+            shown = _say_nothing
         inspection = Inspection(
-            ready.inferencer, folder, partial(screen.show, advance=advance), copies, full_size=full_size
+            ready.inferencer, folder, partial(screen.show, advance=shown), copies, full_size=full_size
         )
         write_report(
             folder / REPORT_NAME,
@@ -160,6 +164,10 @@ def run(
     if inspection.counts["error"]:
         return FAILED
     return ANOMALOUS if inspection.counts["anomalous"] else NORMAL
+
+
+def _say_nothing() -> None:
+    """Leave the progress as it is."""
 
 
 def summarize(counts: Counter[str], threshold_source: str | None, advice: str, *, is_mutual: bool = False) -> list[str]:

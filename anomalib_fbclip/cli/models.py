@@ -6,7 +6,7 @@
 import argparse
 import gc
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -56,6 +56,8 @@ class Ready(NamedTuple):
         good_scores (list[float]): Their scores.
         kept (int): Number of good photographs that an exported model was made with.
         is_mutual (bool): Whether photographs without labels are compared with each other.
+        watch (Callable[[Callable[[float], None]], None] | None): Has told, piece by piece, what share of a photograph
+            is done; ``None`` where there is one piece.
     """
 
     inferencer: Inferencer
@@ -65,6 +67,7 @@ class Ready(NamedTuple):
     good_scores: Sequence[float] = ()
     kept: int = 0
     is_mutual: bool = False
+    watch: Callable[[Callable[[float], None]], None] | None = None
 
 
 def get_ready(options: argparse.Namespace, good: Sequence[Path], inputs: Inputs, screen: Screen) -> Ready:
@@ -215,7 +218,7 @@ def load_torch(options: argparse.Namespace, total: int | None, size: tuple[int, 
     )
     trained = f"adapters trained on {inferencer.trained_on}."
     line = f"{inferencer.backbone}: {trained if options.weights else GOOD_FOR.get(inferencer.backbone, trained)}"
-    return Ready(inferencer, [line], ADVICE)
+    return Ready(inferencer, [line], ADVICE, watch=inferencer.watch_views if inferencer.tile_count else None)
 
 
 def compare(ready: Ready, good: Sequence[Path], screen: Screen, rotations: int | None) -> Ready:

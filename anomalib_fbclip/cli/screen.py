@@ -57,7 +57,7 @@ class Screen:
         advance()
 
     @contextmanager
-    def progress(self, what: str, total: int | None, passes: int = 1) -> Generator[Callable[[], None]]:
+    def progress(self, what: str, total: int | None, passes: int = 1) -> Generator[Callable[..., None]]:
         """Show how far something is, on a terminal.
 
         Args:
@@ -66,12 +66,12 @@ class Screen:
             passes (int, optional): How many times each is worked on. Defaults to ``1``.
 
         Yields:
-            Callable[[], None]: To be called after each photograph of each pass.
+            Callable[..., None]: To be called after each photograph of each pass, or with the share of one that is done.
         """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self._bar_console(), transient=True, disable=not self._has_bar()) as progress:
             task = progress.add_task(what, total=total)
-            yield lambda: progress.advance(task, 1 / passes)
+            yield lambda share=1.0: progress.advance(task, share / passes)
 
     def _bar_console(self) -> Console:
         """Give the console of the lines, if it is a terminal, so that they stay above the bar."""

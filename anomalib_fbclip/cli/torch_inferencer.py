@@ -225,6 +225,14 @@ class TorchInferencer:
         )
         return image, pixel
 
+    def watch_views(self, advance: Callable[[float], None]) -> None:
+        """Have told, as views of a photograph are computed, what share of it they are."""
+
+        def tell(_: torch.nn.Module, arguments: tuple[Sequence[torch.Tensor], object], __: object) -> None:
+            advance(len(arguments[0][0]) / (1 + self.tile_count))
+
+        self._model.mvfbe.register_forward_hook(tell)
+
     def stream(
         self,
         images: Iterable[ImageSource | MaskedImage],

@@ -6,13 +6,14 @@
 import random
 from collections.abc import Callable, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import ClassVar
 
 import torch
 
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.images.photographs import Enough, PhotographSource, read_reduced
-from anomalib_fbclip.images.region_of_interest import RegionSource
+from anomalib_fbclip.images.region_of_interest import RegionMasks, RegionSource
 from anomalib_fbclip.modeling.fbclip import FBClipModel
 from anomalib_fbclip.modeling.few_shot import MAPS, MutualScoring
 from anomalib_fbclip.modeling.few_shot.calibration import STEEPNESS
@@ -68,7 +69,7 @@ class UnlabeledSet(ReferenceSet):
         region: RegionSource | None = None,
     ) -> None:
         order = random.Random(seed).sample(range(len(found)), len(found))  # noqa: S311 - no secret
-        readable = (index for index in order if _is_readable(found[index], minimum_side, white_level))
+        readable = (index for index in order if _is_readable(found[index], minimum_side, white_level, region))
         chosen = sorted(islice(readable, MOST))
         super().__init__(
             [found[index] for index in chosen], rotations=1, upright=upright, white_level=white_level, region=region
@@ -129,12 +130,15 @@ class UnlabeledSet(ReferenceSet):
         return ["The scores fall into two groups: half of the photographs may be defective. Better give good ones."]
 
 
-def _is_readable(source: ImageSource, minimum_side: int, white_level: int | None) -> bool:
-    """Whether a photograph can be read. Whoever inspects it says so if not."""
+def _is_readable(source: ImageSource, minimum_side: int, white_level: int | None, region: RegionSource | None) -> bool:
+    """Tell whether a photograph can be read, and its own mask. Whoever inspects it says so if not."""
     if not isinstance(source, PhotographSource):
         return True
     try:
-        read_reduced(source, enough=ENOUGH_TO_READ, minimum_side=minimum_side, white_level=white_level)
+        photograph = read_reduced(source, enough=ENOUGH_TO_READ, minimum_side=minimum_side, white_level=white_level)
+        if isinstance(region, RegionMasks):
+            height, width = photograph.pixels.shape[:2]
+            region.mask(Path(source) if isinstance(source, str | Path) else None, (height, width))
     except ImageError:
         return False
     return True

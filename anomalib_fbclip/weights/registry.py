@@ -38,6 +38,9 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 NEEDS_NO_NETWORK = f"--model.backbone {bundled.NAME} needs no network."
 """What to do where weights can't be fetched."""
 
+MOST_TILES = 256
+"""Tiles of an image, at most: each is as much work as the whole image."""
+
 OPENAI = "openai"
 """open_clip's tag of the weights that CLIP's authors trained, with QuickGELU."""
 
@@ -188,12 +191,17 @@ def resolve_tiling(
         WholeImage: What cuts the images; it knows their size.
 
     Raises:
-        ValueError: If it is no number of tiles, or the size is not a multiple of the backbone's patch.
+        ValueError: If it is no number of tiles, or too many of them, or the size is not a multiple of the backbone's
+            patch.
     """
     view_size = resolve_image_size(backbone, image_size)
     count = (1, 1) if tiles is None else (tiles, tiles) if isinstance(tiles, int) else (*tiles,)
     if len(count) != 2 or min(count) < 1:  # noqa: PLR2004
         msg = f"Tiles {tiles!r} are neither a number nor (rows, columns): give whole numbers of 1 or more."
+        raise ValueError(msg)
+    if count[0] * count[1] > MOST_TILES:
+        number = count[0] * count[1]
+        msg = f"{count[1]} x {count[0]} are {number} tiles: take {MOST_TILES} at most, or look for larger defects."
         raise ValueError(msg)
     if count == (1, 1):
         return WholeImage(view_size)

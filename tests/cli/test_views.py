@@ -16,6 +16,7 @@ from PIL import Image
 
 from anomalib_fbclip.__main__ import main
 from anomalib_fbclip.cli.models import choose_tiles
+from anomalib_fbclip.cli.torch_inferencer import TorchInferencer
 from anomalib_fbclip.modeling.tiling import Tiles, WholeImage
 from anomalib_fbclip.results.regions import smallest_visible_defect
 from support.parts import draw_part
@@ -87,6 +88,7 @@ def folder(tmp_path: Path, photographs: Path, monkeypatch: pytest.MonkeyPatch) -
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "no tiles": (["--tiles", "0"], "'0' is no number of tiles"),
     "tiles in words": (["--tiles", "x"], "'x' is no number of tiles"),
+    "too many tiles": (["--tiles", "300"], "90000 tiles: take 256 at most"),
     "half a tile": (["--tiles", "1.5"], "'1.5' is no number of tiles"),
     "three numbers of tiles": (["--tiles", "1x2x3"], "'1x2x3' is no number of tiles"),
     "no defect": (["--smallest-defect", "0"], "'0' is no number of pixels"),
@@ -170,6 +172,15 @@ def test_what_is_said(capsys: pytest.CaptureFixture) -> None:
     assert "tiles" not in out
 
 
+def test_progress_inside_a_photograph() -> None:
+    """Of 10 views, 8 are computed at a time."""
+    inferencer = TorchInferencer(None, "auto", "cpu", "float32", None, None, tiles=(3, 3))
+    shares: list[float] = []
+    inferencer.watch_views(shares.append)
+    assert len([*inferencer.stream([draw_part(0)])]) == 1
+    assert shares == [0.8, 0.2]
+
+
 def test_a_photograph_without_its_mask(capsys: pytest.CaptureFixture) -> None:
     """Others go on."""
     draw_part(12).save("photographs/extra.png")
@@ -185,6 +196,19 @@ def test_a_photograph_without_its_mask(capsys: pytest.CaptureFixture) -> None:
     assert "has no mask" in rows["fine.png"]["error"]
     assert "2 could not be read" in capsys.readouterr().out
     assert rows["spot.png"]["score"] is not None
+
+
+def test_a_folder_in_which_masks_are_missing() -> None:
+    """Photographs that are compared with each other: the others are, and those are told."""
+    for seed in range(20, 30):
+        draw_part(seed).save(f"photographs/{seed}.png")
+        shutil.copy("mask.png", f"masks/{seed}.png")
+    Path("masks/20.png").unlink()
+    shutil.copy("black.png", "masks/21.png")
+    assert main(["photographs", "--region", "masks"]) == 2
+    rows = read_rows()
+    assert {name for name, row in rows.items() if row["error"]} == {"fine.png", "20.png", "21.png"}
+    assert rows["22.png"]["threshold_source"] == "13 unlabeled photographs"
 
 
 def test_a_mask_that_is_too_thin_for_one_photograph() -> None:
