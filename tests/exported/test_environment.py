@@ -1,10 +1,14 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A machine on which nothing is installed but the wheel, and what the documentation says: no torch, no anomalib."""
+"""A machine on which nothing is installed but the wheel, and what the documentation says: no torch, no anomalib.
+
+With OpenVINO, it is what the ``Dockerfile`` makes, but for the base image.
+"""
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -33,6 +37,11 @@ sys.exit(code)
 
 DOCUMENTED = re.search(r"^pip install ((?!--no-deps).+) && pip install --no-deps", EXPORT_PAGE, re.MULTILINE)[1]
 """What the documentation installs where there is no torch."""
+
+DOCKERFILE = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+
+LEFT_OUT = re.search(r"openvino/libs && rm -f (.+)$", DOCKERFILE, re.MULTILINE)[1].split()
+"""Files of OpenVINO that the image does not have."""
 
 
 def with_dependencies(*names: str) -> set[str]:
@@ -92,16 +101,25 @@ class Machine:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
+    """The wheel, of the files that the Dockerfile takes."""
+    folder, sources = tmp_path_factory.mktemp("wheel"), tmp_path_factory.mktemp("sources")
+    for names in re.findall(r"^COPY (?!--)(.+) /source\S*$", DOCKERFILE, re.MULTILINE):
+        for name in names.split():
+            (sources / name).symlink_to(REPOSITORY / name)
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder]
-    subprocess.run(build, cwd=REPOSITORY, check=True, capture_output=True)
+    subprocess.run(build, cwd=sources, check=True, capture_output=True)
     (path,) = folder.glob("*.whl")
     return path
 
 
 @pytest.fixture(scope="module")
 def openvino_machine(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Machine:
-    return Machine(tmp_path_factory.mktemp("openvino"), wheel, with_dependencies(*DOCUMENTED.split()))
+    machine = Machine(tmp_path_factory.mktemp("openvino"), wheel, with_dependencies(*DOCUMENTED.split()))
+    (link,) = machine.root.glob("lib/python*/site-packages/openvino")
+    source = link.resolve()
+    link.unlink()
+    shutil.copytree(source, link, ignore=shutil.ignore_patterns(*LEFT_OUT))
+    return machine
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +154,11 @@ def test_openvino(openvino_machine: Machine, tmp_path: Path, photographs: Path) 
         assert not openvino_machine.knows(module)
     check_predictions(openvino_machine, write_graph(tmp_path / "model.xml"), photographs, "OpenVINO")
     check_predictions(openvino_machine, write_graph(tmp_path / "model.onnx"), photographs, "OpenVINO")
+
+
+def test_the_image_has_what_the_documentation_installs() -> None:
+    installed = re.findall(r"^RUN pip install .*--prefix /installed (.+)$", DOCKERFILE, re.MULTILINE)
+    assert installed == [DOCUMENTED, "--no-deps /source"]
 
 
 def check_line(result: subprocess.CompletedProcess[str], *words: str) -> None:
