@@ -19,11 +19,17 @@ from anomalib_fbclip.weights import bundled
 EXIT_CODES = "Exit codes: 0, all are normal; 1, at least one is anomalous; 2, something went wrong; 130, interrupted."
 
 COMMANDS = """\
+  fbclip teach            keep in a file what it takes to inspect parts of one kind: a product
+  fbclip product          say what a product holds
+  fbclip export           make of a product a model that needs no torch
   fbclip example          write photographs to try it on
   fbclip configs          list config files for anomalib
   fbclip configs NAME     write one to the screen, from where > puts it in a file
 """
 """What else the command does, for its help."""
+
+PRODUCT_SUFFIX = ".fbclip"
+"""What the name of a product ends in."""
 
 AUTO = "auto"
 """Tiles that are chosen by the size of the photographs."""
@@ -34,6 +40,11 @@ OF_THE_MODEL_IN_TORCH = (
     *("backbone", "weights", "good", "shots", "alone", "image_size", "tiles", "smallest_defect", "region", "rotations"),
 )
 """Options that an exported model has settled already."""
+
+OF_THE_PRODUCT = (
+    *("model", "weights", "good", "shots", "alone", "image_size", "tiles", "smallest_defect", "region", "rotations"),
+)
+"""Options that a product has settled already. Its backbone may be given: of its name there may be a file."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,13 +79,42 @@ def create_parser() -> Parser:
         help="photographs of good parts, which the others are compared with: 4 or more, better 8",
     )
     parser.add_argument(
-        "--shots", type=_count, metavar="N", help="how many of the good photographs are taken (default: all)"
-    )
-    parser.add_argument(
         "--alone",
         action="store_true",
         help="look at each photograph by itself (default without --good: 8 photographs or more are compared with each "
         "other)",
+    )
+    parser.add_argument(
+        "--product",
+        type=parse_product,
+        action="append",
+        metavar="FILE",
+        help="what fbclip teach made, in place of --good and of the options that it was taught with",
+    )
+    parser.add_argument(
+        "--model", type=Path, metavar="FILE", help="an exported model, .xml or .onnx, in place of backbone and weights"
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("fbclip-results"),
+        metavar="FOLDER",
+        help="folder of the results, in which each run has one of its own: v0, v1, ... (default: fbclip-results)",
+    )
+    parser.add_argument(
+        "--full-size",
+        action="store_true",
+        help="read large photographs at their whole size: slower, and scores differ by less than 0.01",
+    )
+    parser.add_argument("--json", action="store_true", help="write lines of JSON to standard output, for programs")
+    add_model_options(parser)
+    return parser
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says which model looks at photographs, where, and what is to be done with good ones."""
+    parser.add_argument(
+        "--shots", type=_count, metavar="N", help="how many of the good photographs are taken (default: all)"
     )
     parser.add_argument(
         "--backbone",
@@ -86,9 +126,6 @@ def create_parser() -> Parser:
         "--weights",
         metavar="FILE",
         help="trained adapters: a file, the checkpoint of a training, mvtec, visa or auto (default: auto)",
-    )
-    parser.add_argument(
-        "--model", type=Path, metavar="FILE", help="an exported model, .xml or .onnx, in place of backbone and weights"
     )
     parser.add_argument(
         "--image-size",
@@ -138,13 +175,6 @@ def create_parser() -> Parser:
         help="where the anomaly map is higher is an anomalous region, 0..1 (default: likewise)",
     )
     parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("fbclip-results"),
-        metavar="FOLDER",
-        help="folder of the results, in which each run has one of its own: v0, v1, ... (default: fbclip-results)",
-    )
-    parser.add_argument(
         "--device",
         metavar="NAME",
         help="cpu, cuda, ...; for an exported model a device of OpenVINO (default: the fastest)",
@@ -162,15 +192,8 @@ def create_parser() -> Parser:
         help="value of white in photographs of 16 bits that do not say it: 4095 for a camera's 12 bits (default: they "
         "are refused where it can't be told)",
     )
-    parser.add_argument(
-        "--full-size",
-        action="store_true",
-        help="read large photographs at their whole size: slower, and scores differ by less than 0.01",
-    )
-    parser.add_argument("--json", action="store_true", help="write lines of JSON to standard output, for programs")
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log, too")
-    return parser
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -180,14 +203,14 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     for name in OF_THE_MODEL_IN_TORCH:
         if options.model and getattr(options, name):
             parser.error(f"--{name.replace('_', '-')} does not go with --model: an exported model has all that in it")
+    for name in OF_THE_PRODUCT:
+        if options.product and getattr(options, name):
+            parser.error(f"--{name.replace('_', '-')} does not go with --product: a product has settled all that")
     if options.shots and not options.good:
         parser.error("--shots needs --good, the folder of the good photographs")
     if options.rotations and not options.good:
         parser.error("--rotations needs --good, the folder of the good photographs")
-    if options.smallest_defect and options.tiles not in {None, AUTO}:
-        parser.error("--smallest-defect chooses the tiles: leave out --tiles, or give --tiles auto")
-    if options.smallest_defect:
-        options.tiles = AUTO
+    settle_tiles(parser, options)
     if options.alone and options.good:
         parser.error("--alone does not go with --good: leave out one")
     if options.model and options.precision not in {None, *get_args(Precision)}:
@@ -195,6 +218,14 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
             f"--precision {options.precision} does not go with --model: give {' or '.join(get_args(Precision))}"
         )
     return options
+
+
+def settle_tiles(parser: Parser, options: argparse.Namespace) -> None:
+    """Have tiles chosen by the smallest defect, if one is given."""
+    if options.smallest_defect and options.tiles not in {None, AUTO}:
+        parser.error("--smallest-defect chooses the tiles: leave out --tiles, or give --tiles auto")
+    if options.smallest_defect:
+        options.tiles = AUTO
 
 
 def without_password(address: str) -> str:
@@ -246,6 +277,18 @@ def parse_size(text: str) -> tuple[int, int]:
         msg = f"{text!r} is no size: give pixels of a side, such as 448, or width x height, such as 896x448"
         raise argparse.ArgumentTypeError(msg)
     return int(numbers[-1]), int(numbers[0])
+
+
+def parse_product(text: str) -> Path:
+    """Parse the name of a product.
+
+    Raises:
+        ArgumentTypeError: If it is the name of another kind of file.
+    """
+    if Path(text).suffix != PRODUCT_SUFFIX:
+        msg = f"{text!r} is not a product: give a file that ends in {PRODUCT_SUFFIX}, which fbclip teach makes"
+        raise argparse.ArgumentTypeError(msg)
+    return Path(text)
 
 
 def _tiles(text: str) -> tuple[int, int] | str:

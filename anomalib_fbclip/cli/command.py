@@ -31,10 +31,11 @@ from .arguments import parse_arguments, without_thresholds
 from .configs import CONFIGS, run_configs
 from .example import EXAMPLE, run_example
 from .models import Ready, find_good, get_ready
+from .product import PRODUCT, TEACH, run_product, run_teach
 from .screen import Screen, count, logging_to
 from .sources import Inputs, find_inputs
 
-SUBCOMMANDS = {CONFIGS: run_configs, EXAMPLE: run_example}
+SUBCOMMANDS = {CONFIGS: run_configs, EXAMPLE: run_example, TEACH: run_teach, PRODUCT: run_product}
 """What runs a command that begins with a word of its own; all others inspect photographs."""
 
 OF_THE_FILE = "exported file"

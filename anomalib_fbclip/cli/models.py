@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from anomalib_fbclip.errors import ImageError, InspectionError
 from anomalib_fbclip.images.image_files import find_images, printable
-from anomalib_fbclip.images.photographs import read_size
+from anomalib_fbclip.images.photographs import KeptPhotograph, read_size
 from anomalib_fbclip.images.region_of_interest import parse_region
 from anomalib_fbclip.results.regions import SMALLEST_DEFECT, smallest_visible_defect
 from anomalib_fbclip.results.thresholds import ADVICE_FOR_EXPORTED
@@ -52,7 +52,7 @@ class Ready(NamedTuple):
         inferencer (Inferencer): The model.
         lines (list[str]): What is to be said of it.
         advice (str): How to get a threshold that comes from the parts that are inspected.
-        good (Sequence[Path]): The good photographs that others are compared with.
+        good (Sequence[Path | KeptPhotograph]): The good photographs that others are compared with.
         good_scores (list[float]): Their scores.
         kept (int): Number of good photographs that an exported model was made with.
         is_mutual (bool): Whether photographs without labels are compared with each other.
@@ -63,7 +63,7 @@ class Ready(NamedTuple):
     inferencer: Inferencer
     lines: list[str]
     advice: str
-    good: Sequence[Path] = ()
+    good: Sequence[Path | KeptPhotograph] = ()
     good_scores: Sequence[float] = ()
     kept: int = 0
     is_mutual: bool = False
@@ -94,6 +94,8 @@ def get_ready(options: argparse.Namespace, good: Sequence[Path], inputs: Inputs,
     ready = ready._replace(lines=[*ready.lines, *describe_sight(ready.inferencer, size)])
     if good:
         return compare(ready, good, screen, options.rotations)
+    if options.product:
+        return use_product(ready)
     if options.model or options.alone or inputs.total is None:
         return ready
     return compare_mutually(ready, inputs.files, screen, full_size=options.full_size)
@@ -203,9 +205,12 @@ def load_torch(options: argparse.Namespace, total: int | None, size: tuple[int, 
         )
         raise InspectionError(msg) from error
 
+    weights = options.weights or "auto"
+    if options.product:
+        (weights,) = map(str, options.product)
     inferencer = TorchInferencer(
         options.backbone,
-        options.weights or "auto",
+        weights,
         options.device or "auto",
         options.precision or "float32",
         options.threshold,
@@ -218,6 +223,8 @@ def load_torch(options: argparse.Namespace, total: int | None, size: tuple[int, 
     )
     trained = f"adapters trained on {inferencer.trained_on}."
     line = f"{inferencer.backbone}: {trained if options.weights else GOOD_FOR.get(inferencer.backbone, trained)}"
+    if options.product:
+        line = f"Product {printable(Path(weights).stem)}: {inferencer.backbone}, {trained}"
     return Ready(inferencer, [line], ADVICE, watch=inferencer.watch_views if inferencer.tile_count else None)
 
 
@@ -230,6 +237,17 @@ def compare(ready: Ready, good: Sequence[Path], screen: Screen, rotations: int |
     decides = inferencer.threshold_sources()[0] != "given"
     lines = [*ready.lines, references.describe(decides=decides), *references.warnings()]
     return ready._replace(lines=lines, good=good, good_scores=references.fit.scores.tolist())
+
+
+def use_product(ready: Ready) -> Ready:
+    """Say what a product compares with."""
+    references = cast("TorchInferencer", ready.inferencer).known_references
+    decides = cast("TorchInferencer", ready.inferencer).threshold_sources()[0] != "given"
+    return ready._replace(
+        lines=[*ready.lines, references.describe(decides=decides)],
+        good=references.kept,
+        good_scores=references.fit.scores.tolist(),
+    )
 
 
 def compare_mutually(ready: Ready, photographs: Sequence[Path], screen: Screen, *, full_size: bool) -> Ready:
@@ -246,12 +264,13 @@ def compare_mutually(ready: Ready, photographs: Sequence[Path], screen: Screen, 
     return ready._replace(lines=lines, is_mutual=not references.doubt)
 
 
-def find_good(folder: Path, shots: int | None) -> list[Path]:
+def find_good(folder: Path, shots: int | None, option: str = "--good ") -> list[Path]:
     """Find the photographs of good parts that others are compared with.
 
     Args:
         folder (Path): Their folder, or one of them.
         shots (int | None): How many are taken, always the same ones; ``None``: all.
+        option (str, optional): What comes before the folder on the command line. Defaults to ``--good``.
 
     Returns:
         list[Path]: Their files.
@@ -260,14 +279,14 @@ def find_good(folder: Path, shots: int | None) -> list[Path]:
         InspectionError: If there are fewer than asked for, or none.
     """
     if not folder.exists():
-        msg = f"--good {printable(folder)} does not exist: give a folder of photographs of good parts."
+        msg = f"{option}{printable(folder)} does not exist: give a folder of photographs of good parts."
         raise InspectionError(msg)
     found = len(find_images(folder))
     if not found:
-        msg = f"--good {printable(folder)} has no photographs: give a folder of photographs of good parts."
+        msg = f"{option}{printable(folder)} has no photographs: give a folder of photographs of good parts."
         raise InspectionError(msg)
     if shots and shots > found:
-        msg = f"--good {printable(folder)} has {count(found, 'photograph')}, and --shots is {shots}: lower --shots."
+        msg = f"{option}{printable(folder)} has {count(found, 'photograph')}, and --shots is {shots}: lower --shots."
         raise InspectionError(msg)
     with quick_imports():  # torch, too, so that mistakes are told before
         from anomalib_fbclip.data.references import ReferenceChoice

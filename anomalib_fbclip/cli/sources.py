@@ -13,8 +13,6 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from PIL import Image
-
 from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.errors import ImageError, InspectionError
 from anomalib_fbclip.exported.images import ImageSource
@@ -26,7 +24,7 @@ from anomalib_fbclip.images.image_files import (
     kind_of,
     printable,
 )
-from anomalib_fbclip.images.photographs import Enough, Photograph, describe_pages, read_reduced
+from anomalib_fbclip.images.photographs import Enough, Photograph, PhotographSource, describe_pages, read_reduced
 
 from .arguments import without_password
 
@@ -196,7 +194,7 @@ class Inputs(NamedTuple):
 def _load(item: Item, minimum_side: int, enough: Enough | None, white_level: int | None) -> Loaded:
     if isinstance(item.source, ImageError):
         return Loaded(item, None, str(item.source))
-    if not isinstance(item.source, str | Path | Image.Image):
+    if not isinstance(item.source, PhotographSource):
         height, width = item.source.shape[:2]
         return Loaded(item, Photograph(item.source, (height, width)))
     try:

@@ -6,7 +6,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,14 +29,13 @@ from anomalib_fbclip.modeling.resize import create_exported_transform, create_tr
 from anomalib_fbclip.results.regions import match_verdict
 from anomalib_fbclip.results.report.page import NearestReference
 from anomalib_fbclip.weights import bundled
-from anomalib_fbclip.weights.adapters import Adapters, describe_model
+from anomalib_fbclip.weights.adapters import Adapters, describe_adapters, describe_model
 from anomalib_fbclip.weights.building import build_model
 from anomalib_fbclip.weights.published import choose_zero_shot, fetch_published
 from anomalib_fbclip.weights.registry import (
-    default_pretrained,
-    pretrained_tags,
     resolve_backbone,
     resolve_image_size,
+    resolve_pretrained,
     resolve_tiling,
 )
 from anomalib_fbclip.weights.source import read_adapters_file, read_given_adapters
@@ -74,6 +73,7 @@ class TorchInferencer:
     Attributes:
         backbone (str): Name of the frozen CLIP.
         trained_on (str | None): Dataset that the adapters were trained on; ``None`` if it is not known.
+        taught (str | None): When the product was taught; ``None`` if the weights are not a product.
         input_size (tuple[int, int]): Height and width in pixels that the model resizes photographs to.
         tile_count (int): Number of tiles that are looked at beside the whole photograph.
         white_level (int | None): As it was given.
@@ -103,7 +103,6 @@ class TorchInferencer:
         threads = torch.get_num_threads()
         self._at_once = min(at_once, threads) if self._device.type == "cpu" else 1
         self._threads = threads // self._at_once
-        self.white_level = white_level
         own = read_adapters_file(weights)
         name = resolve_backbone(backbone or (own.metadata.get("backbone") if own else None) or bundled.NAME)
         given = own or read_given_adapters(weights, name)
@@ -127,7 +126,12 @@ class TorchInferencer:
             msg = f"{error.message} {bundled.NAME}, which is used without --backbone and --weights, needs no network."
             raise InspectionError(msg) from error
         adapters.load_into(self._model)
+        settled = adapters.settled
+        self.white_level = settled.get("white_level") if white_level is None else white_level
         self.backbone = name
+        self._pretrained = pretrained
+        self._arguments = adapters.arguments
+        self.taught: str | None = adapters.metadata.get("taught")
         self.trained_on = adapters.source
         self._name = describe_model(name, pretrained, None if weights == "auto" else weights, adapters.source)
         self._model.eval().to(self._device)
@@ -143,9 +147,16 @@ class TorchInferencer:
         elif region is not None:
             self.region = paint_region(region, self.input_size)
             self._model.region = self._to_region(self.region)
-        self._given_thresholds = (threshold, pixel_threshold)
+        elif self._model.region is not None:
+            self.region = self._model.region.pixels.cpu().numpy()
+        self._given_thresholds = (
+            settled.get("image_threshold") if threshold is None else threshold,
+            settled.get("pixel_threshold") if pixel_threshold is None else pixel_threshold,
+        )
         self._normalizations = adapters.normalizations
         self._comparison: Comparison | None = None
+        if adapters.is_product:
+            self._comparison = Comparison(ReferenceSet.restore(adapters, self._model), self._model)
 
     def describe(self) -> str:
         """Say in one line which model it is."""
@@ -207,6 +218,50 @@ class TorchInferencer:
             return
         self._normalizations = (Normalization(), Normalization())  # they are of other scores
         self._comparison = Comparison(references, self._model)
+
+    def change_references(self, added: Sequence[Path], removed: Collection[str]) -> ReferenceSet:
+        """Add good photographs to those of a product, and leave others out.
+
+        Args:
+            added (Sequence[Path]): Files of further ones.
+            removed (Collection[str]): Names of those that are left out.
+
+        Returns:
+            ReferenceSet: The photographs, for :meth:`compare_with`.
+
+        Raises:
+            ImageError: If one can't be read.
+        """
+        return self.known_references.change(added, removed, self._model)
+
+    @property
+    def known_references(self) -> ReferenceSet:
+        """The photographs that others are compared with.
+
+        Raises:
+            RuntimeError: If there are none.
+        """
+        if self._comparison is None:
+            msg = "There are no photographs to compare with: call compare_with, or give weights that come with some."
+            raise RuntimeError(msg)
+        return self._comparison.references
+
+    def to_product(self, taught: str | None = None) -> Adapters:
+        """Take together what it takes to inspect parts as this one does, without the good photographs.
+
+        Args:
+            taught (str | None, optional): When an earlier state of it was taught. Defaults to ``None``.
+
+        Returns:
+            Adapters: What a product's file holds.
+
+        Raises:
+            ImageError: If a good photograph can't be read any more.
+            ValueError: If each photograph has a region of interest of its own.
+        """
+        metadata = describe_adapters(self._model, self.backbone, self._pretrained, self.trained_on)
+        kept = self.known_references.keep(self._model)
+        return Adapters.of(self._model, metadata).with_references(kept, self._arguments, self._given_thresholds, taught)
 
     def decision_thresholds(self) -> tuple[float, float]:
         """Give the thresholds of scores and of anomaly maps."""
@@ -307,7 +362,7 @@ class Comparison:
     """
 
     def __init__(self, references: ReferenceSet, model: FBClipModel) -> None:
-        self._references = references
+        self.references = references
         self._tiling = model.tiling
         self._grids = [model.backbone.grid(size) for size in (model.tiling.view_size, model.tiling.image_size)]
         self._of_thread = threading.local()
@@ -319,11 +374,11 @@ class Comparison:
         view_grid, grid = self._grids
         place = highest_patch(torch.from_numpy(prediction.anomaly_map), grid)
         rows = self._tiling.pick(torch.stack([*self._of_thread.rows]).unflatten(1, view_grid))
-        patch = self._references.nearest(rows, place)
+        patch = self.references.nearest(rows, place)
         nearest = NearestReference(
             place=crop_patch(prediction.image, place, grid),
-            reference=self._references.crop(patch, self._load(patch.photograph)),
-            path=str(self._references.images[patch.photograph]),
+            reference=self.references.crop(patch, self._load(patch.photograph)),
+            path=self.references.name(patch.photograph),
         )
         return ComparedPrediction(**vars(prediction), nearest=nearest)
 
@@ -341,12 +396,6 @@ def fetch_adapters(weights: str) -> Adapters:
 
     name = choose_zero_shot(()) if weights == "auto" else weights
     return Adapters.read(fetch_published(name, get_pretrained_weights_dir() / "fbclip"))
-
-
-def resolve_pretrained(backbone: str, trained_with: str | None) -> str | None:
-    """Find the weights of a CLIP: those that adapters were trained with, or the usual ones where these are not here."""
-    is_here = trained_with is not None and (trained_with in pretrained_tags(backbone) or Path(trained_with).is_file())
-    return trained_with if is_here else default_pretrained(backbone)
 
 
 def resolve_device(name: str) -> torch.device:

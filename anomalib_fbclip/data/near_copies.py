@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anomalib_fbclip.images.photographs import Enough, PhotographSource, read_reduced
+from anomalib_fbclip.images.photographs import Enough, KeptPhotograph, PhotographSource, read_reduced
 
 from .image_source import ImageSource, load_image
 
@@ -112,6 +112,8 @@ def _content(reference: ImageSource, index: int) -> bytes | int:
 
 
 def _path_length(reference: ImageSource) -> int:
+    if isinstance(reference, KeptPhotograph):
+        return len(reference.name)
     return len(str(reference)) if isinstance(reference, str | Path) else 0
 
 

@@ -3,11 +3,13 @@
 
 """Photographs of good parts that others are compared with: read, fitted, named, and shown."""
 
-from collections.abc import Callable, Iterator, Sequence
+import io
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -16,14 +18,17 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F  # noqa: N812
 
 from anomalib_fbclip.images.image_files import printable
-from anomalib_fbclip.images.region_of_interest import Mask, RegionSource, paint_region
+from anomalib_fbclip.images.photographs import KeptPhotograph, digest_file
+from anomalib_fbclip.images.region_of_interest import ONE_REGION, Mask, RegionMasks, RegionSource, paint_region
 from anomalib_fbclip.modeling.decision import Decision
 from anomalib_fbclip.modeling.fbclip import FBClipModel
-from anomalib_fbclip.modeling.few_shot import MAPS, FewShot, Fit, MutualScoring, ReferenceImage, fit
+from anomalib_fbclip.modeling.few_shot import MAPS, Block, FewShot, Fit, MutualScoring, ReferenceImage, fit
 from anomalib_fbclip.modeling.few_shot.few_shot import later_half
 from anomalib_fbclip.modeling.few_shot.memory_bank import join_layers
 from anomalib_fbclip.modeling.region import RegionOfInterest
 from anomalib_fbclip.results.thresholds import DEFAULT, REFERENCES, UNLABELED
+from anomalib_fbclip.weights.adapters import REFERENCES_PREFIX, Adapters, keep_decision
+from anomalib_fbclip.weights.tensor_files import reading
 
 from .image_source import ImageSource, crop_patch, load_image
 from .near_copies import describe_near_copies, leave_out_copies
@@ -39,6 +44,12 @@ TURNS = "turned copies of each, with --rotations or reference_rotations"
 
 FEW = 4
 """Photographs below which a threshold from them is poor."""
+
+KEPT_INPUTS = 2
+"""How many times as long as the model's input each side of a kept photograph is, unless it was shorter."""
+
+FIT_TENSORS = ("origins", "logits", "inside", "scores", "unlikeness")
+"""What a file keeps of a fit, beside its decision."""
 
 LARGEST_TURNED = 2048
 """Pixels that the shorter side of a turned copy has at most: models look at fewer, and to turn more takes memory."""
@@ -74,6 +85,10 @@ class ReferenceSet:
             ``None``.
         region (RegionSource | None, optional): Where to look in the photographs. ``None``: everywhere. Defaults to
             ``None``.
+        images (Sequence[ImageSource] | None, optional): Those that are used. ``None``: they are looked through for near
+            copies. Defaults to ``None``.
+        known (Mapping[str, Block] | None, optional): What an earlier fit kept of photographs, by their digests.
+            Defaults to ``None``.
 
     Attributes:
         decision (type[FewShot]): How the model decides by them.
@@ -97,14 +112,17 @@ class ReferenceSet:
         upright: bool = True,
         white_level: int | None = None,
         region: RegionSource | None = None,
+        images: Sequence[ImageSource] | None = None,
+        known: Mapping[str, Block] | None = None,
     ) -> None:
         self.found = [*found]
-        self.images = leave_out_copies(self.found, white_level)
+        self.images = leave_out_copies(self.found, white_level) if images is None else [*images]
         self.rotations = rotations
         self.upright = upright
         self.white_level = white_level
         self.region = region
         self._fit: Fit | None = None
+        self._known = known or {}
         self._needs_turns = False
 
     @property
@@ -149,7 +167,12 @@ class ReferenceSet:
                 if inside.any():
                     yield ReferenceImage(normalized, None if inside.all() else RegionOfInterest(inside))
 
-        self._fit = fit(model, [partial(read, index) for index in range(len(self.images))], maps, self.decision)
+        kept = [image.digest if isinstance(image, KeptPhotograph) else "" for image in self.images]
+        known = {index: self._known[digest] for index, digest in enumerate(kept) if digest in self._known}
+        for _ in known:
+            advance()
+        photographs = [partial(read, index) for index in range(len(self.images))]
+        self._fit = fit(model, photographs, maps, self.decision, known)
         model.decision = self._fit.decision
         if self.rotations == ROTATIONS and len(self.images) > 1:
             self._needs_turns = self._find_turns(model, transform)
@@ -192,13 +215,125 @@ class ReferenceSet:
         Raises:
             ImageError: If it can't be read, or a side has fewer pixels than ``minimum_side``.
         """
-        return load_image(self.images[index], minimum_side, upright=self.upright, white_level=self.white_level)
+        return self._load(self.images[index], minimum_side)
+
+    def _load(self, image: ImageSource, minimum_side: int = 1) -> torch.Tensor:
+        return load_image(image, minimum_side, upright=self.upright, white_level=self.white_level)
 
     def name(self, index: int) -> str:
         """Give the file of a photograph, or its number if it is not from a file."""
-        image = self.images[index]
-        file = image if isinstance(image, str | Path) else getattr(image, "filename", "")
+        file = _file_of(self.images[index])
         return printable(file) if file else f"{self.noun} {index + 1}"
+
+    def keep(self, model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Collect what a file keeps of the photographs, so that they are not needed any more.
+
+        Args:
+            model (FBClipModel): The model that was fitted to them.
+
+        Returns:
+            tuple[dict[str, torch.Tensor], dict[str, Any]]: Tensors by name, and what is said of them.
+
+        Raises:
+            ImageError: If a photograph can't be read any more.
+            ValueError: If each photograph has a region of interest of its own.
+        """
+        if isinstance(self.region, RegionMasks):
+            raise ValueError(ONE_REGION)  # noqa: TRY004 - the argument is of a right type
+        tensors, metadata = keep_decision(model)
+        least = [KEPT_INPUTS * side for side in model.tiling.image_size]
+        kept = [self._keep(photograph, index, least) for index, photograph in enumerate(self.found)]
+        images = {f"image.{index}": _from_bytes(photograph.content) for index, photograph in enumerate(kept)}
+        values = {name: getattr(self.fit, name) for name in FIT_TENSORS}
+        places = {id(photograph): index for index, photograph in reversed([*enumerate(self.found)])}
+        return tensors | {f"{REFERENCES_PREFIX}{name}": tensor for name, tensor in (images | values).items()}, {
+            **metadata,
+            "photographs": [
+                {"name": name, "size": photograph.size, "digest": photograph.digest}
+                for name, photograph in zip(_tell_apart([photograph.name for photograph in kept]), kept, strict=True)
+            ],
+            "used": [places[id(image)] for image in self.images],
+            "outliers": self.fit.outliers,
+            "rotations": self.rotations,
+            "white_level": self.white_level,
+        }
+
+    def _keep(self, photograph: ImageSource, index: int, least: Sequence[int]) -> KeptPhotograph:
+        """Keep a photograph as it was read, at a size that the model could still be taught anew with."""
+        if isinstance(photograph, KeptPhotograph):
+            return photograph
+        image = self._load(photograph)
+        scale = max(side / own for side, own in zip(least, image.shape[1:], strict=True))
+        if scale < 1:
+            image = F.resize(image, [max(round(scale * side), 1) for side in image.shape[1:]], antialias=True)
+        file = io.BytesIO()
+        F.to_pil_image(image).save(file, "PNG")
+        name = Path(_file_of(photograph)).name or f"{self.noun} {index + 1}"
+        if isinstance(photograph, str | Path):
+            return KeptPhotograph(name, file.getvalue(), Path(photograph).stat().st_size, digest_file(photograph))
+        return KeptPhotograph(name, file.getvalue(), 0, sha256(image.numpy().tobytes()).hexdigest())
+
+    @classmethod
+    def restore(cls, product: Adapters, model: FBClipModel) -> "ReferenceSet":
+        """Restore a set from what :meth:`keep` gave.
+
+        Args:
+            product (Adapters): What a file of adapters holds, with good photographs.
+            model (FBClipModel): The model that they were loaded into.
+
+        Returns:
+            ReferenceSet: The set.
+
+        Raises:
+            ValueError: If what is known of them is damaged.
+        """
+        said, decision = product.metadata, model.decision
+        if not isinstance(decision, FewShot):
+            msg = f"{product.origin} lacks what it has learned of its good photographs: teach it anew."
+            raise ValueError(msg)  # noqa: TRY004 - of the file, not of an argument
+        region = None if model.region is None else model.region.pixels.cpu().numpy()
+        with reading(product.origin):
+            kept = {
+                name: product.tensors[f"{REFERENCES_PREFIX}{name}"].to(decision.memory.patches.device)
+                for name in FIT_TENSORS
+            }
+            found = [
+                KeptPhotograph(content=_to_bytes(product.tensors[f"{REFERENCES_PREFIX}image.{index}"]), **one)
+                for index, one in enumerate(said["photographs"])
+            ]
+            images = [found[index] for index in said["used"]]
+            restored = cls(found, said["rotations"], white_level=said["white_level"], region=region, images=images)
+            restored._fit = Fit(decision=decision, outliers=said["outliers"], **kept)
+        return restored
+
+    @property
+    def kept(self) -> list[KeptPhotograph]:
+        """Those that a product's file keeps, near copies among them."""
+        return [photograph for photograph in self.found if isinstance(photograph, KeptPhotograph)]
+
+    def change(self, added: Sequence[ImageSource], removed: Collection[str], model: FBClipModel) -> "ReferenceSet":
+        """Add photographs to a restored set, and leave others out.
+
+        Args:
+            added (Sequence[ImageSource]): Further photographs.
+            removed (Collection[str]): Names of those that are left out.
+            model (FBClipModel): The model that was fitted to the set.
+
+        Returns:
+            ReferenceSet: Another set, to which a model is still to be fitted. What is known of the photographs is used.
+
+        Raises:
+            ImageError: If a photograph can't be read.
+        """
+        left = [photograph for photograph in self.found if _file_of(photograph) not in removed]
+        known = {
+            image.digest: self.fit.block(index, model.region)
+            for index, image in enumerate(self.images)
+            if isinstance(image, KeptPhotograph)
+        }
+        return type(self)(
+            [*left, *added], self.rotations, white_level=self.white_level, region=self.region, known=known
+        )
 
     def nearest(self, rows: torch.Tensor, place: tuple[int, int]) -> ReferencePatch:
         """Find the patch of a photograph that a place of an image is nearest to.
@@ -253,6 +388,31 @@ class ReferenceSet:
             *(f"{self.name(index)} {unlike}" for index in self.fit.outliers),
             *([f"The good photographs lie at many angles: compare {2 * ROTATIONS} {TURNS}."] * self._needs_turns),
         ]
+
+
+def _file_of(image: ImageSource) -> str:
+    """Give the name of a photograph's file; nothing if it comes from none."""
+    if isinstance(image, str | Path):
+        return str(image)
+    return image.name if isinstance(image, KeptPhotograph) else str(getattr(image, "filename", ""))
+
+
+def _tell_apart(names: Sequence[str]) -> list[str]:
+    """Give each of several photographs of one name a name of its own."""
+    taken: list[str] = []
+    for name in names:
+        path = Path(name)
+        others = (name, *(f"{path.stem}-{number}{path.suffix}" for number in range(2, len(names) + 2)))
+        taken.append(next(other for other in others if other not in taken))
+    return taken
+
+
+def _from_bytes(content: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
+
+
+def _to_bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.numpy().tobytes()
 
 
 def threshold_source(decision: Decision) -> str:

@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -23,6 +23,7 @@ from anomalib_fbclip.modeling.few_shot.mutual_scoring import (
     is_split,
     photograph_distances,
 )
+from anomalib_fbclip.weights.adapters import keep_decision
 
 from .image_source import ImageSource, load_image
 from .reference_set import ReferenceSet
@@ -98,6 +99,10 @@ class UnlabeledSet(ReferenceSet):
         self.doubt = _find_doubt(photograph_distances(self.fit.decision.memory).cpu())
         if self.doubt:
             model.decision = previous
+
+    def keep(self, model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:  # noqa: PLR6301 - of good ones
+        """Collect what decides by the photographs. They themselves are not kept. See :meth:`ReferenceSet.keep`."""
+        return keep_decision(model)
 
     def load(self, index: int, minimum_side: int = 1) -> torch.Tensor:
         """Read a photograph as it is read when it is looked at. See :meth:`ReferenceSet.load`."""

@@ -4,6 +4,7 @@
 """Reads photographs as 8-bit RGB values. The package's own code reads them only here."""
 
 import errno
+import io
 import os
 import struct
 import sys
@@ -11,6 +12,7 @@ import threading
 import warnings
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar, cast
 
@@ -23,8 +25,30 @@ from anomalib_fbclip.images.image_files import printable
 
 from .image_files import LONGEST_SIGNATURE, RAW, VIDEO, describe_folder, kind_of
 
-PhotographSource = str | Path | Image.Image
-"""A file, or an image of Pillow."""
+
+class KeptPhotograph(NamedTuple):
+    """A photograph that a product's file keeps, at the size that is enough for it.
+
+    Attributes:
+        name (str): What it is called.
+        content (bytes): It as a PNG file.
+        size (int): Bytes of the file that it comes from; 0 if it comes from none.
+        digest (str): SHA-256 of that file or, without one, of its pixels.
+    """
+
+    name: str
+    content: bytes
+    size: int
+    digest: str
+
+
+def digest_file(path: str | Path) -> str:
+    """Digest a file, so that it can be told from others when it is gone."""
+    return sha256(Path(path).read_bytes()).hexdigest()
+
+
+PhotographSource = str | Path | Image.Image | KeptPhotograph
+"""A file, an image of Pillow, or what a product's file keeps."""
 
 # What Pillow raises for files that are damaged, or no images.
 DECODING_ERRORS = (OSError, SyntaxError, TypeError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
@@ -191,7 +215,7 @@ def read_photograph(
         with _naming(name):
             return _read(source, name, upright, minimum_side, None, white_level).pixels
     with _open(source) as image:
-        return _read(image, os.fspath(source), upright, minimum_side, None, white_level).pixels
+        return _read(image, _name_of(source), upright, minimum_side, None, white_level).pixels
 
 
 def read_reduced(
@@ -219,7 +243,7 @@ def read_reduced(
         with _naming(name):
             return _read(source, name, True, minimum_side, enough, white_level)
     with _open(source) as image:
-        return _read(image, os.fspath(source), True, minimum_side, enough, white_level)
+        return _read(image, _name_of(source), True, minimum_side, enough, white_level)
 
 
 def check_size(name: str, height: int, width: int, minimum_side: int) -> None:
@@ -292,8 +316,16 @@ def larger_images() -> Generator[None]:
             Image.MAX_IMAGE_PIXELS = usual
 
 
+def _name_of(source: str | Path | KeptPhotograph) -> str:
+    return source.name if isinstance(source, KeptPhotograph) else os.fspath(source)
+
+
 @contextmanager
-def _open(path: str | Path) -> Generator[ImageFile.ImageFile]:
+def _open(path: str | Path | KeptPhotograph) -> Generator[ImageFile.ImageFile]:
+    if isinstance(path, KeptPhotograph):
+        with _naming(path.name), Image.open(io.BytesIO(path.content), formats=["PNG"]) as image:
+            yield image
+        return
     # Pillow maps some files into memory, if it knows their names, and then mixes up the pixels of turned ones.
     with _naming(os.fspath(path)), Path(path).open("rb") as file:
         kind = kind_of(Path(path), file.read(LONGEST_SIGNATURE))

@@ -27,6 +27,9 @@ SLACK = 1e-6
 SHADE = 0.35
 """Brightness of what lies outside a region of interest, in pictures."""
 
+ONE_REGION = "A product has one region of interest for all photographs: give one mask as region."
+"""What is said where each photograph has a mask of its own, and a file is to be made."""
+
 Mask = NDArray[np.bool_]
 
 
@@ -158,8 +161,8 @@ class RegionMasks(NamedTuple):
         return read_mask(path, size)
 
 
-RegionSource = Path | Box | RegionMasks
-"""A mask for all photographs, a rectangle, or a mask for each."""
+RegionSource = Path | Box | RegionMasks | Mask
+"""A mask for all photographs as a file or as values, a rectangle, or a mask for each."""
 
 
 def parse_region(text: str, photograph_size: tuple[int, int] | None = None) -> RegionSource:
@@ -199,7 +202,7 @@ def paint_region(source: RegionSource, size: tuple[int, int], photograph: Path |
         return source.mask(size)
     if isinstance(source, RegionMasks):
         return source.mask(photograph, size)
-    return read_mask(source, size)
+    return read_mask(source, size) if isinstance(source, Path) else resize_mask(source, size)
 
 
 def shade_photograph(photograph: Image.Image, source: RegionSource | None, path: Path) -> Image.Image:
@@ -219,6 +222,11 @@ def shade_photograph(photograph: Image.Image, source: RegionSource | None, path:
     if source is None:
         return photograph
     return shade_outside(photograph, paint_region(source, (photograph.height, photograph.width), path))
+
+
+def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
+    """Scale a mask to a height and a width."""
+    return np.array(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
 def shade_outside(photograph: Image.Image, region: Mask) -> Image.Image:

@@ -26,7 +26,7 @@ from anomalib_fbclip.modeling.explanation import Explanation, explain
 from anomalib_fbclip.modeling.fbclip import FBClipModel
 from anomalib_fbclip.modeling.few_shot import MAPS, MutualScoring
 from anomalib_fbclip.modeling.region import RegionOfInterest
-from anomalib_fbclip.weights.adapters import decision_tensors
+from anomalib_fbclip.weights.adapters import Adapters, keep_decision
 from anomalib_fbclip.weights.source import AdapterSource
 
 from .post_processing import ThresholdPostProcessor
@@ -320,8 +320,8 @@ class FewShotMixin(ModelMixin):
         if isinstance(self.post_processor, ThresholdPostProcessor):
             self.post_processor.forget_fit(threshold_source(self.model.decision))
 
-    def reference_tensors(self) -> dict[str, torch.Tensor]:
-        """List what a file of adapters holds of the photographs that others are compared with, by name.
+    def keep_references(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Collect what a file keeps of the photographs that others are compared with: tensors, and what is said.
 
         Raises:
             ValueError: If there are none.
@@ -330,7 +330,23 @@ class FewShotMixin(ModelMixin):
         if not self.model.decision.k_shot:
             msg = "There are no photographs of good parts to save: give some to use_references, or set few_shot_source."
             raise ValueError(msg)
-        return decision_tensors(self.model)
+        return keep_decision(self.model) if self.reference_set is None else self.reference_set.keep(self.model)
+
+    def restore_references(self, adapters: Adapters) -> None:
+        """Use the photographs that came with adapters, if any did, and their region of interest.
+
+        Raises:
+            ValueError: If another region is given, or what is known of them is damaged.
+        """
+        if adapters.is_product and self.region_source is not None:
+            msg = f"{adapters.origin} has settled where to look: leave out region."
+            raise ValueError(msg)
+        if self.model.region is not None and self.region_source is None:
+            self.region_source = self.model.region.pixels.cpu().numpy()
+        if adapters.is_product and not self.reference_choice.is_made:
+            self.reference_set = ReferenceSet.restore(adapters, self.model)
+        if self.model.decision.k_shot:
+            self.expect_other_scores()
 
     def _take_references(self, datamodule: AnomalibDataModule | None, images: Sequence[Path], *, upright: bool) -> None:
         found = self.reference_choice.find(datamodule, images)

@@ -19,7 +19,7 @@ See Also:
     - :class:`~anomalib_fbclip.data.AuxiliaryDataModule`: Data to train the adapters on
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -46,7 +46,7 @@ from anomalib_fbclip.weights.adapters import Adapters, describe_model
 from anomalib_fbclip.weights.building import build_model
 from anomalib_fbclip.weights.published import check_published, choose_zero_shot, fetch_published
 from anomalib_fbclip.weights.registry import default_pretrained, resolve_backbone, resolve_tiling
-from anomalib_fbclip.weights.source import AdapterSource, read_given_adapters
+from anomalib_fbclip.weights.source import AdapterSource, read_adapters_file, read_given_adapters
 
 from .callbacks.pictures import PhotographVisualizer
 from .evaluation import RankingEvaluator
@@ -64,6 +64,8 @@ else:  # anomalib's command line refuses others
     from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 __all__ = ["FBClip"]
+
+PAPER_BACKBONE = "ViT-L-14-336"
 
 
 class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of Lightning's
@@ -163,7 +165,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
 
     def __init__(  # noqa: PLR0914 - hyper-parameters are read from local names
         self,
-        backbone: str = "ViT-L-14-336",
+        backbone: str = PAPER_BACKBONE,
         pretrained: str | Path | None = None,
         weights: str | Path | None = "auto",
         image_size: int | tuple[int, int] | None = None,
@@ -210,9 +212,23 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         few_shot_maps = list(few_shot_maps)
         check_white_level(white_level)
 
+        own = None if weights is None else read_adapters_file(weights)
+        settled = {} if own is None else own.settled
+        backbone = settled.get("backbone", backbone) if backbone == PAPER_BACKBONE else backbone
+        pretrained = pretrained or settled.get("pretrained")
+        settle = partial(_settle, settled)
+        image_size, tiles = settle("image_size", image_size), settle("tiles", tiles)
+        feature_layers, white_level = settle("feature_layers", feature_layers), settle("white_level", white_level)
+        image_threshold = settle("image_threshold", image_threshold)
+        pixel_threshold = settle("pixel_threshold", pixel_threshold)
+        views, text_strategies = settled.get("views", views), settled.get("text_strategies", text_strategies)
+        background_suppression = settled.get("background_suppression", background_suppression)
+
         backbone_name = resolve_backbone(backbone)
         tiling = resolve_tiling(backbone_name, image_size, tiles)
-        adapters = None if weights is None else read_given_adapters(weights, backbone_name)
+        adapters = None if weights is None else own or read_given_adapters(weights, backbone_name)
+        if adapters is not None:
+            adapters.check_backbone(backbone_name)
         super().__init__(
             pre_processor=self.configure_pre_processor(tiling.image_size) if pre_processor is True else pre_processor,
             post_processor=resolve_post_processor(post_processor, image_threshold, pixel_threshold),
@@ -246,8 +262,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         self._adapters = AdapterSource(self.model)
         if adapters is not None:
             self._adapters.load(adapters)
-            if self.model.decision.k_shot:
-                self.expect_other_scores()
+            self.restore_references(adapters)
         elif weights is not None:
             self._adapters.fetch_when_needed(partial(self._fetch_published, weights))
 
@@ -443,3 +458,8 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
 
     def _log_run(self) -> None:
         self._run.log(self.describe())
+
+
+def _settle(settled: Mapping[str, Any], name: str, value: Any) -> Any:  # noqa: ANN401 - an argument of any kind
+    """Take what a product has settled, where nothing else is said."""
+    return settled.get(name) if value is None else value

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -30,10 +29,10 @@ from anomalib_fbclip.weights.adapters import (
     FROZEN_PREFIX,
     Adapters,
     adapter_tensors,
-    digest_adapters,
-    give_text_features,
+    describe_adapters,
+    digest_tensors,
 )
-from anomalib_fbclip.weights.training import CHECKPOINT_KEY, halve_averages
+from anomalib_fbclip.weights.training import ARGUMENTS, CHECKPOINT_KEY, halve_averages
 
 from .callbacks.interruption import check_checkpoint
 from .few_shot import FewShotMixin
@@ -89,7 +88,7 @@ class SavingMixin(FewShotMixin):
             "white_level": self.white_level,
             "image_size": list(self.model.tiling.image_size),
             "region": None if self.model.region is None else encode_region(self.model.region.pixels.cpu().numpy()),
-            "adapters": digest_adapters(self.model),
+            "adapters": digest_tensors(adapter_tensors(self.model)),
         }
         return describe(self.metadata() | own, self.post_processor)
 
@@ -106,27 +105,18 @@ class SavingMixin(FewShotMixin):
         Raises:
             ValueError: If the path has another suffix.
         """
-        if with_references and self.region_source is not None:
-            msg = "A file of adapters does not keep a region of interest: leave out region or with_references."
-            raise ValueError(msg)
         self._adapters.make_ready()
-        text_features, of_text = give_text_features(self.model)
-        references = self.reference_tensors() if with_references else {}
-        tensors = adapter_tensors(self.model) | text_features | references
-        Adapters(tensors, self.metadata() | of_text, "The model").save(Path(path))
+        adapters = Adapters.of(self.model, self.metadata())
+        if with_references:
+            arguments = {name: self.hparams[name] for name in ARGUMENTS}
+            thresholds = [self.hparams["image_threshold"], self.hparams["pixel_threshold"]]
+            adapters = adapters.with_references(self.keep_references(), arguments, thresholds)
+        adapters.save(Path(path))
 
     def metadata(self) -> dict[str, Any]:
         """What the adapters belong to, as a checkpoint and a file of adapters hold it."""
-        return {
-            "backbone": self.backbone_name,
-            "pretrained": self.pretrained,
-            "signature": self.model.backbone.signature,
-            "image_size": list(self.image_size),
-            "tiles": list(self.model.tiling.count),
-            "feature_layers": list(self.model.backbone.feature_layers),
-            "version": version("anomalib-fbclip"),
-            "source": TrainerRun(self._trainer).trained_dataset or self._adapters.trained_on,
-        }
+        source = TrainerRun(self._trainer).trained_dataset or self._adapters.trained_on
+        return describe_adapters(self.model, self.backbone_name, self.pretrained, source)
 
     @classmethod
     def load_from_checkpoint(  # type: ignore[override] # what is passed on may be anything

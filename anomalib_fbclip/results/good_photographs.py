@@ -9,7 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from anomalib_fbclip.images.photographs import Enough, is_gray, read_reduced
+from anomalib_fbclip.images.photographs import Enough, KeptPhotograph, digest_file, is_gray, read_reduced
 
 ENOUGH_TO_SEE_COLOR = Enough(longer=256, shorter=256)
 
@@ -19,27 +19,29 @@ of them, less where there are few. At this share and below, with at least so man
 the folders may be swapped. Among good parts, 2 % of the choices of 8 are that far; of 4 it can't be told."""
 
 
-def find_copies(paths: Iterable[Path], originals: Iterable[Path]) -> dict[Path, Path]:
+def find_copies(paths: Iterable[Path], originals: Iterable[Path | KeptPhotograph]) -> dict[Path, Path]:
     """Find files that are also among others, by whatever name.
 
     Args:
         paths (Iterable[Path]): The files.
-        originals (Iterable[Path]): The others.
+        originals (Iterable[Path | KeptPhotograph]): The others; a product's file keeps some.
 
     Returns:
         dict[Path, Path]: Of each file that one of the others is equal to, byte by byte, the first of those. A file that
             can't be read is equal to none.
     """
-    by_size = defaultdict(list)
+    by_size: dict[int, list[Path | KeptPhotograph]] = defaultdict(list)
     for original in originals:
-        if _is_file(original):
+        if isinstance(original, KeptPhotograph):
+            by_size[original.size].append(original)
+        elif _is_file(original):
             by_size[original.stat().st_size].append(original)
     found = {}
     for path in paths:
         same_size = by_size[path.stat().st_size] if _is_file(path) else []
         copied = next((original for original in same_size if _is_same(path, original)), None)
         if copied is not None:
-            found[path] = copied
+            found[path] = Path(copied.name) if isinstance(copied, KeptPhotograph) else copied
     return found
 
 
@@ -47,8 +49,10 @@ def _is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113 - pathlib raises where the folder can't be entered
 
 
-def _is_same(path: Path, other: Path) -> bool:
+def _is_same(path: Path, other: Path | KeptPhotograph) -> bool:
     try:
+        if isinstance(other, KeptPhotograph):
+            return digest_file(path) == other.digest
         return filecmp.cmp(path, other, shallow=False)  # it reads no further than to the first difference
     except OSError:  # whoever reads the file says so
         return False
@@ -89,12 +93,14 @@ def describe_swap(scores: Sequence[float], good_scores: Sequence[float], *, is_a
     return ["The good photographs are odder than the ones that you inspect: are the folders swapped?"]
 
 
-def describe_colors(colors: Counter[bool], good: Sequence[Path], white_level: int | None = None) -> list[str]:
+def describe_colors(
+    colors: Counter[bool], good: Sequence[Path | KeptPhotograph], white_level: int | None = None
+) -> list[str]:
     """Say that photographs are gray and the good ones in color, or the other way about, if they are.
 
     Args:
         colors (Counter[bool]): Number of photographs that are gray, and that are not.
-        good (Sequence[Path]): The good ones.
+        good (Sequence[Path | KeptPhotograph]): The good ones.
         white_level (int | None, optional): Value of white in files of more than 8 bits that do not say it. Defaults to
             ``None``.
 
@@ -115,5 +121,5 @@ def describe_colors(colors: Counter[bool], good: Sequence[Path], white_level: in
     return [f"{kind}, while the good photographs are {good_kind}: {number}. Give good ones that were taken alike."]
 
 
-def _is_gray(path: Path, white_level: int | None) -> bool:
+def _is_gray(path: Path | KeptPhotograph, white_level: int | None) -> bool:
     return is_gray(read_reduced(path, enough=ENOUGH_TO_SEE_COLOR, white_level=white_level).pixels)

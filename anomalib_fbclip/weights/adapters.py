@@ -7,24 +7,35 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from hashlib import sha256
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.images.region_of_interest import decode_region, encode_region
 from anomalib_fbclip.modeling.few_shot import FewShot, MutualScoring
 from anomalib_fbclip.modeling.text_encoder import text_digest
 
 from .published import PUBLISHED, convert_reference
-from .registry import resolve_widths
-from .tensor_files import load_state_dict, read_checkpoint, read_safetensors, reading, write_safetensors
+from .registry import BUNDLED, resolve_pretrained, resolve_widths
+from .tensor_files import (
+    PRODUCT_SUFFIX,
+    SUFFIXES,
+    load_state_dict,
+    read_checkpoint,
+    read_safetensors,
+    reading,
+    write_safetensors,
+)
 from .training import CHECKPOINT_KEY, Normalization, Training
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from anomalib_fbclip.modeling.fbclip import FBClipModel
@@ -32,6 +43,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FORMAT = "anomalib-fbclip adapters"
+
+FORMAT_VERSION = 1
+"""Version of the format of files of adapters, and of products, which are files of adapters with good photographs. A
+file that older packages can't read gets a higher one."""
+
+REFERENCES_PREFIX = "photographs."
+"""What the names of tensors begin with that a product keeps of good photographs, beside what decides by them."""
+
+BUNDLED_ADAPTERS = "bundled_adapters"
+"""Where a product gives the digest of its adapters if it leaves them out, because they come with the package."""
 
 FROZEN_PREFIX = "backbone."
 """What the names of a model's frozen parameters begin with. All others are adapters."""
@@ -82,7 +103,9 @@ class Adapters:
         tensors (Mapping[str, torch.Tensor]): The adapters by their names in :class:`~anomalib_fbclip.FBClipModel`.
         metadata (Mapping[str, Any]): What is known of them: ``source`` (the dataset that they were trained on) and, in
             a file of this project, ``backbone``, ``pretrained``, ``signature``, ``image_size``, ``feature_layers`` and
-            ``version``; with text features ``text_strategies`` and ``text_digest``.
+            ``version``; with text features ``text_strategies`` and ``text_digest``; of a product what
+            :meth:`~anomalib_fbclip.data.reference_set.ReferenceSet.keep` says, and ``region``, ``thresholds``,
+            ``taught`` and ``changed``.
         origin (str): Where they come from, as the subject of a message.
         arguments (Mapping[str, Any]): Arguments of the model that they were trained with, as far as a checkpoint of a
             training tells them.
@@ -113,11 +136,17 @@ class Adapters:
         Raises:
             ValueError: If there is no such file, it can't be read, or it is something else.
         """
-        origin = f"Adapter weights '{name or path}'"
+        is_product = path.suffix == PRODUCT_SUFFIX
+        origin = f"Product '{name or path}'" if is_product else f"Adapter weights '{name or path}'"
         if not path.is_file():
-            msg = f"{origin} do not exist. Give a file, 'auto', {' or '.join(map(repr, PUBLISHED))}."
+            other = (
+                f"does not exist. 'fbclip teach good --output {printable(path)}' makes it of photographs of good parts"
+                if is_product
+                else f"do not exist. Give a file, 'auto', {' or '.join(map(repr, PUBLISHED))}"
+            )
+            msg = f"{origin} {other}."
             raise ValueError(msg)
-        if path.suffix != ".safetensors":
+        if path.suffix not in SUFFIXES:
             checkpoint = read_checkpoint(path, origin)
             if isinstance(checkpoint, dict) and CHECKPOINT_KEY in checkpoint:
                 with reading(origin):
@@ -128,21 +157,120 @@ class Adapters:
         with reading(origin):
             tensors, texts = read_safetensors(path)
         if texts.pop("format", None) != FORMAT:
-            msg = f"{origin} were not saved by FBClip.save_adapters."
+            maker = "fbclip teach" if is_product else "FBClip.save_adapters"
+            msg = f"{origin} {'was' if is_product else 'were'} not saved by {maker}."
             raise ValueError(msg)
-        return cls(tensors, {key: json.loads(text) for key, text in texts.items()}, origin)
+        with reading(origin):
+            metadata = {key: json.loads(text) for key, text in texts.items()}
+            is_newer = metadata.pop("format_version", 1) > FORMAT_VERSION
+        if is_newer:
+            msg = (
+                f"{origin} is of anomalib-fbclip {metadata.get('version')}, which is newer than "
+                f"{version('anomalib-fbclip')}: update the package."
+            )
+            raise ValueError(msg)
+        adapters = cls(tensors, metadata, origin, arguments=metadata.get("arguments", {}))
+        if is_product and not adapters.is_product:
+            msg = f"{origin} holds no good photographs: make one with 'fbclip teach good --output {printable(path)}'."
+            raise ValueError(msg)
+        return adapters._with_bundled() if BUNDLED_ADAPTERS in metadata else adapters
+
+    def _with_bundled(self) -> Adapters:
+        """Complete a product with the adapters that come with the package."""
+        backbone = self.metadata.get("backbone")
+        bundled = Adapters.read(BUNDLED[backbone].adapters) if backbone in BUNDLED else None
+        if bundled is None or digest_tensors(bundled.adapters) != self.metadata[BUNDLED_ADAPTERS]:
+            msg = (
+                f"{self.origin} belongs to other adapters of {backbone!r} than anomalib-fbclip "
+                f"{version('anomalib-fbclip')} comes with: teach it anew, or install {self.metadata.get('version')}."
+            )
+            raise ValueError(msg)
+        return replace(
+            self, tensors={**bundled.tensors, **self.tensors}, metadata={**bundled.metadata, **self.metadata}
+        )
+
+    @classmethod
+    def of(cls, model: FBClipModel, metadata: Mapping[str, Any]) -> Adapters:
+        """Take the adapters of a model, with its text features.
+
+        Args:
+            model (FBClipModel): The model.
+            metadata (Mapping[str, Any]): What is known of them, :func:`describe_adapters`.
+
+        Returns:
+            Adapters: The adapters, sharing memory with the model.
+        """
+        text_features, of_text = give_text_features(model)
+        return cls(adapter_tensors(model) | text_features, {**metadata, **of_text}, "The model")
+
+    def with_references(
+        self,
+        kept: tuple[Mapping[str, torch.Tensor], Mapping[str, Any]],
+        arguments: Mapping[str, Any],
+        thresholds: Sequence[float | None],
+        taught: str | None = None,
+    ) -> Adapters:
+        """Add what others are compared with. Adapters that come with the package are left out.
+
+        Args:
+            kept (tuple[Mapping[str, torch.Tensor], Mapping[str, Any]]): What decides by photographs and what is kept
+                of them, and what is said of it.
+            arguments (Mapping[str, Any]): Arguments of the model that it was built with.
+            thresholds (Sequence[float | None]): Of scores and of anomaly maps; ``None``: those from the photographs.
+            taught (str | None, optional): When an earlier state was taught. ``None``: there is none. Defaults to
+                ``None``.
+
+        Returns:
+            Adapters: What a product holds.
+        """
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
+        dates = {"taught": taught or now, "changed": now}
+        tensors, metadata = kept[0], {**kept[1], "arguments": arguments, "thresholds": thresholds, **dates}
+        digest, backbone = digest_tensors(self.adapters), self.metadata.get("backbone")
+        bundled = Adapters.read(BUNDLED[backbone].adapters) if backbone in BUNDLED else None
+        if bundled is None or digest_tensors(bundled.adapters) != digest:
+            return replace(self, tensors={**self.tensors, **tensors}, metadata={**self.metadata, **metadata})
+        said = {name: value for name, value in self.metadata.items() if not name.startswith("text_")}
+        return replace(self, tensors=tensors, metadata={**said, **metadata, BUNDLED_ADAPTERS: digest})
+
+    @property
+    def adapters(self) -> dict[str, torch.Tensor]:
+        """The adapters alone, by their names in the model."""
+        others = (*DECISIONS, REFERENCES_PREFIX, TEXT_FEATURES)
+        return {name: tensor for name, tensor in self.tensors.items() if not name.startswith(others)}
+
+    @property
+    def settled(self) -> dict[str, Any]:
+        """What a product has settled, by the names of the model's arguments; nothing if there are no photographs."""
+        if not self.is_product:
+            return {}
+        names = ("backbone", "image_size", "tiles", "feature_layers", "white_level")
+        pretrained = resolve_pretrained(self.metadata["backbone"], self.metadata["pretrained"])
+        image_threshold, pixel_threshold = self.metadata["thresholds"]
+        return {
+            **{name: self.metadata[name] for name in names},
+            **self.arguments,
+            "pretrained": pretrained,
+            "image_threshold": image_threshold,
+            "pixel_threshold": pixel_threshold,
+        }
+
+    @property
+    def is_product(self) -> bool:
+        """Whether they come with good photographs, and what was learned from them."""
+        return "photographs" in self.metadata
 
     def save(self, path: Path) -> None:
         """Write the adapters to a safetensors file. A file that stood there is replaced only by a complete one.
 
         Args:
-            path (Path): The file, with the suffix ``.safetensors``.
+            path (Path): The file, with the suffix ``.safetensors``, or ``.fbclip`` for a product.
 
         Raises:
             ValueError: If the path has another suffix.
         """
         texts = {key: json.dumps(value) for key, value in self.metadata.items()}
-        write_safetensors(path, self.tensors, {"format": FORMAT, **texts})
+        write_safetensors(path, self.tensors, {"format": FORMAT, "format_version": str(FORMAT_VERSION), **texts})
 
     @property
     def source(self) -> str | None:
@@ -203,19 +331,18 @@ class Adapters:
         """
         self.check_signature(model.backbone.signature)
         self._check_text_features()
-        tensors = dict(self.tensors)
-        text_features = tensors.pop(TEXT_FEATURES, None)
+        text_features = self.tensors.get(TEXT_FEATURES)
         decisions = {
-            prefix: {name.removeprefix(prefix): tensors.pop(name) for name in self.tensors if name.startswith(prefix)}
+            prefix: {name.removeprefix(prefix): self.tensors[name] for name in self.tensors if name.startswith(prefix)}
             for prefix in DECISIONS
         }
-        load_state_dict(model, {**frozen_tensors(model), **tensors}, self.origin)
+        load_state_dict(model, {**frozen_tensors(model), **self.adapters}, self.origin)
         if text_features is not None and model.text_digest() == self.metadata["text_digest"]:
             model.use_text_features(text_features)  # others if the model weighs the text strategies in another way
         for prefix, parts in decisions.items():
             if parts:
                 self._load_decision(DECISIONS[prefix], parts, model)
-        layers = list(model.backbone.feature_layers)
+        layers = [*model.backbone.feature_layers]
         if (trained_on := self.metadata.get("feature_layers", layers)) != layers:
             logger.warning("%s was trained on feature layers %s, but %s are used.", self.origin, trained_on, layers)
 
@@ -228,32 +355,37 @@ class Adapters:
             raise ValueError(msg)
 
     def _load_decision(self, decision: type[FewShot], tensors: Mapping[str, torch.Tensor], model: FBClipModel) -> None:
-        layers = model.backbone.feature_layers
-        if self.metadata.get("feature_layers") != list(layers):
-            msg = (
-                f"{self.origin} holds photographs of feature layers {self.metadata.get('feature_layers')}, but "
-                f"{list(layers)} are used: set 'feature_layers' to the same."
-            )
-            raise ValueError(msg)
-        tiles = list(model.tiling.count)
-        if (kept := self.metadata.get("tiles", [1, 1])) != tiles:
-            msg = f"{self.origin} holds photographs in {kept} tiles, but {tiles} are used: set 'tiles' to {kept}."
-            raise ValueError(msg)
+        tiling = model.tiling
+        used = {
+            "feature_layers": [*model.backbone.feature_layers],
+            "tiles": [*tiling.count],
+            "image_size": [*tiling.view_size],
+        }
+        for name, value in used.items():
+            if (kept := self.metadata.get(name)) != value:
+                msg = f"{self.origin} holds photographs of {name} {kept}, but {value} is used: leave '{name}' out."
+                raise ValueError(msg)
         with reading(self.origin):
             model.decision = decision.from_tensors(tensors, model.tiling.view_count)
+        if (region := self.metadata.get("region")) is not None:
+            with reading(self.origin):
+                pixels = decode_region(region)
+            model.region = model.region_of(torch.from_numpy(pixels.copy()))
 
 
-def decision_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:
+def keep_decision(model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Collect what decides by photographs, as a file of adapters holds it.
 
     Args:
         model (FBClipModel): The model.
 
     Returns:
-        dict[str, torch.Tensor]: The tensors by name; none where the text alone decides.
+        tuple[dict[str, torch.Tensor], dict[str, Any]]: The tensors by name, and the region of interest.
     """
     prefixes = [prefix for prefix, decision in DECISIONS.items() if type(model.decision) is decision]
-    return {f"{prefix}{name}": tensor for prefix in prefixes for name, tensor in model.decision.tensors().items()}
+    tensors = {f"{prefix}{name}": tensor for prefix in prefixes for name, tensor in model.decision.tensors().items()}
+    region = None if model.region is None else encode_region(model.region.pixels.cpu().numpy())
+    return tensors, {"region": region}
 
 
 def adapter_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:
@@ -268,20 +400,44 @@ def adapter_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:
     return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(FROZEN_PREFIX)}
 
 
-def digest_adapters(model: FBClipModel) -> str:
-    """Digest the adapters of a model, so that it can be told whether another has the same.
+def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
+    """Digest tensors, such as adapters, so that it can be told whether others are the same.
 
     Args:
-        model (FBClipModel): The model.
+        tensors (Mapping[str, torch.Tensor]): The tensors by name.
 
     Returns:
         str: 16 hexadecimal digits.
     """
     digest = sha256()
-    for name, tensor in sorted(adapter_tensors(model).items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def describe_adapters(model: FBClipModel, backbone: str, pretrained: str | None, source: str | None) -> dict[str, Any]:
+    """Say what adapters belong to, as checkpoints and files of adapters hold it.
+
+    Args:
+        model (FBClipModel): The model that has them.
+        backbone (str): Name of its backbone.
+        pretrained (str | None): Weights of the backbone's CLIP.
+        source (str | None): Dataset that they were trained on.
+
+    Returns:
+        dict[str, Any]: The metadata.
+    """
+    return {
+        "backbone": backbone,
+        "pretrained": pretrained,
+        "signature": model.backbone.signature,
+        "image_size": list(model.tiling.view_size),
+        "tiles": list(model.tiling.count),
+        "feature_layers": list(model.backbone.feature_layers),
+        "version": version("anomalib-fbclip"),
+        "source": source,
+    }
 
 
 def frozen_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:

@@ -326,6 +326,12 @@ def default_pretrained(backbone: str) -> str | None:
     return OPENAI if OPENAI in tags else next(iter(tags), None)
 
 
+def resolve_pretrained(backbone: str, trained_with: str | None) -> str | None:
+    """Find the weights of a CLIP: those that adapters were trained with, or the usual ones where these are not here."""
+    is_here = trained_with is not None and (trained_with in pretrained_tags(backbone) or Path(trained_with).is_file())
+    return trained_with if is_here else default_pretrained(backbone)
+
+
 def pretrained_tags(backbone: str) -> list[str]:
     """Names of the weights available for a backbone: its own for a bundled one, otherwise open_clip's."""
     return [BUNDLED[backbone].tag] if backbone in BUNDLED else list_pretrained_tags_by_model(backbone)

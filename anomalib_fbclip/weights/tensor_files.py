@@ -21,6 +21,12 @@ from torch import nn
 
 from anomalib_fbclip.results.files import naming_full_disk, replacing
 
+PRODUCT_SUFFIX = ".fbclip"
+"""Suffix of a product: a safetensors file of what it takes to inspect parts of one kind."""
+
+SUFFIXES = (".safetensors", PRODUCT_SUFFIX)
+"""Suffixes of safetensors files."""
+
 
 @contextmanager
 def reading(what: str) -> Generator[None, None, None]:
@@ -88,7 +94,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata:
     """Write tensors to a safetensors file. A file that stood there is replaced only by a complete one.
 
     Args:
-        path (Path): The file, with the suffix ``.safetensors``.
+        path (Path): The file, with one of the :data:`SUFFIXES`.
         tensors (Mapping[str, torch.Tensor]): The tensors by name.
         metadata (Mapping[str, str]): What is known of them.
 
@@ -96,7 +102,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata:
         OSError: If it can't be written.
         ValueError: If the path has another suffix.
     """
-    if path.suffix != ".safetensors":
+    if path.suffix not in SUFFIXES:
         msg = f"Weights are saved as safetensors: give '{path.with_suffix('.safetensors')}' instead of '{path}'."
         raise ValueError(msg)
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -319,22 +319,32 @@ class TestFiles:
     ) -> None:
         path = tmp_path / "part.safetensors"
         tiled.save_adapters(path, with_references=True)
-        again = FBClip(small_backbone, weights=path, tiles=(2, 3)).eval()
+        again = FBClip(small_backbone, weights=path).eval()
         image = torch.rand(1, 3, 90, 70, generator=torch.manual_seed(0))
         assert again(image).pred_score.equal(tiled(image).pred_score)
-        for tiles in (None, 2, (3, 2)):
-            with pytest.raises(ValueError, match=r"set 'tiles' to \[2, 3\]") as raised:
-                FBClip(small_backbone, weights=path, tiles=tiles)
+        for settled in ({"tiles": 2}, {"tiles": (3, 2)}, {"image_size": 28}):
+            with pytest.raises(ValueError, match=f"leave '{next(iter(settled))}' out") as raised:
+                FBClip(small_backbone, weights=path, **settled)
             assert "\n" not in str(raised.value)
 
-    def test_adapters_with_good_photographs_keep_no_region(
+    def test_adapters_with_good_photographs_and_a_region(
         self, small_backbone: str, small_adapters: Path, mvtec: Path, tmp_path: Path
     ) -> None:
         source = mvtec / "bottle" / "train" / "good"
-        model = FBClip(small_backbone, weights=small_adapters, few_shot_source=source, region="0,0,0.5,1")
-        with pytest.raises(ValueError, match="region"):
-            model.save_adapters(tmp_path / "part.safetensors", with_references=True)
-        assert not list(tmp_path.iterdir())
+        model = FBClip(small_backbone, weights=small_adapters, few_shot_source=source, region="0,0,0.5,1").eval()
+        model.save_adapters(tmp_path / "part.fbclip", with_references=True)
+        again = FBClip(small_backbone, weights=tmp_path / "part.fbclip").eval()
+        image = torch.rand(1, 3, 90, 70, generator=torch.manual_seed(0))
+        assert again(image).anomaly_map.equal(model(image).anomaly_map)
+        with pytest.raises(ValueError, match="leave out region"):
+            FBClip(small_backbone, weights=tmp_path / "part.fbclip", region="0,0,1,1")
+        (tmp_path / "masks").mkdir()
+        for photograph in source.iterdir():
+            write_mask(tmp_path / "masks" / f"{photograph.stem}.png")
+        own = FBClip(small_backbone, weights=small_adapters, few_shot_source=source, region=tmp_path / "masks")
+        with pytest.raises(ValueError, match="one region"):
+            own.save_adapters(tmp_path / "own.fbclip", with_references=True)
+        assert not (tmp_path / "own.fbclip").exists()
 
     @pytest.mark.parametrize("kind", ["to_torch", "to_onnx", "to_openvino"])
     def test_an_export_with_a_mask_for_each_photograph(

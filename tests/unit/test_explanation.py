@@ -346,13 +346,15 @@ class TestReferences:
     def test_of_a_file_of_adapters(
         self, few_shot_model: FBClip, small_backbone: str, pixels: np.ndarray, tmp_path: Path
     ) -> None:
-        """It has patches, and no photographs."""
+        """It keeps the photographs, as large as is enough for the model."""
         few_shot_model.save_adapters(tmp_path / "adapters.safetensors", with_references=True)
-        model = FBClip(small_backbone, weights=tmp_path / "adapters.safetensors", image_size=(56, 70))
-        explanation = model.explain(pixels)
-        assert torch.equal(explanation.anomaly_map, few_shot_model.explain(pixels).anomaly_map)
-        with pytest.raises(ValueError, match="not known here"):
-            model.nearest_reference(explanation)
+        model = FBClip(small_backbone, weights=tmp_path / "adapters.safetensors")
+        explanation, expected = model.explain(pixels), few_shot_model.explain(pixels)
+        assert torch.equal(explanation.anomaly_map, expected.anomaly_map)
+        nearest = model.nearest_reference(explanation)
+        assert nearest == few_shot_model.nearest_reference(expected)
+        pieces = [np.asarray(each.reference_crop(nearest), dtype=float) for each in (model, few_shot_model)]
+        assert np.abs(pieces[0] - pieces[1]).max() <= 1
 
 
 @pytest.mark.parametrize(

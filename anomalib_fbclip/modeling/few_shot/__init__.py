@@ -4,7 +4,7 @@
 """Photographs beside the text: a few of good parts (few-shot), or those of a folder (mutual scoring)."""
 
 from .few_shot import MAPS, FewShot
-from .fit import Fit, Photograph, ReferenceImage, fit
+from .fit import Block, Fit, Photograph, ReferenceImage, fit, unlikeness
 from .mutual_scoring import MutualScoring
 
-__all__ = ["MAPS", "FewShot", "Fit", "MutualScoring", "Photograph", "ReferenceImage", "fit"]
+__all__ = ["MAPS", "Block", "FewShot", "Fit", "MutualScoring", "Photograph", "ReferenceImage", "fit", "unlikeness"]

@@ -3,7 +3,7 @@
 
 """Learns from photographs by leaving out one after the other."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -42,10 +42,11 @@ Photograph = Callable[[], Iterable[ReferenceImage]]
 
 
 class Block(NamedTuple):
-    """What the memory keeps of a photograph.
+    """What is kept of a photograph. Others can be added later, without a look at its turned copies.
 
     Attributes:
-        patches (torch.Tensor): Joined patch tokens, shape ``[R, D]``.
+        patches (torch.Tensor): Joined patch tokens, shape ``[R, D]``, in the order in which they were chosen: the first
+            ones are those that a memory of more photographs keeps.
         origins (torch.Tensor): Where they come from: which of the turned images, and which patch, shape ``[R, 2]``.
         logits (torch.Tensor): What the text gives the patches of the views of the image that is not turned, shape
             ``[V, 1, h, w]``.
@@ -59,7 +60,12 @@ class Block(NamedTuple):
     logits: torch.Tensor
     inside: torch.Tensor
     region: RegionOfInterest | None
-    is_whole: bool
+    is_whole: bool = False
+
+    def shorten(self, rows: int) -> "Block":
+        """Keep fewer patches: those that would have been chosen, if only so many had been asked for."""
+        chosen = select_coreset(self.patches, rows)
+        return self._replace(patches=self.patches[chosen], origins=self.origins[chosen], is_whole=False)
 
 
 class Fit(NamedTuple):
@@ -68,13 +74,19 @@ class Fit(NamedTuple):
     Attributes:
         decision (FewShot): The part of the model that decides by them.
         origins (torch.Tensor): For each row of the memory: photograph, turned image and patch, shape ``[k R, 3]``.
+        logits (torch.Tensor): What the text gives the patches of their views, shape ``[k, V, 1, h, w]``.
+        inside (torch.Tensor): Which of these patches count, bool, of the same shape.
         scores (torch.Tensor): Leave-one-out scores as the model gives them, 0..1, shape ``[k]``.
+        unlikeness (torch.Tensor): How far each is from the others as a whole, :func:`unlikeness`, shape ``[k]``.
         outliers (list[int]): Photographs that are unlike the others.
     """
 
     decision: FewShot
     origins: torch.Tensor
+    logits: torch.Tensor
+    inside: torch.Tensor
     scores: torch.Tensor
+    unlikeness: torch.Tensor
     outliers: list[int]
 
     @property
@@ -86,6 +98,17 @@ class Fit(NamedTuple):
         """
         return int((self.scores > 0.5).sum()) + 1  # noqa: PLR2004
 
+    def block(self, index: int, region: RegionOfInterest | None) -> Block:
+        """Give what is kept of a photograph.
+
+        Args:
+            index (int): Which one.
+            region (RegionOfInterest | None): What counts of it, as the model looks at it.
+        """
+        patches = self.decision.memory.patches
+        origins = self.origins.view(*patches.shape[:2], -1)[index, :, 1:]
+        return Block(patches[index], origins, self.logits[index], self.inside[index], region)
+
 
 @torch.inference_mode(mode=False)  # what comes of it outlives a run
 @torch.no_grad()
@@ -94,10 +117,12 @@ def fit(
     photographs: Sequence[Photograph],
     maps: Sequence[str] = MAPS,
     decision: type[FewShot] = FewShot,
+    known: Mapping[int, Block] | None = None,
 ) -> Fit:
     """Learn from photographs.
 
-    Each is asked for twice, so that one at a time is in memory; once, if the memory keeps all of its patches.
+    Each is asked for twice, so that one at a time is in memory; once, if the memory keeps all of its patches, or if
+    what the memory keeps of it is known. Of the latter, only the image that is not turned is looked at.
 
     Args:
         model (FBClipModel): The model. It stays as it is.
@@ -105,6 +130,8 @@ def fit(
         maps (Sequence[str], optional): Maps that take part in the decision. Defaults to both.
         decision (type[FewShot], optional): The kind of decision. Defaults to :class:`FewShot`, by photographs of good
             parts.
+        known (Mapping[int, Block] | None, optional): What an earlier fit kept of photographs, by index. One that has
+            too few rows is not used. Defaults to ``None``.
 
     Returns:
         Fit: The part of the model that decides by them, and what is to be said of them.
@@ -112,10 +139,14 @@ def fit(
     Raises:
         ValueError: If a region of interest is thinner than half a patch.
     """
-    blocks = [_remember(model, photograph(), len(photographs)) for photograph in photographs]
+    count = len(photographs)
+    reused = {index: _reuse(block, count) for index, block in (known or {}).items()}
+    blocks = [
+        reused.get(index) or _remember(model, photograph(), count) for index, photograph in enumerate(photographs)
+    ]
     memory = decision.memory_bank(torch.stack([block.patches for block in blocks]), model.tiling.view_count)
     left_out = [
-        _leave_out(model, photograph, block, memory.without(index)) if len(blocks) > 1 else _mirror(model, photograph)
+        _leave_out(model, photograph, block, memory.without(index)) if count > 1 else _mirror(model, photograph)
         for index, (photograph, block) in enumerate(zip(photographs, blocks, strict=True))
     ]
     distances, logits = (torch.cat(values) for values in zip(*left_out, strict=True))
@@ -126,12 +157,41 @@ def fit(
     regions = [block.region for block in blocks]
     scores = _score(model, merge(distances, logits), regions)
     calibration = Calibration(decision.limit(scores))
+    views = model.tiling.view_count
     return Fit(
         decision=decision(memory, merge, calibration),
         origins=torch.cat([F.pad(block.origins, (1, 0), value=index) for index, block in enumerate(blocks)]),
+        logits=torch.stack([block.logits for block in blocks]),
+        inside=torch.stack([block.inside for block in blocks]),
         scores=calibration(scores),
+        unlikeness=unlikeness(distances[::views, 0], inside[::views, 0]),
         outliers=find_outliers(_score(model, distances, regions)),
     )
+
+
+def unlikeness(distances: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+    """Tell how far images are from good parts as a whole: by the median patch, which a defect seldom moves.
+
+    Args:
+        distances (torch.Tensor): Distances of the patches of their first views, shape ``[B, h, w]``.
+        inside (torch.Tensor): Which of them count, bool, of the same shape. Where none does, all do.
+
+    Returns:
+        torch.Tensor: The median distances, shape ``[B]``.
+    """
+    counted = inside | ~inside.flatten(1).any(dim=1)[:, None, None]
+    return torch.stack([own[mask].median() for own, mask in zip(distances, counted, strict=True)])
+
+
+def _reuse(block: Block, count: int) -> Block | None:
+    """Give the rows that a memory of so many photographs keeps; ``None`` if there are too few."""
+    wanted = _count_rows(block.logits[0].numel(), block.patches.shape[1], count)
+    return block.shorten(wanted) if wanted <= len(block.patches) else None
+
+
+def _count_rows(patches: int, width: int, count: int) -> int:
+    """Tell how many rows the memory keeps of each photograph: the patches of a view, fewer of many photographs."""
+    return max(min(patches, MEMORY_VALUES // (count * width)), 1)
 
 
 def _score(model: FBClipModel, values: torch.Tensor, regions: Sequence[RegionOfInterest | None]) -> torch.Tensor:
@@ -161,7 +221,7 @@ def _remember(model: FBClipModel, images: Iterable[ReferenceImage], count: int) 
         kept.append(_inside(model, turned, logits.shape[-2:], WHOLLY_INSIDE).flatten())
     number, width = rows[0].shape
     candidates = torch.cat(kept).nonzero().flatten()
-    wanted = max(min(tokens.shape[1], MEMORY_VALUES // (count * width)), 1)
+    wanted = _count_rows(tokens.shape[1], width, count)
     every = torch.cat(rows)
     chosen = candidates[select_coreset(every[candidates], wanted)]
     chosen = chosen.repeat(-(-wanted // len(chosen)))[:wanted]  # all photographs have as many rows

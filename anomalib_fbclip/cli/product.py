@@ -1,0 +1,283 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Products: files that hold what it takes to inspect parts of one kind. ``fbclip teach`` makes and changes them."""
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, cast
+
+from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.images.image_files import find_images, printable
+from anomalib_fbclip.images.photographs import KeptPhotograph
+from anomalib_fbclip.images.region_of_interest import ONE_REGION, RegionMasks, decode_region
+from anomalib_fbclip.results.good_photographs import find_copies
+from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
+
+from .arguments import PRODUCT_SUFFIX, Parser, add_model_options, parse_product, settle_tiles
+from .models import compare, find_good, find_size, load_torch, quick_imports
+from .screen import Screen, count, logging_to
+
+if TYPE_CHECKING:
+    from anomalib_fbclip.data.reference_set import ReferenceSet
+    from anomalib_fbclip.weights.adapters import Adapters
+
+    from .torch_inferencer import TorchInferencer
+
+TEACH, PRODUCT = "teach", "product"
+"""What the commands begin with."""
+
+SETTLED = ("backbone", "weights", "shots", "image_size", "tiles", "smallest_defect", "region", "rotations")
+"""Options that go with good photographs alone: a product has settled them."""
+
+MOST_NAMES = 8
+"""Names of photographs that are listed, at most."""
+
+
+def run_teach(arguments: Sequence[str]) -> int:
+    """Make a product of photographs of good parts, or change one.
+
+    Args:
+        arguments (Sequence[str]): What follows ``fbclip teach``.
+
+    Returns:
+        int: The exit code, 0.
+
+    Raises:
+        InspectionError: If the photographs or the product can't be used, or it would take the place of another.
+        ImageError: If a photograph can't be read.
+        ValueError: If an argument does not fit the backbone, or a file can't be read.
+    """
+    options = _parse_teach(arguments)
+    screen = Screen(as_json=False)
+    with TemporaryDirectory() as folder, logging_to(Path(folder), verbose=options.verbose):
+        if options.add or options.remove:
+            change(options, screen)
+        else:
+            teach(options, screen)
+    return 0
+
+
+def _parse_teach(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(
+        prog=f"fbclip {TEACH}",
+        description="Keep in one file, a product, what it takes to inspect parts of one kind: fbclip photographs "
+        "--product bolt.fbclip. The good photographs are not needed any more.",
+        epilog=f"Examples: fbclip {TEACH} good --output bolt.fbclip\n          fbclip {TEACH} bolt.fbclip --add "
+        f"false-alarms\n          fbclip {TEACH} bolt.fbclip --remove 04.jpg",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", type=Path, help="a folder of photographs of good parts, or a product to change")
+    parser.add_argument(
+        "--output",
+        type=parse_product,
+        metavar="FILE",
+        help=f"the product, a file that ends in {PRODUCT_SUFFIX} (default with --add and --remove: the one that is "
+        "changed)",
+    )
+    parser.add_argument(
+        "--add",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PHOTOGRAPHS",
+        help="further photographs of good parts, or folders of them: false alarms that you have looked at",
+    )
+    parser.add_argument(
+        "--remove", nargs="+", default=[], metavar="NAME", help="photographs of the product that it is to forget"
+    )
+    add_model_options(parser)
+    parser.set_defaults(model=None, product=None)
+    options = parser.parse_args(arguments)
+    if options.add or options.remove:
+        if options.source.suffix != PRODUCT_SUFFIX:
+            parser.error(f"--add and --remove change a product: give a file that ends in {PRODUCT_SUFFIX} before them")
+        for name in SETTLED:
+            if getattr(options, name):
+                parser.error(f"--{name.replace('_', '-')} does not go with --add and --remove: the product settles it")
+        options.product = [options.source]
+        options.output = options.output or options.source
+    elif options.source.suffix == PRODUCT_SUFFIX:
+        parser.error("to change a product, give --add or --remove")
+    elif options.output is None:
+        parser.error(f"the following arguments are required: --output, such as {options.source.name}{PRODUCT_SUFFIX}")
+    settle_tiles(parser, options)
+    return options
+
+
+def teach(options: argparse.Namespace, screen: Screen) -> None:
+    """Make a product of photographs of good parts. See :func:`run_teach`."""
+    _check_free(options.output)
+    good = find_good(options.source, options.shots, option="")
+    with screen.progress("Loading the model", None):
+        ready = load_torch(options, None, find_size(good))
+    if isinstance(ready.inferencer.region, RegionMasks):
+        raise InspectionError(ONE_REGION)
+    ready = compare(ready, good, screen, options.rotations)
+    for line in ready.lines[1:]:
+        screen.tell(line)
+    _save(cast("TorchInferencer", ready.inferencer), options.output, None, screen)
+
+
+def change(options: argparse.Namespace, screen: Screen) -> None:
+    """Add photographs to a product, or leave some out, and say what changes. See :func:`run_teach`."""
+    if options.output != options.source:
+        _check_free(options.output)
+    added = [path for source in options.add for path in _find_added(source)]
+    with screen.progress("Loading the model", None):
+        inferencer = cast("TorchInferencer", load_torch(options, None, None).inferencer)
+    before = inferencer.known_references
+    known = find_copies(added, before.kept)
+    if known:
+        screen.tell(f"In the product already: {count(len(known), 'photograph')}.")
+    added = [path for path in added if path not in known]
+    removed = {_find_removed(name, before) for name in options.remove}
+    if not added and not removed:
+        screen.tell("Nothing has changed.")
+        return
+    if not added and len(removed) == len(before.kept):
+        msg = "--remove would leave no photograph: keep some, or delete the product."
+        raise InspectionError(msg)
+    after = inferencer.change_references(added, removed)
+    with screen.progress("Good photographs", len(after.images), passes=2) as advance:
+        inferencer.compare_with(after, advance)
+    for line in describe_change(before, after):
+        screen.tell(line)
+    _save(inferencer, options.output, inferencer.taught, screen)
+
+
+def describe_change(before: "ReferenceSet", after: "ReferenceSet") -> list[str]:
+    """Say what changes with the photographs of a product.
+
+    Args:
+        before (ReferenceSet): The photographs before.
+        after (ReferenceSet): Those after.
+
+    Returns:
+        list[str]: Their number, the threshold, the false alarms to be expected, and photographs that are unlike the
+            others, or whose like may still be called anomalous.
+    """
+    old, new = before.fit, after.fit
+    limits = [fit.decision.calibration.threshold.item() for fit in (new, old)]
+    likely = [f"{fit.false_alarms} in {len(fit.scores) + 1}" for fit in (new, old)]
+    above = [
+        f"{after.name(index)} has a score of {score:.3f} beside the others: parts like it may still be called "
+        "anomalous. Add more of them."
+        for index, score in enumerate(new.scores.tolist())
+        if score > USUAL_THRESHOLD and not isinstance(after.images[index], KeptPhotograph)
+    ]
+    return [
+        f"Good photographs: {len(after.images)}, before {len(before.images)}.",
+        f"Threshold: {limits[0]:.2f} standard deviations of good parts, before {limits[1]:.2f}.",
+        f"About {likely[0]} good parts may be called anomalous, before {likely[1]}.",
+        *above,
+        *after.warnings(),
+    ]
+
+
+def _find_added(source: Path) -> list[Path]:
+    if not source.exists():
+        msg = f"--add {printable(source)} does not exist: give photographs of good parts, or a folder of them."
+        raise InspectionError(msg)
+    found = find_images(source)
+    if not found:
+        msg = f"--add {printable(source)} has no photographs: give photographs of good parts, or a folder of them."
+        raise InspectionError(msg)
+    return found
+
+
+def _find_removed(name: str, references: "ReferenceSet") -> str:
+    names = [photograph.name for photograph in references.kept]
+    if name in names:
+        return name
+    near = difflib.get_close_matches(name, names, n=1) or names[:MOST_NAMES]
+    msg = f"--remove {printable(name)}: the product has no photograph of this name. It has {', '.join(near)}."
+    raise InspectionError(msg)
+
+
+def _check_free(path: Path) -> None:
+    """Refuse to put a product in the place of another one."""
+    if path.exists():
+        msg = (
+            f"--output {printable(path)} exists already: give another name, remove it, or add to it with fbclip "
+            f"{TEACH} {printable(path)} --add."
+        )
+        raise InspectionError(msg)
+
+
+def _save(inferencer: "TorchInferencer", path: Path, taught: str | None, screen: Screen) -> None:
+    try:
+        inferencer.to_product(taught).save(path)
+    except OSError as error:
+        msg = f"--output {printable(path)} can't be written ({error}): give another place."
+        raise InspectionError(msg) from error
+    screen.tell(f"Product: {printable(path)}, {path.stat().st_size / 1e6:.1f} MB.")
+    screen.tell(f"Inspect with it: fbclip photographs --product {printable(path)}")
+
+
+def run_product(arguments: Sequence[str]) -> int:
+    """Say what a product holds.
+
+    Args:
+        arguments (Sequence[str]): What follows ``fbclip product``: the file.
+
+    Returns:
+        int: The exit code, 0.
+
+    Raises:
+        ValueError: If the file can't be read, or is not a product.
+    """
+    parser = Parser(prog=f"fbclip {PRODUCT}", description="Say what a product holds.", allow_abbrev=False)
+    parser.add_argument("product", type=parse_product, help=f"a file that ends in {PRODUCT_SUFFIX}")
+    path = parser.parse_args(arguments).product
+    with TemporaryDirectory() as folder, logging_to(Path(folder), verbose=False), quick_imports():
+        from anomalib_fbclip.weights.adapters import Adapters
+
+        product = Adapters.read(path)
+    screen = Screen(as_json=False)
+    for name, value in describe_product(path, product).items():
+        screen.tell(f"{name + ':':<22}{value}")
+    return 0
+
+
+def describe_product(path: Path, product: "Adapters") -> dict[str, str]:
+    """Say what a product holds.
+
+    Args:
+        path (Path): Its file.
+        product (Adapters): What the file holds.
+
+    Returns:
+        dict[str, str]: What is said, by what it is about.
+    """
+    said = product.metadata
+    names = [printable(photograph["name"]) for photograph in said["photographs"]]
+    used = [names[index] for index in said["used"]]
+    scores = product.tensors["photographs.scores"].tolist()
+    above = 1 + sum(score > USUAL_THRESHOLD for score in scores)
+    height, width = said["image_size"]
+    rows, columns = said["tiles"]
+    tiles = f", and {columns} x {rows} tiles of that size" if rows * columns > 1 else ""
+    region = said["region"]
+    thresholds = [
+        f"{'from the good photographs' if value is None else f'{value:g}, given'} ({what})"
+        for value, what in zip(said["thresholds"], ("scores", "places"), strict=True)
+    ]
+    more = f" and {len(used) - MOST_NAMES} more" if len(used) > MOST_NAMES else ""
+    copies = f"; {len(names) - len(used)} more are near copies" if len(names) > len(used) else ""
+    return {
+        "Product": f"{printable(path.stem)}, {path.stat().st_size / 1e6:.1f} MB",
+        "Good photographs": f"{len(used)}: {', '.join(used[:MOST_NAMES])}{more}{copies}",
+        "Unlike the others": ", ".join(used[index] for index in said["outliers"]) or "none",
+        "Model": f"{said['backbone']}, adapters trained on {said['source']}",
+        "Looks at": f"{width} x {height} pixels{tiles}",
+        "Region of interest": "everywhere" if region is None else f"{decode_region(region).mean():.0%} of a photograph",
+        "Turned copies": f"{said['rotations']} of each good photograph",
+        "Thresholds": ", ".join(thresholds),
+        "False alarms": f"about {above} in {len(scores) + 1} good parts may be called anomalous",
+        "Taught": f"{said['taught']}; changed {said['changed']}, by anomalib-fbclip {said['version']}",
+    }

@@ -1,0 +1,219 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A product: taught, inspected with, changed, described, and refused in a line."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from anomalib_fbclip.__main__ import main
+from anomalib_fbclip.cli.torch_inferencer import TorchInferencer
+from anomalib_fbclip.images.image_files import find_images
+from anomalib_fbclip.weights import bundled
+from support.parts import draw_part
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs of good parts, of other parts, and a product."""
+    folder = tmp_path_factory.mktemp("parts")
+    for name, seeds in (("good", range(4)), ("more", (5, 6)), ("photographs", (10, 11))):
+        (folder / name).mkdir()
+        for seed in seeds:
+            draw_part(seed, defective=seed == 11).save(folder / name / f"{seed}.png")
+    (folder / "masks").mkdir()
+    Image.new("L", (8, 8), 255).save(folder / "masks" / "0.png")
+    shutil.copy(folder / "good" / "1.png", folder / "photographs" / "copy.png")
+    assert main(["teach", str(folder / "good"), "--output", str(folder / "bolt.fbclip"), "--rotations", "2"]) == 0
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def folder(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of them, in which the command is run."""
+    shutil.copytree(parts, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def read_rows() -> list[dict]:
+    lines = Path("fbclip-results/latest/predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def fails(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    """Run the command, which refuses its arguments in a line."""
+    capsys.readouterr()
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert code == 2
+    assert line.startswith("error: ")
+    return line
+
+
+def inspect(*arguments: str) -> list[tuple]:
+    assert main(["photographs", *arguments]) == 1
+    return [(row["path"], row["score"], row["regions"], row["threshold_source"]) for row in read_rows()]
+
+
+@pytest.mark.parametrize(
+    "options", [["--rotations", "1"], ["--tiles", "2x1", "--region", "0.1,0.1,0.8,0.8", "--shots", "3"]]
+)
+def test_verdicts_are_those_with_the_photographs(options: list[str], capsys: pytest.CaptureFixture) -> None:
+    expected = inspect("--good", "good", *options)
+    compared = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Compared")]
+    assert main(["teach", "good", "--output", "part.fbclip", *options]) == 0
+    shutil.rmtree("good")
+    capsys.readouterr()
+    assert inspect("--product", "part.fbclip") == expected
+    out = capsys.readouterr().out
+    assert "Product part" in out
+    assert compared[0] in out
+    assert [row["same_as"] for row in read_rows()] == [None, None, "1.png"]
+    assert "Its most anomalous place, and what comes nearest to it, in" in Path(
+        "fbclip-results/latest/report.html"
+    ).read_text(encoding="utf-8")
+
+
+def load(weights: str) -> TorchInferencer:
+    return TorchInferencer(None, weights, "cpu", "float32", None, None)
+
+
+def scores(inferencer: TorchInferencer) -> list[float]:
+    return [prediction.score for prediction in inferencer.stream(find_images(Path("photographs")))]
+
+
+def test_photographs_are_added_and_removed(capsys: pytest.CaptureFixture) -> None:
+    """It comes to the same as teaching all at once, without the others at hand."""
+    expected = [scores(load("bolt.fbclip"))]
+    shutil.copytree("good", "all")
+    for path in Path("more").iterdir():
+        shutil.copy(path, "all")
+    assert main(["teach", "all", "--output", "all.fbclip", "--rotations", "2"]) == 0
+    expected.append(scores(load("all.fbclip")))
+    assert abs(expected[0][0] - expected[1][0]) > 0.005
+    shutil.rmtree("good")
+    shutil.rmtree("all")
+    capsys.readouterr()
+    assert main(["teach", "bolt.fbclip", "--add", "more", "--output", "added.fbclip"]) == 0
+    out = capsys.readouterr().out
+    assert "Good photographs: 6, before 4." in out
+    assert "Threshold: " in out
+    assert "good parts may be called anomalous, before" in out
+    assert main(["teach", "all.fbclip", "--remove", "5.png", "6.png"]) == 0
+    assert scores(load("added.fbclip")) == pytest.approx(expected[1], abs=0.01)
+    assert scores(load("all.fbclip")) == pytest.approx(expected[0], abs=0.01)
+
+
+def test_a_photograph_that_is_in_it(capsys: pytest.CaptureFixture) -> None:
+    before = Path("bolt.fbclip").read_bytes()
+    assert main(["teach", "bolt.fbclip", "--add", "good/1.png"]) == 0
+    assert "Nothing has changed." in capsys.readouterr().out
+    assert Path("bolt.fbclip").read_bytes() == before
+
+
+def test_thresholds_are_kept() -> None:
+    given = ["--threshold", "0.7", "--pixel-threshold", "0.4", "--rotations", "1", "--shots", "1"]
+    assert main(["teach", "good", "--output", "part.fbclip", *given]) == 0
+    inferencer = load("part.fbclip")
+    assert inferencer.decision_thresholds() == (0.7, 0.4)
+    assert inferencer.threshold_sources() == ("given", "given")
+    assert TorchInferencer(None, "part.fbclip", "cpu", "float32", 0.2, None).decision_thresholds() == (0.2, 0.4)
+
+
+def test_what_it_holds(capsys: pytest.CaptureFixture) -> None:
+    capsys.readouterr()
+    assert main(["product", "bolt.fbclip"]) == 0
+    said = dict(line.split(":", 1) for line in capsys.readouterr().out.splitlines())
+    assert len(said) == 10
+    assert said["Good photographs"].strip().startswith("4: 0.png, 1.png")
+    assert "fbclip-small" in said["Model"]
+    assert "in 5 good parts" in said["False alarms"]
+
+
+def rewrite(path: Path, **texts: str) -> None:
+    """Write other metadata into a product."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(path), path, metadata | texts)
+
+
+def half(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+
+
+def leave_out(path: Path, name: str) -> None:
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file({key: value for key, value in load_file(path).items() if not key.startswith(name)}, path, metadata)
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "missing": (Path.unlink, "does not exist"),
+    "truncated": (half, "can't be read"),
+    "of another kind": (lambda path: path.write_bytes(b"nothing of the kind"), "can't be read"),
+    "adapters": (lambda path: shutil.copy(bundled.ADAPTERS_FILE, path), "no good photographs"),
+    "foreign": (lambda path: save_file({}, path), "was not saved by fbclip teach"),
+    "newer": (lambda path: rewrite(path, format_version="2", version='"9.0"'), "newer"),
+    "other adapters": (lambda path: rewrite(path, bundled_adapters='"0"'), "teach it anew"),
+    "no words": (lambda path: rewrite(path, photographs="[{"), "can't be read"),
+    "wrong words": (lambda path: rewrite(path, photographs="[3]", used="[0]"), "can't be read"),
+    "no region": (lambda path: rewrite(path, region='"nothing"'), "can't be read"),
+    "no memory": (lambda path: leave_out(path, "few_shot."), "teach it anew"),
+    "no photographs": (lambda path: leave_out(path, "photographs."), "can't be read"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_products(damage: str, capsys: pytest.CaptureFixture) -> None:
+    spoil, message = DAMAGE[damage]
+    spoil(Path("bolt.fbclip"))
+    line = fails(capsys, "photographs", "--product", "bolt.fbclip")
+    assert message in line
+    assert "bolt.fbclip" in line
+
+
+MISTAKES: dict[str, tuple[list[str], str]] = {
+    "not a product": (["photographs", "--product", "good"], "is not a product"),
+    "good beside it": (["photographs", "--product", "bolt.fbclip", "--good", "good"], "--good does not go with"),
+    "tiles beside it": (["photographs", "--product", "bolt.fbclip", "--tiles", "2"], "--tiles does not go with"),
+    "an exported model beside it": (["photographs", "--product", "bolt.fbclip", "--model", "a.xml"], "does not go"),
+    "another backbone": (["photographs", "--product", "bolt.fbclip", "--backbone", "ViT-B-32"], "set 'backbone'"),
+    "no output": (["teach", "good"], "--output"),
+    "another suffix": (["teach", "good", "--output", "bolt.pt"], "ends in .fbclip"),
+    "in the place of another": (["teach", "good", "--output", "bolt.fbclip"], "exists already"),
+    "changed in the place of another": (
+        ["teach", "bolt.fbclip", "--add", "more", "--output", "taken.fbclip"],
+        "exists already",
+    ),
+    "nothing to learn from": (["teach", "nowhere", "--output", "x.fbclip"], "nowhere does not exist"),
+    "nothing to change": (["teach", "bolt.fbclip"], "give --add or --remove"),
+    "a folder is changed": (["teach", "good", "--add", "more"], "change a product"),
+    "settled": (["teach", "bolt.fbclip", "--add", "more", "--tiles", "2"], "--tiles does not go with --add"),
+    "nothing to add": (["teach", "bolt.fbclip", "--add", "nowhere"], "nowhere does not exist"),
+    "no such name": (["teach", "bolt.fbclip", "--remove", "7.png"], "no photograph of this name"),
+    "nothing left": (["teach", "bolt.fbclip", "--remove", *(f"{seed}.png" for seed in range(4))], "leave no"),
+    "a mask each": (["teach", "good", "--output", "x.fbclip", "--region", "masks"], "one region of interest"),
+    "no place": (["teach", "bolt.fbclip", "--remove", "0.png", "--output", "good/1.png/x.fbclip"], "can't be written"),
+    "not described": (["product", "good"], "is not a product"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes(mistake: str, capsys: pytest.CaptureFixture) -> None:
+    arguments, message = MISTAKES[mistake]
+    shutil.copy("bolt.fbclip", "taken.fbclip")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    assert message in fails(capsys, *arguments)
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
