@@ -1,0 +1,234 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""False alarms: the threshold for a share of them, and how many there are on photographs whose truth is known."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+
+CONFIDENCE = 0.95
+"""How sure a bound on the share of false alarms is."""
+
+EXPECTED_SPREAD, EXPECTED_WEIGHT = 0.1, 2.0
+"""What :func:`~anomalib_fbclip.modeling.few_shot.calibration.prediction_limit` expects of few scores."""
+
+STEEPNESS = 4.0
+"""Logit by which a place that is like good parts lies below a threshold of 0.5, as the model gives its scores."""
+
+
+class FalseAlarmLimit(NamedTuple):
+    """A threshold for a share of false alarms.
+
+    Attributes:
+        threshold (float): The threshold of scores, 0..1.
+        share (float): The share of good parts that may be called anomalous.
+        is_sure (bool): Whether no more will be, with a probability of 95 %. Otherwise about so many will be.
+        photographs (int): Number of good ones that it comes from.
+    """
+
+    threshold: float
+    share: float
+    is_sure: bool
+    photographs: int
+
+    def describe(self) -> str:
+        """Say what the threshold promises, and how many good photographs it takes."""
+        count, share = self.photographs, _percent(self.share)
+        if self.is_sure:
+            return (
+                f"Threshold {self.threshold:.3f}: at most {share} of good parts are called anomalous (95 % sure, from "
+                f"{count} good photographs)."
+            )
+        return (
+            f"Threshold {self.threshold:.3f}: about {share} of good parts are called anomalous. To be sure takes "
+            f"{photographs_for(self.share)} good photographs; from {count}, it may be {_percent(sure_share(count))}."
+        )
+
+
+class Tally(NamedTuple):
+    """Verdicts on photographs whose truth is known.
+
+    Attributes:
+        threshold (float): The threshold of scores.
+        found (int): Defective ones that are called anomalous.
+        missed (int): Defective ones that are called normal.
+        false_alarms (int): Good ones that are called anomalous.
+        passed (int): Good ones that are called normal.
+    """
+
+    threshold: float
+    found: int
+    missed: int
+    false_alarms: int
+    passed: int
+
+    @classmethod
+    def of(cls, good: Sequence[float], bad: Sequence[float], threshold: float) -> "Tally":
+        """Count the verdicts at a threshold.
+
+        Args:
+            good (Sequence[float]): Scores of good photographs.
+            bad (Sequence[float]): Scores of defective ones.
+            threshold (float): A higher score is anomalous.
+
+        Returns:
+            Tally: The numbers.
+
+        Example:
+            >>> Tally.of([0.1, 0.6], [0.4, 0.9], 0.5)
+            Tally(threshold=0.5, found=1, missed=1, false_alarms=1, passed=1)
+        """
+        found, alarms = (sum(score > threshold for score in scores) for scores in (bad, good))
+        return cls(threshold, found, len(bad) - found, alarms, len(good) - alarms)
+
+    @property
+    def wrong(self) -> int:
+        """Number of wrong verdicts."""
+        return self.missed + self.false_alarms
+
+
+def best_threshold(good: Sequence[float], bad: Sequence[float]) -> Tally:
+    """Find the threshold with the fewest wrong verdicts.
+
+    Args:
+        good (Sequence[float]): Scores of good photographs.
+        bad (Sequence[float]): Scores of defective ones.
+
+    Returns:
+        Tally: The verdicts there. Of thresholds that are as good, the one farthest from any score.
+
+    Raises:
+        ValueError: If there are no scores.
+
+    Example:
+        >>> best_threshold([0.1, 0.3], [0.7, 0.9])
+        Tally(threshold=0.5, found=2, missed=0, false_alarms=0, passed=2)
+    """
+    scores = np.unique(np.array([*good, *bad]))
+    if not scores.size:
+        msg = "There are no scores: give photographs whose truth is known."
+        raise ValueError(msg)
+    edges = np.concatenate([[0.0], scores])  # above the last one, all are normal
+    thresholds = np.append((edges[:-1] + edges[1:]) / 2, scores[-1])
+    distances = np.append(np.diff(edges) / 2, 0.0)
+    missed = np.searchsorted(np.sort(bad), thresholds, side="right")
+    alarms = len(good) - np.searchsorted(np.sort(good), thresholds, side="right")
+    best = np.lexsort([-distances, missed + alarms])[0]
+    return Tally.of(good, bad, float(thresholds[best]))
+
+
+def limit_false_alarms(scores: Sequence[float], share: float) -> FalseAlarmLimit:
+    r"""Choose the threshold for a share of false alarms.
+
+    With enough good photographs it is one of their scores, and holds whatever the distribution: above the r-th highest
+    of :math:`k` scores lies a share of more than :math:`p` with a probability of
+
+    .. math::
+
+        \sum_{i<r} \binom{k}{i} p^i (1 - p)^{k-i} \le 0.05
+
+    With fewer, the scores are taken as normally distributed on the model's own scale, where their standard deviation is
+    mixed with what is expected: the limit is about right where they are.
+
+    Args:
+        scores (Sequence[float]): Scores of the good photographs, each compared with the others, 0..1.
+        share (float): Share of good parts that may be called anomalous, 0..1.
+
+    Returns:
+        FalseAlarmLimit: The threshold, and whether it is sure.
+
+    Raises:
+        ValueError: If there are fewer than 2 scores.
+    """
+    count = len(scores)
+    if count < 2:  # noqa: PLR2004
+        msg = "A share of false alarms needs 2 good photographs or more, better 8."
+        raise ValueError(msg)
+    rank = sure_rank(count, share)
+    threshold = sorted(scores, reverse=True)[rank - 1] if rank else _estimate(scores, share)
+    return FalseAlarmLimit(threshold, share, rank > 0, count)
+
+
+def sure_rank(count: int, share: float) -> int:
+    """Find which of so many scores, counted from the highest, bounds a share of false alarms with 95 %; 0 if none.
+
+    Example:
+        >>> sure_rank(59, 0.05), sure_rank(58, 0.05), sure_rank(93, 0.05)
+        (1, 0, 2)
+    """
+    below = 0.0
+    for rank in range(count):
+        choose = math.lgamma(count + 1) - math.lgamma(rank + 1) - math.lgamma(count - rank + 1)
+        below += math.exp(choose + rank * math.log(share) + (count - rank) * math.log1p(-share))
+        if below > 1 - CONFIDENCE:
+            return rank
+    return count
+
+
+def photographs_for(share: float) -> int:
+    """Give the number of good photographs that bounds a share of false alarms with 95 %.
+
+    Example:
+        >>> [photographs_for(share) for share in (0.1, 0.05, 0.01)]
+        [29, 59, 299]
+    """
+    return math.ceil(math.log(1 - CONFIDENCE) / math.log1p(-share))
+
+
+def sure_share(count: int) -> float:
+    """Give the smallest share of false alarms that so many good photographs bound with 95 %."""
+    return 1 - (1 - CONFIDENCE) ** (1 / count)
+
+
+def parse_share(text: str) -> float:
+    """Parse a share of a command line.
+
+    Args:
+        text (str): ``1%`` or ``0.01``.
+
+    Returns:
+        float: The share.
+
+    Raises:
+        ArgumentTypeError: If it is none between 0 and 1.
+
+    Example:
+        >>> parse_share("5%"), parse_share("0.01")
+        (0.05, 0.01)
+    """
+    try:
+        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        msg = f"{text!r} is not a share: give 1% or 0.01."
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def _estimate(scores: Sequence[float], share: float) -> float:
+    """Estimate the score that a share of good parts has more than, from a few."""
+    count = len(scores)
+    values = [1 + math.log(score / (1 - score)) / STEEPNESS for score in (min(max(s, 1e-9), 1 - 1e-9) for s in scores)]
+    mean = max(sum(values) / count, 1e-3)
+    squares = sum((value - mean) ** 2 for value in values) + EXPECTED_WEIGHT * (EXPECTED_SPREAD * mean) ** 2
+    freedom = count - 1 + EXPECTED_WEIGHT
+    limit = mean + _student(1 - share, freedom) * math.sqrt(squares / freedom * (1 + 1 / count))
+    return 1 / (1 + math.exp(-STEEPNESS * (limit - 1)))
+
+
+def _student(probability: float, freedom: float) -> float:
+    """Approximate a quantile of Student's distribution by the normal one's (Hill's expansion)."""
+    z = NormalDist().inv_cdf(probability)
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

@@ -1,0 +1,121 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Thresholds for a share of false alarms, against scipy's distributions and simulated parts."""
+
+import argparse
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from anomalib_fbclip.modeling.few_shot import calibration
+from anomalib_fbclip.results import false_alarms
+from anomalib_fbclip.results.false_alarms import (
+    Tally,
+    best_threshold,
+    limit_false_alarms,
+    parse_share,
+    photographs_for,
+    sure_rank,
+    sure_share,
+)
+
+shares = st.floats(0.001, 0.5)
+scores = st.lists(st.floats(0, 1), max_size=12)
+
+
+@given(st.integers(1, 5000), shares)
+def test_a_rank_is_sure_by_the_binomial_distribution(count: int, share: float) -> None:
+    rank = sure_rank(count, share)
+    if rank:
+        assert stats.binom.cdf(rank - 1, count, share) <= 0.05 + 1e-9
+    assert stats.binom.cdf(rank, count, share) > 0.05 - 1e-9
+
+
+@given(shares)
+def test_the_number_of_photographs_that_a_share_takes(share: float) -> None:
+    count = photographs_for(share)
+    assert sure_rank(count, share) == 1
+    assert sure_rank(count - 1, share) == 0
+    assert sure_share(count) <= share + 1e-12 < sure_share(count - 1) + 1e-9 if count > 1 else True
+
+
+@pytest.mark.parametrize("draw", [stats.norm(0.6, 0.1), stats.lognorm(0.8, scale=0.3), stats.beta(2, 5)])
+@pytest.mark.parametrize(("count", "share"), [(59, 0.05), (93, 0.05), (30, 0.1), (300, 0.01)])
+def test_what_is_sure_holds_for_any_distribution(draw: stats.rv_continuous, count: int, share: float) -> None:
+    rng = np.random.default_rng(0)
+    trials = stats.norm.cdf(draw.rvs((500, count), random_state=rng))  # any scale, as scores have 0..1
+    limits = [limit_false_alarms(trial.tolist(), share) for trial in trials]
+    assert all(limit.is_sure for limit in limits)
+    exceeded = draw.sf(stats.norm.ppf([limit.threshold for limit in limits])) > share
+    assert exceeded.mean() < 0.05 + 0.03
+
+
+@pytest.mark.parametrize("count", [4, 8, 16, 28])
+def test_few_photographs_give_about_the_share(count: int) -> None:
+    """Of parts whose values are normally distributed, on average."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.85, 0.1, (2000, count))
+    trials = 1 / (1 + np.exp(-4 * (values - 1)))
+    limits = [limit_false_alarms(trial.tolist(), 0.05) for trial in trials]
+    assert not any(limit.is_sure for limit in limits)
+    thresholds = np.array([limit.threshold for limit in limits])
+    assert stats.norm(0.85, 0.1).sf(1 + np.log(thresholds / (1 - thresholds)) / 4).mean() == pytest.approx(
+        0.05, abs=0.01
+    )
+
+
+def test_it_expects_what_the_model_does() -> None:
+    for name in ("EXPECTED_SPREAD", "EXPECTED_WEIGHT", "STEEPNESS"):
+        assert getattr(false_alarms, name) == getattr(calibration, name)
+
+
+def test_scores_at_the_ends() -> None:
+    assert 0 <= limit_false_alarms([0.0, 1.0], 0.01).threshold <= 1
+    assert limit_false_alarms([0.0] * 60, 0.05).threshold == 0
+
+
+def test_what_is_said() -> None:
+    few = limit_false_alarms([0.2] * 8, 0.01).describe()
+    assert "about 1 %" in few
+    assert "299" in few
+    assert "31.2 %" in few
+    enough = limit_false_alarms([0.2] * 300, 0.01).describe()
+    assert "at most 1 %" in enough
+    assert "95 % sure, from 300" in enough
+    assert "Threshold 0.200" in enough
+
+
+def test_one_photograph() -> None:
+    with pytest.raises(ValueError, match="2 good photographs"):
+        limit_false_alarms([0.2], 0.1)
+
+
+@given(scores, scores, st.floats(0, 1))
+def test_the_best_threshold_is_the_best(good: list[float], bad: list[float], threshold: float) -> None:
+    if not good + bad:
+        with pytest.raises(ValueError, match="no scores"):
+            best_threshold(good, bad)
+        return
+    best = best_threshold(good, bad)
+    assert best == Tally.of(good, bad, best.threshold)
+    assert best.wrong <= Tally.of(good, bad, threshold).wrong
+    assert 0 <= best.threshold <= 1
+    assert best.found + best.missed == len(bad)
+    assert best.false_alarms + best.passed == len(good)
+
+
+@pytest.mark.parametrize("text", ["0", "100%", "-1%", "x", "", "%", "nan", "inf"])
+def test_no_share(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="give 1%"):
+        parse_share(text)
+
+
+@given(shares)
+def test_a_share_is_read_back(share: float) -> None:
+    assert math.isclose(parse_share(f"{100 * share!r}%"), share, rel_tol=1e-12)
+    assert parse_share(repr(share)) == share
