@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -114,6 +115,7 @@ class Card(NamedTuple):
         place (str | None): The most anomalous place, if there are references.
         reference (str): The place of a reference that comes nearest to it.
         reference_name (str): The reference's file name.
+        argument (str): The photograph's file as an argument of a shell's command.
     """
 
     name: str
@@ -128,6 +130,7 @@ class Card(NamedTuple):
     place: str | None = None
     reference: str = ""
     reference_name: str = ""
+    argument: str = ""
 
 
 class _Kept(NamedTuple):
@@ -160,6 +163,7 @@ def write_report(
     command: str,
     about: Mapping[str, str],
     good_scores: Sequence[float] = (),
+    feedback: str | None = None,
 ) -> None:
     """Write the report.
 
@@ -176,6 +180,8 @@ def write_report(
             written, and the package's version.
         good_scores (Sequence[float], optional): Scores of the good photographs that the others were compared with, each
             compared with the rest. Defaults to ``()``.
+        feedback (str | None, optional): Command that learns from false alarms, with ``{photographs}`` in it. The page
+            collects them, and puts their files there. ``None``: it does not. Defaults to ``None``.
 
     Raises:
         ValueError: If an entry has neither an error nor both a score and a photograph.
@@ -196,7 +202,8 @@ def write_report(
             starts = range(0, max(len(kept), 1), PHOTOGRAPHS_PER_PAGE)
             pages = [_page_path(path, number) for number, _ in enumerate(starts, 1)]
             template = _read_template()
-            shared = _describe_all(kept, thresholds, about, good_scores) | {"pages": [page.name for page in pages]}
+            shared = _describe_all(kept, thresholds, about, good_scores)
+            shared |= {"pages": [page.name for page in pages], "feedback": feedback}
             for page, start in zip(pages, starts, strict=True):
                 end = start + PHOTOGRAPHS_PER_PAGE
                 stream = template.stream(
@@ -209,6 +216,7 @@ def write_report(
                         "thresholds": {"image": thresholds.image, "pixel": thresholds.pixel},
                         "others": [(card.score, card.state) for card in (*kept[:start], *kept[end:])],
                         "command": command,
+                        "feedback": feedback,
                         "palette": PALETTE.round().astype(int).tolist(),
                         "opacity": OPACITY,
                         "strongestPlace": STRONGEST_PLACE,
@@ -292,6 +300,7 @@ def _to_card(entry: Entry, threshold: float) -> Card:
         size=image.size,
         photograph=_to_data_uri(image),
         anomaly_map=None if anomaly_map is None else _to_data_uri(_shrink_map(anomaly_map, MAX_MAP_SIDE)),
+        argument="" if record.path is None else shlex.quote(record.path),
     )
     if nearest is None:
         return card

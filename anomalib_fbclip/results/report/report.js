@@ -181,7 +181,7 @@ function update() {
   line.setAttribute("x1", 100 * thresholds.image);
   line.setAttribute("x2", 100 * thresholds.image);
   document.getElementById("command").textContent = fillCommand();
-  document.getElementById("copied").textContent = "";
+  for (const told of document.querySelectorAll(".copied")) told.textContent = "";
   document.getElementById("photographs").style.setProperty("--heat", sliders.heat.value);
   const choice = new URLSearchParams({ ...thresholds, filter });
   for (const link of document.querySelectorAll("nav a")) link.hash = choice;
@@ -201,14 +201,22 @@ function takeChoice() {
   if (filter) filter.checked = true;
 }
 
-/** Copy the command or, where a page may not, select it. */
-async function copyCommand() {
-  const told = document.getElementById("copied");
+/** Show the command that learns from the photographs of this page that were called good. */
+function collectFeedback() {
+  const files = [...document.querySelectorAll(".feedback input:checked")].map(({ value }) => value);
+  document.getElementById("feedback").hidden = files.length === 0;
+  document.getElementById("feedback-command").textContent = settings.feedback.replaceAll("{photographs}", () => files.join(" "));
+}
+
+/** Copy the command beside a button or, where a page may not, select it. */
+async function copyCommand({ currentTarget }) {
+  const told = currentTarget.parentElement.querySelector(".copied");
+  const command = currentTarget.parentElement.querySelector("code");
   try {
-    await navigator.clipboard.writeText(fillCommand());
+    await navigator.clipboard.writeText(command.textContent);
     told.textContent = "Copied.";
   } catch {
-    getSelection().selectAllChildren(document.getElementById("command"));
+    getSelection().selectAllChildren(command);
     told.textContent = "Selected: copy it with Ctrl+C.";
   }
 }
@@ -253,6 +261,7 @@ document.getElementById("reset").addEventListener("click", () => {
   updateSoon();
 });
 controls.addEventListener("submit", (event) => event.preventDefault());
-document.getElementById("copy").addEventListener("click", copyCommand);
+for (const button of document.querySelectorAll(".copy")) button.addEventListener("click", copyCommand);
+for (const box of document.querySelectorAll(".feedback")) box.addEventListener("change", collectFeedback);
 takeChoice();
 update();

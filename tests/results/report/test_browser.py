@@ -3,6 +3,7 @@
 
 """The report in a browser."""
 
+import shlex
 import socket
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -238,6 +239,37 @@ def test_where_nothing_may_be_copied_the_command_is_selected(open_report: Open) 
     page.get_by_role("button", name="Copy the command").click()
     page.get_by_text("Selected: copy it with Ctrl+C.").wait_for()
     assert page.evaluate("getSelection().toString()") == page.locator("#command").text_content()
+
+
+def test_false_alarms_are_collected(open_report: Open) -> None:
+    """Their files are arguments of a command, whatever they are called."""
+    entries = [
+        entry("parts/it's $HOME.png", 0.9),
+        entry("parts/plain.png", 0.8),
+        entry("same.png", 0.7, same_as="g.png"),
+    ]
+    page = open_report(entries, feedback="fbclip teach bolt.fbclip --add {photographs}")
+    assert page.get_by_label("This is good").count() == 2, "a good photograph itself is none"
+    assert not page.locator("#feedback").is_visible()
+    for box in page.get_by_label("This is good").all():
+        box.check()
+    command = page.locator("#feedback-command").text_content()
+    assert shlex.split(command) == [
+        "fbclip",
+        "teach",
+        "bolt.fbclip",
+        "--add",
+        "parts/it's $HOME.png",
+        "parts/plain.png",
+    ]
+    page.get_by_label("This is good").first.uncheck()
+    assert page.locator("#feedback-command").text_content() == "fbclip teach bolt.fbclip --add parts/plain.png"
+    page.locator("#feedback").get_by_role("button").click()
+    wait_for(page, "() => document.querySelector('#feedback .copied').textContent !== ''")
+
+
+def test_without_a_way_to_learn_nothing_is_collected(open_report: Open) -> None:
+    assert open_report().get_by_label("This is good").count() == 0
 
 
 def test_names_and_messages_do_nothing(open_report: Open) -> None:
