@@ -5,11 +5,15 @@
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
+
+from .records import Record, Verdict
+
+LABELS: tuple[Verdict, Verdict] = ("normal", "anomalous")
 
 CONFIDENCE = 0.95
 """How sure a bound on the share of false alarms is."""
@@ -120,6 +124,28 @@ def best_threshold(good: Sequence[float], bad: Sequence[float]) -> Tally:
     alarms = len(good) - np.searchsorted(np.sort(good), thresholds, side="right")
     best = np.lexsort([-distances, missed + alarms])[0]
     return Tally.of(good, bad, float(thresholds[best]))
+
+
+def describe_verdicts(records: Iterable[Record]) -> list[str]:
+    """Tabulate the verdicts on images whose truth is known, and how few could be wrong.
+
+    Args:
+        records (Iterable[Record]): Rows of the table. Those without score, label or threshold do not count.
+
+    Returns:
+        list[str]: Lines of a table; none where nothing counts.
+    """
+    known = [row for row in records if row.score is not None and row.label and row.threshold is not None]
+    if not known:
+        return []
+    good, bad = ([row.score for row in known if row.label == label and row.score is not None] for label in LABELS)
+    threshold = known[0].threshold or 0.0
+    rows = [("", "threshold", "found", "missed", "false alarms")]
+    for name, tally in (("verdicts", Tally.of(good, bad, threshold)), ("fewest wrong", best_threshold(good, bad))):
+        found, alarms = f"{tally.found} of {len(bad)}", f"{tally.false_alarms} of {len(good)}"
+        rows.append((name, f"{tally.threshold:.3f}", found, f"{tally.missed}", alarms))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def limit_false_alarms(scores: Sequence[float], share: float) -> FalseAlarmLimit:

@@ -49,6 +49,7 @@ class Record(NamedTuple):
         seconds (float | None): How long the computation took, where it was measured.
         picture (str | None): File of the picture that shows the prediction, if there is one.
         same_as (str | None): The good photograph that the image is a copy of, if it is one: its score means nothing.
+        label (Verdict | None): The truth, where it is known: ``anomalous`` for a defective part.
     """
 
     path: str | None
@@ -66,6 +67,7 @@ class Record(NamedTuple):
     seconds: float | None = None
     picture: str | None = None
     same_as: str | None = None
+    label: Verdict | None = None
 
     def to_json(self) -> str:
         """Write the record as a line of JSON."""

@@ -342,7 +342,12 @@ class TestFolders:
             getattr(make_engine(tmp_path / "results"), task)(model, datamodule=make_folder(root))
         folder = tmp_path / "results" / "FBClip" / "parts"
         assert {path.parent.name for path in folder.glob("v*/images")} == {"v0", "v1", "v2"}
-        assert [table.parent.name for table in tables(folder)] == ["v1"]
+        assert {table.parent.name for table in tables(folder)} == {"v0", "v1", "v2"}
+        (tested,) = (folder / "v0").glob("*.jsonl")
+        assert {(Path(row["path"]).parent.name, row["label"]) for row in read(tested)} == {
+            ("good", "normal"),
+            ("defect", "anomalous"),
+        }
 
     def test_each_test_has_its_own_checkpoint(self, tmp_path: Path, model: FBClip) -> None:
         root = write_folder(tmp_path / "parts", good=[40], spots=[200])

@@ -82,6 +82,8 @@ def test_fitted_thresholds(fbclip: Command, mvtec: Path) -> None:
     assert line.endswith("shown as 0.5 (from masks).")
     assert "Warning" not in result.stderr
     assert "ckpt_path" not in result.stdout + result.stderr
+    assert "fewest wrong  0." in result.stdout
+    assert "Table: results" in result.stdout
     assert "seconds" not in result.stderr
     assert "Throughput" not in result.stderr
 

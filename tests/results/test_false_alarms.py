@@ -17,12 +17,14 @@ from anomalib_fbclip.results import false_alarms
 from anomalib_fbclip.results.false_alarms import (
     Tally,
     best_threshold,
+    describe_verdicts,
     limit_false_alarms,
     parse_share,
     photographs_for,
     sure_rank,
     sure_share,
 )
+from anomalib_fbclip.results.records import Record
 
 shares = st.floats(0.001, 0.5)
 scores = st.lists(st.floats(0, 1), max_size=12)
@@ -107,6 +109,21 @@ def test_the_best_threshold_is_the_best(good: list[float], bad: list[float], thr
     assert 0 <= best.threshold <= 1
     assert best.found + best.missed == len(bad)
     assert best.false_alarms + best.passed == len(good)
+
+
+def test_verdicts_are_tabulated() -> None:
+    """What has no score, no truth or no threshold does not count."""
+    scores = [(0.1, "normal"), (0.6, "normal"), (0.7, "anomalous"), (0.45, "anomalous")]
+    rows = [Record("a.png", score=score, threshold=0.5, label=label) for score, label in scores]
+    rows += [
+        Record("b.png", error="cut"),
+        Record("c.png", score=0.9, threshold=0.5),
+        Record("d.png", score=0.9, label="normal"),
+    ]
+    _, now, best = (line.split("  ") for line in describe_verdicts(rows))
+    assert [cell.strip() for cell in now if cell] == ["verdicts", "0.500", "1 of 2", "1", "1 of 2"]
+    assert "0.275" in best
+    assert describe_verdicts(rows[4:]) == []
 
 
 @pytest.mark.parametrize("text", ["0", "100%", "-1%", "x", "", "%", "nan", "inf"])

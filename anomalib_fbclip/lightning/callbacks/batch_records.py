@@ -6,6 +6,7 @@
 from itertools import repeat
 from typing import Any
 
+import torch
 from anomalib.data import ImageBatch
 from anomalib.post_processing import MEBinPostProcessor, PostProcessor
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -78,7 +79,10 @@ class BatchRecords(Callback):
         """Make the records of a batch."""
         del pl_module, outputs, batch_idx, dataloader_idx
         thresholds = find_thresholds(trainer)
-        columns = (batch.image_path, batch.pred_score, batch.pred_label, batch.anomaly_map, batch.pred_mask)
+        columns = (
+            *(batch.image_path, batch.pred_score, batch.pred_label),
+            *(batch.anomaly_map, batch.pred_mask, batch.gt_label),
+        )
         values = zip(*(column if column is not None else repeat(None) for column in columns), strict=False)
         self.records = [
             self._references.mark(_to_record(row, size, thresholds))
@@ -119,24 +123,28 @@ def find_thresholds(trainer: Trainer) -> dict[str, Any]:
 
 def _to_record(values: tuple[Any, ...], size: tuple[int, int], thresholds: dict[str, Any]) -> Record:
     """Make a record of what was predicted for an image of a height and a width."""
-    path, score, label, anomaly_map, mask = values
-    verdict: Verdict | None = None if label is None else "anomalous" if label else "normal"
+    path, score, decided, anomaly_map, mask, truth = values
     regions = None
     if mask is not None:
         mask = mask.cpu().numpy()
-        if label is not None and anomaly_map is not None:
-            mask = match_verdict(mask, anomaly_map.cpu().numpy(), bool(label))
+        if decided is not None and anomaly_map is not None:
+            mask = match_verdict(mask, anomaly_map.cpu().numpy(), bool(decided))
         regions = find_regions(mask, size)
     return Record(
         path,
         score=float(score),
-        verdict=verdict,
+        verdict=_name(decided),
         anomaly_map_max=None if anomaly_map is None else float(anomaly_map.max()),
         width=size[1],
         height=size[0],
         regions=regions,
+        label=_name(truth),
         **thresholds,
     )
+
+
+def _name(is_anomalous: torch.Tensor | None) -> Verdict | None:
+    return None if is_anomalous is None else "anomalous" if is_anomalous else "normal"
 
 
 def _size_of_file(path: str) -> tuple[int, int]:

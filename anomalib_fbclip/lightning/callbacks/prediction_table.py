@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The table of a prediction, written as the predictions come, and a summary on the screen."""
+"""The table of a prediction or a test, written as the predictions come, and a summary on the screen."""
 
 import sys
 from collections import Counter, deque
@@ -9,20 +9,22 @@ from collections.abc import Sequence
 from itertools import repeat
 from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_fbclip.errors import FAILED
+from anomalib_fbclip.results.false_alarms import describe_verdicts
 from anomalib_fbclip.results.records import TABLE_NAME, Record, RecordWriter, write_records
 
 from .batch_records import BatchRecords
 from .checked_data import CheckedData
 from .pictures import Pictures
 from .report import FBClipReport
-from .results_folder import is_command_line, shorten_path
+from .results_folder import is_command_line, shorten_path, writes_results
 
 MAX_SHOWN = 10
 """Images up to which the screen shows the verdict on each."""
@@ -63,6 +65,7 @@ class PredictionTable(Callback):
         self._rows: list[tuple[Place, Record]] = []
         self._failures: deque[tuple[Place, Record]] = deque()
         self._predicted: Counter[int] = Counter()
+        self._selections: Sequence[Sequence[int]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin a table.
@@ -71,14 +74,16 @@ class PredictionTable(Callback):
             OSError: If it can't be written.
         """
         del pl_module
-        if stage != "predict":
+        if stage not in {"predict", "test"} or not writes_results(trainer):
             return
         name = TABLE_NAME if trainer.world_size == 1 else f"{TABLE_NAME}.process{trainer.global_rank}"
         self._writer = RecordWriter(Path(trainer.default_root_dir), name)
         self._rows = []
+        # A test ends at the first image that can't be read; a prediction passes over it.
+        self._selections = self._data.selections if stage == "predict" else []
         self._failures = deque(
             (Place(dataloader, index), Record(path, error=reason))
-            for dataloader, failures in enumerate(self._data.failures)
+            for dataloader, failures in enumerate(self._data.failures if stage == "predict" else ())
             for index, (path, reason) in sorted(failures.items())
         )
         self._predicted = Counter()
@@ -87,7 +92,7 @@ class PredictionTable(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: ImageBatch,
+        outputs: Any,  # noqa: ANN401 - as Lightning has it
         batch: ImageBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -105,6 +110,8 @@ class PredictionTable(Callback):
                 self._write(*self._failures.popleft())
             self._write(place, record if picture is None else record._replace(picture=str(picture)))
 
+    on_test_batch_end = on_predict_batch_end
+
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Complete the table, and show the summary.
 
@@ -114,6 +121,8 @@ class PredictionTable(Callback):
         """
         del pl_module
         self._finish(trainer)
+
+    on_test_end = on_predict_end
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Complete the table of a prediction that had nothing to predict."""
@@ -137,7 +146,7 @@ class PredictionTable(Callback):
         """Find where the next image of a dataloader stands; each process gets every ``world_size``-th."""
         position = self._predicted[dataloader] * trainer.world_size + trainer.global_rank
         self._predicted[dataloader] += 1
-        return Place(dataloader, self._data.selections[dataloader][position])
+        return Place(dataloader, self._selections[dataloader][position] if self._selections else position)
 
     def _write(self, place: Place, record: Record) -> None:
         if self._writer:
@@ -167,7 +176,9 @@ class PredictionTable(Callback):
 
     def _summarize(self, records: Sequence[Record], trainer: Trainer) -> str:
         folder = Path(trainer.default_root_dir)
-        text = summarize(records, folder, self._pictures.folder if self._pictures else None)
+        pictures = self._pictures.folder if self._pictures else None
+        is_test = trainer.state.fn == TrainerFn.TESTING
+        text = (summarize_test if is_test else summarize)(records, folder, pictures)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         report = next((part.path for part in callbacks if isinstance(part, FBClipReport)), None)
         return text if report is None else f"{text}\nReport: {shorten_path(report)}"
@@ -188,11 +199,28 @@ def summarize(records: Sequence[Record], folder: Path, pictures: Path | None) ->
     lines = [_describe(record) for record in records] if len(records) <= MAX_SHOWN else []
     outcomes = Counter("failed" if record.error else record.verdict for record in records)
     counts = [f"{outcomes[name]} {name}" for name in ("anomalous", "normal", "failed") if outcomes[name]]
-    lines += [
-        ": ".join([_count(len(records), "image"), *([", ".join(counts)] if counts else [])]),
-        f"Table: {shorten_path(folder / TABLE_NAME)}.csv and .jsonl",
-    ]
-    return "\n".join(lines if pictures is None else [*lines, f"Heatmaps: {shorten_path(pictures)}"])
+    lines.append(": ".join([_count(len(records), "image"), *([", ".join(counts)] if counts else [])]))
+    return "\n".join([*lines, *_list_files(folder, pictures)])
+
+
+def summarize_test(records: Sequence[Record], folder: Path, pictures: Path | None) -> str:
+    """Summarize a test for the screen.
+
+    Args:
+        records (Sequence[Record]): The rows of the table.
+        folder (Path): The folder of the table.
+        pictures (Path | None): The folder of the pictures, if there are any.
+
+    Returns:
+        str: How many are found, missed and called anomalous without reason, at the threshold and at the one with the
+            fewest wrong verdicts; and where the table and the pictures are.
+    """
+    return "\n".join([*describe_verdicts(records), *_list_files(folder, pictures)])
+
+
+def _list_files(folder: Path, pictures: Path | None) -> list[str]:
+    table = f"Table: {shorten_path(folder / TABLE_NAME)}.csv and .jsonl"
+    return [table] if pictures is None else [table, f"Heatmaps: {shorten_path(pictures)}"]
 
 
 def _gather(rows: list[tuple[Place, Record]]) -> list[tuple[Place, Record]]:

@@ -40,7 +40,7 @@ class ResultsFolder(Callback):
         is_own = current == self._folder and not _holds_results(current)
         if trainer.state.fn == TrainerFn.FITTING or is_own or _take_empty(current):
             self._folder = current
-        elif _writes_results(trainer):
+        elif writes_results(trainer):
             self._folder = claim_folder(current)
             _move_to(trainer, self._folder)
 
@@ -99,7 +99,7 @@ def _holds_results(folder: Path) -> bool:
     return (folder / "images").exists() or any(folder.glob(f"{TABLE_NAME}*"))
 
 
-def _writes_results(trainer: Trainer) -> bool:
+def writes_results(trainer: Trainer) -> bool:
     """Tell whether a run writes into its folder: a validation, which may come before the others, a checkpoint."""
     if trainer.state.fn == TrainerFn.VALIDATING:
         checkpoints: list[Checkpoint] = trainer.checkpoint_callbacks
