@@ -20,6 +20,10 @@ WITHOUT_TORCH = {"numpy": "numpy", "PIL": "pillow", "jinja2": "jinja2", "rich": 
 """Packages, by their modules, that ``fbclip`` needs beside what runs the model."""
 
 
+OF_THE_LINE = {"watchfiles": "watchfiles", "httpx": "httpx", "paho": "paho-mqtt"}
+"""Packages, by their modules, that ``fbclip watch`` needs."""
+
+
 class PlainError(Exception):
     """Something a user can mend. The message is one line: what is wrong, and what to do."""
 
@@ -108,6 +112,9 @@ def describe_error(error: Exception) -> str | None:
 
 def _describe_missing(module: str) -> str:
     """Name a module that is not installed and, if it is one of a few that belong together, the others that are not."""
+    if module in OF_THE_LINE:
+        alone = f"pip install {' '.join(OF_THE_LINE.values())}"
+        return f"{OF_THE_LINE[module]} is missing: pip install 'anomalib-fbclip[line]', or, without torch, {alone}"
     missing = [name for name in WITHOUT_TORCH if not find_spec(name)] if module in WITHOUT_TORCH else [module]
     packages = [WITHOUT_TORCH.get(name, name) for name in missing]
     return f"{' and '.join(packages)} {'is' if len(packages) == 1 else 'are'} missing: pip install {' '.join(packages)}"

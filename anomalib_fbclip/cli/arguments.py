@@ -6,11 +6,13 @@
 import argparse
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn, get_args
 
+from anomalib_fbclip.errors import InspectionError
 from anomalib_fbclip.exported.runtimes import Precision
 from anomalib_fbclip.images.photographs import check_white_level
 from anomalib_fbclip.results.thresholds import parse_threshold
@@ -22,6 +24,7 @@ COMMANDS = """\
   fbclip teach            keep in a file what it takes to inspect parts of one kind: a product
   fbclip product          say what a product holds
   fbclip export           make of a product a model that needs no torch
+  fbclip watch            inspect what arrives in a folder, or what a camera sees, until it is told to end
   fbclip example          write photographs to try it on
   fbclip configs          list config files for anomalib
   fbclip configs NAME     write one to the screen, from where > puts it in a file
@@ -73,16 +76,29 @@ def create_parser() -> Parser:
         "photographs", nargs="+", help="photographs, folders, videos, streams (rtsp://...), or numbers of cameras"
     )
     parser.add_argument(
-        "--good",
-        type=Path,
-        metavar="FOLDER",
-        help="photographs of good parts, which the others are compared with: 4 or more, better 8",
-    )
-    parser.add_argument(
         "--alone",
         action="store_true",
         help="look at each photograph by itself (default without --good: 8 photographs or more are compared with each "
         "other)",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("fbclip-results"),
+        metavar="FOLDER",
+        help="folder of the results, in which each run has one of its own: v0, v1, ... (default: fbclip-results)",
+    )
+    add_inspection_options(parser)
+    return parser
+
+
+def add_inspection_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says what photographs are compared with, how they are read, and what is shown."""
+    parser.add_argument(
+        "--good",
+        type=Path,
+        metavar="FOLDER",
+        help="photographs of good parts, which the others are compared with: 4 or more, better 8",
     )
     parser.add_argument(
         "--product",
@@ -95,26 +111,18 @@ def create_parser() -> Parser:
         "--model", type=Path, metavar="FILE", help="an exported model, .xml or .onnx, in place of backbone and weights"
     )
     parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("fbclip-results"),
-        metavar="FOLDER",
-        help="folder of the results, in which each run has one of its own: v0, v1, ... (default: fbclip-results)",
-    )
-    parser.add_argument(
         "--full-size",
         action="store_true",
         help="read large photographs at their whole size: slower, and scores differ by less than 0.01",
     )
     parser.add_argument("--json", action="store_true", help="write lines of JSON to standard output, for programs")
     add_model_options(parser)
-    return parser
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add what says which model looks at photographs, where, and what is to be done with good ones."""
     parser.add_argument(
-        "--shots", type=_count, metavar="N", help="how many of the good photographs are taken (default: all)"
+        "--shots", type=parse_count, metavar="N", help="how many of the good photographs are taken (default: all)"
     )
     parser.add_argument(
         "--backbone",
@@ -156,7 +164,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rotations",
-        type=_count,
+        type=parse_count,
         metavar="N",
         help="copies of each good photograph that are turned, for parts that lie at any angle: 8; 1 for none "
         "(default: 4)",
@@ -196,9 +204,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log, too")
 
 
-def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line, or exit with code 2 and one line."""
-    parser = create_parser()
+def parse_arguments(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse the command line of an inspection, or exit with code 2 and one line."""
     options = parser.parse_args(arguments)
     for name in OF_THE_MODEL_IN_TORCH:
         if options.model and getattr(options, name):
@@ -226,6 +233,25 @@ def settle_tiles(parser: Parser, options: argparse.Namespace) -> None:
         parser.error("--smallest-defect chooses the tiles: leave out --tiles, or give --tiles auto")
     if options.smallest_defect:
         options.tiles = AUTO
+
+
+@contextmanager
+def telling_of_output() -> Generator[None]:
+    """Say that the results can't be written where ``OSError`` is raised.
+
+    Yields:
+        None: Nothing.
+
+    Raises:
+        InspectionError: Where it is raised, but for a reader of the output that is gone.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        msg = f"the results can't be written ({error}): give another folder as --output."
+        raise InspectionError(msg) from error
 
 
 def without_password(address: str) -> str:
@@ -310,7 +336,15 @@ def _pixels(text: str) -> int:
     return int(number)
 
 
-def _count(text: str) -> int:
+def parse_count(text: str) -> int:
+    """Parse a number of things.
+
+    Args:
+        text (str): 1 or more.
+
+    Raises:
+        ArgumentTypeError: If it is none.
+    """
     if not text.isdecimal() or int(text) < 1:
         msg = f"{text!r} is no number: give 1 or more."
         raise argparse.ArgumentTypeError(msg)

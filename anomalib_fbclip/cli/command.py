@@ -13,10 +13,8 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
-from anomalib_fbclip.errors import ANOMALOUS, FAILED, NORMAL, InspectionError
 from anomalib_fbclip.results.files import link_latest, make_next
 from anomalib_fbclip.results.good_photographs import (
     describe_colors,
@@ -24,18 +22,25 @@ from anomalib_fbclip.results.good_photographs import (
     describe_swap,
     find_copies,
 )
-from anomalib_fbclip.results.records import TABLE_NAME
+from anomalib_fbclip.results.records import TABLE_NAME, Record
 from anomalib_fbclip.results.thresholds import UNLABELED, USUAL_THRESHOLD, describe_guess
 
-from .arguments import parse_arguments, without_thresholds
+from .arguments import create_parser, parse_arguments, telling_of_output, without_thresholds
 from .configs import CONFIGS, run_configs
 from .example import EXAMPLE, run_example
 from .models import Ready, find_good, get_ready
 from .product import PRODUCT, TEACH, run_product, run_teach
-from .screen import Screen, count, logging_to
+from .screen import Screen, count_verdicts, logging_to
 from .sources import Inputs, find_inputs
+from .watch import WATCH, run_watch
 
-SUBCOMMANDS = {CONFIGS: run_configs, EXAMPLE: run_example, TEACH: run_teach, PRODUCT: run_product}
+SUBCOMMANDS = {
+    CONFIGS: run_configs,
+    EXAMPLE: run_example,
+    TEACH: run_teach,
+    PRODUCT: run_product,
+    WATCH: run_watch,
+}
 """What runs a command that begins with a word of its own; all others inspect photographs."""
 
 OF_THE_FILE = "exported file"
@@ -59,14 +64,9 @@ def run_arguments(arguments: Sequence[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the screen can't show
     if arguments and arguments[0] in SUBCOMMANDS:
         return SUBCOMMANDS[arguments[0]](arguments[1:])
-    options = parse_arguments(arguments)
-    try:
+    options = parse_arguments(create_parser(), arguments)
+    with telling_of_output():
         return inspect(options, without_thresholds(arguments))
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        msg = f"the results can't be written ({error}): give another folder as --output."
-        raise InspectionError(msg) from error
 
 
 def inspect(options: argparse.Namespace, command: Sequence[str]) -> int:
@@ -90,7 +90,7 @@ def inspect(options: argparse.Namespace, command: Sequence[str]) -> int:
     folder = make_next(options.output)
     with logging_to(folder, verbose=options.verbose):
         try:
-            ready = get_ready(options, good, inputs, screen)
+            ready = get_ready(options, good, inputs.files, screen, at_once=inputs.at_once)
         except BaseException:  # an interrupt, too
             shutil.rmtree(folder)
             raise
@@ -133,16 +133,19 @@ def run(
     if ready.is_mutual:
         compared = {"Compared with": UNLABELED}
     with screen.progress("Photographs", inputs.total) as advance:
-        shown = advance
-        if inputs.total == 1 and ready.watch:
-            ready.watch(advance)
-            shown = _say_nothing
-        inspection = Inspection(
-            ready.inferencer, folder, partial(screen.show, advance=shown), copies, full_size=full_size
-        )
+        by_view = ready.watch if inputs.total == 1 else None
+        if by_view:
+            by_view(advance)
+
+        def show(record: Record) -> None:
+            screen.show(record)
+            if not by_view:
+                advance()
+
+        inspection = Inspection(ready.inferencer, folder, copies, full_size=full_size)
         write_report(
             folder / REPORT_NAME,
-            inspection.entries(inputs),
+            inspection.entries(inputs, show),
             Thresholds(
                 USUAL_THRESHOLD if image is None else image,
                 USUAL_THRESHOLD if pixel is None else pixel,
@@ -162,13 +165,7 @@ def run(
         screen.tell(line)
     if inspection.is_interrupted:
         raise KeyboardInterrupt
-    if inspection.counts["error"]:
-        return FAILED
-    return ANOMALOUS if inspection.counts["anomalous"] else NORMAL
-
-
-def _say_nothing() -> None:
-    """Leave the progress as it is."""
+    return inspection.exit_code
 
 
 def summarize(counts: Counter[str], threshold_source: str | None, advice: str, *, is_mutual: bool = False) -> list[str]:
@@ -184,11 +181,9 @@ def summarize(counts: Counter[str], threshold_source: str | None, advice: str, *
     Returns:
         list[str]: How many there are, and what to make of it if the threshold does not come from the parts.
     """
-    errors = f", {counts['error']} could not be read" if counts["error"] else ""
-    total = count(sum(counts.values()), "photograph")
     is_decided = counts["normal"] + counts["anomalous"] > 0
     return [
-        f"{total}: {counts['anomalous']} anomalous, {counts['normal']} normal{errors}",
+        count_verdicts(counts),
         *(describe_guess(threshold_source, advice) if is_decided else ()),
         *(["No photograph stands out."] if is_mutual and is_decided and not counts["anomalous"] else ()),
     ]

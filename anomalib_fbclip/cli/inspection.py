@@ -13,7 +13,7 @@ from typing import NamedTuple, cast
 from PIL import Image
 
 from anomalib_fbclip.concurrency import map_ahead
-from anomalib_fbclip.errors import ImageError
+from anomalib_fbclip.errors import ANOMALOUS, FAILED, NORMAL, ImageError
 from anomalib_fbclip.exported.images import ImageSource
 from anomalib_fbclip.exported.inferencer import Prediction
 from anomalib_fbclip.images.photographs import is_gray
@@ -25,7 +25,7 @@ from anomalib_fbclip.results.report.page import Entry
 from anomalib_fbclip.results.report.pictures import MAX_SIDE, draw_picture, shrink_photograph
 
 from .prediction import ComparedPrediction, Inferencer, MaskedImage, choose_enough
-from .sources import Inputs, Item, Loaded
+from .sources import PICTURES, Inputs, Item, Loaded
 
 DRAWN_BEHIND = 2
 """Predictions whose pictures are still to be drawn, at most."""
@@ -48,9 +48,9 @@ class Inspection:
     Args:
         inferencer (Inferencer): The model.
         folder (Path): The folder of the results.
-        show (Callable[[Record], None]): Called with each row of the table.
         copies (Mapping[Path, Path]): Photographs that are good ones, too, and which ones.
         full_size (bool): Whether large photographs are read at their whole size.
+        pictures (bool): Whether a picture of each photograph is drawn. Without one, an entry has its record only.
 
     Attributes:
         counts (Counter[str]): Number of photographs that are ``normal``, ``anomalous`` and an ``error``.
@@ -63,10 +63,10 @@ class Inspection:
         self,
         inferencer: Inferencer,
         folder: Path,
-        show: Callable[[Record], None],
         copies: Mapping[Path, Path],
         *,
         full_size: bool = False,
+        pictures: bool = True,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.colors: Counter[bool] = Counter()
@@ -74,20 +74,21 @@ class Inspection:
         self.is_interrupted = False
         self._inferencer = inferencer
         self._folder = folder
-        self._show = show
         self._copies = copies
+        self._pictures = pictures
         self._enough = None if full_size else choose_enough(inferencer.input_size)
         self._started: deque[Loaded] = deque()
         self._failures: deque[_Predicted] = deque()
         self._drawing: deque[Path] = deque()
 
-    def entries(self, inputs: Inputs) -> Iterator[Entry]:
+    def entries(self, inputs: Inputs, show: Callable[[Record], None]) -> Iterator[Entry]:
         """Predict, and give what the report shows of each photograph.
 
         A user who stops it gets the report of what there is.
 
         Args:
             inputs (Inputs): What is inspected.
+            show (Callable[[Record], None]): Called with each row of the table.
 
         Yields:
             Entry: Photograph by photograph.
@@ -96,33 +97,68 @@ class Inspection:
             EdgeError: If the model fails.
             OSError: If a result can't be written.
         """
-        behind = 0 if inputs.total is None else DRAWN_BEHIND  # a camera's frame has its verdict before the next one
-        entries = map_ahead(self._draw, self._begin(self._predict(inputs)), behind)
         with (
             RecordWriter(self._folder) as table,
             self._stop_between_photographs(),
-            self._without_rest(),
-            closing(entries),
+            self._until_interrupted(),
+            closing(self.inspect(inputs)) as entries,
         ):
             for entry in entries:
                 table.write(entry.record)
-                self._drawing.popleft()
-                self.counts[entry.record.verdict or "error"] += 1
+                self.note(entry.record)
                 if entry.record.score is not None and entry.record.same_as is None:
                     self.scores.append(entry.record.score)
-                self._show(entry.record)
+                show(entry.record)
                 yield entry
 
+    def inspect(self, inputs: Inputs) -> Generator[Entry]:
+        """Predict and draw.
+
+        When it ends early, with an error or a second interrupt, pictures are removed whose rows were not noted.
+
+        Args:
+            inputs (Inputs): What is inspected.
+
+        Yields:
+            Entry: Photograph by photograph, each to be noted or passed over before the next one.
+
+        Raises:
+            EdgeError: If the model fails.
+            OSError: If a picture can't be written.
+        """
+        behind = DRAWN_BEHIND if inputs.at_once else 0
+        entries = map_ahead(self._draw, self._begin(self._predict(inputs)), behind)
+        try:
+            with closing(entries):
+                yield from entries
+        finally:
+            for picture in self._drawing:
+                picture.unlink(missing_ok=True)
+            self._drawing.clear()
+
+    def note(self, record: Record) -> None:
+        """Count a row that was written, whose picture stays."""
+        self.counts[record.verdict or "error"] += 1
+        self._drawing.popleft()
+
+    def pass_over(self) -> None:
+        """Give up a photograph for which there is no row."""
+        self._drawing.popleft().unlink(missing_ok=True)
+
+    @property
+    def exit_code(self) -> int:
+        """How the command ends: by the worst of what was inspected."""
+        if self.counts["error"]:
+            return FAILED
+        return ANOMALOUS if self.counts["anomalous"] else NORMAL
+
     @contextmanager
-    def _without_rest(self) -> Generator[None]:
-        """Remove the pictures that came into no table, when a second interrupt or an error ends the inspection."""
+    def _until_interrupted(self) -> Generator[None]:
+        """End without an error at a second interrupt, too."""
         try:
             yield
         except KeyboardInterrupt:
             self.is_interrupted = True
-        finally:
-            for picture in self._drawing:
-                picture.unlink(missing_ok=True)
 
     @contextmanager
     def _stop_between_photographs(self) -> Generator[None]:
@@ -205,14 +241,19 @@ class Inspection:
             yield one
 
     def _picture(self, item: Item) -> Path:
-        return self._folder / "images" / item.picture
+        return self._folder / PICTURES / item.picture
 
     def _draw(self, predicted: _Predicted) -> Entry:
-        """Write a picture, and give what the report shows. A thread does it, while the model goes on."""
+        """Write a picture, if there is to be one, and give what the report shows.
+
+        A thread does it, while the model goes on.
+        """
         prediction, item = predicted.prediction, predicted.item
         if prediction is None:
             return Entry(Record(item.name, error=predicted.error))
         record = self._to_record(prediction, predicted)
+        if not self._pictures:
+            return Entry(record)
         photograph = shrink_photograph(Image.fromarray(prediction.image), MAX_SIDE)
         if (region := self._region(item)) is not None:
             photograph = shade_outside(photograph, region)
@@ -239,6 +280,6 @@ class Inspection:
             height=height,
             regions=find_regions(prediction.mask, predicted.size),
             seconds=prediction.seconds,
-            picture=self._picture(predicted.item).as_posix(),
+            picture=self._picture(predicted.item).as_posix() if self._pictures else None,
             same_as=None if copied is None else copied.as_posix(),
         )

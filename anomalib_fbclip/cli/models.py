@@ -23,7 +23,6 @@ from anomalib_fbclip.weights import bundled
 from .arguments import AUTO, PAPER_BACKBONE
 from .prediction import Inferencer
 from .screen import Screen, count
-from .sources import Inputs
 
 if TYPE_CHECKING:
     from .torch_inferencer import TorchInferencer
@@ -70,14 +69,17 @@ class Ready(NamedTuple):
     watch: Callable[[Callable[[float], None]], None] | None = None
 
 
-def get_ready(options: argparse.Namespace, good: Sequence[Path], inputs: Inputs, screen: Screen) -> Ready:
+def get_ready(
+    options: argparse.Namespace, good: Sequence[Path], files: Sequence[Path], screen: Screen, *, at_once: bool
+) -> Ready:
     """Get the model ready that is asked for.
 
     Args:
         options (argparse.Namespace): The command line.
         good (Sequence[Path]): Photographs of good parts.
-        inputs (Inputs): What is inspected.
+        files (Sequence[Path]): Photographs that are inspected, as far as they are known.
         screen (Screen): Shows how far it is.
+        at_once (bool): Whether several photographs may be computed at the same time: more in all, each of them later.
 
     Returns:
         Ready: The model.
@@ -88,20 +90,20 @@ def get_ready(options: argparse.Namespace, good: Sequence[Path], inputs: Inputs,
         ImageError: If a good photograph can't be read.
         ValueError: If an argument does not fit the backbone, or a file can't be read.
     """
-    size = find_size([*inputs.files, *good])
+    size = find_size([*files, *good])
     with screen.progress("Loading the model", None):
-        ready = load_exported(options, inputs.total) if options.model else load_torch(options, inputs.total, size)
+        ready = load_exported(options, at_once) if options.model else load_torch(options, at_once, size)
     ready = ready._replace(lines=[*ready.lines, *describe_sight(ready.inferencer, size)])
     if good:
         return compare(ready, good, screen, options.rotations)
     if options.product:
         return use_product(ready)
-    if options.model or options.alone or inputs.total is None:
+    if options.model or options.alone or not at_once:
         return ready
-    return compare_mutually(ready, inputs.files, screen, full_size=options.full_size)
+    return compare_mutually(ready, files, screen, full_size=options.full_size)
 
 
-def load_exported(options: argparse.Namespace, total: int | None) -> Ready:
+def load_exported(options: argparse.Namespace, at_once: bool) -> Ready:
     """Load an exported model, without torch."""
     from anomalib_fbclip.exported import EdgeInferencer
 
@@ -110,7 +112,7 @@ def load_exported(options: argparse.Namespace, total: int | None) -> Ready:
         options.device or "AUTO",
         options.threshold,
         options.pixel_threshold,
-        "LATENCY" if total in {None, 1} else "THROUGHPUT",
+        "THROUGHPUT" if at_once else "LATENCY",
         options.precision or "f32",
         options.white_level,
     )
@@ -177,12 +179,12 @@ def choose_tiles(size: tuple[int, int], smallest: int | None, view_size: tuple[i
     return rows, columns
 
 
-def load_torch(options: argparse.Namespace, total: int | None, size: tuple[int, int] | None) -> Ready:
+def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int] | None) -> Ready:
     """Load the model of a backbone.
 
     Args:
         options (argparse.Namespace): The command line.
-        total (int | None): Number of photographs; ``None`` if it is not known.
+        at_once (bool): Whether several photographs may be computed at the same time.
         size (tuple[int, int] | None): Height and width of one in pixels, if they are known.
 
     Returns:
@@ -215,7 +217,7 @@ def load_torch(options: argparse.Namespace, total: int | None, size: tuple[int, 
         options.precision or "float32",
         options.threshold,
         options.pixel_threshold,
-        1 if total in {None, 1} else PHOTOGRAPHS_AT_ONCE,
+        PHOTOGRAPHS_AT_ONCE if at_once else 1,
         options.white_level,
         image_size=options.image_size,
         tiles=tiles,

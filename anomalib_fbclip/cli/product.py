@@ -114,7 +114,7 @@ def teach(options: argparse.Namespace, screen: Screen) -> None:
     _check_free(options.output)
     good = find_good(options.source, options.shots, option="")
     with screen.progress("Loading the model", None):
-        ready = load_torch(options, None, find_size(good))
+        ready = load_torch(options, at_once=False, size=find_size(good))
     if isinstance(ready.inferencer.region, RegionMasks):
         raise InspectionError(ONE_REGION)
     ready = compare(ready, good, screen, options.rotations)
@@ -129,7 +129,7 @@ def change(options: argparse.Namespace, screen: Screen) -> None:
         _check_free(options.output)
     added = [path for source in options.add for path in _find_added(source)]
     with screen.progress("Loading the model", None):
-        inferencer = cast("TorchInferencer", load_torch(options, None, None).inferencer)
+        inferencer = cast("TorchInferencer", load_torch(options, at_once=False, size=None).inferencer)
     before = inferencer.known_references
     known = find_copies(added, before.kept)
     if known:

@@ -5,6 +5,7 @@
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,14 +48,13 @@ class Screen:
         """Show a line."""
         self._console.print(Text(line))
 
-    def show(self, record: Record, advance: Callable[[], None]) -> None:
-        """Show what is said of a photograph, and that there is one more."""
+    def show(self, record: Record) -> None:
+        """Show what is said of a photograph."""
         if self._as_json:
             sys.stdout.write(record.to_json())
             sys.stdout.flush()
         else:
             self._console.print(to_line(record))
-        advance()
 
     @contextmanager
     def progress(self, what: str, total: int | None, passes: int = 1) -> Generator[Callable[..., None]]:
@@ -99,6 +99,13 @@ def to_line(record: Record) -> Text:
         printable(record.path or ""),
         "" if record.same_as is None else f"  (is a good photograph, {printable(record.same_as)})",
     )
+
+
+def count_verdicts(counts: Counter[str]) -> str:
+    """Say how many photographs are ``normal``, ``anomalous`` and an ``error``."""
+    errors = f", {counts['error']} could not be read" if counts["error"] else ""
+    total = count(sum(counts.values()), "photograph")
+    return f"{total}: {counts['anomalous']} anomalous, {counts['normal']} normal{errors}"
 
 
 def count(number: int, noun: str) -> str:

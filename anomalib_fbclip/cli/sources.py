@@ -31,6 +31,9 @@ from .arguments import without_password
 if TYPE_CHECKING:
     import cv2
 
+PICTURES = "images"
+"""Folder of the pictures, in that of the results."""
+
 READ_AHEAD = 2
 """Photographs that are read before they are needed."""
 
@@ -150,18 +153,24 @@ class Inputs(NamedTuple):
     """All that is inspected.
 
     Attributes:
-        parts (list[list[Item] | Frames]): Photographs, and videos and cameras among them.
+        parts (list[list[Item] | Frames | Iterator[Item]]): Photographs, those that arrive, and videos and cameras among
+            them.
         notes (list[str]): A line for each photograph of which only the first page is read.
     """
 
-    parts: list[list[Item] | Frames]
+    parts: list[list[Item] | Frames | Iterator[Item]]
     notes: list[str]
 
     @property
     def total(self) -> int | None:
-        """Number of photographs; ``None`` where there are frames, whose number is not known."""
+        """Number of photographs; ``None`` where it is not known, as of frames."""
         lengths = [len(part) for part in self.parts if isinstance(part, list)]
         return sum(lengths) if len(lengths) == len(self.parts) else None
+
+    @property
+    def at_once(self) -> bool:
+        """Whether several may be computed at the same time. A camera's frame has its verdict before the next one."""
+        return self.total != 1 and not any(isinstance(part, Frames) for part in self.parts)
 
     @property
     def files(self) -> list[Path]:
@@ -188,7 +197,7 @@ class Inputs(NamedTuple):
         load = partial(_load, minimum_side=minimum_side, enough=enough, white_level=white_level)
         for part in self.parts:
             # A camera's frame is to be the newest one when it is asked for.
-            yield from map_ahead(load, part, READ_AHEAD) if isinstance(part, list) else map(load, part)
+            yield from map(load, part) if isinstance(part, Frames) else map_ahead(load, part, READ_AHEAD)
 
 
 def _load(item: Item, minimum_side: int, enough: Enough | None, white_level: int | None) -> Loaded:
@@ -219,7 +228,7 @@ def find_inputs(arguments: Iterable[str], excluded: Sequence[Path]) -> Inputs:
         InspectionError: If there is no such file, a folder has no photographs, or a video can't be opened.
         ImageError: If a folder can't be looked into.
     """
-    parts: list[list[Item] | Frames] = []
+    parts: list[list[Item] | Frames | Iterator[Item]] = []
     notes: list[str] = []
     seen: set[str] = set()
     places = Places()
@@ -297,19 +306,44 @@ def _open_frames(argument: str, places: Places | None) -> Frames | None:
         places (Places | None): Gives the folder of its pictures. ``None``: they need none of their own.
     """
     path = Path(argument)
-    if re.match(r"[a-z][a-z0-9+.-]+://", argument, re.IGNORECASE):
-        source: str | int = argument
-        name = title = without_password(argument)
-        is_live = True
-    elif argument.isdecimal() and not path.exists():
-        source, name, title, is_live = int(argument), f"camera {argument}", f"Camera {argument}", True
+    live = find_live(argument)
+    if live is not None:
+        name, capture = live.name, live.open()
     elif _is_video(path):
-        source, name, title, is_live = argument, path.as_posix(), printable(path), False
+        name, capture = path.as_posix(), _open_capture(argument, printable(path))
     else:
         return None
-    capture = _open_capture(source, title)
     folder = places.take(fit_name(re.sub(r"[^\w.-]+", "-", Path(name).name))) if places else Path()
-    return Frames(name, capture, folder, is_live=is_live)
+    return Frames(name, capture, folder, is_live=live is not None)
+
+
+class Live(NamedTuple):
+    """A camera or a stream.
+
+    Attributes:
+        name (str): What it is called in the table, without a password.
+        source (int | str): Its number or address.
+    """
+
+    name: str
+    source: int | str
+
+    def open(self) -> "cv2.VideoCapture":
+        """Open it.
+
+        Raises:
+            InspectionError: If it can't be opened.
+        """
+        return _open_capture(self.source, self.name.capitalize() if isinstance(self.source, int) else self.name)
+
+
+def find_live(argument: str) -> Live | None:
+    """Tell whether an argument is the number of a camera or the address of a stream; ``None`` if it is neither."""
+    if re.match(r"[a-z][a-z0-9+.-]+://", argument, re.IGNORECASE):
+        return Live(without_password(argument), argument)
+    if argument.isdecimal() and not Path(argument).exists():
+        return Live(f"camera {argument}", int(argument))
+    return None
 
 
 def _is_video(path: Path) -> bool:

@@ -100,7 +100,7 @@ def find_images(path: Path, *excluded: Path) -> list[Path]:
     except OSError as error:
         raise ImageError(describe_folder(path, error)) from error
     return [
-        file for file in _walk(path, {folder.resolve() for folder in excluded} | {path.resolve()}) if _is_image(file)
+        file for file in _walk(path, {folder.resolve() for folder in excluded} | {path.resolve()}) if is_image(file)
     ]
 
 
@@ -120,6 +120,18 @@ def is_foreign(path: Path) -> bool:
         bool: Whether it, or a folder that it is in, does.
     """
     return any(part.startswith(APPLE_DOUBLE) or part in NOT_PHOTOGRAPHS for part in path.parts)
+
+
+def is_image(path: Path) -> bool:
+    """Tell by name or content whether a file is an image or a video, or can't be told from one.
+
+    Args:
+        path (Path): The file.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - as above
+        return os.path.isdir(path)  # noqa: PTH112 - and neither a pipe nor a device
+    suffix = path.suffix.lower()
+    return suffix in IMAGE_SUFFIXES or suffix in KIND_OF_SUFFIX or _has_image(path, suffix)
 
 
 def kind_of_content(head: bytes) -> str | None:
@@ -156,13 +168,6 @@ def _walk(folder: Path, passed: set[Path]) -> Iterator[Path]:
         elif (resolved := path.resolve()) not in passed:
             passed.add(resolved)
             yield from _walk(path, passed)
-
-
-def _is_image(path: Path) -> bool:
-    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - as above
-        return os.path.isdir(path)  # noqa: PTH112 - and neither a pipe nor a device
-    suffix = path.suffix.lower()
-    return suffix in IMAGE_SUFFIXES or suffix in KIND_OF_SUFFIX or _has_image(path, suffix)
 
 
 def _has_image(path: Path, suffix: str) -> bool:

@@ -13,6 +13,9 @@ from uuid import uuid4
 LATEST = "latest"
 """Name of the link that leads to the last of the numbered folders ``v0``, ``v1``, ..., which are anomalib's."""
 
+INCOMPLETE = ".incomplete."
+"""What the names of hidden folders begin with."""
+
 VERSION = re.compile(r"v\d+")
 
 
@@ -30,13 +33,19 @@ def incomplete_folder(folder: Path) -> Generator[Path]:
         OSError: If it can't be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    incomplete = folder / f".incomplete.{uuid4().hex}"
+    incomplete = folder / f"{INCOMPLETE}{uuid4().hex}"
     try:
         incomplete.mkdir(mode=0o700)
         yield incomplete
     finally:
         if incomplete.is_dir():
             _remove(incomplete)
+
+
+def remove_incomplete(folder: Path) -> None:
+    """Remove what a process left incomplete, in a folder and those in it, because it was killed."""
+    for incomplete in folder.rglob(f"{INCOMPLETE}*"):
+        _remove(incomplete)
 
 
 def _remove(folder: Path) -> None:

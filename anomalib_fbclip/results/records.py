@@ -8,7 +8,7 @@ import errno
 import io
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
@@ -87,6 +87,28 @@ COLUMNS = tuple(
 """Columns of the CSV file."""
 
 
+class Tail(NamedTuple):
+    """A row at the end of both files of a table.
+
+    Attributes:
+        rows (tuple[bytes, bytes]): The row, as JSON and as CSV.
+        ends (tuple[int, int]): Where it begins in each file, in bytes.
+    """
+
+    rows: tuple[bytes, bytes]
+    ends: tuple[int, int]
+
+
+def _to_row(values: dict[str, Any]) -> str:
+    text = io.StringIO()
+    csv.writer(text).writerow([values.get(column) for column in COLUMNS])
+    return text.getvalue()
+
+
+HEADER = Tail((b"", (BYTE_ORDER_MARK + _to_row(dict(zip(COLUMNS, COLUMNS, strict=True)))).encode()), (0, 0))
+"""What a table without rows ends with."""
+
+
 class RecordWriter:
     r"""Writes ``predictions.jsonl`` and ``predictions.csv``, row by row as they come.
 
@@ -97,9 +119,11 @@ class RecordWriter:
     Args:
         folder (Path): The folder, which is made if it does not exist.
         name (str, optional): Name of the files without their suffixes. Defaults to ``"predictions"``.
+        tail (Tail | None, optional): The last row of a table that goes on. It is written anew, because the files may
+            have a part of it only, or nothing. ``None``: a new table. Defaults to ``None``.
 
     Raises:
-        FileExistsError: If one of the files is there already.
+        FileExistsError: If one of the files of a new table is there already.
         OSError: If they can't be made.
 
     Example:
@@ -107,16 +131,25 @@ class RecordWriter:
         ...     writer.write(Record("photograph.jpg", score=0.9, verdict="anomalous"))
     """
 
-    def __init__(self, folder: Path, name: str = TABLE_NAME) -> None:
+    def __init__(self, folder: Path, name: str = TABLE_NAME, tail: Tail | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.paths = [folder / f"{name}.jsonl", folder / f"{name}.csv"]
         for path in self.paths:
-            if path.exists():  # before the other file is made
+            if tail is None and path.exists():  # before the other file is made
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         with ExitStack() as stack:
-            self._files = [stack.enter_context(path.open("xb", buffering=0)) for path in self.paths]
-            self._append(["", BYTE_ORDER_MARK + _to_row(dict(zip(COLUMNS, COLUMNS, strict=True)))])
+            mode = "x" if tail is None else "a+"
+            self._files = [stack.enter_context(io.FileIO(path, mode)) for path in self.paths]
+            known = zip(self._files, HEADER.rows, *(tail or HEADER), strict=True)
+            # A file that is empty is new, or its rows were taken elsewhere.
+            line, row = (last if _cut(file, end) else header for file, header, last, end in known)
+            self.append((line, row))
             stack.pop_all()
+
+    def next_tail(self, record: Record) -> Tail:
+        """Give the row that a record makes, and where it begins if it is written next."""
+        lines, table = (file.seek(0, os.SEEK_END) for file in self._files)
+        return Tail((record.to_json().encode(), record.to_csv().encode(errors="backslashreplace")), (lines, table))
 
     def write(self, record: Record) -> None:
         """Add a row to both files.
@@ -127,22 +160,29 @@ class RecordWriter:
         Raises:
             OSError: If it can't be written.
         """
-        self._append([record.to_json(), record.to_csv()])
+        self.append(self.next_tail(record).rows)
 
     def close(self) -> None:
         """Close the files."""
         for file in self._files:
             file.close()
 
-    def _append(self, rows: Sequence[str]) -> None:
-        ends = [file.tell() for file in self._files]
+    def append(self, rows: tuple[bytes, bytes]) -> None:
+        """Add a row, as JSON and as CSV.
+
+        Args:
+            rows (tuple[bytes, bytes]): The row.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        ends = [file.seek(0, os.SEEK_END) for file in self._files]
         try:
             for file, row in zip(self._files, rows, strict=True):
-                _write_all(file, row.encode("utf-8", errors="backslashreplace"))
+                _write_all(file, row)
         except BaseException:  # an interrupt, too
             for file, end in zip(self._files, ends, strict=True):
                 file.truncate(end)
-                file.seek(end)
             raise
 
     def __enter__(self) -> "RecordWriter":
@@ -181,10 +221,14 @@ def read_schema() -> dict[str, Any]:
     return schema
 
 
-def _to_row(values: dict[str, Any]) -> str:
-    text = io.StringIO()
-    csv.writer(text).writerow([values.get(column) for column in COLUMNS])
-    return text.getvalue()
+def _cut(file: io.FileIO, end: int) -> bool:
+    """Cut a file where its last row begins, or where the last whole row ends if it is shorter; tell if it had any."""
+    size = file.seek(0, os.SEEK_END)
+    if size < end:
+        file.seek(0)
+        end = file.readall().rfind(b"\n") + 1
+    file.truncate(end)
+    return size > 0
 
 
 def _write_all(file: io.FileIO, content: bytes) -> None:

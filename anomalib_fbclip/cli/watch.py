@@ -1,0 +1,275 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""An inspection that ends when it is told to: ``fbclip watch``."""
+
+import argparse
+import json
+import re
+import shutil
+import signal
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.line.arrivals import Arrival, Arrivals, Camera, Folder
+from anomalib_fbclip.line.delivery import Delivery, Mqtt, Target, Webhook
+from anomalib_fbclip.line.outbox import Message, Outbox
+from anomalib_fbclip.results.files import remove_incomplete
+from anomalib_fbclip.results.records import Record, RecordWriter
+from anomalib_fbclip.results.thresholds import describe_guess
+
+from .arguments import (
+    EXIT_CODES,
+    Parser,
+    add_inspection_options,
+    parse_arguments,
+    parse_count,
+    telling_of_output,
+    without_password,
+)
+from .models import Ready, find_good, get_ready
+from .screen import Screen, count, count_verdicts, logging_to
+from .sources import PICTURES, Inputs, Item, find_live, fit_name
+
+WATCH = "watch"
+"""What the command begins with."""
+
+SHORT_ID = 8
+"""Letters of a photograph's id that the name of its picture has: the next one may have the same name."""
+
+
+def create_parser() -> Parser:
+    """Create the parser of what follows ``fbclip watch``."""
+    parser = Parser(
+        prog=f"fbclip {WATCH}",
+        description="Inspect what arrives in a folder, or what a camera sees, until Ctrl-C or SIGTERM. The next start "
+        "with the same --output goes on where this one ended.",
+        epilog=f"Example: fbclip watch incoming --good good --output results\n\n{EXIT_CODES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", help="a folder, the address of a stream (rtsp://...), or the number of a camera")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("fbclip-watch"),
+        metavar="FOLDER",
+        help="folder of the results, to which each start adds (default: fbclip-watch)",
+    )
+    parser.add_argument("--pictures", action="store_true", help="draw a picture of each photograph, with its heatmap")
+    parser.add_argument(
+        "--webhook", type=_to_target(Webhook), metavar="URL", help="address to which each verdict is posted"
+    )
+    parser.add_argument(
+        "--mqtt",
+        type=_to_target(Mqtt),
+        metavar="URL",
+        help="topic to which each verdict is published: mqtt://host/topic, or mqtts:// for TLS",
+    )
+    parser.add_argument(
+        "--every",
+        type=parse_count,
+        metavar="N",
+        help="of a camera or a stream, look at one of so many frames (default: 1)",
+    )
+    parser.add_argument(
+        "--trigger",
+        choices=["change"],
+        help="of a camera or a stream, look only at frames that differ from the one that was looked at before",
+    )
+    add_inspection_options(parser)
+    parser.set_defaults(alone=False)
+    return parser
+
+
+def run_watch(arguments: Sequence[str]) -> int:
+    """Inspect what arrives, until it is told to end.
+
+    Args:
+        arguments (Sequence[str]): What follows ``fbclip watch``.
+
+    Returns:
+        int: The exit code: by the worst of what was inspected since the start.
+
+    Raises:
+        InspectionError: If it can't begin, or the results can't be written.
+        EdgeError: If an exported model fails.
+    """
+    parser = create_parser()
+    options = parse_arguments(parser, arguments)
+    is_live = find_live(options.source) is not None
+    for name in ("every", "trigger"):
+        if getattr(options, name) and not is_live:
+            parser.error(f"--{name} is for cameras and streams: leave it out")
+    if not is_live and not Path(options.source).is_dir():
+        msg = f"{printable(options.source)} is no folder: give one, the address of a stream, or a camera's number."
+        raise InspectionError(msg)
+    with telling_of_output():
+        return watch(options)
+
+
+def watch(options: argparse.Namespace) -> int:
+    """Inspect what arrives.
+
+    Args:
+        options (argparse.Namespace): The command line.
+
+    Returns:
+        int: The exit code.
+
+    Raises:
+        InspectionError: If it can't begin.
+        EdgeError: If an exported model fails.
+        OSError: If the results can't be written.
+    """
+    screen = Screen(as_json=options.json)
+    folder: Path = options.output
+    good = find_good(options.good, options.shots) if options.good else []
+    is_new = not folder.exists()
+    with Outbox(folder) as outbox, logging_to(folder, verbose=options.verbose):
+        try:
+            arrivals = open_arrivals(options, outbox, screen)
+            ready = get_ready(options, good, [], screen, at_once=isinstance(arrivals, Folder))
+        except BaseException:  # an interrupt, too
+            if is_new:
+                shutil.rmtree(folder)
+            raise
+        return run(ready, arrivals, outbox, options, screen)
+
+
+def open_arrivals(options: argparse.Namespace, outbox: Outbox, screen: Screen) -> Arrivals:
+    """Open the folder or the camera.
+
+    Args:
+        options (argparse.Namespace): The command line.
+        outbox (Outbox): Knows what was inspected.
+        screen (Screen): Is told when it goes and comes back.
+
+    Returns:
+        Arrivals: What arrives.
+
+    Raises:
+        InspectionError: If the camera can't be opened.
+    """
+    live = find_live(options.source)
+    if live is not None:
+        return Camera(
+            live.name, live.open, screen.tell, every=options.every or 1, on_change=options.trigger == "change"
+        )
+    pictures: Path = options.output / PICTURES
+    return Folder(
+        Path(options.source), [pictures, *([options.good] if options.good else [])], outbox.knows, screen.tell
+    )
+
+
+def run(ready: Ready, arrivals: Arrivals, outbox: Outbox, options: argparse.Namespace, screen: Screen) -> int:
+    """Inspect what arrives, and write, keep and send what comes out.
+
+    Args:
+        ready (Ready): The model.
+        arrivals (Arrivals): The folder or the camera.
+        outbox (Outbox): What must not be forgotten.
+        options (argparse.Namespace): The command line.
+        screen (Screen): The screen.
+
+    Returns:
+        int: The exit code.
+    """
+    from .inspection import Inspection
+
+    folder: Path = options.output
+    delivery = Delivery(outbox, [target for target in (options.webhook, options.mqtt) if target], screen.tell)
+    inspection = Inspection(ready.inferencer, folder, {}, full_size=options.full_size, pictures=options.pictures)
+    remove_incomplete(folder / PICTURES)  # what a process was drawing when it was killed
+    guess = describe_guess(ready.inferencer.threshold_sources()[0], ready.advice)
+    begin = (
+        f"Watching {printable(without_password(options.source))}. Results are in {printable(folder)}. Ctrl-C ends it."
+    )
+    for line in [*ready.lines, *guess, *describe_waiting(outbox, delivery.names), begin]:
+        screen.tell(line)
+    with RecordWriter(folder, tail=outbox.tail()) as table, _until_told() as is_told, delivery:
+        for batch in arrivals.batches(is_told):
+            taken: deque[Arrival] = deque()
+            inputs = Inputs([_to_items(batch, Path(options.source), taken)], [])
+            with closing(inspection.inspect(inputs)) as entries:
+                for record, *_ in entries:
+                    arrival = taken.popleft()
+                    if record.error is not None and arrivals.has_changed(arrival):
+                        inspection.pass_over()  # it was read before it was complete
+                    else:
+                        tail = table.next_tail(record)
+                        outbox.add(to_message(arrival.id, record), delivery.names, tail)
+                        table.append(tail.rows)
+                        inspection.note(record)
+                        screen.show(record)
+                        delivery.wake()
+                    arrivals.release(arrival)
+    for line in [count_verdicts(inspection.counts), *describe_waiting(outbox, delivery.names)]:
+        screen.tell(line)
+    return inspection.exit_code
+
+
+def to_message(identity: str, record: Record) -> Message:
+    """Make the message of a row: the row, what the photograph is known by, and when it had its verdict."""
+    known = {"id": identity, "time": datetime.now().astimezone().isoformat(timespec="milliseconds")}
+    return Message(identity, json.dumps(known | json.loads(record.to_json())))
+
+
+def describe_waiting(outbox: Outbox, targets: Sequence[str]) -> list[str]:
+    """Say how many verdicts were not sent yet, and when they will be."""
+    return [
+        f"{count(number, 'verdict')} for {target} {'is' if number == 1 else 'are'} kept until "
+        + ("it takes them." if target in targets else "that is given again.")
+        for target, number in outbox.waiting().items()
+    ]
+
+
+def _to_items(batch: Iterator[Arrival], root: Path, taken: deque[Arrival]) -> Iterator[Item]:
+    """Make items of arrivals, and keep these until their rows come, which is in the same order."""
+    for arrival in batch:
+        taken.append(arrival)
+        if isinstance(arrival.source, Path):
+            relative = arrival.source.relative_to(root)
+            picture = relative.with_name(fit_name(f"{relative.name}.{arrival.id[:SHORT_ID]}", ".jpg"))
+        else:
+            picture = Path(fit_name(re.sub(r"[^\w.-]+", "-", Path(arrival.name).name), ".jpg"))
+        yield Item(arrival.name, arrival.source, picture)
+
+
+@contextmanager
+def _until_told() -> Generator[Callable[[], bool]]:
+    """Have Ctrl-C and SIGTERM end the inspection after what was begun, and a second one at once.
+
+    Yields:
+        Callable[[], bool]: Tells whether one of them came.
+    """
+    told: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        told.append(number)
+        for one in previous:
+            signal.signal(one, signal.default_int_handler)
+
+    previous = {one: signal.signal(one, note) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(told)
+    finally:
+        for one, handler in previous.items():
+            signal.signal(one, handler)
+
+
+def _to_target(kind: Callable[[str], Target]) -> Callable[[str], Target]:
+    """Make a type of an argument of a target."""
+
+    def parse(text: str) -> Target:
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parse

@@ -1,0 +1,291 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Who is told of verdicts, in their order: an address of HTTP, or a topic of MQTT."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from threading import Event
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from .outbox import Message, Outbox
+from .pauses import Tell, growing_pauses
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client
+
+TIMEOUT = 10.0
+"""Seconds that a target may take to answer."""
+
+LAST_SECONDS = 5.0
+"""Seconds for which messages are still sent after the end."""
+
+PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+IDEMPOTENCY_KEY = "Idempotency-Key"
+"""Header of a request by which a receiver tells a message that it has already."""
+
+
+class UndeliveredError(Exception):
+    """A message was not taken. It says why."""
+
+
+class Target(Protocol):
+    """Someone who is told of verdicts.
+
+    Attributes:
+        name (str): Its address, without a password.
+    """
+
+    name: str
+
+    def send(self, message: Message) -> None:
+        """Send a message, and wait until it is taken.
+
+        Raises:
+            UndeliveredError: If it is not, or if that is not known.
+        """
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class Webhook:
+    """An address to which messages are posted. It has taken one when it answers with a code of 200 to 299.
+
+    Args:
+        address (str): ``http://...`` or ``https://...``, with user and password in it if there are any.
+
+    Raises:
+        ValueError: If it is no such address.
+        ModuleNotFoundError: If httpx is missing.
+    """
+
+    def __init__(self, address: str) -> None:
+        parts = _split(address, ("http", "https"), "https://host/path")
+        import httpx
+
+        try:
+            self._address = httpx.URL(address)
+        except httpx.InvalidURL as error:
+            msg = f"{_without_password(parts)} is no such address: {error}"
+            raise ValueError(msg) from error
+        self.name = _without_password(parts)
+        logging.getLogger(httpx.__name__).setLevel(logging.WARNING)  # it logs each request
+        self._errors = httpx.HTTPError
+        self._client = httpx.Client(timeout=TIMEOUT)
+
+    def send(self, message: Message) -> None:
+        """Post a message. See :class:`Target`."""
+        headers = {"Content-Type": "application/json", IDEMPOTENCY_KEY: message.id}
+        try:
+            response = self._client.post(self._address, content=message.body, headers=headers)
+        except self._errors as error:
+            raise UndeliveredError(str(error) or type(error).__name__) from error
+        if not response.is_success:
+            msg = f"it answers {response.status_code} {response.reason_phrase}"
+            raise UndeliveredError(msg)
+
+    def close(self) -> None:
+        """Close the connection. See :class:`Target`."""
+        self._client.close()
+
+
+class Mqtt:
+    """A topic of an MQTT broker. Messages have quality of service 1: the broker says that it has taken each.
+
+    Args:
+        address (str): ``mqtt://host/topic``, or ``mqtts://`` for TLS, with port, user and password in it if there are
+            any.
+
+    Raises:
+        ValueError: If it is no such address.
+        ModuleNotFoundError: If paho-mqtt is missing.
+    """
+
+    def __init__(self, address: str) -> None:
+        parts = _split(address, tuple(PORTS), "mqtt://host/topic")
+        self._topic = unquote(parts.path.removeprefix("/"))
+        if not self._topic or "+" in self._topic or "#" in address or parts.query:
+            msg = f"{_without_password(parts)} needs a topic, without +, # and ?: mqtt://host/topic"
+            raise ValueError(msg)
+        import paho.mqtt.client
+        import paho.mqtt.enums
+
+        self.name = _without_password(parts)
+        self._new_client = partial(paho.mqtt.client.Client, paho.mqtt.enums.CallbackAPIVersion.VERSION2)
+        self._parts = parts
+        self._client: Client | None = None
+
+    def send(self, message: Message) -> None:
+        """Publish a message. See :class:`Target`."""
+        try:
+            is_taken = self._publish(message)
+        except (OSError, RuntimeError, ValueError) as error:
+            self.close()
+            raise UndeliveredError(str(error)) from error
+        if not is_taken:
+            self.close()  # the library would send it again, beside what is sent here
+            msg = "the broker does not answer"
+            raise UndeliveredError(msg)
+
+    def _publish(self, message: Message) -> bool:
+        if self._client is None or not self._client.is_connected():
+            self.close()
+            self._client = self._connect()
+        published = self._client.publish(self._topic, message.body, qos=1)
+        published.wait_for_publish(TIMEOUT)
+        return published.is_published()
+
+    def close(self) -> None:
+        """Close the connection. See :class:`Target`."""
+        if self._client is not None:
+            self._client.disconnect()
+            self._client.loop_stop()
+            self._client = None
+
+    def _connect(self) -> "Client":
+        """Connect, and wait until the broker agrees.
+
+        Raises:
+            OSError: If it can't be reached, or refuses.
+        """
+        client = self._new_client()
+        answers: list[str] = []
+        answered = Event()
+
+        def note(*arguments: object) -> None:
+            reason = arguments[3]
+            if getattr(reason, "is_failure", False):
+                answers.append(str(reason))
+            answered.set()
+
+        client.on_connect = note
+        if self._parts.username:
+            client.username_pw_set(unquote(self._parts.username), unquote(self._parts.password or ""))
+        if self._parts.scheme == "mqtts":
+            client.tls_set()
+        client.connect(self._parts.hostname or "", self._parts.port or PORTS[self._parts.scheme])
+        client.loop_start()
+        if answered.wait(TIMEOUT) and not answers:
+            return client
+        client.disconnect()
+        client.loop_stop()
+        msg = f"the broker refuses: {answers[0]}" if answers else "the broker does not answer"
+        raise ConnectionError(msg)
+
+
+class Delivery:
+    """Sends the messages of an outbox, for each target in a thread of its own, and in order.
+
+    A message that is not taken is sent again, with growing pauses, and those behind it wait. It may have been taken
+    without an answer; its id tells a receiver that it is the same one.
+
+    Args:
+        outbox (Outbox): The outbox.
+        targets (Sequence[Target]): The targets.
+        tell (Tell): Is told when a target takes nothing, and when it does again.
+    """
+
+    def __init__(self, outbox: Outbox, targets: Sequence[Target], tell: Tell) -> None:
+        self._outbox = outbox
+        self._targets = targets
+        self._tell = tell
+        self._stopped = Event()
+        self._end = float("inf")
+        self._added = [Event() for _ in targets]
+        self._threads = ThreadPoolExecutor(max(len(targets), 1))
+        self._running: list[Future[None]] = []
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the targets."""
+        return [target.name for target in self._targets]
+
+    def wake(self) -> None:
+        """Say that there is a new message.
+
+        Raises:
+            Exception: What a thread was ended by: the outbox can't be written.
+        """
+        for future in self._running:
+            if future.done():
+                future.result()
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        for event in self._added:
+            event.set()
+
+    def _deliver(self, target: Target, added: Event) -> None:
+        """Send messages until the end; then, for some seconds, those that are left."""
+        pauses: Iterator[float] | None = None
+        while not (self._stopped.is_set() and (pauses or time.monotonic() > self._end)):
+            added.clear()
+            message = self._outbox.next_of(target.name)
+            if message is None:
+                if self._stopped.is_set():
+                    break
+                added.wait()
+                continue
+            try:
+                target.send(message)
+            except UndeliveredError as error:
+                if pauses is None:
+                    self._tell(f"{target.name} takes nothing ({error}). Verdicts are kept, and sent once it is back.")
+                    pauses = growing_pauses()
+                self._stopped.wait(next(pauses))
+                continue
+            self._outbox.remove(message)
+            if pauses is not None:
+                self._tell(f"{target.name} is back.")
+                pauses = None
+        target.close()
+
+    def __enter__(self) -> "Delivery":
+        """Begin to send."""
+        self._running = [
+            self._threads.submit(self._deliver, target, added)
+            for target, added in zip(self._targets, self._added, strict=True)
+        ]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Send what is left, if it is taken, and end."""
+        self._end = time.monotonic() + LAST_SECONDS
+        self._stopped.set()
+        self._wake_all()
+        self._threads.shutdown()
+        if kind is None:
+            self.wake()
+
+
+def _split(address: str, schemes: Sequence[str], example: str) -> SplitResult:
+    """Split an address.
+
+    Raises:
+        ValueError: If it has none of the schemes, no host, or no port where there should be one.
+    """
+    wrong = f"{address.rpartition('@')[2]!r} is no such address: give {example}"
+    try:
+        parts = urlsplit(address)
+        is_right = parts.scheme in schemes and parts.hostname and parts.port != 0 and address.isprintable()
+    except ValueError as error:
+        raise ValueError(wrong) from error
+    if not is_right or " " in address:
+        raise ValueError(wrong)
+    return parts
+
+
+def _without_password(parts: SplitResult) -> str:
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()

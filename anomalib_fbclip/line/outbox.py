@@ -1,0 +1,153 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a line must not forget: the photographs that it has inspected, and the messages that nobody has taken yet."""
+
+import errno
+import os
+import sqlite3
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from itertools import starmap
+from pathlib import Path
+from threading import Lock
+from types import TracebackType
+from typing import NamedTuple
+
+from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.results.records import HEADER, TABLE_NAME, Tail
+
+OUTBOX_NAME = "outbox.sqlite"
+
+# The write-ahead log outlives the process without a wait for the disk. Whoever holds the file keeps others out of it.
+SETTINGS = ("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL")
+
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS inspected (id TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS unsent (number INTEGER PRIMARY KEY, target TEXT, id TEXT, body TEXT)",
+    "CREATE INDEX IF NOT EXISTS unsent_of_target ON unsent (target, number)",
+    "CREATE TABLE IF NOT EXISTS tail (line BLOB, row BLOB, line_end INTEGER, row_end INTEGER)",
+)
+
+
+class Message(NamedTuple):
+    """What a target is told.
+
+    Attributes:
+        id (str): The same for the same photograph, however often it is sent.
+        body (str): A JSON object.
+        number (int): Its place in the order; 0 if it has none yet.
+    """
+
+    id: str
+    body: str
+    number: int = 0
+
+
+class Outbox:
+    """A file that says which photographs were inspected, which messages wait, and how the table ends.
+
+    All of one photograph is in one transaction. Several threads may use it, and one process.
+
+    Args:
+        folder (Path): Its folder, which is made if it does not exist.
+
+    Raises:
+        InspectionError: If another process has it, or it is damaged.
+        FileExistsError: If the folder has a table, and nothing that says where the table ends.
+        OSError: If it can't be made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock()
+        path = folder / OUTBOX_NAME
+        for table in folder.glob(f"{TABLE_NAME}.*"):
+            if not path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(table))
+        self._connection = sqlite3.connect(path, timeout=1, check_same_thread=False)
+        try:
+            for statement in (*SETTINGS, "BEGIN EXCLUSIVE", *TABLES, "COMMIT"):
+                self._connection.execute(statement)
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            if "locked" in str(error):
+                msg = f"{printable(folder)} is in use by another fbclip watch: end that, or give another --output."
+            else:
+                msg = f"{printable(path)} can't be used ({error}): give another folder as --output."
+            raise InspectionError(msg) from error
+
+    def knows(self, identity: str) -> bool:
+        """Tell whether a photograph was inspected."""
+        return bool(self._ask("SELECT 1 FROM inspected WHERE id = ?", identity))
+
+    def add(self, message: Message, targets: Sequence[str], tail: Tail) -> None:
+        """Note that a photograph was inspected, and what is to be said of it, all or nothing.
+
+        Args:
+            message (Message): What the targets are told.
+            targets (Sequence[str]): Their names.
+            tail (Tail): The row of the table, which is to be written next.
+
+        Raises:
+            OSError: If it can't be written.
+        """
+        with self._writing() as connection:
+            connection.execute("INSERT INTO inspected VALUES (?)", (message.id,))
+            connection.executemany(
+                "INSERT INTO unsent (target, id, body) VALUES (?, ?, ?)",
+                [(target, message.id, message.body) for target in targets],
+            )
+            connection.execute("DELETE FROM tail")
+            connection.execute("INSERT INTO tail VALUES (?, ?, ?, ?)", (*tail.rows, *tail.ends))
+
+    def tail(self) -> Tail:
+        """Give the row of the table that was noted last."""
+        for line, row, line_end, row_end in self._ask("SELECT * FROM tail"):
+            return Tail((line, row), (line_end, row_end))
+        return HEADER
+
+    def next_of(self, target: str) -> Message | None:
+        """Give the message that a target is to get next; ``None`` if there is none."""
+        sql = "SELECT id, body, number FROM unsent WHERE target = ? ORDER BY number LIMIT 1"
+        return next(starmap(Message, self._ask(sql, target)), None)
+
+    def remove(self, message: Message) -> None:
+        """Forget a message that was taken.
+
+        Raises:
+            OSError: If that can't be written.
+        """
+        with self._writing() as connection:
+            connection.execute("DELETE FROM unsent WHERE number = ?", (message.number,))
+
+    def waiting(self) -> dict[str, int]:
+        """Count the messages that wait, for each target that there are any for."""
+        return dict(self._ask("SELECT target, count(*) FROM unsent GROUP BY target ORDER BY target"))
+
+    def _ask(self, sql: str, *values: str) -> list[tuple]:
+        with self._lock:
+            return self._connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _writing(self) -> Generator[sqlite3.Connection]:
+        try:
+            with self._lock, self._connection:
+                yield self._connection
+        except sqlite3.OperationalError as error:
+            msg = f"{OUTBOX_NAME}: {error}"
+            raise OSError(msg) from error
+
+    def __enter__(self) -> "Outbox":
+        """Give the outbox, to be closed in the end."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self._connection.close()
