@@ -9,12 +9,14 @@ import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import NoReturn, get_args
 
 from anomalib_fbclip.errors import InspectionError
 from anomalib_fbclip.exported.runtimes import Precision
 from anomalib_fbclip.images.photographs import check_white_level
+from anomalib_fbclip.results.false_alarms import parse_share
 from anomalib_fbclip.results.thresholds import parse_threshold
 from anomalib_fbclip.weights import bundled
 
@@ -23,6 +25,7 @@ EXIT_CODES = "Exit codes: 0, all are normal; 1, at least one is anomalous; 2, so
 COMMANDS = """\
   fbclip teach            keep in a file what it takes to inspect parts of one kind: a product
   fbclip product          say what a product holds
+  fbclip check            count what is found, missed and called anomalous without reason, where the truth is known
   fbclip export           make of a product a model that needs no torch
   fbclip watch            inspect what arrives in a folder, or what a camera sees, until it is told to end
   fbclip example          write photographs to try it on
@@ -36,6 +39,9 @@ PRODUCT_SUFFIX = ".fbclip"
 
 AUTO = "auto"
 """Tiles that are chosen by the size of the photographs."""
+
+CHECK = "check"
+"""What the command begins with that counts verdicts."""
 
 PAPER_BACKBONE = "ViT-L-14-336"
 
@@ -81,6 +87,12 @@ def create_parser() -> Parser:
         help="look at each photograph by itself (default without --good: 8 photographs or more are compared with each "
         "other)",
     )
+    _add_output(parser)
+    add_inspection_options(parser)
+    return parser
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         type=Path,
@@ -88,8 +100,6 @@ def create_parser() -> Parser:
         metavar="FOLDER",
         help="folder of the results, in which each run has one of its own: v0, v1, ... (default: fbclip-results)",
     )
-    add_inspection_options(parser)
-    return parser
 
 
 def add_inspection_options(parser: argparse.ArgumentParser) -> None:
@@ -177,6 +187,13 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "with, otherwise 0.5)",
     )
     parser.add_argument(
+        "--max-false-alarms",
+        type=parse_share,
+        metavar="SHARE",
+        help="choose the threshold for a share of good parts that may be called anomalous, 1%% or 0.01, by the good "
+        "photographs; says how many of them it takes to be sure",
+    )
+    parser.add_argument(
         "--pixel-threshold",
         type=parse_threshold,
         metavar="VALUE",
@@ -207,6 +224,42 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 def parse_arguments(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line of an inspection, or exit with code 2 and one line."""
     options = parser.parse_args(arguments)
+    check_options(parser, options)
+    return options
+
+
+def parse_check(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse what follows ``fbclip check``, or exit with code 2 and one line."""
+    parser = Parser(
+        prog=f"fbclip {CHECK}",
+        description="Inspect photographs whose truth is known, and count what is found, missed, and called anomalous "
+        "without reason, at the threshold and at the one with the fewest wrong verdicts.",
+        epilog=f"Example: fbclip {CHECK} --product bolt.fbclip --good more-good --bad defective\n\nExit codes: 0, all "
+        "verdicts are right; 1, at least one is wrong; 2, something went wrong; 130, interrupted.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        conflict_handler="resolve",  # --good has another meaning here
+        allow_abbrev=False,
+    )
+    _add_output(parser)
+    add_inspection_options(parser)
+    for option, name, kind in (("--good", "known_good", "good"), ("--bad", "bad", "defective")):
+        what = f"photographs of {kind} parts, or folders of them"
+        parser.add_argument(option, dest=name, nargs="+", type=Path, default=[], metavar="PHOTOGRAPHS", help=what)
+    parser.set_defaults(good=None, alone=False)
+    options = parser.parse_args(arguments)
+    if not options.known_good and not options.bad:
+        parser.error("give photographs whose truth is known: --good, --bad, or both")
+    for bad, good in product(options.bad, options.known_good):
+        if bad.absolute().is_relative_to(good.absolute()) or good.absolute().is_relative_to(bad.absolute()):
+            parser.error(f"{bad} and {good} overlap: keep good and defective photographs apart")
+    options.photographs = [str(path) for path in (*options.known_good, *options.bad)]
+    check_options(parser, options)
+    options.alone = True  # photographs whose truth is known are no references of each other
+    return options
+
+
+def check_options(parser: Parser, options: argparse.Namespace) -> None:
+    """Refuse options that do not go together, with exit code 2 and one line."""
     for name in OF_THE_MODEL_IN_TORCH:
         if options.model and getattr(options, name):
             parser.error(f"--{name.replace('_', '-')} does not go with --model: an exported model has all that in it")
@@ -220,11 +273,14 @@ def parse_arguments(parser: Parser, arguments: Sequence[str]) -> argparse.Namesp
     settle_tiles(parser, options)
     if options.alone and options.good:
         parser.error("--alone does not go with --good: leave out one")
+    if options.max_false_alarms and options.threshold is not None:
+        parser.error("--max-false-alarms chooses the threshold: leave out --threshold")
+    if options.max_false_alarms and not (options.good or options.product or options.model):
+        parser.error("--max-false-alarms goes by good photographs: give them with --good, or a product")
     if options.model and options.precision not in {None, *get_args(Precision)}:
         parser.error(
             f"--precision {options.precision} does not go with --model: give {' or '.join(get_args(Precision))}"
         )
-    return options
 
 
 def settle_tiles(parser: Parser, options: argparse.Namespace) -> None:
@@ -265,7 +321,7 @@ def without_thresholds(arguments: Sequence[str]) -> list[str]:
     waiting = iter(arguments)
     for argument in waiting:
         name, _, value = argument.partition("=")
-        if name not in {"--threshold", "--pixel-threshold"}:
+        if name not in {"--threshold", "--pixel-threshold", "--max-false-alarms"}:
             left.append(without_password(argument))
         elif not value:
             next(waiting)

@@ -12,9 +12,10 @@ import shlex
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from anomalib_fbclip.results.false_alarms import describe_verdicts
 from anomalib_fbclip.results.files import link_latest, make_next
 from anomalib_fbclip.results.good_photographs import (
     describe_colors,
@@ -22,10 +23,10 @@ from anomalib_fbclip.results.good_photographs import (
     describe_swap,
     find_copies,
 )
-from anomalib_fbclip.results.records import TABLE_NAME, Record
+from anomalib_fbclip.results.records import TABLE_NAME, Record, Verdict
 from anomalib_fbclip.results.thresholds import UNLABELED, USUAL_THRESHOLD, describe_guess
 
-from .arguments import create_parser, parse_arguments, telling_of_output, without_thresholds
+from .arguments import CHECK, create_parser, parse_arguments, parse_check, telling_of_output, without_thresholds
 from .configs import CONFIGS, run_configs
 from .example import EXAMPLE, run_example
 from .models import Ready, find_good, get_ready
@@ -34,17 +35,41 @@ from .screen import Screen, count_verdicts, logging_to
 from .sources import Inputs, find_inputs
 from .watch import WATCH, run_watch
 
+OF_THE_FILE = "exported file"
+"""Where thresholds come from that an exported model does not tell."""
+
+
+def run_check(arguments: Sequence[str]) -> int:
+    """Inspect photographs whose truth is known, and count the verdicts.
+
+    Args:
+        arguments (Sequence[str]): What follows ``fbclip check``.
+
+    Returns:
+        int: The exit code: 0, all verdicts are right; 1, at least one is wrong.
+
+    Raises:
+        InspectionError: If it can't begin, or the results can't be written.
+    """
+    options = parse_check(arguments)
+    bad = [path.absolute() for path in options.bad]
+
+    def label(name: str) -> Verdict:
+        path = Path(name).absolute()
+        return "anomalous" if any(path.is_relative_to(folder) for folder in bad) else "normal"
+
+    return inspect(options, [CHECK, *without_thresholds(arguments)], label)
+
+
 SUBCOMMANDS = {
     CONFIGS: run_configs,
     EXAMPLE: run_example,
     TEACH: run_teach,
     PRODUCT: run_product,
+    CHECK: run_check,
     WATCH: run_watch,
 }
 """What runs a command that begins with a word of its own; all others inspect photographs."""
-
-OF_THE_FILE = "exported file"
-"""Where thresholds come from that an exported model does not tell."""
 
 
 def run_arguments(arguments: Sequence[str]) -> int:
@@ -64,29 +89,34 @@ def run_arguments(arguments: Sequence[str]) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the screen can't show
     if arguments and arguments[0] in SUBCOMMANDS:
         return SUBCOMMANDS[arguments[0]](arguments[1:])
-    options = parse_arguments(create_parser(), arguments)
-    with telling_of_output():
-        return inspect(options, without_thresholds(arguments))
+    return inspect(parse_arguments(create_parser(), arguments), without_thresholds(arguments))
 
 
-def inspect(options: argparse.Namespace, command: Sequence[str]) -> int:
+def inspect(options: argparse.Namespace, command: Sequence[str], label: Callable[[str], Verdict] | None = None) -> int:
     """Inspect photographs.
 
     Args:
         options (argparse.Namespace): The command line.
         command (Sequence[str]): Its arguments without thresholds.
+        label (Callable[[str], Verdict] | None, optional): Tells the truth of a photograph by its name. Defaults to
+            ``None``.
 
     Returns:
         int: The exit code.
 
     Raises:
-        InspectionError: If it can't begin.
+        InspectionError: If it can't begin, or the results can't be written.
         EdgeError: If an exported model fails.
-        OSError: If the results can't be written.
     """
+    with telling_of_output():
+        return _inspect(options, command, label)
+
+
+def _inspect(options: argparse.Namespace, command: Sequence[str], label: Callable[[str], Verdict] | None) -> int:
     inputs = find_inputs(options.photographs, [folder for folder in (options.output, options.good) if folder])
     good = find_good(options.good, options.shots) if options.good else []
     screen = Screen(as_json=options.json)
+    feedback = describe_feedback(options.good, options.product)
     folder = make_next(options.output)
     with logging_to(folder, verbose=options.verbose):
         try:
@@ -95,7 +125,17 @@ def inspect(options: argparse.Namespace, command: Sequence[str]) -> int:
             shutil.rmtree(folder)
             raise
         link_latest(folder)
-        return run(ready, inputs, folder, screen, command, full_size=options.full_size)
+        full_size = options.full_size
+        return run(ready, inputs, folder, screen, command, full_size=full_size, label=label, feedback=feedback)
+
+
+def describe_feedback(good: Path | None, products: Sequence[Path] | None) -> str | None:
+    """Give the command that learns from false alarms, with ``{photographs}`` in it; ``None`` if there is none."""
+    if good is not None and good.is_dir():
+        return f"cp {{photographs}} {shlex.quote(str(good))}"
+    if products and len(products) == 1:
+        return f"fbclip {TEACH} {shlex.quote(str(products[0]))} --add {{photographs}}"
+    return None
 
 
 def run(
@@ -106,6 +146,8 @@ def run(
     command: Sequence[str],
     *,
     full_size: bool = False,
+    label: Callable[[str], Verdict] | None = None,
+    feedback: str | None = None,
 ) -> int:
     """Inspect photographs, and write what comes out.
 
@@ -116,6 +158,9 @@ def run(
         screen (Screen): The screen.
         command (Sequence[str]): Arguments of the command line, without thresholds.
         full_size (bool, optional): Whether large photographs are read at their whole size. Defaults to ``False``.
+        label (Callable[[str], Verdict] | None, optional): Tells the truth of a photograph by its name. Defaults to
+            ``None``.
+        feedback (str | None, optional): See :func:`describe_feedback`. Defaults to ``None``.
 
     Returns:
         int: The exit code.
@@ -142,7 +187,7 @@ def run(
             if not by_view:
                 advance()
 
-        inspection = Inspection(ready.inferencer, folder, copies, full_size=full_size)
+        inspection = Inspection(ready.inferencer, folder, copies, full_size=full_size, label=label)
         write_report(
             folder / REPORT_NAME,
             inspection.entries(inputs, show),
@@ -155,13 +200,14 @@ def run(
             f"{shlex.join(['fbclip', *command])} --threshold {{threshold}} --pixel-threshold {{pixel_threshold}}",
             {"Model": ready.inferencer.describe(), **compared},
             ready.good_scores,
+            feedback,
         )
     doubts = [
         *describe_swap(inspection.scores, ready.good_scores, is_all_normal=not inspection.counts["anomalous"]),
         *describe_colors(inspection.colors, ready.good, ready.inferencer.white_level),
     ]
     summary = summarize(inspection.counts, image_source, ready.advice, is_mutual=ready.is_mutual)
-    for line in [*summary, *doubts, *list_files(folder)]:
+    for line in [*summary, *describe_verdicts(inspection.labeled), *doubts, *list_files(folder)]:
         screen.tell(line)
     if inspection.is_interrupted:
         raise KeyboardInterrupt

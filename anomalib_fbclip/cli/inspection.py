@@ -19,7 +19,7 @@ from anomalib_fbclip.exported.inferencer import Prediction
 from anomalib_fbclip.images.photographs import is_gray
 from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks, shade_outside
 from anomalib_fbclip.results.files import replacing
-from anomalib_fbclip.results.records import Record, RecordWriter
+from anomalib_fbclip.results.records import Record, RecordWriter, Verdict
 from anomalib_fbclip.results.regions import find_regions
 from anomalib_fbclip.results.report.page import Entry
 from anomalib_fbclip.results.report.pictures import MAX_SIDE, draw_picture, shrink_photograph
@@ -51,12 +51,15 @@ class Inspection:
         copies (Mapping[Path, Path]): Photographs that are good ones, too, and which ones.
         full_size (bool): Whether large photographs are read at their whole size.
         pictures (bool): Whether a picture of each photograph is drawn. Without one, an entry has its record only.
+        label (Callable[[str], Verdict] | None, optional): Tells the truth of a photograph by its name. Defaults to
+            ``None``.
 
     Attributes:
         counts (Counter[str]): Number of photographs that are ``normal``, ``anomalous`` and an ``error``.
         colors (Counter[bool]): Number of photographs that are gray, and that are not.
         scores (list[float]): Scores of the photographs that are no good ones.
         is_interrupted (bool): Whether the user stopped it.
+        labeled (list[Record]): Rows of photographs whose truth is known.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Inspection:
         *,
         full_size: bool = False,
         pictures: bool = True,
+        label: Callable[[str], Verdict] | None = None,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.colors: Counter[bool] = Counter()
@@ -76,6 +80,8 @@ class Inspection:
         self._folder = folder
         self._copies = copies
         self._pictures = pictures
+        self._label = label
+        self.labeled: list[Record] = []
         self._enough = None if full_size else choose_enough(inferencer.input_size)
         self._started: deque[Loaded] = deque()
         self._failures: deque[_Predicted] = deque()
@@ -108,6 +114,8 @@ class Inspection:
                 self.note(entry.record)
                 if entry.record.score is not None and entry.record.same_as is None:
                     self.scores.append(entry.record.score)
+                if self._label is not None:
+                    self.labeled.append(entry.record)
                 show(entry.record)
                 yield entry
 
@@ -150,6 +158,8 @@ class Inspection:
         """How the command ends: by the worst of what was inspected."""
         if self.counts["error"]:
             return FAILED
+        if self._label is not None:  # anomalous is what is wrong
+            return ANOMALOUS if any(row.verdict != row.label for row in self.labeled) else NORMAL
         return ANOMALOUS if self.counts["anomalous"] else NORMAL
 
     @contextmanager
@@ -282,4 +292,5 @@ class Inspection:
             seconds=prediction.seconds,
             picture=self._picture(predicted.item).as_posix() if self._pictures else None,
             same_as=None if copied is None else copied.as_posix(),
+            label=None if self._label is None else self._label(predicted.item.name),
         )

@@ -5,6 +5,7 @@
 
 import argparse
 import gc
+import json
 import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from anomalib_fbclip.errors import ImageError, InspectionError
 from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.images.photographs import KeptPhotograph, read_size
 from anomalib_fbclip.images.region_of_interest import parse_region
+from anomalib_fbclip.results.false_alarms import limit_false_alarms
 from anomalib_fbclip.results.regions import SMALLEST_DEFECT, smallest_visible_defect
 from anomalib_fbclip.results.thresholds import ADVICE_FOR_EXPORTED
 from anomalib_fbclip.weights import bundled
@@ -94,10 +96,13 @@ def get_ready(
     with screen.progress("Loading the model", None):
         ready = load_exported(options, at_once) if options.model else load_torch(options, at_once, size)
     ready = ready._replace(lines=[*ready.lines, *describe_sight(ready.inferencer, size)])
+    share = options.max_false_alarms
     if good:
-        return compare(ready, good, screen, options.rotations)
+        return compare(ready, good, screen, options.rotations, share)
     if options.product:
-        return use_product(ready)
+        return use_product(ready, share)
+    if options.model and share:
+        return limit(ready, share)
     if options.model or options.alone or not at_once:
         return ready
     return compare_mutually(ready, files, screen, full_size=options.full_size)
@@ -122,6 +127,7 @@ def load_exported(options: argparse.Namespace, at_once: bool) -> Ready:
         inferencer,
         [line],
         ADVICE_FOR_EXPORTED,
+        good_scores=json.loads(inferencer.metadata.get("good_scores", "[]")),
         kept=int(inferencer.metadata.get("k_shot", 0)),
         is_mutual="unlabeled" in inferencer.metadata,
     )
@@ -230,26 +236,72 @@ def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int]
     return Ready(inferencer, [line], ADVICE, watch=inferencer.watch_views if inferencer.tile_count else None)
 
 
-def compare(ready: Ready, good: Sequence[Path], screen: Screen, rotations: int | None) -> Ready:
-    """Have a model of torch compare with photographs of good parts, so many turned copies of which are made."""
+def compare(
+    ready: Ready, good: Sequence[Path], screen: Screen, rotations: int | None, share: float | None = None
+) -> Ready:
+    """Have a model of torch compare with photographs of good parts.
+
+    Args:
+        ready (Ready): The model.
+        good (Sequence[Path]): The photographs.
+        screen (Screen): Shows how far it is.
+        rotations (int | None): Turned copies that are made of each; ``None``: as usual.
+        share (float | None, optional): Share of good parts that may be called anomalous, by which the threshold is
+            chosen. Defaults to ``None``.
+
+    Returns:
+        Ready: The model, which compares.
+
+    Raises:
+        ImageError: If a photograph can't be read.
+        InspectionError: If there are too few to choose a threshold.
+    """
     inferencer = cast("TorchInferencer", ready.inferencer)
     references = inferencer.read_references(good, *([rotations] if rotations else ()))
     with screen.progress("Good photographs", len(references.images), passes=2) as advance:
         inferencer.compare_with(references, advance)
-    decides = inferencer.threshold_sources()[0] != "given"
-    lines = [*ready.lines, references.describe(decides=decides), *references.warnings()]
-    return ready._replace(lines=lines, good=good, good_scores=references.fit.scores.tolist())
+    ready = _describe_references(ready._replace(good=good), share)
+    return ready._replace(lines=[*ready.lines, *references.warnings()])
 
 
-def use_product(ready: Ready) -> Ready:
-    """Say what a product compares with."""
-    references = cast("TorchInferencer", ready.inferencer).known_references
-    decides = cast("TorchInferencer", ready.inferencer).threshold_sources()[0] != "given"
-    return ready._replace(
-        lines=[*ready.lines, references.describe(decides=decides)],
-        good=references.kept,
-        good_scores=references.fit.scores.tolist(),
-    )
+def use_product(ready: Ready, share: float | None = None) -> Ready:
+    """Say what a product compares with. See :func:`compare`."""
+    kept = cast("TorchInferencer", ready.inferencer).known_references.kept
+    return _describe_references(ready._replace(good=kept), share)
+
+
+def _describe_references(ready: Ready, share: float | None) -> Ready:
+    """Say how sure the threshold is, and choose one if a share of false alarms is given."""
+    inferencer = cast("TorchInferencer", ready.inferencer)
+    references = inferencer.known_references
+    decides = share is None and inferencer.threshold_sources()[0] != "given"
+    line = references.describe(decides=decides)
+    ready = ready._replace(lines=[*ready.lines, line], good_scores=references.fit.scores.tolist())
+    return ready if share is None else limit(ready, share)
+
+
+def limit(ready: Ready, share: float) -> Ready:
+    """Have a model decide at the threshold for a share of false alarms.
+
+    Args:
+        ready (Ready): The model, with the scores of the good photographs.
+        share (float): Share of good parts that may be called anomalous.
+
+    Returns:
+        Ready: The model, with a line on what the threshold promises.
+
+    Raises:
+        InspectionError: If there are too few scores.
+    """
+    if not ready.good_scores:
+        msg = "--max-false-alarms: the model has no good photographs in it. Export it with some, or give --threshold."
+        raise InspectionError(msg)
+    try:
+        chosen = limit_false_alarms(ready.good_scores, share)
+    except ValueError as error:
+        raise InspectionError(str(error)) from error
+    ready.inferencer.decide_at(chosen.threshold)
+    return ready._replace(lines=[*ready.lines, chosen.describe()])
 
 
 def compare_mutually(ready: Ready, photographs: Sequence[Path], screen: Screen, *, full_size: bool) -> Ready:

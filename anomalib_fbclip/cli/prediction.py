@@ -62,6 +62,9 @@ class Inferencer(Protocol):
     def decision_thresholds(self) -> tuple[float | None, float | None]:
         """Give the thresholds of scores and of anomaly maps; ``None`` where they are not known."""
 
+    def decide_at(self, threshold: float) -> None:
+        """Decide at a threshold from now on, also on places if none was given for them."""
+
     def threshold_sources(self) -> tuple[str | None, str | None]:
         """Tell where they come from, in the words of the table."""
 

@@ -271,6 +271,13 @@ class TorchInferencer:
         )
         return image, pixel
 
+    def decide_at(self, threshold: float) -> None:
+        """Decide at a threshold from now on, also on places if none was given for them."""
+        self._given_thresholds = (
+            threshold,
+            threshold if self._given_thresholds[1] is None else self._given_thresholds[1],
+        )
+
     def threshold_sources(self) -> tuple[str, str]:
         """Tell where they come from, in the words of the table."""
         usual = threshold_source(self._model.decision)

@@ -177,6 +177,11 @@ class EdgeInferencer:
         )
         return image, pixel
 
+    def decide_at(self, threshold: float) -> None:
+        """Decide at a threshold from now on, also on places if none was given for them."""
+        self.threshold = threshold
+        self.pixel_threshold = threshold if self.pixel_threshold is None else self.pixel_threshold
+
     def threshold_sources(self) -> tuple[str | None, str | None]:
         """Tell where the thresholds of :meth:`decision_thresholds` come from, in the words of the table.
 

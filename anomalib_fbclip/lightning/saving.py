@@ -25,6 +25,7 @@ from anomalib_fbclip.export.description import (
 )
 from anomalib_fbclip.images.region_of_interest import RegionMasks, encode_region
 from anomalib_fbclip.results.files import incomplete_folder, naming_full_disk
+from anomalib_fbclip.results.thresholds import REFERENCES
 from anomalib_fbclip.weights.adapters import (
     FROZEN_PREFIX,
     Adapters,
@@ -89,8 +90,16 @@ class SavingMixin(FewShotMixin):
             "image_size": list(self.model.tiling.image_size),
             "region": None if self.model.region is None else encode_region(self.model.region.pixels.cpu().numpy()),
             "adapters": digest_tensors(adapter_tensors(self.model)),
+            "good_scores": self._good_scores(),
         }
         return describe(self.metadata() | own, self.post_processor)
+
+    def _good_scores(self) -> list[float] | None:
+        """Give the scores of the good photographs, where the threshold comes from them."""
+        source = getattr(self.post_processor, "image_threshold_source", None)
+        if self.reference_set is None or source != REFERENCES:
+            return None
+        return [round(score, 6) for score in self.reference_set.fit.scores.tolist()]
 
     def save_adapters(self, path: str | Path, with_references: bool = False) -> None:
         """Write the adapters, without the frozen CLIP, to a file that ``weights`` takes.

@@ -243,3 +243,15 @@ def test_photographs_of_a_phone_and_of_16_bits(inspect: Inspect) -> None:
         assert (row["width"], row["height"]) == (30, 20)
         assert row["regions"] == [{"box": [4, 3, 14, 6], "area": 30}]
         assert Image.open(row["picture"]).size == (30, 20)
+
+
+def test_a_share_of_false_alarms(photographs: Path, capsys: pytest.CaptureFixture) -> None:
+    """The file keeps the scores of its good photographs. Without, there is nothing to go by."""
+    del photographs
+    scores = [0.1 + index / 1000 for index in range(60)]
+    model = write_graph(Path("kept.xml"), metadata={"backbone": "fbclip-small", "good_scores": json.dumps(scores)})
+    assert main(["photographs", "--model", str(model), "--device", "CPU", "--max-false-alarms", "5%"]) in {0, 1}
+    assert "Threshold 0.159: at most 5 % of good parts" in capsys.readouterr().out
+    bare = write_graph(Path("bare.xml"), metadata={"backbone": "fbclip-small"})
+    assert main(["photographs", "--model", str(bare), "--device", "CPU", "--max-false-alarms", "5%"]) == 2
+    assert "no good photographs in it" in capsys.readouterr().err

@@ -125,6 +125,7 @@ def test_edge(exported: Exported, photographs: Path, tmp_path: Path, kind: str) 
         assert (row["pixel_threshold"], row["pixel_threshold_source"]) == (0.5, "good photographs")
     told = EdgeInferencer(getattr(exported, kind)).metadata
     assert (int(told["k_shot"]), told["image_threshold_source"]) == (5, "good photographs")
+    assert len(json.loads(told["good_scores"])) == 5
 
 
 @pytest.mark.slow
