@@ -30,7 +30,6 @@ from .arguments import (
     parse_arguments,
     parse_count,
     telling_of_output,
-    without_password,
 )
 from .models import Ready, find_good, get_ready
 from .screen import Screen, count, count_verdicts, logging_to
@@ -187,9 +186,7 @@ def run(ready: Ready, arrivals: Arrivals, outbox: Outbox, options: argparse.Name
     inspection = Inspection(ready.inferencer, folder, {}, full_size=options.full_size, pictures=options.pictures)
     remove_incomplete(folder / PICTURES)  # what a process was drawing when it was killed
     guess = describe_guess(ready.inferencer.threshold_sources()[0], ready.advice)
-    begin = (
-        f"Watching {printable(without_password(options.source))}. Results are in {printable(folder)}. Ctrl-C ends it."
-    )
+    begin = f"Watching {arrivals.name}. Results are in {printable(folder)}. Ctrl-C ends it."
     for line in [*ready.lines, *guess, *describe_waiting(outbox, delivery.names), begin]:
         screen.tell(line)
     with RecordWriter(folder, tail=outbox.tail()) as table, _until_told() as is_told, delivery:

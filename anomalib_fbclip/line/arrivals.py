@@ -66,7 +66,13 @@ class Arrival(NamedTuple):
 
 
 class Arrivals(Protocol):
-    """A folder or a camera."""
+    """A folder or a camera.
+
+    Attributes:
+        name (str): What it is called on the screen.
+    """
+
+    name: str
 
     def batches(self, is_stopped: Stopped) -> Iterator[Iterator[Arrival]]:
         """Wait for what arrives.
@@ -112,6 +118,7 @@ class Folder:
         import watchfiles
 
         logging.getLogger(watchfiles.__name__).setLevel(logging.WARNING)  # it logs each change
+        self.name = printable(path)
         self._watch = watchfiles.watch
         self._path = path
         self._root = path.resolve()
@@ -158,7 +165,8 @@ class Folder:
             if time.monotonic() < seen.since + SETTLED:
                 return None
             del self._waiting[path]
-            if identify(path) != seen.id:
+            identity = self._identify(path)
+            if identity != seen.id:
                 self._note([path])
             elif is_image(path):
                 self._taken.add(seen.id)
@@ -195,7 +203,7 @@ class Folder:
             self._is_away = True
             return []
         if self._is_away:
-            self._tell(f"{printable(self._path)} is back.")
+            self._tell(f"{self.name} is back.")
         self._is_away = False
         for path in found:
             if path.is_dir() and path not in self._closed:
@@ -217,7 +225,7 @@ class Folder:
         try:
             next(changes)  # it begins with the first look
         except OSError as error:
-            self._tell(f"{printable(self._path)}: {error}. What arrives is found every {SEARCH_PAUSE} seconds.")
+            self._tell(f"{self.name}: {error}. What arrives is found every {SEARCH_PAUSE} seconds.")
         else:
             self._changes = changes
 
@@ -307,14 +315,14 @@ class Camera:
     def __init__(
         self, name: str, open_capture: Callable[[], "cv2.VideoCapture"], tell: Tell, *, every: int, on_change: bool
     ) -> None:
-        self._name = name
+        self.name = name
         self._open = open_capture
         self._tell = tell
         self._every = every
         self._on_change = on_change
         self._frames: deque[Arrival] = deque(maxlen=1)
         self._last: NDArray | None = None
-        self._is_passed_over = False
+        self._is_slow_told = True  # before it is asked for frames, the model is not ready
         self._error: BaseException | None = None
         self._stopped = Event()
         capture = open_capture()
@@ -322,6 +330,7 @@ class Camera:
 
     def batches(self, is_stopped: Stopped) -> Iterator[Iterator[Arrival]]:
         """Wait for frames; each has its verdict before the next one. See :class:`Arrivals`."""
+        self._is_slow_told = False
         while not is_stopped():
             if self._frames:
                 yield iter([self._frames.popleft()])
@@ -362,13 +371,13 @@ class Camera:
         """Give the camera, and each time that it gives no more frames, the camera once it is back."""
         yield first
         while not self._stopped.is_set():
-            self._tell(f"{self._name} gives no more frames: trying again until it is back.")
+            self._tell(f"{self.name} gives no more frames: trying again until it is back.")
             for pause in growing_pauses():
                 if self._stopped.wait(pause):
                     return
                 with suppress(InspectionError):
                     capture = self._open()
-                    self._tell(f"{self._name} is back.")
+                    self._tell(f"{self.name} is back.")
                     yield capture
                     break
 
@@ -385,8 +394,8 @@ class Camera:
         return True
 
     def _offer(self, rgb: NDArray[np.uint8]) -> None:
-        if self._frames and not self._is_passed_over:
-            self._is_passed_over = True
-            self._tell(f"{self._name} is faster than the model: some frames are passed over.")
+        if self._frames and not self._is_slow_told:
+            self._is_slow_told = True
+            self._tell(f"{self.name} is faster than the model: some frames are passed over.")
         time_of_it = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
-        self._frames.append(Arrival(f"{self._name}#{time_of_it}", rgb, uuid4().hex))
+        self._frames.append(Arrival(f"{self.name}#{time_of_it}", rgb, uuid4().hex))

@@ -17,6 +17,7 @@ from anomalib_fbclip.__main__ import main
 from anomalib_fbclip.cli.torch_inferencer import TorchInferencer
 from anomalib_fbclip.images.image_files import find_images
 from anomalib_fbclip.weights import bundled
+from support import line
 from support.parts import draw_part
 
 
@@ -217,3 +218,12 @@ def test_mistakes(mistake: str, capsys: pytest.CaptureFixture) -> None:
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     assert message in fails(capsys, *arguments)
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
+def test_watch() -> None:
+    """A folder that is watched has the verdicts of one that is inspected."""
+    inspected = inspect("--product", "bolt.fbclip")
+    options = ("--product", "bolt.fbclip", "--output", "results")
+    assert line.run_until(lambda: len(line.read_rows()) == len(inspected), "photographs", *options) == 1
+    rows = [(row["path"], row["score"], row["regions"], row["threshold_source"]) for row in line.read_rows()]
+    assert sorted(rows) == sorted(inspected)

@@ -7,7 +7,6 @@ import csv
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -30,11 +29,9 @@ from anomalib_fbclip.images.photographs import Photograph, read_reduced
 from anomalib_fbclip.results.records import HEADER, RecordWriter, read_schema
 from support.command_line import environment
 from support.graphs import write_graph
-from support.parts import draw_part
+from support.line import add, read_rows, run_until, wait_until
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-
-LOST = "never came"
 
 
 @pytest.fixture(autouse=True)
@@ -46,46 +43,10 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return write_graph(Path("model.xml"))
 
 
-def add(name: str, *, defective: bool = False) -> None:
-    """Write a photograph as a camera does: under another name first."""
-    temporary = Path("incoming", f".{name}.part")
-    draw_part(0, defective=defective).save(temporary, format="png")
-    temporary.rename(Path("incoming", name))
-
-
-def read_rows() -> list[dict[str, Any]]:
-    path = Path("results/predictions.jsonl")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
-
-
-def wait_until(is_there: Callable[[], object]) -> None:
-    end = time.monotonic() + 60
-    while not is_there():
-        assert time.monotonic() < end, LOST
-        time.sleep(0.02)
-
-
 def watch(*options: str, rows: int, meanwhile: Callable[[], None] = lambda: None, source: str = "incoming") -> int:
-    """Run the command until there are so many rows, then end it as a service manager does; give its exit code."""
-    has_ended = threading.Event()
-
-    def end() -> None:
-        wait_until(lambda: has_ended.is_set() or callable(signal.getsignal(signal.SIGTERM)))
-        try:
-            meanwhile()
-            wait_until(lambda: has_ended.is_set() or len(read_rows()) >= rows)
-        finally:
-            if not has_ended.is_set():
-                os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=end)
-    thread.start()
-    try:
-        return main(["watch", source, "--model", "model.xml", "--device", "CPU", "--output", "results", *options])
-    finally:
-        has_ended.set()
-        thread.join()
+    """Run the command until there are so many rows."""
+    options = ("--model", "model.xml", "--device", "CPU", "--output", "results", *options)
+    return run_until(lambda: len(read_rows()) >= rows, source, *options, meanwhile=meanwhile)
 
 
 def test_what_is_there_and_what_comes(capsys: pytest.CaptureFixture[str]) -> None:

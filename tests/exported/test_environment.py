@@ -19,6 +19,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from anomalib_fbclip.errors import OF_THE_LINE
 from anomalib_fbclip.results.records import Record
 from environments import REPOSITORY
 from support.graphs import write_graph
@@ -219,6 +220,22 @@ def test_what_makes_the_model_known_to_anomalib_is_silent(openvino_machine: Mach
     result = openvino_machine.run("-c", "import anomalib_fbclip, sys; print(anomalib_fbclip.__version__)")
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == f"{metadata.version('anomalib-fbclip')}\n"
+
+
+def test_a_line(wheel: Path, tmp_path: Path, photographs: Path) -> None:
+    """A folder is watched until SIGTERM, and nothing of torch is imported or asked for."""
+    machine = Machine(tmp_path / "machine", wheel, with_dependencies(*DOCUMENTED.split(), *OF_THE_LINE.values()))
+    write_graph(tmp_path / "model.xml")
+    command = [machine.python, "-c", IMPORTED, "watch", photographs, "--model", tmp_path / "model.xml"]
+    command += ["--output", tmp_path / "results", "--webhook", "http://127.0.0.1:9/", "--mqtt", "mqtt://127.0.0.1:9/a"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        next(line for line in process.stdout if line.startswith("normal"))
+        process.terminate()
+        _, errors = process.communicate()
+    assert process.returncode in {0, 1}, errors
+    imported = set(errors.split())
+    assert {"PIL", "numpy", "watchfiles", "httpx", "paho"} <= imported
+    assert not imported & {"anomalib", "cv2", "lightning", "onnx", "torch", "torchvision"}
 
 
 @pytest.mark.slow

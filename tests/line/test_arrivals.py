@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -110,6 +111,12 @@ def test_each_comes_once_while_it_is_inspected_and_after_a_start(watch: Watch, m
     another = Watcher(watcher.clock, Path("incoming").resolve())
     another.known |= watcher.known
     assert not another.take_all()
+
+
+def test_a_link_to_a_photograph_is_the_same_one(watch: Watch) -> None:
+    photograph("a.png")
+    Path("incoming/latest.png").symlink_to("a.png")
+    assert watch().take_all() == ["incoming/a.png"]
 
 
 def test_a_growing_file_waits(watch: Watch) -> None:
@@ -272,10 +279,14 @@ def test_a_camera_that_is_unplugged_is_tried_again_and_said_once() -> None:
 
 def test_the_newest_frame_waits() -> None:
     told: list[str] = []
-    camera = open_camera([Capture(list(range(100)))], told)
-    while len(told) < 2:  # it was passed over, and has ended
+    calls, is_busy = itertools.count(), threading.Event()
+    camera = open_camera([Capture(list(range(100)), lambda: next(calls) and is_busy.wait())], told)
+    batches = camera.batches(lambda: False)
+    next(batches)
+    is_busy.set()
+    while len(told) < 2:  # some were passed over, and it has ended
         time.sleep(0.01)
-    (batch,) = itertools.islice(camera.batches(lambda: False), 1)
+    batch = next(batches)
     assert [int(arrival.source[0, 0, 2]) for arrival in batch] == [99]  # type: ignore[index]
     assert told[0] == "camera 0 is faster than the model: some frames are passed over."
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from anomalib_fbclip.images.image_files import printable
-from anomalib_fbclip.results.records import COLUMNS, Record, RecordWriter, read_schema, write_records
+from anomalib_fbclip.results.records import COLUMNS, HEADER, Record, RecordWriter, Tail, read_schema, write_records
 from anomalib_fbclip.results.regions import Region
 from anomalib_fbclip.results.thresholds import check_threshold
 
@@ -175,3 +175,54 @@ def test_a_threshold_off_the_scale_is_refused(threshold: float) -> None:
 @pytest.mark.parametrize("threshold", [None, 0, 0.5, 1])
 def test_a_threshold_on_the_scale_passes(threshold: float | None) -> None:
     check_threshold("image_threshold", threshold)
+
+
+def write_all_but_the_last(folder: Path) -> Tail:
+    """Write a table without its last row, and give that."""
+    with RecordWriter(folder) as writer:
+        for record in RECORDS[:-1]:
+            writer.write(record)
+        return writer.next_tail(RECORDS[-1])
+
+
+@pytest.mark.parametrize("written", [(0, 0), (7, 0), (10_000, 0), (10_000, 7), (10_000, 10_000)])
+def test_a_table_goes_on(tmp_path: Path, written: tuple[int, int]) -> None:
+    """Whatever there is of the last row: nothing, a part, all of it in one file or in both."""
+    write_records(RECORDS, tmp_path / "whole")
+    tail = write_all_but_the_last(tmp_path / "cut")
+    for suffix, row, length in zip(("jsonl", "csv"), tail.rows, written, strict=True):
+        with (tmp_path / f"cut/predictions.{suffix}").open("ab") as file:
+            file.write(row[:length])
+    with RecordWriter(tmp_path / "cut", tail=tail):
+        pass
+    for name in ("predictions.jsonl", "predictions.csv"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_table_that_lost_rows_goes_on_after_the_last_whole_one(tmp_path: Path) -> None:
+    """A power cut takes what the system had not written yet."""
+    tail = write_all_but_the_last(tmp_path)
+    lines = (tmp_path / "predictions.jsonl").read_bytes()
+    (tmp_path / "predictions.jsonl").write_bytes(lines[: lines.index(b"\n") + 20])
+    with RecordWriter(tmp_path, tail=tail) as writer:
+        writer.write(RECORDS[1])
+    assert [row["path"] for row in read_lines(tmp_path)] == [RECORDS[index].path for index in (0, 3, 1)]
+
+
+def test_a_table_that_was_taken_away_begins_anew(tmp_path: Path) -> None:
+    tail = write_all_but_the_last(tmp_path)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with RecordWriter(tmp_path, tail=tail) as writer:
+        writer.write(RECORDS[0])
+    assert len(read_lines(tmp_path)) == len(read_csv(tmp_path)) == 1
+
+
+def test_a_table_whose_header_was_cut(tmp_path: Path) -> None:
+    with RecordWriter(tmp_path):
+        pass
+    whole = (tmp_path / "predictions.csv").read_bytes()
+    (tmp_path / "predictions.csv").write_bytes(whole[:5])
+    with RecordWriter(tmp_path, tail=HEADER):
+        pass
+    assert (tmp_path / "predictions.csv").read_bytes() == whole
