@@ -27,6 +27,7 @@ from .description import MODEL_INFO, model_info
 
 PRECISE_MODULES = (
     "pre_processor",
+    "model.tiling._shrink",
     "model.mvfbe.foreground_mask",
     "model.mvfbe.attention.gate",
     "model.decision",

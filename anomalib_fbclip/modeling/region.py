@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
-from torch.nn import functional as F  # noqa: N812
 
 LEAST_SHARE = 0.5
 """Share of a patch that lies in the region of interest, if the patch counts."""
@@ -51,5 +50,6 @@ def share_inside(pixels: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
     Returns:
         torch.Tensor: Shares, 0..1, shape ``[B, 1, *grid]``.
     """
-    patch = [side // number for side, number in zip(pixels.shape[-2:], grid, strict=True)]
-    return F.avg_pool2d(pixels.float(), patch)
+    rows, columns = grid
+    # No average pooling, which OpenVINO does not compute ahead of a constant, and refuses in 16 bits.
+    return pixels.float().unflatten(-1, (columns, -1)).unflatten(-3, (rows, -1)).mean(dim=(-3, -1))

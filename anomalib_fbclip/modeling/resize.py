@@ -65,16 +65,29 @@ class AntialiasedResize(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Resize images of floating-point values, shape ``[..., H, W]``, to ``[..., height, width]``."""
+        # Flat, because a fixed size makes the matrices constant, and OpenVINO 2026.4 then takes the channels of a
+        # normalization that follows the product for its rows or columns, and refuses the graph. All have three
+        # dimensions from the start: where one is added, OpenVINO may compute in 16 bits even what is marked as precise.
+        return self.multiply(images.flatten(0, -3)).unflatten(0, images.shape[:-2])
+
+    def multiply(self, images: torch.Tensor) -> torch.Tensor:
+        """Multiply with the matrices of both sides."""
         kernel = KERNELS[self.interpolation]
         vertical, horizontal = (
             resize_matrix(side, resized_side, kernel, images.device).to(images.dtype)
             for side, resized_side in zip(images.shape[-2:], self.size, strict=True)
         )
-        # Flat, because a fixed size makes the matrices constant, and OpenVINO 2026.4 then takes the channels of a
-        # normalization that follows the product for its rows or columns, and refuses the graph. All have three
-        # dimensions from the start: where one is added, OpenVINO may compute in 16 bits even what is marked as precise.
-        resized = vertical @ (images.flatten(0, -3) @ horizontal.mT)
-        return resized.unflatten(0, images.shape[:-2])
+        return vertical @ (images @ horizontal.mT)
+
+
+class NormalizedResize(AntialiasedResize):
+    """Resizes images that are normalized already. See :class:`AntialiasedResize`."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Resize images, shape ``[B, C, H, W]``, to ``[B, C, height, width]``."""
+        # Not flat, because a graph in 8 bits has a normalization before it, and OpenVINO 2026.4 then takes the rows for
+        # channels, and refuses the graph.
+        return self.multiply(images)
 
 
 def resize_matrix(

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 from torchvision.transforms.v2 import InterpolationMode
 
 from .region import LEAST_SHARE, LEAST_WEIGHT, RegionOfInterest, share_inside
-from .resize import AntialiasedResize
+from .resize import NormalizedResize
 
 OVERLAP = 0.25
 """Share of a tile's side that it has in common with the next one."""
@@ -142,7 +142,7 @@ class Tiles(WholeImage):
         starts_y, starts_x = self._starts
         self.grid = int(starts_y[-1]) + height // patch_height, int(starts_x[-1]) + width // patch_width
         self.image_size = self.grid[0] * patch_height, self.grid[1] * patch_width
-        self._shrink = AntialiasedResize(self.view_size, InterpolationMode.BICUBIC)
+        self._shrink = NormalizedResize(self.view_size, InterpolationMode.BICUBIC)
         self.pixels_y: torch.Tensor
         self.pixels_x: torch.Tensor
         self.weights_y: torch.Tensor

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data import ImageBatch, MVTecAD, PredictDataset
+from anomalib.deploy import CompressionType
 from anomalib.engine import Engine
 from lightning.pytorch import Callback
 from PIL import Image
@@ -47,12 +48,12 @@ VIEWS = {
     "few-shot": Views(
         {"image_size": (56, 84), "tiles": (1, 2), "region": "0.25,0,0.75,1", "reference_rotations": 2},
         ("--image-size", "84x56", "--tiles", "2x1", "--region", "0.25,0,0.75,1", "--rotations", "2"),
-        "openvino",
+        "onnx",
     ),
     "zero-shot": Views(
         {"image_size": (56, 56), "tiles": (2, 1), "region": "mask.png"},
         ("--image-size", "56", "--tiles", "1x2", "--region", "mask.png", "--threshold", "0.5"),
-        "onnx",
+        "openvino",
     ),
 }
 
@@ -98,6 +99,22 @@ def to_arguments(settings: dict[str, object]) -> list[str]:
         name: str(value) if isinstance(value, str | Path) else json.dumps(value) for name, value in settings.items()
     }
     return ["--model=FBClip", *(f"--model.{name}={text}" for name, text in texts.items())]
+
+
+def check_8_bits(model: FBClip, onnx: Path, mvtec: Path, expected: Answers) -> None:
+    """Check that files of 8 bits give the same verdicts, also where OpenVINO computes the rest in 16 bits."""
+    calibration = MVTecAD(mvtec, "cable", num_workers=0, val_split_mode="same_as_test")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "to_onnx", lambda *_: onnx)
+        for compression, data in (CompressionType.INT8, None), (CompressionType.INT8_PTQ, calibration):
+            file = model.to_openvino(compression.name, compression_type=compression, datamodule=data)
+            for precision in "f32", "default":
+                edge = EdgeInferencer(file, precision=precision)
+                for name, (score, verdict) in expected.items():
+                    prediction = edge.predict(mvtec / "bottle" / "test" / name)
+                    assert prediction.is_anomalous == (verdict == "anomalous")
+                    assert prediction.score == pytest.approx(score, abs=0.25)  # of random weights
+                    assert not prediction.anomaly_map[~edge.region].any()
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +168,8 @@ def test_every_way_gives_the_same_answers(
         assert "2 tiles beside the whole" in result.stdout
         check(tmp_path / way / "v0", expected)
 
+    if few_shot:
+        check_8_bits(model, file, mvtec, expected)
     edge = EdgeInferencer(file)
     assert np.array_equal(edge.region, model.model.region.pixels)
     found = edge.predict(photographs / "hole" / "000.png")

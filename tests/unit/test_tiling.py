@@ -77,9 +77,8 @@ def test_large_patches_of_the_whole_do_not_reach_into_a_region(
     pixels[top:, left:] = True
     values = torch.from_numpy(np.random.default_rng(seed).normal(size=(tiles.view_count, 1, *side))).float()
     joined = tiles.join(values, RegionOfInterest(pixels))
-    rows, columns = (
-        torch.arange(number) / number + 0.5 / number >= share for number, share in zip(side, corner, strict=True)
-    )
+    starts = (start / length for start, length in zip((top, left), tiles.image_size, strict=True))
+    rows, columns = (torch.arange(number) / number >= start for number, start in zip(side, starts, strict=True))
     far_rows, far_columns = (
         torch.arange(number) / number + 1.5 / number < share for number, share in zip(side, corner, strict=True)
     )
