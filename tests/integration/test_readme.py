@@ -302,7 +302,7 @@ def test_no_other_comments_and_languages() -> None:
 
 
 def test_readme_is_short() -> None:
-    assert len(README.read_text(encoding="utf-8").splitlines()) <= 150
+    assert len(README.read_text(encoding="utf-8").splitlines()) <= 120
 
 
 def test_pages_are_linked() -> None:
