@@ -27,9 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
 
     def run() -> int:
+        given = sys.argv[1:] if arguments is None else arguments
+        if given[:1] == ["export"]:  # anomalib's export, which the rest of the command does without
+            from .lightning.product_export import run_export
+
+            return run_export(given[1:])
         from .cli.command import run_arguments  # what it imports may be missing
 
-        return run_arguments(sys.argv[1:] if arguments is None else arguments)
+        return run_arguments(given)
 
     return run_command(run, traceback_option="--traceback")
 

@@ -122,7 +122,8 @@ def load_exported(options: argparse.Namespace, at_once: bool) -> Ready:
         options.white_level,
     )
     backbone = inferencer.metadata.get("backbone", "a model that does not say what it is")
-    line = f"{printable(options.model)}: {backbone}, exported; computed by {inferencer.runtime}."
+    name = f"product {printable(inferencer.metadata['product'])}, " if "product" in inferencer.metadata else ""
+    line = f"{printable(options.model)}: {name}{backbone}, exported; computed by {inferencer.runtime}."
     return Ready(
         inferencer,
         [line],

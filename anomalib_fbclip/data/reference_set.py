@@ -269,9 +269,20 @@ class ReferenceSet:
         file = io.BytesIO()
         F.to_pil_image(image).save(file, "PNG")
         name = Path(_file_of(photograph)).name or f"{self.noun} {index + 1}"
+        size = Path(photograph).stat().st_size if isinstance(photograph, str | Path) else 0
+        return KeptPhotograph(name, file.getvalue(), size, self._digest(photograph))
+
+    def _digest(self, photograph: ImageSource) -> str:
+        if isinstance(photograph, KeptPhotograph):
+            return photograph.digest
         if isinstance(photograph, str | Path):
-            return KeptPhotograph(name, file.getvalue(), Path(photograph).stat().st_size, digest_file(photograph))
-        return KeptPhotograph(name, file.getvalue(), 0, sha256(image.numpy().tobytes()).hexdigest())
+            return digest_file(photograph)
+        return sha256(self._load(photograph).numpy().tobytes()).hexdigest()
+
+    def digest(self) -> str:
+        """Digest the photographs, so that it can be told whether others are the same: 16 hexadecimal digits."""
+        digests = sorted(self._digest(photograph) for photograph in self.found)
+        return sha256("".join(digests).encode()).hexdigest()[:16]
 
     @classmethod
     def restore(cls, product: Adapters, model: FBClipModel) -> "ReferenceSet":

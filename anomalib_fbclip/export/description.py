@@ -19,6 +19,9 @@ from anomalib_fbclip.results.thresholds import SOURCE_KEYS, THRESHOLD_KEYS
 if TYPE_CHECKING:
     import torch
 
+PRODUCT_KEYS = ("product", "taught")
+"""Names of what tells products apart: what it is called, and when it was taught first."""
+
 NAMES = (
     *(
         "backbone",
@@ -31,8 +34,10 @@ NAMES = (
         "patch_size",
         "k_shot",
         "unlabeled",
+        "photographs",
         "white_level",
     ),
+    *PRODUCT_KEYS,
     "version",
 )
 THRESHOLDS = ("image_threshold", "pixel_threshold")
@@ -58,8 +63,8 @@ def describe(metadata: Mapping[str, Any], post_processor: object) -> dict[str, s
 
     Args:
         metadata (Mapping[str, Any]): ``backbone``, ``pretrained``, ``source``, ``adapters``, ``image_size``, ``tiles``,
-            ``region``, ``patch_size``, ``k_shot``, ``unlabeled``, ``white_level`` and ``version``, as far as they are
-            known.
+            ``region``, ``patch_size``, ``k_shot``, ``unlabeled``, ``photographs`` (a digest of them), ``white_level``,
+            ``product``, ``taught`` and ``version``, as far as they are known.
         post_processor (object): The model's post-processor. One of anomalib's has thresholds at which the graph decides
             and, if they were fitted, thresholds and limits of the normalization, of the scores before it. FBClip's says
             where the thresholds come from, too.
@@ -124,7 +129,8 @@ def check_replaced(path: Path, description: Mapping[str, str]) -> None:
         description (Mapping[str, str]): What it will say of itself.
 
     Raises:
-        ValueError: If there is a file that says something else, but for its version, or can't be read.
+        ValueError: If there is a file that says something else, but for its version, or can't be read. Of an earlier
+            state of the same product, only the compression counts.
     """
     if not path.exists() and not (path.suffix == ".xml" and path.with_suffix(".bin").exists()):
         return
@@ -132,12 +138,17 @@ def check_replaced(path: Path, description: Mapping[str, str]) -> None:
     if found is None:
         reason = "does not say which model it is"
     else:
+        is_same_product = all(name in found and found[name] == description.get(name) for name in PRODUCT_KEYS)
         names = [name for name in (*description, *found) if name != "version"]
+        names = [name for name in names if name == COMPRESSION_KEY or not is_same_product]
         other = next((name for name in names if not _is_same(found.get(name), description.get(name))), None)
         if other is None:
             return
         reason = f"is a model with {other} {found.get(other, 'unknown')}, not {description.get(other, 'unknown')}"
-    msg = f"{path} {reason}, and this export would replace it: give another export_root or model_file_name."
+    msg = (
+        f"{path} {reason}, and this export would replace it: give another export_root or model_file_name (fbclip "
+        "export: --output)."
+    )
     raise ValueError(msg)
 
 

@@ -158,7 +158,12 @@ class EdgeInferencer:
 
     def describe(self) -> str:
         """Say in one line which model it is: its file, what the file says of it, and what computes it."""
-        words = {"backbone": "backbone", "source": "adapters trained on", "version": "exported by anomalib-fbclip"}
+        words = {
+            "product": "product",
+            "backbone": "backbone",
+            "source": "adapters trained on",
+            "version": "exported by anomalib-fbclip",
+        }
         known = [f"{name} {self.metadata[key]}" for key, name in words.items() if key in self.metadata]
         return "; ".join([printable(self.path), *map(printable, known), self.runtime])
 

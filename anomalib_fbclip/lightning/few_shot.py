@@ -26,7 +26,7 @@ from anomalib_fbclip.modeling.explanation import Explanation, explain
 from anomalib_fbclip.modeling.fbclip import FBClipModel
 from anomalib_fbclip.modeling.few_shot import MAPS, MutualScoring
 from anomalib_fbclip.modeling.region import RegionOfInterest
-from anomalib_fbclip.weights.adapters import Adapters, keep_decision
+from anomalib_fbclip.weights.adapters import Adapters, digest_tensors, keep_decision
 from anomalib_fbclip.weights.source import AdapterSource
 
 from .post_processing import ThresholdPostProcessor
@@ -51,6 +51,7 @@ class FewShotMixin(ModelMixin):
     Attributes:
         reference_choice (ReferenceChoice | UnlabeledChoice | GivenReferences): Which photographs are asked for.
         reference_set (ReferenceSet | None): Those in use; ``None`` if there are none, or only their patches are known.
+        product (tuple[str, str] | None): Name of the product that the model was loaded from, and when it was taught.
     """
 
     model: FBClipModel
@@ -61,6 +62,7 @@ class FewShotMixin(ModelMixin):
     white_level: int | None
     region_source: RegionSource | None
     reference_set: ReferenceSet | None
+    product: tuple[str, str] | None = None
 
     def configure_references(
         self,
@@ -345,6 +347,7 @@ class FewShotMixin(ModelMixin):
             self.region_source = self.model.region.pixels.cpu().numpy()
         if adapters.is_product and not self.reference_choice.is_made:
             self.reference_set = ReferenceSet.restore(adapters, self.model)
+            self.product = Path(self.hparams["weights"]).stem, adapters.metadata["taught"]
         if self.model.decision.k_shot:
             self.expect_other_scores()
 
@@ -361,7 +364,16 @@ class FewShotMixin(ModelMixin):
             references.fit_model(self.model, self._normalize, self.few_shot_maps, advance)
         self.reference_set = references
         self.expect_other_scores()
+        self.product = None
         self._report_references(references)
+
+    def digest_references(self) -> str | None:
+        """Digest the photographs that others are compared with; ``None`` if there are none."""
+        if not self.model.decision.k_shot:
+            return None
+        return (
+            digest_tensors(keep_decision(self.model)[0]) if self.reference_set is None else self.reference_set.digest()
+        )
 
     def _make_set(self, found: list[ImageSource], *, upright: bool) -> ReferenceSet:
         arguments: dict[str, Any] = {"upright": upright, "white_level": self.white_level, "region": self.region_source}

@@ -18,6 +18,7 @@ from torch import nn
 
 from anomalib_fbclip.export.description import (
     COMPRESSION_KEY,
+    PRODUCT_KEYS,
     UNCOMPRESSED,
     add_to_torch_file,
     check_replaced,
@@ -91,6 +92,8 @@ class SavingMixin(FewShotMixin):
             "region": None if self.model.region is None else encode_region(self.model.region.pixels.cpu().numpy()),
             "adapters": digest_tensors(adapter_tensors(self.model)),
             "good_scores": self._good_scores(),
+            "photographs": self.digest_references(),
+            **dict(zip(PRODUCT_KEYS, self.product or (), strict=False)),
         }
         return describe(self.metadata() | own, self.post_processor)
 

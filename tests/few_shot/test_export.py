@@ -6,6 +6,7 @@
 import json
 import pickletools
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import ZipFile
@@ -23,6 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 import anomalib_fbclip
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.__main__ import main
 from anomalib_fbclip.exported import EdgeInferencer
 from support.command_line import anomalib, run
 from support.graphs import EXACT, ONE_IMAGE
@@ -75,6 +77,40 @@ def exported(
         small_backbone, weights=small_adapters, feature_layers=[2, 4], views=["identity"], few_shot_source=good
     ).eval()
     return Exported(model, *write_files(model, folder), model.to_torch(folder))
+
+
+def test_a_product(
+    exported: Exported,
+    photographs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """``fbclip export`` writes beside the product what decides as it does; another product never takes its place."""
+    monkeypatch.chdir(tmp_path)
+    exported.model.save_adapters("bolt.fbclip", with_references=True)
+    assert main(["export", "bolt.fbclip", "--format", "onnx"]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"bolt.fbclip", "bolt.onnx"}
+    inferencer = EdgeInferencer("bolt.onnx")
+    assert inferencer.metadata["product"] == "bolt"
+    assert "product bolt" in inferencer.describe()
+    for path in sorted(photographs.iterdir()):
+        expected = answer(exported.model, path)["pred_score"].item()
+        assert inferencer.predict(path).score == pytest.approx(expected, abs=1e-3)
+    before = Path("bolt.onnx").read_bytes()
+    exported.model.save_adapters("nut.fbclip", with_references=True)
+    for mistake, message in (
+        (["nut.fbclip", "--output", "bolt.onnx"], "--output"),
+        (["nut.fbclip", "--output", "nut.pt"], "let it end in .onnx"),
+        (["good"], "is not a product"),
+        (["missing.fbclip"], "does not exist"),
+    ):
+        capsys.readouterr()
+        with suppress(SystemExit):
+            assert main(["export", *mistake, "--format", "onnx"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert Path("bolt.onnx").read_bytes() == before
 
 
 @pytest.mark.slow

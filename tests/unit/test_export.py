@@ -243,6 +243,26 @@ class TestReplacing:
         assert path.read_bytes() == before
         assert torch.load(path, weights_only=False, mmap=True)["model"].image_size == model.image_size
 
+    def test_other_good_photographs(self, small_backbone: str, mvtec: Path, tmp_path: Path) -> None:
+        """As many of another part."""
+        sources = [mvtec / category / "train" / "good" for category in ("bottle", "cable")]
+        bottle, again, cable = (
+            FBClip(small_backbone, weights=None, few_shot_source=source, k_shot=2, reference_rotations=1)
+            for source in (sources[0], *sources)
+        )
+        path = bottle.to_torch(tmp_path)
+        assert again.to_torch(tmp_path) == path
+        with pytest.raises(ValueError, match=rf"model\.pt is a model with photographs .*, {self.OTHER}"):
+            cable.to_torch(tmp_path)
+
+    def test_an_earlier_state_of_a_product(self, scores_file: Path, tmp_path: Path) -> None:
+        product = {"product": "bolt", "taught": "2026-10-01", COMPRESSION_KEY: "FP32"}
+        path = save_openvino(convert_to_openvino(scores_file, product | {"k_shot": "8"}), tmp_path / "bolt.xml", False)
+        check_replaced(path, product | {"k_shot": "9"})
+        for other in ({"product": "nut"}, {"taught": "2026-11-01"}, {COMPRESSION_KEY: "FP16"}):
+            with pytest.raises(ValueError, match=self.OTHER):
+                check_replaced(path, product | {"k_shot": "9"} | other)
+
     def test_a_file_that_does_not_tell(self, scores_file: Path, tmp_path: Path) -> None:
         path = save_openvino(convert_to_openvino(scores_file, {}), tmp_path / "model.xml", is_half=True)
         with pytest.raises(ValueError, match=r"compression unknown, not FP16"):

@@ -1,0 +1,95 @@
+# Copyright (C) 2026 anomalib-fbclip contributors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A model of a product that needs no torch: ``fbclip export``."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from anomalib_fbclip.cli.arguments import PRODUCT_SUFFIX, Parser, parse_product
+from anomalib_fbclip.cli.models import quick_imports
+from anomalib_fbclip.cli.screen import Screen, logging_to
+from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.images.image_files import printable
+
+if TYPE_CHECKING:
+    from .model import FBClip
+
+SUFFIXES = {"openvino": ".xml", "onnx": ".onnx"}
+
+
+def run_export(arguments: Sequence[str]) -> int:
+    """Export a product.
+
+    Args:
+        arguments (Sequence[str]): What follows ``fbclip export``.
+
+    Returns:
+        int: The exit code, 0.
+
+    Raises:
+        InspectionError: If the files can't be written.
+        ValueError: If the product can't be read, or the file would take the place of another model.
+    """
+    options = _parse_export(arguments)
+    screen = Screen(as_json=False)
+    with TemporaryDirectory() as folder, logging_to(Path(folder), verbose=options.verbose):
+        with screen.progress("Loading the product", None), quick_imports():
+            from .model import FBClip
+
+            model = FBClip(weights=options.product).eval()
+        with screen.progress("Writing the graph: a minute or two for the paper's model", None):
+            try:
+                _export(model, options.output)
+            except OSError as error:
+                msg = f"--output {printable(options.output)} can't be written ({error}): give another place."
+                raise InspectionError(msg) from error
+    beside = f" and {printable(options.output.with_suffix('.bin').name)}" if options.format == "openvino" else ""
+    screen.tell(f"Exported: {printable(options.output)}{beside}.")
+    screen.tell(f"Inspect with it: fbclip photographs --model {printable(options.output)}")
+    return 0
+
+
+def _export(model: "FBClip", path: Path) -> None:
+    """Write a model to a file, beside which its weights are, instead of below anomalib's folders."""
+    from anomalib_fbclip.export.description import COMPRESSION_KEY, UNCOMPRESSED, check_replaced
+
+    from .saving import write_staged
+
+    is_onnx = path.suffix == SUFFIXES["onnx"]
+    check_replaced(path, model.description() | ({} if is_onnx else {COMPRESSION_KEY: UNCOMPRESSED}))
+    export = model.to_onnx if is_onnx else model.to_openvino
+
+    def write(folder: Path) -> Path:
+        written = export(folder / "exported", path.stem)
+        for file in written.parent.iterdir():
+            file.replace(folder / file.name)
+        return folder / written.name
+
+    write_staged(path.parent, write)
+
+
+def _parse_export(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(
+        prog="fbclip export",
+        description="Make of a product a model that decides as the product does, without torch.",
+        epilog="Example: fbclip export bolt.fbclip --format openvino",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("product", type=parse_product, help=f"a file that ends in {PRODUCT_SUFFIX}")
+    parser.add_argument("--format", choices=[*SUFFIXES], default="openvino", help="(default: openvino)")
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="the model, .xml or .onnx (default: beside the product)"
+    )
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log, too")
+    options = parser.parse_args(arguments)
+    suffix = SUFFIXES[options.format]
+    options.output = options.output or options.product.with_suffix(suffix)
+    if options.output.suffix != suffix:
+        parser.error(f"--output {printable(options.output)} is not a file of {options.format}: let it end in {suffix}")
+    return options
