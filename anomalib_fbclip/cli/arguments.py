@@ -115,7 +115,8 @@ def add_inspection_options(parser: argparse.ArgumentParser) -> None:
         type=parse_product,
         action="append",
         metavar="FILE",
-        help="what fbclip teach made, in place of --good and of the options that it was taught with",
+        help="what fbclip teach made, in place of --good and of the options that it was taught with; given several "
+        "times, each photograph is compared with the product that it is most like",
     )
     parser.add_argument(
         "--model", type=Path, metavar="FILE", help="an exported model, .xml or .onnx, in place of backbone and weights"
@@ -263,6 +264,9 @@ def check_options(parser: Parser, options: argparse.Namespace) -> None:
     for name in OF_THE_MODEL_IN_TORCH:
         if options.model and getattr(options, name):
             parser.error(f"--{name.replace('_', '-')} does not go with --model: an exported model has all that in it")
+    names = [path.stem for path in options.product or ()]
+    if len(names) != len(set(names)):
+        parser.error(f"--product: two are called {max(names, key=names.count)}: rename one")
     for name in OF_THE_PRODUCT:
         if options.product and getattr(options, name):
             parser.error(f"--{name.replace('_', '-')} does not go with --product: a product has settled all that")

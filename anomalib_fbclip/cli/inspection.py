@@ -55,7 +55,7 @@ class Inspection:
             ``None``.
 
     Attributes:
-        counts (Counter[str]): Number of photographs that are ``normal``, ``anomalous`` and an ``error``.
+        counts (Counter[str]): Number of photographs that are ``normal``, ``anomalous``, ``unknown`` and an ``error``.
         colors (Counter[bool]): Number of photographs that are gray, and that are not.
         scores (list[float]): Scores of the photographs that are no good ones.
         is_interrupted (bool): Whether the user stopped it.
@@ -160,7 +160,7 @@ class Inspection:
             return FAILED
         if self._label is not None:  # anomalous is what is wrong
             return ANOMALOUS if any(row.verdict != row.label for row in self.labeled) else NORMAL
-        return ANOMALOUS if self.counts["anomalous"] else NORMAL
+        return ANOMALOUS if self.counts["anomalous"] or self.counts["unknown"] else NORMAL
 
     @contextmanager
     def _until_interrupted(self) -> Generator[None]:
@@ -265,7 +265,8 @@ class Inspection:
         if not self._pictures:
             return Entry(record)
         photograph = shrink_photograph(Image.fromarray(prediction.image), MAX_SIDE)
-        if (region := self._region(item)) is not None:
+        region = prediction.region if isinstance(prediction, ComparedPrediction) else None
+        if (region := self._region(item) if region is None else region) is not None:
             photograph = shade_outside(photograph, region)
         with replacing(self._picture(item)) as temporary:
             draw_picture(photograph, prediction.anomaly_map, record).save(temporary, quality=90)
@@ -273,24 +274,27 @@ class Inspection:
         return Entry(record, photograph, prediction.anomaly_map, nearest)
 
     def _to_record(self, prediction: Prediction, predicted: _Predicted) -> Record:
-        threshold, pixel_threshold = self._inferencer.decision_thresholds()
-        threshold_source, pixel_threshold_source = self._inferencer.threshold_sources()
+        compared = prediction if isinstance(prediction, ComparedPrediction) else None
+        threshold, pixel_threshold = compared.thresholds if compared else self._inferencer.decision_thresholds()
+        sources = compared.threshold_sources if compared else self._inferencer.threshold_sources()
+        decided: Verdict = "anomalous" if prediction.is_anomalous else "normal"
         height, width = predicted.size
         copied = self._copies.get(Path(predicted.item.name))
         return Record(
             predicted.item.name,
             score=prediction.score,
-            verdict="anomalous" if prediction.is_anomalous else "normal",
+            verdict="unknown" if compared and compared.is_unknown else decided,
             threshold=threshold,
-            threshold_source=threshold_source,
+            threshold_source=sources[0],
             anomaly_map_max=float(prediction.anomaly_map.max()),
             pixel_threshold=pixel_threshold,
-            pixel_threshold_source=pixel_threshold_source,
+            pixel_threshold_source=sources[1],
             width=width,
             height=height,
             regions=find_regions(prediction.mask, predicted.size),
             seconds=prediction.seconds,
             picture=self._picture(predicted.item).as_posix() if self._pictures else None,
             same_as=None if copied is None else copied.as_posix(),
+            product=prediction.product,
             label=None if self._label is None else self._label(predicted.item.name),
         )

@@ -100,7 +100,7 @@ def get_ready(
     if good:
         return compare(ready, good, screen, options.rotations, share)
     if options.product:
-        return use_product(ready, share)
+        return use_products(ready, options.product, share)
     if options.model and share:
         return limit(ready, share)
     if options.model or options.alone or not at_once:
@@ -216,7 +216,7 @@ def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int]
 
     weights = options.weights or "auto"
     if options.product:
-        (weights,) = map(str, options.product)
+        weights = str(options.product[0])
     inferencer = TorchInferencer(
         options.backbone,
         weights,
@@ -233,7 +233,10 @@ def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int]
     trained = f"adapters trained on {inferencer.trained_on}."
     line = f"{inferencer.backbone}: {trained if options.weights else GOOD_FOR.get(inferencer.backbone, trained)}"
     if options.product:
-        line = f"Product {printable(Path(weights).stem)}: {inferencer.backbone}, {trained}"
+        names = ", ".join(printable(path.stem) for path in options.product)
+        line = f"{'Product' if len(options.product) == 1 else 'Products'} {names}: {inferencer.backbone}, {trained}"
+        for path in options.product[1:]:
+            inferencer.add_product(path)
     return Ready(inferencer, [line], ADVICE, watch=inferencer.watch_views if inferencer.tile_count else None)
 
 
@@ -265,16 +268,27 @@ def compare(
     return ready._replace(lines=[*ready.lines, *references.warnings()])
 
 
-def use_product(ready: Ready, share: float | None = None) -> Ready:
-    """Say what a product compares with. See :func:`compare`."""
-    kept = cast("TorchInferencer", ready.inferencer).known_references.kept
-    return _describe_references(ready._replace(good=kept), share)
+def use_products(ready: Ready, products: Sequence[Path], share: float | None = None) -> Ready:
+    """Say what one product or several compare with. See :func:`compare`."""
+    references = cast("TorchInferencer", ready.inferencer).references
+    ready = ready._replace(good=[photograph for one in references for photograph in one.kept])
+    if len(products) == 1:
+        return _describe_references(ready, share)
+    if share is not None:
+        msg = "--max-false-alarms chooses the threshold of one product: give one, or teach each with a --threshold."
+        raise InspectionError(msg)
+    decides = cast("TorchInferencer", ready.inferencer).threshold_sources()[0] != "given"
+    lines = [
+        f"{printable(path.stem)}: {one.describe(decides=decides)}"
+        for path, one in zip(products, references, strict=True)
+    ]
+    return ready._replace(lines=[*ready.lines, *lines])
 
 
 def _describe_references(ready: Ready, share: float | None) -> Ready:
     """Say how sure the threshold is, and choose one if a share of false alarms is given."""
     inferencer = cast("TorchInferencer", ready.inferencer)
-    references = inferencer.known_references
+    (references,) = inferencer.references
     decides = share is None and inferencer.threshold_sources()[0] != "given"
     line = references.describe(decides=decides)
     ready = ready._replace(lines=[*ready.lines, line], good_scores=references.fit.scores.tolist())

@@ -28,9 +28,17 @@ class ComparedPrediction(Prediction):
 
     Attributes:
         nearest (NearestReference): The most anomalous place, and the place of a good photograph that it is nearest to.
+        thresholds (tuple[float, float]): At which images and places were decided on.
+        threshold_sources (tuple[str, str]): Where they come from, in the words of the table.
+        region (Mask | None): Where to look, if it is the same in all photographs of the product; ``None``: everywhere.
+        is_unknown (bool): Whether it is like none of several products. The nearest of them was compared with.
     """
 
     nearest: NearestReference
+    thresholds: tuple[float, float]
+    threshold_sources: tuple[str, str]
+    region: Mask | None
+    is_unknown: bool
 
 
 class Inferencer(Protocol):

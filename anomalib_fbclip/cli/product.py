@@ -130,7 +130,7 @@ def change(options: argparse.Namespace, screen: Screen) -> None:
     added = [path for source in options.add for path in _find_added(source)]
     with screen.progress("Loading the model", None):
         inferencer = cast("TorchInferencer", load_torch(options, at_once=False, size=None).inferencer)
-    before = inferencer.known_references
+    (before,) = inferencer.references
     known = find_copies(added, before.kept)
     if known:
         screen.tell(f"In the product already: {count(len(known), 'photograph')}.")

@@ -21,7 +21,7 @@ LOG_NAME = "fbclip.log"
 
 FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
-STYLES = {"anomalous": "bold red", "normal": "green", "error": "bold yellow"}
+STYLES = {"anomalous": "bold red", "normal": "green", "unknown": "bold magenta", "error": "bold yellow"}
 
 
 class Terminal(Console):
@@ -97,15 +97,17 @@ def to_line(record: Record) -> Text:
         (f"{verdict:<11}", STYLES.get(verdict, "")),
         f"{record.score:.3f}  ",
         printable(record.path or ""),
+        "" if record.product is None else f"  ({printable(record.product)})",
         "" if record.same_as is None else f"  (is a good photograph, {printable(record.same_as)})",
     )
 
 
 def count_verdicts(counts: Counter[str]) -> str:
-    """Say how many photographs are ``normal``, ``anomalous`` and an ``error``."""
+    """Say how many photographs are ``normal``, ``anomalous``, ``unknown`` and an ``error``."""
+    unknown = f", {counts['unknown']} like none of the products" if counts["unknown"] else ""
     errors = f", {counts['error']} could not be read" if counts["error"] else ""
     total = count(sum(counts.values()), "photograph")
-    return f"{total}: {counts['anomalous']} anomalous, {counts['normal']} normal{errors}"
+    return f"{total}: {counts['anomalous']} anomalous, {counts['normal']} normal{unknown}{errors}"
 
 
 def count(number: int, noun: str) -> str:

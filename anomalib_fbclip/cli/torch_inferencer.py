@@ -8,9 +8,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.data.image_source import crop_patch, load_image
@@ -22,14 +25,18 @@ from anomalib_fbclip.exported.inferencer import Failed, Prediction
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks, RegionSource, paint_region
 from anomalib_fbclip.modeling.anomaly_map import highest_patch
+from anomalib_fbclip.modeling.decision import Decision, IntermediateOutputs
 from anomalib_fbclip.modeling.fbclip import FBClipModel
-from anomalib_fbclip.modeling.few_shot.memory_bank import Match
+from anomalib_fbclip.modeling.few_shot import unlikeness
+from anomalib_fbclip.modeling.few_shot.few_shot import later_half
+from anomalib_fbclip.modeling.few_shot.memory_bank import Match, join_layers
 from anomalib_fbclip.modeling.region import RegionOfInterest
 from anomalib_fbclip.modeling.resize import create_exported_transform, create_transform
 from anomalib_fbclip.results.regions import match_verdict
 from anomalib_fbclip.results.report.page import NearestReference
+from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 from anomalib_fbclip.weights import bundled
-from anomalib_fbclip.weights.adapters import Adapters, describe_adapters, describe_model
+from anomalib_fbclip.weights.adapters import Adapters, describe_adapters, describe_model, digest_tensors
 from anomalib_fbclip.weights.building import build_model
 from anomalib_fbclip.weights.published import choose_zero_shot, fetch_published
 from anomalib_fbclip.weights.registry import (
@@ -42,6 +49,9 @@ from anomalib_fbclip.weights.source import read_adapters_file, read_given_adapte
 from anomalib_fbclip.weights.training import Normalization
 
 from .prediction import ComparedPrediction, MaskedImage, choose_enough
+
+ONE_BY_ONE = "inspect with one after the other, or teach them alike."
+"""What to do with products that can't be compared with at once."""
 
 CACHED_PHOTOGRAPHS = 8
 """Good photographs that are kept in memory, to cut places out of them."""
@@ -149,18 +159,56 @@ class TorchInferencer:
             self._model.region = self._to_region(self.region)
         elif self._model.region is not None:
             self.region = self._model.region.pixels.cpu().numpy()
-        self._given_thresholds = (
-            settled.get("image_threshold") if threshold is None else threshold,
-            settled.get("pixel_threshold") if pixel_threshold is None else pixel_threshold,
-        )
+        self._asked_thresholds = (threshold, pixel_threshold)
+        self._given_thresholds = self._choose_thresholds(adapters)
         self._normalizations = adapters.normalizations
-        self._comparison: Comparison | None = None
+        self._adapters = adapters
+        self._comparisons: list[Comparison] = []
         if adapters.is_product:
-            self._comparison = Comparison(ReferenceSet.restore(adapters, self._model), self._model)
+            self._add_comparison(adapters, self._model.decision, self._model.region, Path(weights).stem)
 
     def describe(self) -> str:
-        """Say in one line which model it is."""
-        return self._name
+        """Say in one line which model it is, and which products it compares with."""
+        names = [printable(comparison.product) for comparison in self._comparisons if comparison.product]
+        return f"{self._name}; product {', '.join(names)}" if names else self._name
+
+    def add_product(self, path: Path) -> None:
+        """Compare with a further product. Each photograph has its verdict by the one that it is most like.
+
+        Args:
+            path (Path): The product's file.
+
+        Raises:
+            ValueError: If it can't be read, or was taught with another model.
+        """
+        product = Adapters.read(path)
+        for name in ("backbone", "image_size", "tiles", "feature_layers"):
+            own, other = self._adapters.metadata.get(name), product.metadata.get(name)
+            if own != other:
+                msg = f"{product.origin} was taught with {name} {other}, the first product with {own}: {ONE_BY_ONE}"
+                raise ValueError(msg)
+        product.check_signature(self._model.backbone.signature)
+        if digest_tensors(product.adapters) != digest_tensors(self._adapters.adapters):
+            msg = f"{product.origin} was taught with other adapters than the first product: {ONE_BY_ONE}"
+            raise ValueError(msg)
+        region = product.read_region(self._model)
+        self._add_comparison(product, product.read_decision(self._model), region, path.stem)
+        self.region = None  # each product has its own
+
+    def _add_comparison(
+        self, product: Adapters, decision: Decision | None, region: RegionOfInterest | None, name: str
+    ) -> None:
+        references = ReferenceSet.restore(product, decision, region)
+        self._comparisons.append(Comparison(references, self._model, region, self._choose_thresholds(product), name))
+
+    def _choose_thresholds(self, adapters: Adapters) -> tuple[float | None, float | None]:
+        """Take what was asked for, or what a product keeps."""
+        image, pixel = self._asked_thresholds
+        settled = adapters.settled
+        return (
+            settled.get("image_threshold") if image is None else image,
+            settled.get("pixel_threshold") if pixel is None else pixel,
+        )
 
     @property
     def knows_parts(self) -> bool:
@@ -217,7 +265,8 @@ class TorchInferencer:
         if self._model.decision is self._model.zero_shot:
             return
         self._normalizations = (Normalization(), Normalization())  # they are of other scores
-        self._comparison = Comparison(references, self._model)
+        region = None if isinstance(self._region_source, RegionMasks) else self._model.region
+        self._comparisons = [Comparison(references, self._model, region, self._given_thresholds)]
 
     def change_references(self, added: Sequence[Path], removed: Collection[str]) -> ReferenceSet:
         """Add good photographs to those of a product, and leave others out.
@@ -232,19 +281,13 @@ class TorchInferencer:
         Raises:
             ImageError: If one can't be read.
         """
-        return self.known_references.change(added, removed, self._model)
+        (references,) = self.references
+        return references.change(added, removed, self._model)
 
     @property
-    def known_references(self) -> ReferenceSet:
-        """The photographs that others are compared with.
-
-        Raises:
-            RuntimeError: If there are none.
-        """
-        if self._comparison is None:
-            msg = "There are no photographs to compare with: call compare_with, or give weights that come with some."
-            raise RuntimeError(msg)
-        return self._comparison.references
+    def references(self) -> list[ReferenceSet]:
+        """The photographs that others are compared with, of each product."""
+        return [comparison.references for comparison in self._comparisons]
 
     def to_product(self, taught: str | None = None) -> Adapters:
         """Take together what it takes to inspect parts as this one does, without the good photographs.
@@ -260,7 +303,8 @@ class TorchInferencer:
             ValueError: If each photograph has a region of interest of its own.
         """
         metadata = describe_adapters(self._model, self.backbone, self._pretrained, self.trained_on)
-        kept = self.known_references.keep(self._model)
+        (references,) = self.references
+        kept = references.keep(self._model)
         return Adapters.of(self._model, metadata).with_references(kept, self._arguments, self._given_thresholds, taught)
 
     def decision_thresholds(self) -> tuple[float, float]:
@@ -277,6 +321,8 @@ class TorchInferencer:
             threshold,
             threshold if self._given_thresholds[1] is None else self._given_thresholds[1],
         )
+        for comparison in self._comparisons:
+            comparison.decide_at(*self._given_thresholds)
 
     def threshold_sources(self) -> tuple[str, str]:
         """Tell where they come from, in the words of the table."""
@@ -322,12 +368,9 @@ class TorchInferencer:
         except ImageError as error:
             return Failed(source, error)
         start = time.perf_counter()
-        with torch.inference_mode():
-            computed = self._model(self._transform(self._to_batch(load_image(image))), region)
-            scores, maps = (move(values) for move, values in zip(self._normalizations, computed, strict=True))
-        score, anomaly_map = scores.item(), maps[0].float().cpu().numpy()
+        comparison, is_unknown, score, anomaly_map = self._compute(image, region)
         seconds = time.perf_counter() - start
-        threshold, pixel_threshold = self.decision_thresholds()
+        threshold, pixel_threshold = comparison.thresholds if comparison else self.decision_thresholds()
         is_anomalous = score > threshold
         prediction = Prediction(
             image=image,
@@ -335,10 +378,43 @@ class TorchInferencer:
             score=score,
             is_anomalous=is_anomalous,
             anomaly_map=anomaly_map,
-            mask=match_verdict(anomaly_map > pixel_threshold, anomaly_map, is_anomalous),
+            mask=match_verdict(anomaly_map > pixel_threshold, anomaly_map, is_anomalous and not is_unknown),
             seconds=seconds,
+            product=comparison.product if comparison and not is_unknown else None,
         )
-        return self._comparison.complete(prediction) if self._comparison else prediction
+        return comparison.complete(prediction, is_unknown=is_unknown) if comparison else prediction
+
+    @torch.inference_mode()
+    def _compute(
+        self, image: NDArray[np.uint8], region: RegionOfInterest | None
+    ) -> tuple["Comparison | None", bool, float, NDArray[np.float32]]:
+        """Give what a photograph is compared with, whether that is something else, its score and its anomaly map."""
+        views = self._transform(self._to_batch(load_image(image)))
+        comparison, outputs, is_unknown = self._find_comparison(self._model.look(views))
+        decider = comparison or self._model
+        own = decider.region if region is None else region
+        computed = self._model.conclude(outputs, views.shape[-2:], decider.decision, own)
+        scores, maps = (move(values) for move, values in zip(self._normalizations, computed, strict=True))
+        return comparison, is_unknown, scores.item(), maps[0].float().cpu().numpy()
+
+    def _find_comparison(
+        self, outputs: Iterator[IntermediateOutputs]
+    ) -> tuple["Comparison | None", Iterable[IntermediateOutputs], bool]:
+        """Find the product that a photograph is most like.
+
+        Args:
+            outputs (Iterator[IntermediateOutputs]): What the model finds in its views.
+
+        Returns:
+            tuple[Comparison | None, Iterable[IntermediateOutputs], bool]: The comparison with it, if there is one; what
+                the model finds, again; and whether the photograph is like none of several products.
+        """
+        if len(self._comparisons) <= 1:
+            return next(iter(self._comparisons), None), outputs, False
+        first = next(outputs)
+        found = [(comparison.unlikeness(first), comparison) for comparison in self._comparisons]
+        distance, comparison = min(found, key=lambda one: float(one[0][0]))
+        return comparison, chain([first], outputs), comparison.references.fit.is_unlike(distance)
 
     @property
     def minimum_side(self) -> int:
@@ -361,22 +437,53 @@ class TorchInferencer:
 
 
 class Comparison:
-    """Finds the place of a good photograph that a photograph's most anomalous place is nearest to.
+    """Compares with the good photographs of a product, and finds their place that an anomalous one is nearest to.
 
     Args:
         references (ReferenceSet): The good photographs.
-        model (FBClipModel): The model that compares with them. It is watched: each photograph is compared once.
+        model (FBClipModel): The model that was fitted to them.
+        region (RegionOfInterest | None): Where to look in all photographs; ``None``: everywhere, or in each elsewhere.
+        given_thresholds (tuple[float | None, float | None]): Of scores and of places, if they are given.
+        product (str | None, optional): Name of the product; ``None`` if it has none. Defaults to ``None``.
+
+    Attributes:
+        decision (FewShot): What decides. It is watched: each photograph is compared once.
+        thresholds (tuple[float, float]): Of scores and of places.
     """
 
-    def __init__(self, references: ReferenceSet, model: FBClipModel) -> None:
+    def __init__(
+        self,
+        references: ReferenceSet,
+        model: FBClipModel,
+        region: RegionOfInterest | None,
+        given_thresholds: tuple[float | None, float | None],
+        product: str | None = None,
+    ) -> None:
         self.references = references
+        self.region = region
+        self.product = product
+        self.decision = references.fit.decision
+        self.decide_at(*given_thresholds)
+        self._mask = None if region is None else region.pixels.cpu().numpy()
         self._tiling = model.tiling
         self._grids = [model.backbone.grid(size) for size in (model.tiling.view_size, model.tiling.image_size)]
         self._of_thread = threading.local()
         self._load = lru_cache(CACHED_PHOTOGRAPHS)(references.load)
-        references.fit.decision.memory.register_forward_hook(self._keep)
+        self.decision.memory.register_forward_hook(self._keep)
 
-    def complete(self, prediction: Prediction) -> ComparedPrediction:
+    def decide_at(self, threshold: float | None, pixel_threshold: float | None) -> None:
+        """Decide at thresholds from now on; ``None``: at that from the photographs."""
+        given, usual = (threshold, pixel_threshold), threshold_source(self.decision)
+        image, pixel = (USUAL_THRESHOLD if value is None else value for value in given)
+        image_source, pixel_source = (usual if value is None else "given" for value in given)
+        self.thresholds, self._threshold_sources = (image, pixel), (image_source, pixel_source)
+
+    def unlikeness(self, outputs: IntermediateOutputs) -> torch.Tensor:
+        """Tell how far a photograph is from the good ones as a whole, by what the model found in its first views."""
+        tokens = join_layers(later_half([tokens[:1] for tokens in outputs.layer_tokens]))[0]
+        return unlikeness(self.decision.memory, tokens, self.references.fit.inside[0, 0])
+
+    def complete(self, prediction: Prediction, *, is_unknown: bool) -> ComparedPrediction:
         """Add the nearest place to the prediction that this thread made last."""
         view_grid, grid = self._grids
         place = highest_patch(torch.from_numpy(prediction.anomaly_map), grid)
@@ -387,7 +494,14 @@ class Comparison:
             reference=self.references.crop(patch, self._load(patch.photograph)),
             path=self.references.name(patch.photograph),
         )
-        return ComparedPrediction(**vars(prediction), nearest=nearest)
+        return ComparedPrediction(
+            **vars(prediction),
+            nearest=nearest,
+            thresholds=self.thresholds,
+            threshold_sources=self._threshold_sources,
+            region=self._mask,
+            is_unknown=is_unknown,
+        )
 
     def _keep(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], match: Match) -> None:
         """Keep the rows that are nearest in the views that were looked at last."""

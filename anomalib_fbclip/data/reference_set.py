@@ -285,12 +285,13 @@ class ReferenceSet:
         return sha256("".join(digests).encode()).hexdigest()[:16]
 
     @classmethod
-    def restore(cls, product: Adapters, model: FBClipModel) -> "ReferenceSet":
+    def restore(cls, product: Adapters, decision: Decision | None, region: RegionOfInterest | None) -> "ReferenceSet":
         """Restore a set from what :meth:`keep` gave.
 
         Args:
             product (Adapters): What a file of adapters holds, with good photographs.
-            model (FBClipModel): The model that they were loaded into.
+            decision (Decision | None): What was read of it.
+            region (RegionOfInterest | None): What was read of it.
 
         Returns:
             ReferenceSet: The set.
@@ -298,11 +299,11 @@ class ReferenceSet:
         Raises:
             ValueError: If what is known of them is damaged.
         """
-        said, decision = product.metadata, model.decision
+        said = product.metadata
         if not isinstance(decision, FewShot):
             msg = f"{product.origin} lacks what it has learned of its good photographs: teach it anew."
             raise ValueError(msg)  # noqa: TRY004 - of the file, not of an argument
-        region = None if model.region is None else model.region.pixels.cpu().numpy()
+        mask = None if region is None else region.pixels.cpu().numpy()
         with reading(product.origin):
             kept = {
                 name: product.tensors[f"{REFERENCES_PREFIX}{name}"].to(decision.memory.patches.device)
@@ -313,7 +314,7 @@ class ReferenceSet:
                 for index, one in enumerate(said["photographs"])
             ]
             images = [found[index] for index in said["used"]]
-            restored = cls(found, said["rotations"], white_level=said["white_level"], region=region, images=images)
+            restored = cls(found, said["rotations"], white_level=said["white_level"], region=mask, images=images)
             restored._fit = Fit(decision=decision, outliers=said["outliers"], **kept)
         return restored
 

@@ -40,6 +40,7 @@ class Prediction:
         mask (NDArray[bool]): Where it is anomalous, of shape ``[h, w]``: nowhere if the verdict is normal; otherwise
             where the anomaly map is above its threshold or, if it is nowhere, at its strongest place.
         seconds (float): How long the graph took, with others computed beside it; reading the image comes on top.
+        product (str | None): Name of the product that the image was compared with, if it is known.
     """
 
     image: NDArray[np.uint8]
@@ -49,6 +50,7 @@ class Prediction:
     anomaly_map: NDArray[np.float32]
     mask: NDArray[np.bool_]
     seconds: float
+    product: str | None
 
     @property
     def regions(self) -> list[Region]:
@@ -323,6 +325,7 @@ class EdgeInferencer:
             anomaly_map=anomaly_map.astype(np.float32),
             mask=match_verdict(mask, anomaly_map, is_anomalous),
             seconds=computed.seconds,
+            product=self.metadata.get("product"),
         )
 
 

@@ -346,7 +346,7 @@ class FewShotMixin(ModelMixin):
         if self.model.region is not None and self.region_source is None:
             self.region_source = self.model.region.pixels.cpu().numpy()
         if adapters.is_product and not self.reference_choice.is_made:
-            self.reference_set = ReferenceSet.restore(adapters, self.model)
+            self.reference_set = ReferenceSet.restore(adapters, self.model.decision, self.model.region)
             self.product = Path(self.hparams["weights"]).stem, adapters.metadata["taught"]
         if self.model.decision.k_shot:
             self.expect_other_scores()

@@ -8,7 +8,7 @@ Paper:
     https://arxiv.org/abs/2603.19608
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torchvision.tv_tensors import TVTensor
@@ -90,33 +90,60 @@ class FBClipModel(TextEncoder):
         Raises:
             ValueError: If the size of the images does not fit the backbone, or they give a score that is not finite.
         """
+        region = self.region if region is None else region
+        return self.conclude(self.look(images), images.shape[-2:], self.decision, region)
+
+    def look(self, images: torch.Tensor) -> Iterator[IntermediateOutputs]:
+        """Look at images, before anything is decided.
+
+        Args:
+            images (torch.Tensor): Normalized images, as :meth:`forward` takes them.
+
+        Returns:
+            Iterator[IntermediateOutputs]: What is found in a few views at a time, so that memory does not grow with
+                their number.
+
+        Raises:
+            ValueError: If the size of the images does not fit the backbone.
+        """
         if isinstance(images, TVTensor):  # as anomalib's batches are; the compiler does not take them
             images = images.as_subclass(torch.Tensor)
-        region = self.region if region is None else region
-        class_score, patch_values = self._decide(images, self.text_features(), region)
-        pixel_values = self.anomaly_map_generator(patch_values, images.shape[-2:], region)
-        area = self.area_of_score(images.shape[-2:], region)
-        prediction = self.decision.predict(class_score if region is None else None, pixel_values, area)
+        views, text_features = self.tiling.split(images), self.text_features()
+        is_graph = torch.compiler.is_compiling()  # in which nothing may depend on the number of images
+        parts = [views] if self.tiling.view_count == 1 or is_graph else views.split(max(VIEWS_AT_ONCE, len(images)))
+        return (self.intermediate_outputs(part, text_features) for part in parts)
+
+    def conclude(
+        self,
+        outputs: Iterable[IntermediateOutputs],
+        image_size: Sequence[int],
+        decision: Decision,
+        region: RegionOfInterest | None,
+    ) -> ModelOutput:
+        """Decide on images.
+
+        Args:
+            outputs (Iterable[IntermediateOutputs]): What :meth:`look` found in all of their views.
+            image_size (Sequence[int]): Height and width of the images in pixels.
+            decision (Decision): What decides.
+            region (RegionOfInterest | None): Where to look in these images.
+
+        Returns:
+            decision.ModelOutput: Scores and anomaly maps.
+
+        Raises:
+            ValueError: If a score is not finite.
+        """
+        decided = [(output.class_score, decision(output)) for output in outputs]
+        class_scores, values = (part[0] if len(part) == 1 else torch.cat(part) for part in zip(*decided, strict=True))
+        pixel_values = self.anomaly_map_generator(self.tiling.join(values, region), image_size, region)
+        class_score = self.tiling.highest(class_scores) if region is None else None
+        prediction = decision.predict(class_score, pixel_values, self.area_of_score(image_size, region))
         if region is not None:
             # No product: it would be -0, whose bits are those of no probability.
             prediction = prediction._replace(anomaly_map=torch.where(region.pixels, prediction.anomaly_map, 0.0))
         _require_finite(prediction.pred_score)
         return prediction
-
-    def _decide(
-        self, images: torch.Tensor, text_features: torch.Tensor, region: RegionOfInterest | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Give the highest probability of a class token in each image, and how anomalous each patch is.
-
-        Memory does not grow with the number of views: a few of them are looked at at the same time.
-        """
-        views = self.tiling.split(images)
-        is_graph = torch.compiler.is_compiling()  # in which nothing may depend on the number of images
-        parts = [views] if self.tiling.view_count == 1 or is_graph else views.split(max(VIEWS_AT_ONCE, len(images)))
-        outputs = (self.intermediate_outputs(part, text_features) for part in parts)
-        decided = [(output.class_score, self.decision(output)) for output in outputs]
-        class_scores, values = (part[0] if len(part) == 1 else torch.cat(part) for part in zip(*decided, strict=True))
-        return self.tiling.highest(class_scores), self.tiling.join(values, region)
 
     def region_of(self, pixels: torch.Tensor) -> RegionOfInterest:
         """Make a region of interest of pixels that are to be looked at.

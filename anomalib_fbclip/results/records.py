@@ -23,7 +23,7 @@ TABLE_NAME = "predictions"
 BYTE_ORDER_MARK = "\ufeff"
 """What Excel tells UTF-8 by."""
 
-Verdict = Literal["normal", "anomalous"]
+Verdict = Literal["normal", "anomalous", "unknown"]
 
 LARGEST_REGION = ("left", "top", "right", "bottom", "area")
 
@@ -35,7 +35,8 @@ class Record(NamedTuple):
         path (str | None): The image's file; ``None`` for an image that comes from none.
         error (str | None): Why the image could not be predicted; nothing else but its path is then known.
         score (float | None): How anomalous it is, 0..1, after the normalization if there was one.
-        verdict (Verdict | None): Whether the score is above the threshold; ``None`` where none is applied.
+        verdict (Verdict | None): Whether the score is above the threshold; ``unknown`` for what is like none of several
+            products; ``None`` where no threshold is applied.
         threshold (float | None): The threshold of the score.
         threshold_source (str | None): Where it comes from: ``given``, ``labels``, ``normal images``, ``good
             photographs``, ``checkpoint``, ``exported file`` or ``default``.
@@ -49,6 +50,7 @@ class Record(NamedTuple):
         seconds (float | None): How long the computation took, where it was measured.
         picture (str | None): File of the picture that shows the prediction, if there is one.
         same_as (str | None): The good photograph that the image is a copy of, if it is one: its score means nothing.
+        product (str | None): Name of the product that the image was compared with.
         label (Verdict | None): The truth, where it is known: ``anomalous`` for a defective part.
     """
 
@@ -67,6 +69,7 @@ class Record(NamedTuple):
     seconds: float | None = None
     picture: str | None = None
     same_as: str | None = None
+    product: str | None = None
     label: Verdict | None = None
 
     def to_json(self) -> str:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from anomalib_fbclip.modeling.fbclip import FBClipModel
+    from anomalib_fbclip.modeling.region import RegionOfInterest
 
 logger = logging.getLogger(__name__)
 
@@ -332,16 +333,13 @@ class Adapters:
         self.check_signature(model.backbone.signature)
         self._check_text_features()
         text_features = self.tensors.get(TEXT_FEATURES)
-        decisions = {
-            prefix: {name.removeprefix(prefix): self.tensors[name] for name in self.tensors if name.startswith(prefix)}
-            for prefix in DECISIONS
-        }
         load_state_dict(model, {**frozen_tensors(model), **self.adapters}, self.origin)
         if text_features is not None and model.text_digest() == self.metadata["text_digest"]:
             model.use_text_features(text_features)  # others if the model weighs the text strategies in another way
-        for prefix, parts in decisions.items():
-            if parts:
-                self._load_decision(DECISIONS[prefix], parts, model)
+        decision = self.read_decision(model)
+        if decision is not None:
+            model.decision = decision
+            model.region = self.read_region(model) or model.region
         layers = [*model.backbone.feature_layers]
         if (trained_on := self.metadata.get("feature_layers", layers)) != layers:
             logger.warning("%s was trained on feature layers %s, but %s are used.", self.origin, trained_on, layers)
@@ -354,7 +352,21 @@ class Adapters:
             msg = f"{self.origin} holds text features of other adapters than its own: save them once more."
             raise ValueError(msg)
 
-    def _load_decision(self, decision: type[FewShot], tensors: Mapping[str, torch.Tensor], model: FBClipModel) -> None:
+    def read_decision(self, model: FBClipModel) -> FewShot | None:
+        """Read what decides by photographs.
+
+        Args:
+            model (FBClipModel): A model with these adapters.
+
+        Returns:
+            FewShot | None: The part of the model, on its device; ``None`` if there is none.
+
+        Raises:
+            ValueError: If it does not fit the model, or is damaged.
+        """
+        prefix = next((prefix for prefix in DECISIONS for name in self.tensors if name.startswith(prefix)), None)
+        if prefix is None:
+            return None
         tiling = model.tiling
         used = {
             "feature_layers": [*model.backbone.feature_layers],
@@ -366,11 +378,19 @@ class Adapters:
                 msg = f"{self.origin} holds photographs of {name} {kept}, but {value} is used: leave '{name}' out."
                 raise ValueError(msg)
         with reading(self.origin):
-            model.decision = decision.from_tensors(tensors, model.tiling.view_count)
-        if (region := self.metadata.get("region")) is not None:
-            with reading(self.origin):
-                pixels = decode_region(region)
-            model.region = model.region_of(torch.from_numpy(pixels.copy()))
+            tensors = {
+                name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)
+            }
+            decision = DECISIONS[prefix].from_tensors(tensors, tiling.view_count)
+        return decision.to(model.anomaly_map_generator.kernel.device)
+
+    def read_region(self, model: FBClipModel) -> RegionOfInterest | None:
+        """Read where to look; ``None``: everywhere. See :meth:`read_decision`."""
+        if self.metadata.get("region") is None:
+            return None
+        with reading(self.origin):
+            pixels = torch.from_numpy(decode_region(self.metadata["region"]).copy())
+        return model.region_of(pixels)
 
 
 def keep_decision(model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

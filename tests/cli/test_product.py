@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
+import numpy as np
 import pytest
 from PIL import Image
 from safetensors import safe_open
@@ -16,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from anomalib_fbclip.__main__ import main
 from anomalib_fbclip.cli.torch_inferencer import TorchInferencer
 from anomalib_fbclip.images.image_files import find_images
+from anomalib_fbclip.results.records import read_schema
 from anomalib_fbclip.weights import bundled
 from support import line
 from support.parts import draw_part
@@ -62,6 +65,14 @@ def fails(capsys: pytest.CaptureFixture, *arguments: str) -> str:
     return line
 
 
+def draw_checks(seed: int) -> Image.Image:
+    """Another part: small squares of two colors."""
+    stream = np.random.default_rng(seed)
+    squares = np.indices((100, 140)).sum(axis=0) // 7 % 2
+    pixels = np.where(squares[..., None] == 1, (30, 120, 200), (230, 220, 190)) + stream.integers(0, 12, (100, 140, 3))
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
 def inspect(*arguments: str) -> list[tuple]:
     assert main(["photographs", *arguments]) == 1
     return [(row["path"], row["score"], row["regions"], row["threshold_source"]) for row in read_rows()]
@@ -81,9 +92,9 @@ def test_verdicts_are_those_with_the_photographs(options: list[str], capsys: pyt
     assert "Product part" in out
     assert compared[0] in out
     assert [row["same_as"] for row in read_rows()] == [None, None, "1.png"]
-    assert "Its most anomalous place, and what comes nearest to it, in" in Path(
-        "fbclip-results/latest/report.html"
-    ).read_text(encoding="utf-8")
+    page = Path("fbclip-results/latest/report.html").read_text(encoding="utf-8")
+    assert "Its most anomalous place, and what comes nearest to it, in" in page
+    assert "fbclip teach part.fbclip --add {photographs}" in page
 
 
 def load(weights: str) -> TorchInferencer:
@@ -130,6 +141,52 @@ def test_thresholds_are_kept() -> None:
     assert inferencer.decision_thresholds() == (0.7, 0.4)
     assert inferencer.threshold_sources() == ("given", "given")
     assert TorchInferencer(None, "part.fbclip", "cpu", "float32", 0.2, None).decision_thresholds() == (0.2, 0.4)
+
+
+def test_several_products(capsys: pytest.CaptureFixture) -> None:
+    """Each photograph is compared with the one that it is most like; what is like none is said so."""
+    draw_checks(20).save("photographs/checks.png")
+    stripes = np.zeros((100, 140, 3), dtype=np.uint8)
+    stripes[:, ::6] = (255, 80, 0)
+    Image.fromarray(stripes).save("photographs/stripes.png")
+    Path("checks").mkdir()
+    for seed in range(3):
+        draw_checks(seed).save(f"checks/{seed}.png")
+    assert main(["teach", "checks", "--output", "check.fbclip", "--region", "0,0,0.9,1", "--threshold", "0.9"]) == 0
+    expected = {row[0]: row[1] for product in ("bolt", "check") for row in inspect("--product", f"{product}.fbclip")}
+    bolts = {row[0]: row[1] for row in inspect("--product", "bolt.fbclip")}
+    capsys.readouterr()
+    inspect("--product", "bolt.fbclip", "--product", "check.fbclip")
+    rows = {Path(row["path"]).name: row for row in read_rows()}
+    assert {name: (row["product"], row["verdict"]) for name, row in rows.items()} == {
+        "10.png": ("bolt", "normal"),
+        "11.png": ("bolt", "anomalous"),
+        "copy.png": ("bolt", "normal"),
+        "checks.png": ("check", "normal"),
+        "stripes.png": (None, "unknown"),
+    }
+    assert {row["product"]: row["threshold"] for row in rows.values() if row["product"]} == {"bolt": 0.5, "check": 0.9}
+    for name, row in rows.items():
+        jsonschema.validate(row, read_schema())
+        scores = expected if row["product"] == "check" else bolts
+        if row["product"]:
+            assert row["score"] == pytest.approx(scores[f"photographs/{name}"], abs=1e-6)
+    assert rows["stripes.png"]["regions"] == []
+    assert "1 like none of the products" in capsys.readouterr().out
+    page = Path("fbclip-results/latest/report.html").read_text(encoding="utf-8")
+    assert 'data-state="unknown"' in page
+    assert '<span class="product">check</span>' in page
+    assert main(["photographs/stripes.png", "--product", "bolt.fbclip", "--product", "check.fbclip"]) == 1
+
+
+def test_products_of_other_models(capsys: pytest.CaptureFixture) -> None:
+    given = ["--rotations", "1", "--shots", "1", "--image-size", "112"]
+    assert main(["teach", "good", "--output", "small.fbclip", *given]) == 0
+    line = fails(capsys, "photographs", "--product", "bolt.fbclip", "--product", "small.fbclip")
+    assert "image_size [112, 112], the first product with [224, 224]" in line
+    shutil.copy("bolt.fbclip", "more/bolt.fbclip")
+    line = fails(capsys, "photographs", "--product", "bolt.fbclip", "--product", "more/bolt.fbclip")
+    assert "two are called bolt" in line
 
 
 def test_what_it_holds(capsys: pytest.CaptureFixture) -> None:

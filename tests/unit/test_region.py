@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.modeling.anomaly_map import LOWEST, AnomalyMapGenerator
+from anomalib_fbclip.modeling.decision import IntermediateOutputs
 from anomalib_fbclip.modeling.fbclip import FBClipModel
 from anomalib_fbclip.modeling.region import LEAST_WEIGHT, RegionOfInterest
 
@@ -90,9 +91,9 @@ def model(small_backbone: str, small_adapters: Path) -> FBClipModel:
 def predict(model: FBClipModel, patch_values: torch.Tensor, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Score and map of values of patches, and of a class token that is sure of a defect."""
     region = RegionOfInterest(pixels)
-    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-        patch.setattr(model, "_decide", lambda *_: (torch.ones(1), patch_values))
-        score, anomaly_map = model(torch.zeros(1, 3, *SIZE), region)
+    outputs = IntermediateOutputs(torch.ones(1), patch_values, [], torch.zeros(2, 1), [])
+    with torch.no_grad():
+        score, anomaly_map = model.conclude([outputs], SIZE, model.decision, region)
     return score[0], anomaly_map[0]
 
 

@@ -105,7 +105,7 @@ class Card(NamedTuple):
     Attributes:
         name (str): The file's name.
         folder (str): The folder it lies in.
-        state (str): ``normal``, ``anomalous`` or ``error``.
+        state (str): ``normal``, ``anomalous``, ``unknown`` or ``error``.
         error (str | None): Why there is no prediction.
         score (float): The score; below all others for an error, so that those come last.
         same_as (str | None): The good photograph that it is a copy of, if it is one.
@@ -115,6 +115,7 @@ class Card(NamedTuple):
         place (str | None): The most anomalous place, if there are references.
         reference (str): The place of a reference that comes nearest to it.
         reference_name (str): The reference's file name.
+        product (str | None): The product that it was compared with, if it has a name.
         argument (str): The photograph's file as an argument of a shell's command.
     """
 
@@ -130,6 +131,7 @@ class Card(NamedTuple):
     place: str | None = None
     reference: str = ""
     reference_name: str = ""
+    product: str | None = None
     argument: str = ""
 
 
@@ -140,7 +142,7 @@ class _Kept(NamedTuple):
         lowness (float): The score, negated.
         folder (str): The folder that the photograph lies in.
         name (str): The photograph's name.
-        state (str): ``normal``, ``anomalous`` or ``error``.
+        state (str): ``normal``, ``anomalous``, ``unknown`` or ``error``.
         place (int): Where in the file the card begins.
     """
 
@@ -249,7 +251,7 @@ def _describe_all(
     style, script = (_read(name) for name in ("report.css", "report.js"))
     states = [card.state for card in kept]
     return {
-        "counts": {state: states.count(state) for state in ("anomalous", "normal", "error")},
+        "counts": {state: states.count(state) for state in ("anomalous", "normal", "unknown", "error")},
         "about": {**about, "Version": f"anomalib-fbclip {version('anomalib-fbclip')}"},
         "written": datetime.now().astimezone(),
         "thresholds": thresholds,
@@ -301,6 +303,7 @@ def _to_card(entry: Entry, threshold: float) -> Card:
         photograph=_to_data_uri(image),
         anomaly_map=None if anomaly_map is None else _to_data_uri(_shrink_map(anomaly_map, MAX_MAP_SIDE)),
         argument="" if record.path is None else shlex.quote(record.path),
+        product=None if record.product is None else printable(record.product),
     )
     if nearest is None:
         return card

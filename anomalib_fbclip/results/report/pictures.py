@@ -30,7 +30,7 @@ MIN_FONT_SIZE = 10
 COLOR_BAR_SIZE = (6.0, 0.7)
 """Width and height of the color bar, in font sizes."""
 
-VERDICT_COLORS = {"anomalous": "#ff9e94", "normal": "#9fe0a8"}
+VERDICT_COLORS = {"anomalous": "#ff9e94", "normal": "#9fe0a8", "unknown": "#e0b3ff"}
 
 
 class Words(NamedTuple):

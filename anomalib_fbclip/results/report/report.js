@@ -21,7 +21,8 @@ const thresholds = { ...settings.thresholds };
 
 /** Decide at the image threshold. At the first one the table has the word: it was decided before rounding. */
 function decide(score, firstState) {
-  if (thresholds.image === settings.thresholds.image || firstState === "error") return firstState;
+  const isDecided = firstState === "anomalous" || firstState === "normal";
+  if (thresholds.image === settings.thresholds.image || !isDecided) return firstState;
   return score > thresholds.image ? "anomalous" : "normal";
 }
 
@@ -163,7 +164,7 @@ function fillCommand() {
 function update() {
   for (const photograph of photographs) photograph.decide();
   const filter = controls.elements.filter.value;
-  const counts = { all: photographs.length + settings.others.length, anomalous: 0, normal: 0, error: 0 };
+  const counts = { all: photographs.length + settings.others.length, anomalous: 0, normal: 0, unknown: 0, error: 0 };
   let shown = 0;
   for (const { card, state } of photographs) {
     counts[state]++;
@@ -174,7 +175,9 @@ function update() {
   for (const place of controls.querySelectorAll("[data-count]")) place.textContent = counts[place.dataset.count];
   document.getElementById("none").hidden = shown > 0;
   document.getElementById("summary").textContent =
-    `${counts.anomalous} anomalous, ${counts.normal} normal, ${counts.error} not read; ${shown} shown`;
+    `${counts.anomalous} anomalous, ${counts.normal} normal, ` +
+    (counts.unknown ? `${counts.unknown} like no product, ` : "") +
+    `${counts.error} not read; ${shown} shown`;
   document.getElementById("image-value").textContent = thresholds.image.toFixed(3);
   document.getElementById("pixel-value").textContent = thresholds.pixel.toFixed(3);
   const line = document.getElementById("threshold-line");
