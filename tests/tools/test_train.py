@@ -15,11 +15,14 @@ import pytest
 import timm
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.weights.compact_clip import read_clip
 from anomalib_fbclip.weights.registry import resolve_backbone
 from support.command_line import CONFIGS, environment, run
+from tools.bundled_model.average import average
+from tools.bundled_model.parts import draw_category
 from tools.bundled_model.tower import TIMM_MODEL, to_open_clip
 
 pytestmark = pytest.mark.slow
@@ -39,6 +42,8 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
 TRAIN_WITH_A_TOWER = """
 import sys
 import torch
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from unittest import mock
 from pathlib import Path
 from tools.bundled_model import tower, train
@@ -46,17 +51,33 @@ from tools.bundled_model import tower, train
 def download():
     return torch.load(sys.argv[1], weights_only=True)
 
+def fit_one_part(model, output, part, seed, fit=train._fit_part):
+    if part:
+        raise KeyboardInterrupt
+    fit(model, output, part, seed)
+
 if __name__ == "__main__":
     with mock.patch.object(tower, "download_tower", download):
         train.train(tower.TIMM_MODEL, Path("small"), text_steps=3, text_batch_size=4, adapter_images=16)
-        clip = Path("small/clip.safetensors")
-        train.train("none", Path("again"), adapter_images=16, seed=1, clip=clip)
+    train.ProcessPoolExecutor, train.PART_IMAGES = lambda **_: ThreadPoolExecutor(1), 6
+    again = partial(
+        train.train, "none", adapter_images=12, seed=1, clip=Path("small/clip.safetensors"), image_sizes=(112, 140),
+        photographs={"photographs/*": "CC0"},
+    )
+    again(Path("again"))
+    with mock.patch.object(train, "_fit_part", fit_one_part):
+        try:
+            again(Path("ended"))
+        except KeyboardInterrupt:
+            pass
+    again(Path("ended"), resume=True)
 """
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tower: Path) -> Path:
     folder = tmp_path_factory.mktemp("train")
+    draw_category(folder / "photographs", "gear", image_size=96, train_images=1, test_images=2)
     (folder / "train.py").write_text(TRAIN_WITH_A_TOWER, encoding="utf-8")
     result = subprocess.run(
         [sys.executable, "train.py", tower],
@@ -111,6 +132,30 @@ def test_other_adapters_for_the_same_clip(folder: Path) -> None:
         assert first.metadata()["signature"] == second.metadata()["signature"]
         name = "prompt_learner.normal_context"
         assert not torch.equal(first.get_tensor(name), second.get_tensor(name))
+
+
+def test_an_ended_training_goes_on_with_the_same_result(folder: Path) -> None:
+    expected, found = (load_file(folder / name / "adapters.safetensors") for name in ("again", "ended"))
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    checkpoint = torch.load(folder / "ended" / "training.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == checkpoint["global_step"] - 1 == 1  # two parts of a step each
+
+
+def test_photographs_are_named(folder: Path) -> None:
+    table = (folder / "again" / "photographs.md").read_text(encoding="utf-8")
+    assert "| gear | 3 | 2 | CC0 |" in table
+    assert not (folder / "small" / "photographs.md").exists()
+    with safe_open(folder / "again" / "adapters.safetensors", framework="pt") as file:
+        assert "photographs" in file.metadata()["source"]
+
+
+def test_mean_of_seeds(folder: Path) -> None:
+    files = [folder / name / "adapters.safetensors" for name in ("small", "again")]
+    average(files, folder / "mean.safetensors", pretrained=folder / "small" / "clip.safetensors")
+    first, second, mean = (load_file(path) for path in (*files, folder / "mean.safetensors"))
+    for name in first.keys() - {"text_features"}:
+        assert torch.allclose(mean[name], (first[name] + second[name]) / 2), name
+    assert not torch.allclose(mean["text_features"], first["text_features"])
 
 
 def test_adapters_name_no_path(trained: Path) -> None:

@@ -5,19 +5,21 @@
 
 On the procedural categories that no training saw, and on photographs, where there are any::
 
-    python -m tools.bundled_model.evaluate --photographs path/to/folder
+    python -m tools.bundled_model.evaluate --photographs "[path/to/folder]"
 
-The folder holds a folder for each category, in MVTec AD's layout: ``<category>/test/{good,<defect>}`` and
-``<category>/ground_truth/<defect>/<name>_mask.png``; other folders are ignored.
+A folder is a category in MVTec AD's layout, or holds some: ``<category>/test/{good,<defect>}``,
+``<category>/ground_truth/<defect>/<name>_mask.png`` and, to compare with, ``<category>/train/good``; other folders are
+ignored.
 """
 
+import math
 import statistics
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +32,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import Compose, Transform
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.images.image_files import IMAGE_SUFFIXES
+from anomalib_fbclip.images.image_files import IMAGE_SUFFIXES, find_images
 from anomalib_fbclip.images.photographs import read_photograph
 from anomalib_fbclip.modeling.mvfbe import VIEWS
 from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS
@@ -51,11 +53,16 @@ class LabeledImage(NamedTuple):
 
     Attributes:
         path (Path): The image.
-        mask_path (Path | None): Its mask; ``None`` for a normal image.
+        mask_path (Path | None): Its mask; ``None`` for a normal image, and where no defect is marked.
     """
 
     path: Path
     mask_path: Path | None
+
+    @property
+    def is_anomalous(self) -> bool:
+        """Whether it shows a defect, by its folder."""
+        return self.path.parent.name != "good"
 
 
 class Accuracy(NamedTuple):
@@ -63,7 +70,8 @@ class Accuracy(NamedTuple):
 
     Attributes:
         image_auroc (float): Area under the ROC curve of the image scores, 0..1.
-        pixel_auroc (float): Area under the ROC curve of the anomaly maps at the model's input size, 0..1.
+        pixel_auroc (float): Area under the ROC curve of the anomaly maps at the model's input size, 0..1; NaN without
+            masks.
     """
 
     image_auroc: float
@@ -80,14 +88,17 @@ def list_images(category: Path) -> list[LabeledImage]:
         list[LabeledImage]: The images, by name.
 
     Raises:
-        FileNotFoundError: If the folder has no test images, or a mask is missing.
+        FileNotFoundError: If the folder has no test images, or a mask is missing although there are others.
     """
     images = []
+    is_marked = (category / "ground_truth").is_dir()
     for path in sorted((category / "test").glob("*/*")):
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             continue
         defect = path.parent.name
-        mask_path = None if defect == "good" else category / "ground_truth" / defect / f"{path.stem}_mask.png"
+        mask_path = (
+            None if defect == "good" or not is_marked else category / "ground_truth" / defect / f"{path.stem}_mask.png"
+        )
         if mask_path and not mask_path.is_file():
             msg = f"{path} has no mask: {mask_path} does not exist."
             raise FileNotFoundError(msg)
@@ -117,7 +128,8 @@ def evaluate(
     Returns:
         Accuracy: Image and pixel AUROC.
     """
-    transform = FBClip.configure_pre_processor(model.image_size).transform
+    model.eval()
+    transform = FBClip.configure_pre_processor(model.model.tiling.image_size).transform
     if disturbance:
         transform = Compose([disturbance, transform])
     scores: list[torch.Tensor] = []
@@ -130,10 +142,13 @@ def evaluate(
         scores.append(prediction.pred_score)
         maps.append(prediction.anomaly_map)
         masks += batch_masks
-    labels = [image.mask_path is not None for image in images]
+    labels = [image.is_anomalous for image in images]
+    is_marked = all(image.mask_path for image in images if image.is_anomalous)
     return Accuracy(
         image_auroc=float(binary_auroc(torch.cat(scores), torch.tensor(labels).long())),
-        pixel_auroc=float(binary_auroc(torch.cat(maps).flatten(), torch.stack(masks).flatten().long())),
+        pixel_auroc=float(binary_auroc(torch.cat(maps).flatten(), torch.stack(masks).flatten().long()))
+        if is_marked
+        else math.nan,
     )
 
 
@@ -155,19 +170,21 @@ def batched(items: Iterable[LabeledImage], size: int) -> Iterator[list[LabeledIm
         yield batch
 
 
-def draw_unseen_categories(root: Path, images: int = 60) -> dict[str, list[LabeledImage]]:
+def draw_unseen_categories(root: Path, images: int = 60, good: int = 0) -> dict[str, list[LabeledImage]]:
     """Draw the procedural categories that no training saw.
 
     Args:
         root (Path): Folder for them.
         images (int, optional): Number of normal images, and number of anomalous images, of each category.
             Defaults to ``60``.
+        good (int, optional): Number of normal images to compare with.
+            Defaults to ``0``.
 
     Returns:
         dict[str, list[LabeledImage]]: Test images by category.
     """
     for category in HELD_OUT_CATEGORIES:
-        draw_category(root, category, train_images=1, test_images=images)
+        draw_category(root, category, train_images=good, test_images=images)
     return {category: list_images(root / category) for category in HELD_OUT_CATEGORIES}
 
 
@@ -240,10 +257,13 @@ def images_per_second(model: FBClip, batch_size: int, repetitions: int = 9) -> f
 def main(
     adapters: list[Path] | None = None,
     pretrained: Path | None = None,
-    photographs: Path | None = None,
+    photographs: list[Path] | None = None,
+    drawn: Literal["unseen", "validation", "none"] = "unseen",
+    image_sizes: tuple[int, ...] = (224,),
+    tiles: tuple[int, ...] = (1,),
+    good: int = 0,
     ablation: bool = True,
     disturbances: bool = False,
-    validation: bool = False,
 ) -> None:
     """Print the table of fbclip-small's model card, in Markdown.
 
@@ -251,40 +271,88 @@ def main(
         adapters: Files of adapters, of several seeds; the mean and the range of each figure are shown. Those of the
             package if there are none.
         pretrained: Weights of the CLIP that they belong to. Those of the package if there are none.
-        photographs: Folder of categories in MVTec AD's layout.
+        photographs: Categories in MVTec AD's layout, or folders of them.
+        drawn: Drawn images to measure on: the kinds that no training saw, or those that decisions are made by.
+        image_sizes: Sides of the model's input in pixels, each measured.
+        tiles: Tiles to each side, each measured with each size.
+        good: Good photographs of ``train/good`` that others are compared with, in rows of their own; 0 for none.
         ablation: Whether to measure the parts of the first adapters too, by switching each off.
         disturbances: Whether to measure the first adapters on disturbed images too.
-        validation: Whether to measure on the kinds that training decisions are made by, instead of the unseen ones.
     """
     files: list[str | Path] = list(adapters) if adapters else ["auto"]
-    models = [FBClip(NAME, pretrained=pretrained, weights=file) for file in files]
+    own: dict[str, Any] = {
+        "backbone": NAME,
+        "pretrained": pretrained,
+        "weights": files[0],
+        "image_size": image_sizes[0],
+    }
+    rows: dict[str, list[dict[str, Accuracy]]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        categories = (draw_validation_sets if validation else draw_unseen_categories)(Path(folder))
-        if photographs:
-            folders = [path for path in sorted(photographs.iterdir()) if (path / "test").is_dir()]
-            categories |= {f"{path.name} (photographs)": list_images(path) for path in folders}
-        rows = {NAME: [measure(model, categories) for model in models]}
+        categories = draw_sets(drawn, Path(folder), good) if drawn != "none" else {}
+        drawn_names = list(categories)
+        for path in photographs or ():
+            folders = [path] if (path / "test").is_dir() else sorted(path.iterdir())
+            found = [one for one in folders if (one / "test").is_dir()]
+            categories |= {f"{one.name} (photographs)": list_images(one) for one in found}
+        for size, count in product(image_sizes, tiles):
+            name = f"{NAME}, {size} px" + (f", {count} x {count} tiles" if count > 1 else "")
+            models = [
+                FBClip(**{**own, "weights": file, "image_size": size, "tiles": count if count > 1 else None})
+                for file in files
+            ]
+            rows[name] = [measure(model, categories) for model in models]
+            if good:
+                rows[f"{name}, {good} good"] = [measure(model, categories, good=good) for model in models]
         for name, arguments in variants().items() if ablation else ():
-            variant = FBClip(**{"backbone": NAME, "pretrained": pretrained, "weights": files[0], **arguments})
-            rows[name] = [measure(variant, categories)]
+            rows[name] = [measure(FBClip(**{**own, **arguments}), categories)]
         for name, disturbance in create_disturbances().items() if disturbances else ():
             torch.manual_seed(0)
-            rows[name] = [measure(models[0], categories, disturbance)]
-    if validation:
-        rows = {name: [{**run, "mean": mean_accuracy(run)} for run in runs] for name, runs in rows.items()}
-    print(to_markdown(rows))
+            rows[name] = [measure(FBClip(**own), categories, disturbance)]
+    print(to_markdown({name: [with_mean(run, drawn_names) for run in runs] for name, runs in rows.items()}))
     for batch_size in (1, 16):
-        speed = images_per_second(models[0], batch_size)
+        speed = images_per_second(FBClip(**own), batch_size)
         print(f"\n{speed:.1f} images a second, batch {batch_size}, {torch.get_num_threads()} threads")
+
+
+def draw_sets(drawn: str, root: Path, good: int) -> dict[str, list[LabeledImage]]:
+    """Draw the unseen kinds, with good images to compare with, or those that decisions are made by."""
+    return draw_unseen_categories(root, good=good) if drawn == "unseen" else draw_validation_sets(root)
 
 
 def measure(
     model: FBClip,
     categories: Mapping[str, Sequence[LabeledImage]],
     disturbance: Transform | None = None,
+    good: int = 0,
 ) -> dict[str, Accuracy]:
-    """Measure a model on several categories."""
-    return {name: evaluate(model, images, disturbance=disturbance) for name, images in categories.items()}
+    """Measure a model on several categories.
+
+    Args:
+        model (FBClip): The model.
+        categories (Mapping[str, Sequence[LabeledImage]]): Test images by category.
+        disturbance (Transform | None, optional): What is done to image and mask first. Defaults to ``None``.
+        good (int, optional): Good photographs of each category to compare with. One that has fewer is not measured.
+            Defaults to ``0``.
+
+    Returns:
+        dict[str, Accuracy]: Accuracy by category; NaN where it is not measured.
+    """
+    found = {}
+    for name, images in categories.items():
+        if good:
+            train = images[0].path.parents[2] / "train" / "good"
+            references = find_images(train)[:good] if train.is_dir() else []
+            if len(references) < good:
+                found[name] = Accuracy(math.nan, math.nan)
+                continue
+            model.use_references(references)
+        found[name] = evaluate(model, images, disturbance=disturbance)
+    return found
+
+
+def with_mean(run: Mapping[str, Accuracy], names: Sequence[str]) -> dict[str, Accuracy]:
+    """Add the mean of several categories, if there are several."""
+    return {**run, "drawn, mean": mean_accuracy({name: run[name] for name in names})} if len(names) > 1 else dict(run)
 
 
 def mean_accuracy(run: Mapping[str, Accuracy]) -> Accuracy:
@@ -310,7 +378,9 @@ def to_markdown(rows: Mapping[str, Sequence[Mapping[str, Accuracy]]]) -> str:
 
 
 def summarize(values: Sequence[float]) -> str:
-    """Give the mean of several runs and, where there are several, how far they lie apart."""
+    """Give the mean of several runs and, where there are several, how far they lie apart; ``-`` for what has none."""
+    if math.isnan(statistics.mean(values)):
+        return "-"
     mean = f"{statistics.mean(values):.3f}"
     return f"{mean} ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else mean
 

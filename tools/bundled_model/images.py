@@ -9,8 +9,9 @@ rather than what is drawn.
 The text tower learns the words of regions, so each image comes with those of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -68,6 +69,9 @@ SURFACE_REACH = 0.75
 MIXED = 0.5
 """Share of mixtures among the defects."""
 
+GIVEN = 0.4
+"""Share of the given defects among all, where there are some."""
+
 MOST_DEFECTS = 4
 """Most defects of an image: a network learns more from an image with several."""
 
@@ -112,6 +116,7 @@ def draw_training_image(
     photographs: Sequence[Photograph] = TRAINING_PHOTOGRAPHS,
     defect_kinds: Sequence[str] = TRAINING_DEFECTS,
     photographed: float = PHOTOGRAPHED,
+    given: Mapping[str, Defect] = MappingProxyType({}),
 ) -> TrainingImage:
     """Draw an image of something that is not held out, every second time with a defect.
 
@@ -124,6 +129,9 @@ def draw_training_image(
             Defaults to ``TRAINING_DEFECTS``.
         photographed (float, optional): Share of the scenes with texture from photographs.
             Defaults to ``PHOTOGRAPHED``.
+        given (Mapping[str, Defect], optional): Further defects, such as those of real photographs, by the words of a
+            caption.
+            Defaults to none.
 
     Returns:
         TrainingImage: The image.
@@ -131,10 +139,12 @@ def draw_training_image(
     rng = stream(seed, "training image")
     mixed = mixtures(lambda stream, side: _draw_texture(stream, side, photographs)[0])
     kinds = list(mixed) if rng.random() < MIXED else list(defect_kinds)
+    if given and rng.random() < GIVEN:
+        kinds = list(given)
     defect = str(rng.choice(kinds)) if rng.integers(2) else None
     while True:
         subject = _draw_subject(rng, size, photographs, photographed)
-        defects = {kind: repeat(draw, subject.reach) for kind, draw in {**DEFECTS, **mixed}.items()}
+        defects = {kind: repeat(draw, subject.reach) for kind, draw in {**DEFECTS, **mixed, **given}.items()}
         with suppress(InvisibleDefectError):  # another subject shows it
             image, mask = photograph(subject.scene, seed, defect, defects)
             break

