@@ -3,7 +3,9 @@
 
 """The figures of fbclip-small's model card."""
 
+import math
 import re
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -65,8 +67,18 @@ def test_images_have_their_own_masks(gear: Path) -> None:
 def test_missing_mask(tmp_path: Path) -> None:
     (tmp_path / "test" / "crack").mkdir(parents=True)
     (tmp_path / "test" / "crack" / "1.jpg").touch()
+    (tmp_path / "ground_truth").mkdir()
     with pytest.raises(FileNotFoundError, match=r"1_mask\.png"):
         list_images(tmp_path)
+
+
+def test_without_masks_pixels_are_not_measured(gear: Path, tmp_path: Path) -> None:
+    shutil.copytree(gear / "test", tmp_path / "gear" / "test")
+    images = list_images(tmp_path / "gear")
+    found = evaluate(FBClip("fbclip-small"), images[::3])
+    assert 0 <= found.image_auroc <= 1
+    assert math.isnan(found.pixel_auroc)
+    assert to_markdown({"ours": [{"gear": found}]}).splitlines()[-1].endswith("/ - |")
 
 
 def test_no_images(tmp_path: Path) -> None:
@@ -113,12 +125,12 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     gear = draw_category(tmp_path, "gear", image_size=200, train_images=1, test_images=1)
     images = list_images(gear)
     monkeypatch.setattr(evaluate_module, "images_per_second", partial(images_per_second, repetitions=1))
-    monkeypatch.setattr(evaluate_module, "draw_unseen_categories", lambda _: {"gear": images})
-    main(photographs=gear.parent, disturbances=True)
+    monkeypatch.setattr(evaluate_module, "draw_unseen_categories", lambda *_, **__: {"gear": images})
+    main(photographs=[gear.parent], disturbances=True, image_sizes=(224, 112), good=1)
     printed = capsys.readouterr().out
     header, _, *rows = [line for line in printed.splitlines() if line.startswith("|")]
     assert header == "| image AUROC / pixel AUROC | gear | gear (photographs) |"
-    assert len(rows) == 11 + 8
+    assert len(rows) == 4 + 10 + 8
     assert all(re.fullmatch(r"\| [\w ,.%-]+ (\| [01]\.\d{3} / [01]\.\d{3} ){2}\|", row) for row in rows)
     assert len(re.findall(r"\d images a second, batch (1|16),", printed)) == 2
 

@@ -139,6 +139,7 @@ def test_an_ended_training_goes_on_with_the_same_result(folder: Path) -> None:
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     checkpoint = torch.load(folder / "ended" / "training.ckpt", weights_only=True)
     assert checkpoint["epoch"] == checkpoint["global_step"] - 1 == 1  # two parts of a step each
+    assert checkpoint["averaging_state"]["n_averaged"] == 2
 
 
 def test_photographs_are_named(folder: Path) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from functools import partial
 from glob import glob
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,6 @@ from rich.console import Console
 from rich.progress import track
 from skimage.measure import label
 from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 from anomalib_fbclip.data.labeled_samples import check_mask
 from anomalib_fbclip.images.image_files import find_images, printable
@@ -64,6 +64,9 @@ TEXTURES = 6
 
 JPEG = 0.3
 """Share of images that were compressed."""
+
+QUALITIES = 30, 96
+"""Least quality of a compressed image, and what the quality is below."""
 
 
 class LabeledPhotographs(NamedTuple):
@@ -209,14 +212,15 @@ def augment(
         tuple[NDArray[np.uint8], NDArray[np.bool_]]: The image and its mask; the defect may be cropped off.
     """
     torch.manual_seed(seed)  # the augmentations draw from torch's global stream
-    camera = v2.Compose([
-        create_augmentations(size),
-        v2.ToDtype({tv_tensors.Image: torch.uint8, "others": None}, scale=True),
-        v2.RandomApply([v2.JPEG((30, 95))], p=JPEG),
-    ])
     pixels = tv_tensors.Image(torch.from_numpy(np.array(image)).permute(2, 0, 1))
-    changed, changed_mask = camera(pixels, tv_tensors.Mask(torch.from_numpy(np.array(mask))))
-    return changed.permute(1, 2, 0).contiguous().numpy(), changed_mask.numpy()
+    changed, changed_mask = create_augmentations(size)(pixels, tv_tensors.Mask(torch.from_numpy(np.array(mask))))
+    levels = (changed.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
+    rng = stream(seed, "compression")
+    if rng.random() < JPEG:
+        content = BytesIO()
+        Image.fromarray(levels).save(content, "JPEG", quality=int(rng.integers(*QUALITIES)))
+        levels = np.asarray(Image.open(content))
+    return levels, changed_mask.numpy()
 
 
 def lay_defects_of(sets: Sequence[LabeledPhotographs]) -> Defect:

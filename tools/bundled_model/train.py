@@ -200,7 +200,7 @@ def train(
     seed: int = 0,
     clip: Path | None = None,
     photographs: dict[str, str] | None = None,
-    image_sizes: tuple[int, ...] = (224, 224, 448),
+    image_sizes: tuple[int, ...] = (224,),
     resume: bool = False,
 ) -> None:
     """Train fbclip-small.
