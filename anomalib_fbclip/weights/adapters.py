@@ -61,6 +61,9 @@ FROZEN_PREFIX = "backbone."
 DECISIONS: dict[str, type[FewShot]] = {"few_shot.": FewShot, "unlabeled.": MutualScoring}
 """What the names of photographs' patches, and of what comes of them, begin with, and how they decide."""
 
+DIGEST = "digest"
+"""Name of what tells a file that was changed."""
+
 TEXT_FEATURES = "text_features"
 """Name of the text features that the adapters give with their CLIP."""
 
@@ -161,6 +164,7 @@ class Adapters:
             maker = "fbclip teach" if is_product else "FBClip.save_adapters"
             msg = f"{origin} {'was' if is_product else 'were'} not saved by {maker}."
             raise ValueError(msg)
+        digest = texts.pop(DIGEST, None)
         with reading(origin):
             metadata = {key: json.loads(text) for key, text in texts.items()}
             is_newer = metadata.pop("format_version", 1) > FORMAT_VERSION
@@ -173,6 +177,9 @@ class Adapters:
         adapters = cls(tensors, metadata, origin, arguments=metadata.get("arguments", {}))
         if is_product and not adapters.is_product:
             msg = f"{origin} holds no good photographs: make one with 'fbclip teach good --output {printable(path)}'."
+            raise ValueError(msg)
+        if digest != digest_file(tensors, texts) and (is_product or digest is not None):
+            msg = f"{origin} {'is' if is_product else 'are'} damaged: copy or make the file once more."
             raise ValueError(msg)
         return adapters._with_bundled() if BUNDLED_ADAPTERS in metadata else adapters
 
@@ -271,7 +278,9 @@ class Adapters:
             ValueError: If the path has another suffix.
         """
         texts = {key: json.dumps(value) for key, value in self.metadata.items()}
-        write_safetensors(path, self.tensors, {"format": FORMAT, "format_version": str(FORMAT_VERSION), **texts})
+        texts["format_version"] = str(FORMAT_VERSION)
+        digest = digest_file(self.tensors, texts)
+        write_safetensors(path, self.tensors, {"format": FORMAT, DIGEST: digest, **texts})
 
     @property
     def source(self) -> str | None:
@@ -434,6 +443,23 @@ def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def digest_file(tensors: Mapping[str, torch.Tensor], texts: Mapping[str, str]) -> str:
+    """Digest what a file holds, so that a changed byte is found: it could change verdicts.
+
+    Args:
+        tensors (Mapping[str, torch.Tensor]): Its tensors by name.
+        texts (Mapping[str, str]): Its metadata, as text.
+
+    Returns:
+        str: 64 hexadecimal digits.
+    """
+    digest = sha256(json.dumps(sorted(texts.items())).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def describe_adapters(model: FBClipModel, backbone: str, pretrained: str | None, source: str | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -20,6 +21,7 @@ from anomalib_fbclip.cli.torch_inferencer import TorchInferencer
 from anomalib_fbclip.images.image_files import find_images
 from anomalib_fbclip.results.records import read_schema
 from anomalib_fbclip.weights import bundled
+from anomalib_fbclip.weights.adapters import digest_file
 from support import line
 from support.parts import draw_part
 
@@ -200,10 +202,20 @@ def test_what_it_holds(capsys: pytest.CaptureFixture) -> None:
 
 
 def rewrite(path: Path, **texts: str) -> None:
-    """Write other metadata into a product."""
+    """Write other metadata into a product, as a foreign program would that knows the format."""
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    save_file(load_file(path), path, metadata | texts)
+        sign(path, load_file(path), file.metadata() | texts)
+
+
+def sign(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    texts = {key: text for key, text in metadata.items() if key not in {"format", "digest"}}
+    save_file(tensors, path, {**metadata, "digest": digest_file(tensors, texts)})
+
+
+def change_byte(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
 
 
 def half(path: Path) -> None:
@@ -214,7 +226,7 @@ def half(path: Path) -> None:
 def leave_out(path: Path, name: str) -> None:
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
-    save_file({key: value for key, value in load_file(path).items() if not key.startswith(name)}, path, metadata)
+    sign(path, {key: value for key, value in load_file(path).items() if not key.startswith(name)}, metadata)
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -229,6 +241,8 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "wrong words": (lambda path: rewrite(path, photographs="[3]", used="[0]"), "can't be read"),
     "no region": (lambda path: rewrite(path, region='"nothing"'), "can't be read"),
     "no memory": (lambda path: leave_out(path, "few_shot."), "teach it anew"),
+    "a byte of a tensor": (lambda path: change_byte(path, -1000), "damaged"),
+    "a letter of a name": (lambda path: change_byte(path, path.read_bytes().index(b"0.png")), "damaged"),
     "no photographs": (lambda path: leave_out(path, "photographs."), "can't be read"),
 }
 
