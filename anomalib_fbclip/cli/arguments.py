@@ -20,7 +20,10 @@ from anomalib_fbclip.results.false_alarms import parse_share
 from anomalib_fbclip.results.thresholds import parse_threshold
 from anomalib_fbclip.weights import bundled
 
-EXIT_CODES = "Exit codes: 0, all are normal; 1, at least one is anomalous; 2, something went wrong; 130, interrupted."
+EXIT_CODES = (
+    "Exit codes: 0, all are normal; 1, at least one is anomalous, or like none of several products; 2, something went "
+    "wrong; 130, interrupted."
+)
 
 COMMANDS = """\
   fbclip teach            keep in a file what it takes to inspect parts of one kind: a product

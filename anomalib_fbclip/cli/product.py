@@ -18,7 +18,7 @@ from anomalib_fbclip.results.good_photographs import find_copies
 from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 
 from .arguments import PRODUCT_SUFFIX, Parser, add_model_options, parse_product, settle_tiles
-from .models import compare, find_good, find_size, load_torch, quick_imports
+from .models import compare, find_good, find_size, limit, load_torch, quick_imports
 from .screen import Screen, count, logging_to
 
 if TYPE_CHECKING:
@@ -105,6 +105,8 @@ def _parse_teach(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("to change a product, give --add or --remove")
     elif options.output is None:
         parser.error(f"the following arguments are required: --output, such as {options.source.name}{PRODUCT_SUFFIX}")
+    if options.max_false_alarms and options.threshold is not None:
+        parser.error("--max-false-alarms chooses the threshold: leave out --threshold")
     settle_tiles(parser, options)
     return options
 
@@ -117,7 +119,7 @@ def teach(options: argparse.Namespace, screen: Screen) -> None:
         ready = load_torch(options, at_once=False, size=find_size(good))
     if isinstance(ready.inferencer.region, RegionMasks):
         raise InspectionError(ONE_REGION)
-    ready = compare(ready, good, screen, options.rotations)
+    ready = compare(ready, good, screen, options.rotations, options.max_false_alarms)
     for line in ready.lines[1:]:
         screen.tell(line)
     _save(cast("TorchInferencer", ready.inferencer), options.output, None, screen)
@@ -129,7 +131,8 @@ def change(options: argparse.Namespace, screen: Screen) -> None:
         _check_free(options.output)
     added = [path for source in options.add for path in _find_added(source)]
     with screen.progress("Loading the model", None):
-        inferencer = cast("TorchInferencer", load_torch(options, at_once=False, size=None).inferencer)
+        ready = load_torch(options, at_once=False, size=None)
+    inferencer = cast("TorchInferencer", ready.inferencer)
     (before,) = inferencer.references
     known = find_copies(added, before.kept)
     if known:
@@ -145,7 +148,13 @@ def change(options: argparse.Namespace, screen: Screen) -> None:
     after = inferencer.change_references(added, removed)
     with screen.progress("Good photographs", len(after.images), passes=2) as advance:
         inferencer.compare_with(after, advance)
-    for line in describe_change(before, after):
+    promises = []
+    if options.max_false_alarms is not None:
+        ready = ready._replace(good_scores=after.fit.scores.tolist())
+        promises = limit(ready, options.max_false_alarms).lines[-1:]
+    elif inferencer.threshold_sources()[0] == "given":
+        promises = [f"The threshold of {inferencer.decision_thresholds()[0]:g} was given, and stays."]
+    for line in [*describe_change(before, after), *promises]:
         screen.tell(line)
     _save(inferencer, options.output, inferencer.taught, screen)
 

@@ -313,9 +313,12 @@ class ReferenceSet:
                 KeptPhotograph(content=_to_bytes(product.tensors[f"{REFERENCES_PREFIX}image.{index}"]), **one)
                 for index, one in enumerate(said["photographs"])
             ]
+            for photograph in found:
+                photograph.check()
             images = [found[index] for index in said["used"]]
             restored = cls(found, said["rotations"], white_level=said["white_level"], region=mask, images=images)
             restored._fit = Fit(decision=decision, outliers=said["outliers"], **kept)
+            _check_fit(restored.fit, len(images))
         return restored
 
     @property
@@ -417,6 +420,22 @@ def _tell_apart(names: Sequence[str]) -> list[str]:
         others = (name, *(f"{path.stem}-{number}{path.suffix}" for number in range(2, len(names) + 2)))
         taken.append(next(other for other in others if other not in taken))
     return taken
+
+
+def _check_fit(fit: Fit, count: int) -> None:
+    """Make sure that the parts of a fit that was read belong together.
+
+    Raises:
+        ValueError: If they don't.
+    """
+    rows, views = fit.decision.memory.patches.shape[1], fit.decision.memory.views
+    shapes = [tuple(getattr(fit, name).shape) for name in FIT_TENSORS]
+    grid = tuple(fit.inside.shape[2:])
+    expected = [(count * rows, 3), (count, views, *grid), (count, views, *grid), (count,), (count, 2)]
+    is_whole = len(grid) == 3 and fit.inside.dtype == torch.bool and fit.decision.k_shot == count > 0  # noqa: PLR2004
+    if shapes != expected or not is_whole or not set(fit.outliers) <= set(range(count)):
+        msg = "Its parts do not belong together."
+        raise ValueError(msg)
 
 
 def _from_bytes(content: bytes) -> torch.Tensor:

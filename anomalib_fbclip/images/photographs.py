@@ -41,6 +41,15 @@ class KeptPhotograph(NamedTuple):
     size: int
     digest: str
 
+    def check(self) -> None:
+        """Make sure that it is not damaged, without decoding it.
+
+        Raises:
+            ImageError: If it is.
+        """
+        with _open(self) as image:
+            image.verify()
+
 
 def digest_file(path: str | Path) -> str:
     """Digest a file, so that it can be told from others when it is gone."""

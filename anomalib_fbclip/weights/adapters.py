@@ -391,6 +391,11 @@ class Adapters:
                 name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)
             }
             decision = DECISIONS[prefix].from_tensors(tensors, tiling.view_count)
+            layers = len(used["feature_layers"])
+            width = (layers - layers // 2) * self.adapters[WIDTHS_OF_TENSORS[0][0]].shape[0]
+            patches = decision.memory.patches
+            if patches.ndim != 3 or patches.shape[2] != width or not patches.numel():  # noqa: PLR2004
+                raise ValueError
         return decision.to(model.anomaly_map_generator.kernel.device)
 
     def read_region(self, model: FBClipModel) -> RegionOfInterest | None:

@@ -143,6 +143,8 @@ def test_thresholds_are_kept() -> None:
     assert inferencer.decision_thresholds() == (0.7, 0.4)
     assert inferencer.threshold_sources() == ("given", "given")
     assert TorchInferencer(None, "part.fbclip", "cpu", "float32", 0.2, None).decision_thresholds() == (0.2, 0.4)
+    assert main(["teach", "part.fbclip", "--add", "more", "--max-false-alarms", "20%"]) == 0
+    assert load("part.fbclip").decision_thresholds()[0] not in {0.5, 0.7}
 
 
 def test_several_products(capsys: pytest.CaptureFixture) -> None:
@@ -229,6 +231,14 @@ def leave_out(path: Path, name: str) -> None:
     sign(path, {key: value for key, value in load_file(path).items() if not key.startswith(name)}, metadata)
 
 
+def cut(path: Path, name: str) -> None:
+    """Leave out half of a tensor."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(path)
+    sign(path, tensors | {name: tensors[name][: len(tensors[name]) // 2].clone()}, metadata)
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (Path.unlink, "does not exist"),
     "truncated": (half, "can't be read"),
@@ -243,6 +253,9 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no memory": (lambda path: leave_out(path, "few_shot."), "teach it anew"),
     "a byte of a tensor": (lambda path: change_byte(path, -1000), "damaged"),
     "a letter of a name": (lambda path: change_byte(path, path.read_bytes().index(b"0.png")), "damaged"),
+    "half a memory": (lambda path: cut(path, "few_shot.memory.patches"), "can't be read"),
+    "a score less": (lambda path: cut(path, "photographs.scores"), "can't be read"),
+    "half a photograph": (lambda path: cut(path, "photographs.image.2"), "can't be read"),
     "no photographs": (lambda path: leave_out(path, "photographs."), "can't be read"),
 }
 

@@ -39,6 +39,7 @@ DOCS = README.parent / "docs"
 GUIDE = (
     "fbclip",
     "few_shot",
+    "products",
     "unlabeled",
     "small_defects",
     "verdicts",
@@ -358,6 +359,12 @@ def test_answer_of_fbclip(reader: Reader) -> None:
         assert is_said(line, said), line
     (report,) = re.findall(r"^Report: (.*)$", "\n".join(said), re.MULTILINE)
     assert (reader.folder / report).is_file()
+
+
+def test_answer_of_teach(reader: Reader) -> None:
+    said = reader.read(index_of("--add fbclip-example")).splitlines()
+    for line in shown_output("Good photographs: 9"):
+        assert is_said(line, said), line
 
 
 def test_answer_of_anomalib(reader: Reader) -> None:
