@@ -340,7 +340,7 @@ def _white_level(text: str) -> int:
         value = int(text)
         check_white_level(value)
     except ValueError as error:
-        msg = f"{text!r} is no white level: give a whole number of 1 to 65535, such as 4095 for 12 bits"
+        msg = f"{text!r} is not a white level: give a whole number of 1 to 65535, such as 4095 for 12 bits"
         raise argparse.ArgumentTypeError(msg) from error
     return value
 
@@ -363,7 +363,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     numbers = text.lower().split("x")
     if len(numbers) > 2 or not all(number.isdecimal() and int(number) for number in numbers):  # noqa: PLR2004
-        msg = f"{text!r} is no size: give pixels of a side, such as 448, or width x height, such as 896x448"
+        msg = f"{text!r} is not a size: give pixels of a side, such as 448, or width x height, such as 896x448"
         raise argparse.ArgumentTypeError(msg)
     return int(numbers[-1]), int(numbers[0])
 
@@ -387,14 +387,14 @@ def _tiles(text: str) -> tuple[int, int] | str:
     try:
         return parse_size(text)
     except argparse.ArgumentTypeError as error:
-        msg = f"{text!r} is no number of tiles: give 3, 4x3 (beside and above each other), or auto"
+        msg = f"{text!r} is not a number of tiles: give 3, 4x3 (beside and above each other), or auto"
         raise argparse.ArgumentTypeError(msg) from error
 
 
 def _pixels(text: str) -> int:
     number = text.removesuffix("px")
     if not number.isdecimal() or not int(number):
-        msg = f"{text!r} is no number of pixels: give 20 or 20px"
+        msg = f"{text!r} is not a number of pixels: give 20 or 20px"
         raise argparse.ArgumentTypeError(msg)
     return int(number)
 
@@ -409,6 +409,6 @@ def parse_count(text: str) -> int:
         ArgumentTypeError: If it is none.
     """
     if not text.isdecimal() or int(text) < 1:
-        msg = f"{text!r} is no number: give 1 or more."
+        msg = f"{text!r} is not a number: give 1 or more."
         raise argparse.ArgumentTypeError(msg)
     return int(text)

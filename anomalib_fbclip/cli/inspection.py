@@ -57,7 +57,7 @@ class Inspection:
     Attributes:
         counts (Counter[str]): Number of photographs that are ``normal``, ``anomalous``, ``unknown`` and an ``error``.
         colors (Counter[bool]): Number of photographs that are gray, and that are not.
-        scores (list[float]): Scores of the photographs that are no good ones.
+        scores (list[float]): Scores of the photographs that are not good ones.
         is_interrupted (bool): Whether the user stopped it.
         labeled (list[Record]): Rows of photographs whose truth is known.
     """

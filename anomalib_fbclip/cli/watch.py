@@ -106,7 +106,7 @@ def run_watch(arguments: Sequence[str]) -> int:
         if getattr(options, name) and not is_live:
             parser.error(f"--{name} is for cameras and streams: leave it out")
     if not is_live and not Path(options.source).is_dir():
-        msg = f"{printable(options.source)} is no folder: give one, the address of a stream, or a camera's number."
+        msg = f"{printable(options.source)} is not a folder: give one, the address of a stream, or a camera's number."
         raise InspectionError(msg)
     with telling_of_output():
         return watch(options)

@@ -92,7 +92,7 @@ class ReferenceSet:
 
     Attributes:
         decision (type[FewShot]): How the model decides by them.
-        noun (str): What a photograph is called that is no file.
+        noun (str): What a photograph is called that is not a file.
         found (list[ImageSource]): The photographs.
         images (list[ImageSource]): Those that are used: one of each group of near copies.
 

@@ -92,7 +92,7 @@ class UnlabeledSet(ReferenceSet):
         """
         count = len(self.images)
         if count < FEWEST:
-            self.doubt = f"Only {count} of the {len(self.found)} photographs can be read and are no copies."
+            self.doubt = f"Only {count} of the {len(self.found)} photographs can be read and are not copies."
             return
         previous = model.decision
         super().fit_model(model, transform, maps, advance)

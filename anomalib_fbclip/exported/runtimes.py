@@ -102,7 +102,9 @@ def load(path: Path, device: str, performance_hint: PerformanceHint, precision: 
         EdgeError: If the file is not there or can't be read, the device can't be used, or a library is missing.
     """
     if path.suffix not in {".xml", ".onnx"}:
-        msg = f"{path} is no exported model: give the .xml of 'anomalib export --export_type openvino', or an .onnx."
+        msg = (
+            f"{path} is not an exported model: give the .xml of 'anomalib export --export_type openvino', or an .onnx."
+        )
         raise EdgeError(msg)
     files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
     for file in files:

@@ -151,7 +151,7 @@ class RegionMasks(NamedTuple):
             ImageError: If there is none, it can't be read, or the photograph is no file.
         """
         if photograph is None:
-            msg = "An image that is no file has no mask of its own: give one mask for all as region."
+            msg = "An image that is not a file has no mask of its own: give one mask for all as region."
             raise ImageError(msg)
         path = self.paths.get(photograph.stem)
         if path is None:

@@ -99,7 +99,7 @@ class FewShotMixin(ModelMixin):
 
         Raises:
             ImageError: If a mask can't be read, or ignores everything.
-            ValueError: If it is no region.
+            ValueError: If it is not a region.
         """
         self.region_source = None if region is None else parse_region(region)
         if self.region_source is not None and not isinstance(self.region_source, RegionMasks):

@@ -235,7 +235,7 @@ class SavingMixin(FewShotMixin):
             Path: The file.
 
         Raises:
-            ValueError: If the input size is no size, or the file would take the place of another model.
+            ValueError: If the input size is not a size, or the file would take the place of another model.
         """
         from anomalib_fbclip.export.onnx_file import finish_onnx
 
@@ -292,7 +292,7 @@ class SavingMixin(FewShotMixin):
             Path: The ``.xml`` file; the weights are in a ``.bin`` file beside it.
 
         Raises:
-            ValueError: If the input size is no size, images that the compression needs are missing, ``max_drop`` is
+            ValueError: If the input size is not a size, images that the compression needs are missing, ``max_drop`` is
                 none, or the files would take the place of another model or of another compression.
         """
         del task

@@ -62,7 +62,7 @@ class Webhook:
         address (str): ``http://...`` or ``https://...``, with user and password in it if there are any.
 
     Raises:
-        ValueError: If it is no such address.
+        ValueError: If it is not such an address.
         ModuleNotFoundError: If httpx is missing.
     """
 
@@ -73,7 +73,7 @@ class Webhook:
         try:
             self._address = httpx.URL(address)
         except httpx.InvalidURL as error:
-            msg = f"{_without_password(parts)} is no such address: {error}"
+            msg = f"{_without_password(parts)} is not such an address: {error}"
             raise ValueError(msg) from error
         self.name = _without_password(parts)
         logging.getLogger(httpx.__name__).setLevel(logging.WARNING)  # it logs each request
@@ -104,7 +104,7 @@ class Mqtt:
             any.
 
     Raises:
-        ValueError: If it is no such address.
+        ValueError: If it is not such an address.
         ModuleNotFoundError: If paho-mqtt is missing.
     """
 
@@ -276,7 +276,7 @@ def _split(address: str, schemes: Sequence[str], example: str) -> SplitResult:
     Raises:
         ValueError: If it has none of the schemes, no host, or no port where there should be one.
     """
-    wrong = f"{address.rpartition('@')[2]!r} is no such address: give {example}"
+    wrong = f"{address.rpartition('@')[2]!r} is not such an address: give {example}"
     try:
         parts = urlsplit(address)
         is_right = parts.scheme in schemes and parts.hostname and parts.port != 0 and address.isprintable()

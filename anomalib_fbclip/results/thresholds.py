@@ -76,7 +76,7 @@ def parse_threshold(text: str) -> float:
         float: The threshold.
 
     Raises:
-        ArgumentTypeError: If it is no number, or not in 0..1.
+        ArgumentTypeError: If it is not a number, or not in 0..1.
 
     Example:
         >>> parse_threshold("0.6")
@@ -86,6 +86,6 @@ def parse_threshold(text: str) -> float:
         value = float(text)
         check_threshold("a threshold", value)
     except ValueError as error:
-        msg = f"{error}" if "0..1" in str(error) else f"{text!r} is no number: give one of 0..1."
+        msg = f"{error}" if "0..1" in str(error) else f"{text!r} is not a number: give one of 0..1."
         raise argparse.ArgumentTypeError(msg) from error
     return value

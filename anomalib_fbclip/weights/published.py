@@ -164,7 +164,7 @@ def convert_reference(checkpoint: object, what: str) -> tuple[dict[str, torch.Te
     """
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(part), dict) for part in REFERENCE_GROUPS):
         msg = (
-            f"{what} are no checkpoint of FB-CLIP: neither of a training with anomalib, nor of the reference "
+            f"{what} are not a checkpoint of FB-CLIP: neither of a training with anomalib, nor of the reference "
             f"implementation, which has {' and '.join(map(repr, REFERENCE_GROUPS))}."
         )
         raise ValueError(msg)

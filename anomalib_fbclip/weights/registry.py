@@ -191,7 +191,7 @@ def resolve_tiling(
         WholeImage: What cuts the images; it knows their size.
 
     Raises:
-        ValueError: If it is no number of tiles, or too many of them, or the size is not a multiple of the backbone's
+        ValueError: If it is not a number of tiles, or too many of them, or the size is not a multiple of the backbone's
             patch.
     """
     view_size = resolve_image_size(backbone, image_size)

@@ -63,7 +63,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
     "pipe": (lambda root: [os.mkfifo(root / "pipe") or "pipe"], "pipe is neither a file nor a folder"),
     "white level": (lambda _: ["photographs", "--white-level", "12bit"], "1 to 65535, such as 4095 for 12 bits"),
     "no white": (lambda _: ["photographs", "--white-level", "0"], "1 to 65535, such as 4095 for 12 bits"),
-    "threshold in words": (lambda _: ["photographs", "--threshold", "high"], "'high' is no number"),
+    "threshold in words": (lambda _: ["photographs", "--threshold", "high"], "'high' is not a number"),
     "pixel threshold below 0": (lambda _: ["photographs", "--pixel-threshold=-1"], "must be in 0..1"),
     "empty folder": (lambda root: [empty(root / "empty")], "has no photographs to inspect"),
     "no images": (lambda root: [damaged(empty(root / "other") / "notes.txt").parent], "has no photographs to inspect"),
@@ -94,7 +94,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
     ),
     "checkpoint of another model": (
         lambda root: ["photographs", "--weights", write_checkpoint(root / "padim.ckpt", {"state_dict": {}})],
-        "padim.ckpt' are no checkpoint of FB-CLIP",
+        "padim.ckpt' are not a checkpoint of FB-CLIP",
     ),
     "half a checkpoint": (
         lambda root: ["photographs", "--weights", write_checkpoint(root / "mine.ckpt", {"fbclip": {}})],

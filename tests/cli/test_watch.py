@@ -181,8 +181,8 @@ def test_a_camera(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 
 
 MISTAKES = {
-    "no folder": (["nowhere"], "nowhere is no folder"),
-    "a file": (["model.xml"], "model.xml is no folder"),
+    "no folder": (["nowhere"], "nowhere is not a folder"),
+    "a file": (["model.xml"], "model.xml is not a folder"),
     "no camera": (["97"], "Camera 97 can't be opened"),
     "no webhook": (["incoming", "--webhook", "host/path"], "give https://host/path"),
     "no topic": (["incoming", "--mqtt", "mqtt://host"], "needs a topic"),

@@ -325,7 +325,7 @@ class TestModelFile:
     def test_of_another_kind(self, tmp_path: Path, suffix: str) -> None:
         path = (tmp_path / "model").with_suffix(suffix)
         path.write_text("content")
-        with pytest.raises(EdgeError, match="is no exported model"):
+        with pytest.raises(EdgeError, match="is not an exported model"):
             EdgeInferencer(path)
 
     @pytest.mark.parametrize("size", [0, 3, 100, -300])

@@ -13,7 +13,7 @@ AMBIGUOUS = -1
 """Region of a patch that a defect only touches."""
 
 TOUCHED, COVERED = 0.02, 0.2
-"""Share of a patch that a defect covers: up to the first it is no defect, from the second on it is one."""
+"""Share of a patch that a defect covers: up to the first it is not a defect, from the second on it is one."""
 
 
 def caption_loss(pooled: torch.Tensor, caption_features: torch.Tensor) -> torch.Tensor:

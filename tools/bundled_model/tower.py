@@ -121,7 +121,7 @@ def read_onnx_tower(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _depth(arrays: Mapping[str, NDArray[np.float32]]) -> int:
-    """Count the blocks, at least one: whose parameters are missing is no tower."""
+    """Count the blocks, at least one: whose parameters are missing is not a tower."""
     numbers = [int(found[1]) for name in arrays if (found := re.match(rf"{re.escape(ONNX_LAYER)}\.(\d+)\.", name))]
     return 1 + max(numbers, default=0)
 

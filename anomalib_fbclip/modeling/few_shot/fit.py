@@ -102,8 +102,8 @@ class Fit(NamedTuple):
     def false_alarms(self) -> int:
         """Number of ``k + 1`` good parts that is to be expected above the threshold, about.
 
-        The next good part is as likely to take any rank among the ``k + 1``, whatever the distribution. It is no bound:
-        the threshold itself comes from these few.
+        The next good part is as likely to take any rank among the ``k + 1``, whatever the distribution. It is not a
+        bound: the threshold itself comes from these few.
         """
         return int((self.scores > 0.5).sum()) + 1  # noqa: PLR2004
 

@@ -341,7 +341,7 @@ def describe_good(photographs: Sequence[object], kept: int = 0) -> str:
     """Say which good photographs others are compared with, as the report tells it.
 
     Args:
-        photographs (Sequence[object]): The good photographs. What is no file is counted only.
+        photographs (Sequence[object]): The good photographs. What is not a file is counted only.
         kept (int, optional): Number of photographs that a model's file keeps, where there are no others. Defaults to
             ``0``.
 

@@ -26,7 +26,7 @@ ENTRIES = [
     entry("parts/middle.png", 0.45, peak=0.6),
     entry("parts/high.png", 0.9, peak=1.0),
     entry("parts/weak.png", 0.7, peak=0.3),
-    Entry(Record("parts/broken.png", error="parts/broken.png is no image.")),
+    Entry(Record("parts/broken.png", error="parts/broken.png is not an image.")),
 ]
 
 DRAWN = "[...document.querySelectorAll('canvas')].filter((canvas) => canvas.width > 0).length"
@@ -116,7 +116,7 @@ def test_it_begins_with_the_verdicts_of_the_table(open_report: Open) -> None:
         "broken.png": "error",
     }
     assert page.get_by_role("status").first.text_content() == "2 anomalous, 2 normal, 1 not read; 5 shown"
-    assert page.get_by_text("parts/broken.png is no image.").is_visible()
+    assert page.get_by_text("parts/broken.png is not an image.").is_visible()
 
 
 def test_a_slider_decides_again(open_report: Open) -> None:
@@ -275,7 +275,7 @@ def test_without_a_way_to_learn_nothing_is_collected(open_report: Open) -> None:
 def test_names_and_messages_do_nothing(open_report: Open) -> None:
     nearest = NearestReference(photograph(), photograph(), f"good/{SCRIPT}")
     named = entry(SCRIPT, 0.9)._replace(nearest=nearest)
-    page = open_report([named, Entry(Record(SCRIPT, error=f"{SCRIPT} is no image."))], command=f"fbclip {SCRIPT!r}")
+    page = open_report([named, Entry(Record(SCRIPT, error=f"{SCRIPT} is not an image."))], command=f"fbclip {SCRIPT!r}")
     assert page.evaluate("window.hacked") is None
     assert page.get_by_role("heading", level=3).all_text_contents() == [Path(SCRIPT).name] * 2
     assert page.locator("script").count() == 2

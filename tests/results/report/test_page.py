@@ -65,11 +65,11 @@ def image_of(uri: str | None) -> Image.Image:
 
 
 def test_photographs_are_sorted_by_score_and_errors_come_last(tmp_path: Path) -> None:
-    entries = [entry("a.png", 0.2), Entry(Record("b.png", error="b.png is no image.")), entry("c.png", 0.9)]
+    entries = [entry("a.png", 0.2), Entry(Record("b.png", error="b.png is not an image.")), entry("c.png", 0.9)]
     page = Page(write_small_report(tmp_path, entries))
     assert page.texts["h3"] == ["c.png", "a.png", "b.png"]
     assert [card["data-state"] for card in page.cards] == ["anomalous", "normal", "error"]
-    assert "b.png is no image." in page.texts["p"]
+    assert "b.png is not an image." in page.texts["p"]
     assert page.texts["p"][0] == "1 anomalous, 1 normal, 1 not read"
 
 
@@ -238,7 +238,7 @@ def test_whatever_files_are_called_the_page_has_the_same_elements(
         nearest = NearestReference(photograph(), photograph(), f"good/{name}")
         path = f"{folder}/{name}".replace("</", "<")
         named = entry(path, 0.9)._replace(nearest=nearest)
-        failed = Entry(Record(path, error=f"{path} is no image."))
+        failed = Entry(Record(path, error=f"{path} is not an image."))
         return Page(write_small_report(tmp_path_factory.mktemp("report"), [named, failed], command=path))
 
     plain, nasty = elements("a.png", "b"), elements(name, folder)
@@ -270,7 +270,7 @@ def test_many_photographs_are_on_several_pages(tmp_path: Path, monkeypatch: pyte
     """The most anomalous are on the first; each page knows of the others what counting them takes."""
     monkeypatch.setattr("anomalib_fbclip.results.report.page.PHOTOGRAPHS_PER_PAGE", 2)
     entries = [entry(f"{index}.png", index / 10) for index in (1, 7, 4, 9)]
-    write_small_report(tmp_path, [*entries, Entry(Record("broken.png", error="broken.png is no image."))])
+    write_small_report(tmp_path, [*entries, Entry(Record("broken.png", error="broken.png is not an image."))])
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report-2.html", "report-3.html"}
     pages = [Page(tmp_path / name) for name in ("report.html", "report-2.html", "report-3.html")]
     assert [page.texts["h3"] for page in pages] == [["9.png", "7.png"], ["4.png", "1.png"], ["broken.png"]]
