@@ -126,7 +126,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
         lambda _: ["photographs", "--model", "model.xml", "--backbone", bundled.NAME],
         "--backbone does not go with --model",
     ),
-    "pickle as model": (lambda root: ["photographs", "--model", damaged(root / "model.pt")], "no exported model"),
+    "pickle as model": (lambda root: ["photographs", "--model", damaged(root / "model.pt")], "not an exported model"),
     "good with a model": (
         lambda _: ["photographs", "--model", "model.xml", "--good", "photographs/good"],
         "--good does not go with --model",

@@ -63,7 +63,7 @@ def test_unreadable_files(tmp_path: Path, content: bytes | None, name: str, mess
 
 def test_foreign_files(tmp_path: Path) -> None:
     torch.save({"state_dict": OrderedDict(weight=torch.zeros(1))}, tmp_path / "other.pth")
-    with pytest.raises(ValueError, match="no checkpoint of FB-CLIP"):
+    with pytest.raises(ValueError, match="checkpoint of FB-CLIP"):
         Adapters.read(tmp_path / "other.pth")
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="save_adapters"):
