@@ -159,7 +159,8 @@ class Inspection:
         if self.counts["error"]:
             return FAILED
         if self._label is not None:  # anomalous is what is wrong
-            return ANOMALOUS if any(row.verdict != row.label for row in self.labeled) else NORMAL
+            wrong = ((row.verdict == "normal") != (row.label == "normal") for row in self.labeled)
+            return ANOMALOUS if any(wrong) else NORMAL
         return ANOMALOUS if self.counts["anomalous"] or self.counts["unknown"] else NORMAL
 
     @contextmanager

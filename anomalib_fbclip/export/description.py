@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 PRODUCT_KEYS = ("product", "taught")
 """Names of what tells products apart: what it is called, and when it was taught first."""
 
+GOOD_SCORES = "good_scores"
+"""Name of the scores of the good photographs. They follow from these, to rounding."""
+
 NAMES = (
     *(
         "backbone",
@@ -33,6 +36,7 @@ NAMES = (
         "region",
         "patch_size",
         "k_shot",
+        GOOD_SCORES,
         "unlabeled",
         "photographs",
         "white_level",
@@ -63,8 +67,8 @@ def describe(metadata: Mapping[str, Any], post_processor: object) -> dict[str, s
 
     Args:
         metadata (Mapping[str, Any]): ``backbone``, ``pretrained``, ``source``, ``adapters``, ``image_size``, ``tiles``,
-            ``region``, ``patch_size``, ``k_shot``, ``unlabeled``, ``photographs`` (a digest of them), ``white_level``,
-            ``product``, ``taught`` and ``version``, as far as they are known.
+            ``region``, ``patch_size``, ``k_shot``, ``good_scores``, ``unlabeled``, ``photographs`` (a digest of them),
+            ``white_level``, ``product``, ``taught`` and ``version``, as far as they are known.
         post_processor (object): The model's post-processor. One of anomalib's has thresholds at which the graph decides
             and, if they were fitted, thresholds and limits of the normalization, of the scores before it. FBClip's says
             where the thresholds come from, too.
@@ -139,7 +143,7 @@ def check_replaced(path: Path, description: Mapping[str, str]) -> None:
         reason = "does not say which model it is"
     else:
         is_same_product = all(name in found and found[name] == description.get(name) for name in PRODUCT_KEYS)
-        names = [name for name in (*description, *found) if name != "version"]
+        names = [name for name in (*description, *found) if name not in {"version", GOOD_SCORES}]
         names = [name for name in names if name == COMPRESSION_KEY or not is_same_product]
         other = next((name for name in names if not _is_same(found.get(name), description.get(name))), None)
         if other is None:
