@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anomalib_fbclip.__main__ import main
-from support.parts import draw_part
+from support.parts import draw_part, fails, read_rows
 
 
 @pytest.fixture(autouse=True)
@@ -30,23 +30,6 @@ def folder(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def product() -> str:
     assert main(["teach", "good", "--output", "bolt.fbclip", "--rotations", "1"]) == 0
     return "bolt.fbclip"
-
-
-def read_rows() -> list[dict]:
-    lines = Path("fbclip-results/latest/predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def fails(capsys: pytest.CaptureFixture, *arguments: str) -> str:
-    """Run the command, which refuses its arguments in a line."""
-    capsys.readouterr()
-    try:
-        code = main(arguments)
-    except SystemExit as stop:
-        code = stop.code
-    (line,) = capsys.readouterr().err.splitlines()
-    assert code == 2
-    return line
 
 
 def test_verdicts_are_counted(product: str, capsys: pytest.CaptureFixture) -> None:

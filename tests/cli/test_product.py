@@ -3,7 +3,6 @@
 
 """A product: taught, inspected with, changed, described, and refused in a line."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +22,7 @@ from anomalib_fbclip.results.records import read_schema
 from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import digest_file
 from support import line
-from support.parts import draw_part
+from support.parts import draw_part, fails, read_rows
 
 
 @pytest.fixture(scope="module")
@@ -47,24 +46,6 @@ def folder(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     shutil.copytree(parts, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def read_rows() -> list[dict]:
-    lines = Path("fbclip-results/latest/predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-def fails(capsys: pytest.CaptureFixture, *arguments: str) -> str:
-    """Run the command, which refuses its arguments in a line."""
-    capsys.readouterr()
-    try:
-        code = main(arguments)
-    except SystemExit as stop:
-        code = stop.code
-    (line,) = capsys.readouterr().err.splitlines()
-    assert code == 2
-    assert line.startswith("error: ")
-    return line
 
 
 def draw_checks(seed: int) -> Image.Image:

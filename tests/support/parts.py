@@ -3,11 +3,17 @@
 
 """Parts that are inspected, and the command as a user types it."""
 
+import json
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
+
+from anomalib_fbclip.__main__ import main
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -19,3 +25,22 @@ def draw_part(seed: int, *, defective: bool = False) -> Image.Image:
     if defective:
         pixels[30:60, 50:90] = (250, 230, 40)
     return Image.fromarray(pixels.astype(np.uint8))
+
+
+def read_rows() -> list[dict[str, Any]]:
+    """Read the table of the last run in this folder."""
+    lines = Path("fbclip-results/latest/predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def fails(capsys: pytest.CaptureFixture, *arguments: str) -> str:
+    """Run the command, which refuses its arguments in a line."""
+    capsys.readouterr()
+    try:
+        code = main(arguments)
+    except SystemExit as stop:
+        code = stop.code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert code == 2
+    assert line.startswith("error: ")
+    return line
