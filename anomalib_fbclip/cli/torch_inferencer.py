@@ -390,7 +390,7 @@ class TorchInferencer:
     ) -> tuple["Comparison | None", bool, float, NDArray[np.float32]]:
         """Give what a photograph is compared with, whether that is something else, its score and its anomaly map."""
         views = self._transform(self._to_batch(load_image(image)))
-        comparison, outputs, is_unknown = self._find_comparison(self._model.look(views))
+        comparison, outputs, is_unknown = self._find_comparison(self._model.look(views, self._model.text_features()))
         decider = comparison or self._model
         own = decider.region if region is None else region
         computed = self._model.conclude(outputs, views.shape[-2:], decider.decision, own)

@@ -91,13 +91,15 @@ class FBClipModel(TextEncoder):
             ValueError: If the size of the images does not fit the backbone, or they give a score that is not finite.
         """
         region = self.region if region is None else region
-        return self.conclude(self.look(images), images.shape[-2:], self.decision, region)
+        outputs = self.look(images, self.text_features())  # which the compiler breaks off at, here alone
+        return self.conclude(outputs, images.shape[-2:], self.decision, region)
 
-    def look(self, images: torch.Tensor) -> Iterator[IntermediateOutputs]:
+    def look(self, images: torch.Tensor, text_features: torch.Tensor) -> Iterator[IntermediateOutputs]:
         """Look at images, before anything is decided.
 
         Args:
             images (torch.Tensor): Normalized images, as :meth:`forward` takes them.
+            text_features (torch.Tensor): See :meth:`intermediate_outputs`.
 
         Returns:
             Iterator[IntermediateOutputs]: What is found in a few views at a time, so that memory does not grow with
@@ -108,7 +110,7 @@ class FBClipModel(TextEncoder):
         """
         if isinstance(images, TVTensor):  # as anomalib's batches are; the compiler does not take them
             images = images.as_subclass(torch.Tensor)
-        views, text_features = self.tiling.split(images), self.text_features()
+        views = self.tiling.split(images)
         is_graph = torch.compiler.is_compiling()  # in which nothing may depend on the number of images
         parts = [views] if self.tiling.view_count == 1 or is_graph else views.split(max(VIEWS_AT_ONCE, len(images)))
         return (self.intermediate_outputs(part, text_features) for part in parts)

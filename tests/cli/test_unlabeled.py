@@ -90,7 +90,7 @@ def test_alone(folder: Path, fbclip: Run, options: list[str]) -> None:
         (write_hazelnuts, "No photograph stands out", True),
         (write_defective_hazelnuts, "No photograph stands out", True),
         (write_two_products, "different things", False),
-        (write_one_part, "no copies", False),
+        (write_one_part, "not copies", False),
         (write_damage, "0 of the 9 photographs can be read", False),
     ],
     ids=["five", "good ones", "defective ones", "two products", "one part", "damage"],
