@@ -375,7 +375,7 @@ class ReferenceSet:
             Image.Image: The piece of the turned copy.
         """
         copy = next(islice(turned_copies(photograph, self.rotations), patch.turn, None))
-        return crop_patch(copy, patch.place, patch.grid)
+        return crop_patch(copy.clamp(0, 1), patch.place, patch.grid)  # to be turned adds rounding
 
     @property
     def is_doubtful(self) -> bool:

@@ -45,6 +45,16 @@ def test_a_large_photograph_is_shrunk_before_it_is_turned(monkeypatch) -> None:
     assert torch.allclose(others[1], small.flip(1, 2), atol=1e-4)
 
 
+def test_a_white_place_of_a_shrunk_copy_is_shown(monkeypatch) -> None:
+    """What resizes it adds rounding to 1."""
+    monkeypatch.setattr(reference_set, "LARGEST_TURNED", 64)
+    white = torch.ones(3, 74, 74)
+    references = reference_set.ReferenceSet([white])
+    for turn in range(4):
+        place = references.crop(reference_set.ReferencePatch(0, "white", turn, (1, 1), (4, 4)), white)
+        assert all(low >= 254 for low, _ in place.getextrema())
+
+
 def test_filled_corners_are_not_remembered(arguments: dict, good: Path) -> None:
     """The rows of a copy that is turned by 45 degrees come from the middle alone: a corner is no part of anything."""
     model = FBClip(**arguments, image_size=112, reference_rotations=8)
