@@ -28,8 +28,8 @@ EXIT_CODES = (
 COMMANDS = """\
   fbclip teach            keep in a file what it takes to inspect parts of one kind: a product
   fbclip product          say what a product holds
-  fbclip check            count what is found, missed and called anomalous without reason, where the truth is known
-  fbclip export           make of a product a model that needs no torch
+  fbclip check            count found and missed defects, and false alarms, on photographs that you know
+  fbclip export           turn a product into a model that runs without torch
   fbclip watch            inspect what arrives in a folder, or what a camera sees, until it is told to end
   fbclip example          write photographs to try it on
   fbclip configs          list config files for anomalib
@@ -221,6 +221,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="value of white in photographs of 16 bits that do not say it: 4095 for a camera's 12 bits (default: they "
         "are refused where it can't be told)",
     )
+    add_error_options(parser)
+
+
+def add_error_options(parser: argparse.ArgumentParser) -> None:
+    """Add what says how much is shown of an error."""
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log, too")
 
@@ -236,8 +241,8 @@ def parse_check(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse what follows ``fbclip check``, or exit with code 2 and one line."""
     parser = Parser(
         prog=f"fbclip {CHECK}",
-        description="Inspect photographs whose truth is known, and count what is found, missed, and called anomalous "
-        "without reason, at the threshold and at the one with the fewest wrong verdicts.",
+        description="Inspect photographs that you know, and count found and missed defects and false alarms: at the "
+        "threshold, and at the one with the fewest wrong verdicts.",
         epilog=f"Example: fbclip {CHECK} --product bolt.fbclip --good more-good --bad defective\n\nExit codes: 0, all "
         "verdicts are right; 1, at least one is wrong; 2, something went wrong; 130, interrupted.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -252,13 +257,13 @@ def parse_check(arguments: Sequence[str]) -> argparse.Namespace:
     parser.set_defaults(good=None, alone=False)
     options = parser.parse_args(arguments)
     if not options.known_good and not options.bad:
-        parser.error("give photographs whose truth is known: --good, --bad, or both")
+        parser.error("give photographs that you know: --good, --bad, or both")
     for bad, good in product(options.bad, options.known_good):
         if bad.absolute().is_relative_to(good.absolute()) or good.absolute().is_relative_to(bad.absolute()):
             parser.error(f"{bad} and {good} overlap: keep good and defective photographs apart")
     options.photographs = [str(path) for path in (*options.known_good, *options.bad)]
     check_options(parser, options)
-    options.alone = True  # photographs whose truth is known are no references of each other
+    options.alone = True  # these photographs are not references of each other
     return options
 
 

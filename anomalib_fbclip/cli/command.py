@@ -40,7 +40,7 @@ OF_THE_FILE = "exported file"
 
 
 def run_check(arguments: Sequence[str]) -> int:
-    """Inspect photographs whose truth is known, and count the verdicts.
+    """Inspect labeled photographs, and count the verdicts.
 
     Args:
         arguments (Sequence[str]): What follows ``fbclip check``.

@@ -18,6 +18,7 @@ from anomalib_fbclip.exported.images import ImageSource
 from anomalib_fbclip.exported.inferencer import Prediction
 from anomalib_fbclip.images.photographs import is_gray
 from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks, shade_outside
+from anomalib_fbclip.results.false_alarms import is_wrong
 from anomalib_fbclip.results.files import replacing
 from anomalib_fbclip.results.records import Record, RecordWriter, Verdict
 from anomalib_fbclip.results.regions import find_regions
@@ -59,7 +60,7 @@ class Inspection:
         colors (Counter[bool]): Number of photographs that are gray, and that are not.
         scores (list[float]): Scores of the photographs that are not good ones.
         is_interrupted (bool): Whether the user stopped it.
-        labeled (list[Record]): Rows of photographs whose truth is known.
+        labeled (list[Record]): Rows of labeled photographs.
     """
 
     def __init__(
@@ -159,8 +160,7 @@ class Inspection:
         if self.counts["error"]:
             return FAILED
         if self._label is not None:  # anomalous is what is wrong
-            wrong = ((row.verdict == "normal") != (row.label == "normal") for row in self.labeled)
-            return ANOMALOUS if any(wrong) else NORMAL
+            return ANOMALOUS if any(map(is_wrong, self.labeled)) else NORMAL
         return ANOMALOUS if self.counts["anomalous"] or self.counts["unknown"] else NORMAL
 
     @contextmanager

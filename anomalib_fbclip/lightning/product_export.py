@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from anomalib_fbclip.cli.arguments import PRODUCT_SUFFIX, Parser, parse_product
+from anomalib_fbclip.cli.arguments import PRODUCT_SUFFIX, Parser, add_error_options, parse_product
 from anomalib_fbclip.cli.models import quick_imports
 from anomalib_fbclip.cli.screen import Screen, logging_to
 from anomalib_fbclip.errors import InspectionError
@@ -75,7 +75,7 @@ def _export(model: "FBClip", path: Path) -> None:
 def _parse_export(arguments: Sequence[str]) -> argparse.Namespace:
     parser = Parser(
         prog="fbclip export",
-        description="Make of a product a model that decides as the product does, without torch.",
+        description="Turn a product into a model that decides as the product does, without torch.",
         epilog="Example: fbclip export bolt.fbclip --format openvino",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -85,8 +85,7 @@ def _parse_export(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="the model, .xml or .onnx (default: beside the product)"
     )
-    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
-    parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log, too")
+    add_error_options(parser)
     options = parser.parse_args(arguments)
     suffix = SUFFIXES[options.format]
     options.output = options.output or options.product.with_suffix(suffix)

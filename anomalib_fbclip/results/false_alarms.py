@@ -1,10 +1,11 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""False alarms: the threshold for a share of them, and how many there are on photographs whose truth is known."""
+"""False alarms: the threshold for a share of them, and how many there are on labeled photographs."""
 
 import argparse
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
@@ -49,13 +50,13 @@ class FalseAlarmLimit(NamedTuple):
                 f"{count} good photographs)."
             )
         return (
-            f"Threshold {self.threshold:.3f}: about {share} of good parts are called anomalous. To be sure takes "
-            f"{photographs_for(self.share)} good photographs; from {count}, it may be {_percent(sure_share(count))}."
+            f"Threshold {self.threshold:.3f}: about {share} of good parts are called anomalous. Be sure with "
+            f"{photographs_for(self.share)} good photographs; with {count}, it may be {_percent(sure_share(count))}."
         )
 
 
 class Tally(NamedTuple):
-    """Verdicts on photographs whose truth is known.
+    """Count of verdicts on labeled photographs.
 
     Attributes:
         threshold (float): The threshold of scores.
@@ -115,7 +116,7 @@ def best_threshold(good: Sequence[float], bad: Sequence[float]) -> Tally:
     """
     scores = np.unique(np.array([*good, *bad]))
     if not scores.size:
-        msg = "There are no scores: give photographs whose truth is known."
+        msg = "There are no scores: give labeled photographs."
         raise ValueError(msg)
     edges = np.concatenate([[0.0], scores])  # above the last one, all are normal
     thresholds = np.append((edges[:-1] + edges[1:]) / 2, scores[-1])
@@ -126,24 +127,37 @@ def best_threshold(good: Sequence[float], bad: Sequence[float]) -> Tally:
     return Tally.of(good, bad, float(thresholds[best]))
 
 
+def is_wrong(record: Record) -> bool:
+    """Tell whether the verdict on a labeled image is wrong. What is like none of several products is not normal."""
+    return (record.verdict == "normal") != (record.label == "normal")
+
+
 def describe_verdicts(records: Iterable[Record]) -> list[str]:
-    """Tabulate the verdicts on images whose truth is known, and how few could be wrong.
+    """Tabulate the verdicts on labeled images, and how few could be wrong.
 
     Args:
-        records (Iterable[Record]): Rows of the table. Those without score, label or threshold do not count.
+        records (Iterable[Record]): Rows of the table. Those without verdict or label do not count.
 
     Returns:
         list[str]: Lines of a table; none where nothing counts.
     """
-    known = [row for row in records if row.score is not None and row.label and row.threshold is not None]
+    known = [row for row in records if row.verdict and row.label]
     if not known:
         return []
-    good, bad = ([row.score for row in known if row.label == label and row.score is not None] for label in LABELS)
-    threshold = known[0].threshold or 0.0
-    rows = [("", "threshold", "found", "missed", "false alarms")]
-    for name, tally in (("verdicts", Tally.of(good, bad, threshold)), ("fewest wrong", best_threshold(good, bad))):
-        found, alarms = f"{tally.found} of {len(bad)}", f"{tally.false_alarms} of {len(good)}"
-        rows.append((name, f"{tally.threshold:.3f}", found, f"{tally.missed}", alarms))
+    good, bad = ([row.score or 0.0 for row in known if row.label == label] for label in LABELS)
+    best = best_threshold(good, bad)
+    wrong = Counter(row.label for row in known if is_wrong(row))
+    thresholds = {f"{row.threshold:.3f}" for row in known}
+    rows = [
+        ("", "threshold", "found", "missed", "false alarms"),
+        *(
+            (name, threshold, f"{len(bad) - missed} of {len(bad)}", f"{missed}", f"{alarms} of {len(good)}")
+            for name, threshold, missed, alarms in (
+                ("verdicts", " or ".join(sorted(thresholds)), wrong["anomalous"], wrong["normal"]),
+                ("fewest wrong", f"{best.threshold:.3f}", best.missed, best.false_alarms),
+            )
+        ),
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

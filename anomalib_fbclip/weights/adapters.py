@@ -178,7 +178,7 @@ class Adapters:
         if is_product and not adapters.is_product:
             msg = f"{origin} holds no good photographs: make one with 'fbclip teach good --output {printable(path)}'."
             raise ValueError(msg)
-        if digest != digest_file(tensors, texts) and (is_product or digest is not None):
+        if (is_product or digest is not None) and digest != digest_file(tensors, texts):
             msg = f"{origin} {'is' if is_product else 'are'} damaged: copy or make the file once more."
             raise ValueError(msg)
         return adapters._with_bundled() if BUNDLED_ADAPTERS in metadata else adapters

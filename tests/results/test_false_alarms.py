@@ -18,6 +18,7 @@ from anomalib_fbclip.results.false_alarms import (
     Tally,
     best_threshold,
     describe_verdicts,
+    is_wrong,
     limit_false_alarms,
     parse_share,
     photographs_for,
@@ -114,7 +115,10 @@ def test_the_best_threshold_is_the_best(good: list[float], bad: list[float], thr
 def test_verdicts_are_tabulated() -> None:
     """What has no score, no truth or no threshold does not count."""
     scores = [(0.1, "normal"), (0.6, "normal"), (0.7, "anomalous"), (0.45, "anomalous")]
-    rows = [Record("a.png", score=score, threshold=0.5, label=label) for score, label in scores]
+    rows = [
+        Record("a.png", score=score, verdict="anomalous" if score > 0.5 else "normal", threshold=0.5, label=label)
+        for score, label in scores
+    ]
     rows += [
         Record("b.png", error="cut"),
         Record("c.png", score=0.9, threshold=0.5),
@@ -136,3 +140,16 @@ def test_no_share(text: str) -> None:
 def test_a_share_is_read_back(share: float) -> None:
     assert math.isclose(parse_share(f"{100 * share!r}%"), share, rel_tol=1e-12)
     assert parse_share(repr(share)) == share
+
+
+def test_what_is_like_none_of_several_products_is_found() -> None:
+    """It is no good part, whatever its score; and each product has a threshold of its own."""
+    rows = [
+        Record("a.png", score=0.1, verdict="unknown", threshold=0.5, label="anomalous"),
+        Record("b.png", score=0.55, verdict="normal", threshold=0.6, label="normal"),
+    ]
+    assert not any(map(is_wrong, rows))
+    verdicts = describe_verdicts(rows)[1]
+    assert "0.500 or 0.600" in verdicts
+    assert "1 of 1" in verdicts
+    assert "0 of 1" in verdicts

@@ -212,8 +212,8 @@ def summarize_test(records: Sequence[Record], folder: Path, pictures: Path | Non
         pictures (Path | None): The folder of the pictures, if there are any.
 
     Returns:
-        str: How many are found, missed and called anomalous without reason, at the threshold and at the one with the
-            fewest wrong verdicts; and where the table and the pictures are.
+        str: How many defects are found and missed, and how many false alarms there are, at the threshold and at the
+            one with the fewest wrong verdicts; and where the table and the pictures are.
     """
     return "\n".join([*describe_verdicts(records), *_list_files(folder, pictures)])
 
