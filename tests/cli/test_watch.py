@@ -245,7 +245,8 @@ class Receivers:
         self._subscriber = self._subscribe() if MOSQUITTO else None
         Path("mosquitto.conf").write_text(
             f"listener {self.ports[1]} 127.0.0.1\nallow_anonymous true\npersistence true\n"
-            f"persistence_location {Path.cwd()}/\nautosave_on_changes true\nautosave_interval 1\n",
+            f"persistence_location {Path.cwd()}/\nautosave_on_changes true\nautosave_interval 1\n"
+            "user root\n",  # started by root, it would otherwise change to a user who can't save here who subscribed
             encoding="utf-8",
         )
 
