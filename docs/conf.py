@@ -9,7 +9,7 @@ project = "anomalib-fbclip"
 author = "anomalib-fbclip contributors"
 release = metadata.version("anomalib-fbclip")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_argparse_cli"]
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings name them
 napoleon_use_ivar = True

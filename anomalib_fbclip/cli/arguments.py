@@ -237,8 +237,8 @@ def parse_arguments(parser: Parser, arguments: Sequence[str]) -> argparse.Namesp
     return options
 
 
-def parse_check(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse what follows ``fbclip check``, or exit with code 2 and one line."""
+def create_check_parser() -> Parser:
+    """Create the parser of what follows ``fbclip check``."""
     parser = Parser(
         prog=f"fbclip {CHECK}",
         description="Inspect photographs that you know, and count found and missed defects and false alarms: at the "
@@ -255,6 +255,12 @@ def parse_check(arguments: Sequence[str]) -> argparse.Namespace:
         what = f"photographs of {kind} parts, or folders of them"
         parser.add_argument(option, dest=name, nargs="+", type=Path, default=[], metavar="PHOTOGRAPHS", help=what)
     parser.set_defaults(good=None, alone=False)
+    return parser
+
+
+def parse_check(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse what follows ``fbclip check``, or exit with code 2 and one line."""
+    parser = create_check_parser()
     options = parser.parse_args(arguments)
     if not options.known_good and not options.bad:
         parser.error("give photographs that you know: --good, --bad, or both")

@@ -15,6 +15,17 @@ CONFIGS = "configs"
 """What the command begins with, and the folder of the files."""
 
 
+def create_parser() -> Parser:
+    """Create the parser of what follows ``fbclip configs``."""
+    parser = Parser(
+        prog=f"fbclip {CONFIGS}",
+        description="Config files for anomalib: list them, or write one to the screen, from where > puts it in a file.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("name", nargs="?", help="the file that is written (default: all are listed)")
+    return parser
+
+
 def run_configs(arguments: Sequence[str]) -> int:
     """List the config files, or write one of them to standard output.
 
@@ -27,13 +38,7 @@ def run_configs(arguments: Sequence[str]) -> int:
     Raises:
         InspectionError: If there is no file of that name.
     """
-    parser = Parser(
-        prog=f"fbclip {CONFIGS}",
-        description="Config files for anomalib: list them, or write one to the screen, from where > puts it in a file.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("name", nargs="?", help="the file that is written (default: all are listed)")
-    name = parser.parse_args(arguments).name
+    name = create_parser().parse_args(arguments).name
     configs = find_configs()
     if name is None:
         sys.stdout.write(list_configs(configs))

@@ -21,18 +21,8 @@ PHOTOGRAPHS = Path(__file__).parents[1] / "data" / "example"
 """Folder of the photographs."""
 
 
-def run_example(arguments: Sequence[str]) -> int:
-    """Write the photographs to a folder, and print the command that inspects them.
-
-    Args:
-        arguments (Sequence[str]): What follows ``fbclip example``: nothing, or the folder.
-
-    Returns:
-        int: The exit code, 0.
-
-    Raises:
-        InspectionError: If the folder exists already or can't be written.
-    """
+def create_parser() -> Parser:
+    """Create the parser of what follows ``fbclip example``."""
     parser = Parser(
         prog=f"fbclip {EXAMPLE}",
         description="Write photographs of hazelnuts, good and stained, to a folder, to try fbclip on.",
@@ -45,7 +35,22 @@ def run_example(arguments: Sequence[str]) -> int:
         default=Path("fbclip-example"),
         help="a folder that does not exist yet (default: fbclip-example)",
     )
-    folder = parser.parse_args(arguments).folder
+    return parser
+
+
+def run_example(arguments: Sequence[str]) -> int:
+    """Write the photographs to a folder, and print the command that inspects them.
+
+    Args:
+        arguments (Sequence[str]): What follows ``fbclip example``: nothing, or the folder.
+
+    Returns:
+        int: The exit code, 0.
+
+    Raises:
+        InspectionError: If the folder exists already or can't be written.
+    """
+    folder = create_parser().parse_args(arguments).folder
     write_example(folder)
     command = shlex.join(["fbclip", str(folder / "photographs"), "--good", str(folder / "good")])
     sys.stdout.write(f"Photographs of hazelnuts are in {folder}. Inspect them:\n{command}\n")

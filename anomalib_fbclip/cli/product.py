@@ -61,7 +61,8 @@ def run_teach(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parse_teach(arguments: Sequence[str]) -> argparse.Namespace:
+def create_teach_parser() -> Parser:
+    """Create the parser of what follows ``fbclip teach``."""
     parser = Parser(
         prog=f"fbclip {TEACH}",
         description="Keep in one file, a product, what it takes to inspect parts of one kind: fbclip photographs "
@@ -92,6 +93,11 @@ def _parse_teach(arguments: Sequence[str]) -> argparse.Namespace:
     )
     add_model_options(parser)
     parser.set_defaults(model=None, product=None)
+    return parser
+
+
+def _parse_teach(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = create_teach_parser()
     options = parser.parse_args(arguments)
     if options.add or options.remove:
         if options.source.suffix != PRODUCT_SUFFIX:
@@ -228,6 +234,13 @@ def _save(inferencer: "TorchInferencer", path: Path, taught: str | None, screen:
     screen.tell(f"Inspect with it: fbclip photographs --product {printable(path)}")
 
 
+def create_product_parser() -> Parser:
+    """Create the parser of what follows ``fbclip product``."""
+    parser = Parser(prog=f"fbclip {PRODUCT}", description="Say what a product holds.", allow_abbrev=False)
+    parser.add_argument("product", type=parse_product, help=f"a file that ends in {PRODUCT_SUFFIX}")
+    return parser
+
+
 def run_product(arguments: Sequence[str]) -> int:
     """Say what a product holds.
 
@@ -240,9 +253,7 @@ def run_product(arguments: Sequence[str]) -> int:
     Raises:
         ValueError: If the file can't be read, or is not a product.
     """
-    parser = Parser(prog=f"fbclip {PRODUCT}", description="Say what a product holds.", allow_abbrev=False)
-    parser.add_argument("product", type=parse_product, help=f"a file that ends in {PRODUCT_SUFFIX}")
-    path = parser.parse_args(arguments).product
+    path = create_product_parser().parse_args(arguments).product
     with TemporaryDirectory() as folder, logging_to(Path(folder), verbose=False), quick_imports():
         from anomalib_fbclip.weights.adapters import Adapters
 

@@ -72,7 +72,8 @@ def _export(model: "FBClip", path: Path) -> None:
     write_staged(path.parent, write)
 
 
-def _parse_export(arguments: Sequence[str]) -> argparse.Namespace:
+def create_parser() -> Parser:
+    """Create the parser of what follows ``fbclip export``."""
     parser = Parser(
         prog="fbclip export",
         description="Turn a product into a model that decides as the product does, without torch.",
@@ -86,6 +87,11 @@ def _parse_export(arguments: Sequence[str]) -> argparse.Namespace:
         "--output", type=Path, metavar="FILE", help="the model, .xml or .onnx (default: beside the product)"
     )
     add_error_options(parser)
+    return parser
+
+
+def _parse_export(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = create_parser()
     options = parser.parse_args(arguments)
     suffix = SUFFIXES[options.format]
     options.output = options.output or options.product.with_suffix(suffix)

@@ -37,13 +37,12 @@ from tools.bundled_model.procedural import CATEGORIES, draw_sample
 README = CONFIGS.parent / "README.md"
 DOCS = README.parent / "docs"
 GUIDE = (
-    "fbclip",
     "few_shot",
     "products",
     "unlabeled",
     "small_defects",
+    "anomalib",
     "verdicts",
-    "labeled_data",
     "paper",
     "training",
     "export",
