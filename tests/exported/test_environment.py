@@ -160,6 +160,8 @@ def test_openvino(openvino_machine: Machine, tmp_path: Path, photographs: Path) 
 def test_the_image_has_what_the_documentation_installs() -> None:
     installed = re.findall(r"^RUN pip install .*--prefix /installed (.+)$", DOCKERFILE, re.MULTILINE)
     assert installed == [DOCUMENTED, "--no-deps /source"]
+    tutorial = (REPOSITORY / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    assert f"\npip install {DOCUMENTED} {OF_THE_LINE['watchfiles']} && pip install --no-deps .\n" in tutorial
 
 
 def check_line(result: subprocess.CompletedProcess[str], *words: str) -> None:

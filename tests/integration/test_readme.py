@@ -30,13 +30,14 @@ from anomalib.pipelines import Benchmark
 from PIL import Image
 
 from layouts import write_category
-from support.command_line import ANOMALIB, CONFIGS, FBCLIP, run
+from support.command_line import ANOMALIB, CONFIGS, FBCLIP, environment, run
 from support.images import write_mvtec_category
 from tools.bundled_model.procedural import CATEGORIES, draw_sample
 
 README = CONFIGS.parent / "README.md"
 DOCS = README.parent / "docs"
 GUIDE = (
+    "tutorial",
     "few_shot",
     "products",
     "unlabeled",
@@ -145,7 +146,7 @@ def shortened(arguments: list[str]) -> list[str]:
 
 def lightened(arguments: list[str]) -> list[str]:
     """Have an export take one layer and view of a model, and a run that it is compared with."""
-    is_heavy = arguments[1] == "export" and not {"--config", "--ckpt_path"} & set(arguments)
+    is_heavy = arguments[:2] == ["anomalib", "export"] and not {"--config", "--ckpt_path"} & set(arguments)
     return [*arguments, *LIGHT] if is_heavy or "--model.few_shot_source" in arguments else arguments
 
 
@@ -218,7 +219,8 @@ def look_up_models(folder: Path, config: str) -> None:
 
 def is_slow(block: Block) -> bool:
     """Tell whether a block trains, or exports a graph or needs one."""
-    return any(words in block.code for words in ("anomalib fit", "bundled_model.train", "anomalib export", "model.xml"))
+    exports = ("anomalib export", "model.xml", "fbclip export", "hazelnut.xml")
+    return any(words in block.code for words in ("anomalib fit", "bundled_model.train", *exports))
 
 
 class Reader:
@@ -262,12 +264,32 @@ class Reader:
             look_up_models(self.folder, arguments[-1])
             return ""
         self._provide(arguments)
+        if arguments[:2] == ["fbclip", "watch"]:
+            return self._watch(arguments)
         result = run(self.folder, PROGRAMS[arguments[0]], *arguments[1:])
         said = result.stdout + result.stderr
         succeeded = (0, 1) if arguments[0] == "fbclip" else (0,)  # 1: at least one is anomalous
         assert result.returncode in succeeded, f"{arguments}\n{said}"
         assert "Traceback" not in said
         return said
+
+    def _watch(self, arguments: list[str]) -> str:
+        """Run a command that has no end until it has a verdict, then end it as a service manager does."""
+        with subprocess.Popen(
+            [FBCLIP, *arguments[1:]],
+            cwd=self.folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
+            said = []
+            for line in process.stdout:
+                said.append(line)
+                if line.startswith("anomalous"):
+                    process.terminate()
+        assert process.returncode == 1, said
+        return "".join(said)
 
     def _provide(self, arguments: list[str]) -> None:
         """Have the files of an earlier command where a reader would put them."""
@@ -363,6 +385,20 @@ def test_answer_of_fbclip(reader: Reader) -> None:
 def test_answer_of_teach(reader: Reader) -> None:
     said = reader.read(index_of("--add fbclip-example")).splitlines()
     for line in shown_output("Good photographs: 9"):
+        assert is_said(line, said), line
+
+
+@pytest.mark.parametrize(
+    ("command", "begin"),
+    [
+        ("--alone --output alone", "12 photographs"),
+        ("photographs --product hazelnut.fbclip", "anomalous  0.656  fbclip-example/photographs/good/25"),
+        ("check --product hazelnut", " +threshold"),
+    ],
+)
+def test_answers_of_the_tutorial(reader: Reader, command: str, begin: str) -> None:
+    said = reader.read(index_of(command)).splitlines()
+    for line in shown_output(begin):
         assert is_said(line, said), line
 
 
