@@ -11,7 +11,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
 import platformdirs
@@ -142,7 +142,7 @@ class OpenVinoRuntime:
         model = read_openvino_model(core, path)
         if not model.inputs:  # what is left of an ONNX file of no bytes
             raise unreadable(path, "it holds no model")
-        config = {"PERFORMANCE_HINT": performance_hint} | (EXACT if precision == "f32" else {}) | keep_compiled()
+        config = {"PERFORMANCE_HINT": performance_hint} | (EXACT if precision == "f32" else {}) | keep_compiled(core)
         try:
             compiled = core.compile_model(model, device, config)
         except RuntimeError as error:
@@ -251,14 +251,17 @@ def openvino_core() -> "openvino.Core":
     return openvino.Core()
 
 
-def keep_compiled() -> dict[str, Any]:
+def keep_compiled(core: "openvino.Core") -> dict[str, str]:
     """Have OpenVINO keep what it compiles, so that the next start takes it from the disk.
 
     OpenVINO finds it by a hash of the graph, its weights, the device and the configuration, and compiles anew where a
     file is damaged.
 
+    Args:
+        core (openvino.Core): OpenVINO, which reads files whole from now on, and does not map them.
+
     Returns:
-        dict[str, Any]: OpenVINO's configuration for that; empty, with a warning, where the folder can't be written to.
+        dict[str, str]: OpenVINO's configuration for that; empty, with a warning, where the folder can't be written to.
     """
     try:
         COMPILED.mkdir(parents=True, exist_ok=True)
@@ -271,7 +274,8 @@ def keep_compiled() -> dict[str, Any]:
         logger.warning("The compiled model can't be kept, so each start compiles it: %s", error)
         return {}
     # Another process may write a file while it is read; were it mapped, that would be fatal.
-    return {"CACHE_DIR": str(COMPILED), "ENABLE_MMAP": False}
+    core.set_property({"ENABLE_MMAP": False})
+    return {"CACHE_DIR": str(COMPILED)}
 
 
 def check_openvino(version: str) -> None:
