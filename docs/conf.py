@@ -13,6 +13,7 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_ar
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"  # the docstrings name them
 napoleon_use_ivar = True
+exclude_patterns = ["upstream"]  # for anomalib's repository
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 3  # as README.md links to its sections
 nb_execution_mode = "off"  # the notebooks are shown as they were run
