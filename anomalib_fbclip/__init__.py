@@ -4,7 +4,7 @@
 """FB-CLIP, a zero-shot anomaly detector, as a model of anomalib.
 
 Once installed, ``anomalib test --model FBClip`` and ``anomalib.models.get_model("FBClip")`` find the model by its name;
-:mod:`anomalib_fbclip.plugin` says how. From Python:
+see :mod:`anomalib_fbclip.plugin`. From Python:
 
 Example:
     >>> from anomalib.engine import Engine
@@ -43,5 +43,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """List the public names too that are not loaded yet."""
+    """List the public names, including those that are not loaded yet."""
     return sorted({*globals(), *__all__})

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The command ``fbclip``, which ``python -m anomalib_fbclip`` runs, too."""
+"""The command ``fbclip``, also run by ``python -m anomalib_fbclip``."""
 
 import os
 import sys
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from .errors import run_command
 
 SPINS = "1000"
-"""How often a thread of GNU's OpenMP, which torch brings on Linux, looks for work before it sleeps. By default it looks
-for milliseconds, and takes them from others where the machine is busy."""
+"""Number of times a thread of GNU's OpenMP, which torch brings on Linux, looks for work before it sleeps. By default it
+looks for milliseconds, and takes them from others on a busy machine."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Work that a thread does ahead of or behind the rest, with a bound on what is in memory."""
+"""Work that threads do ahead, with a bound on what is in memory."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -18,21 +18,21 @@ def map_ahead(
     ahead: int,
     workers: int = 1,
 ) -> Generator[ResultT]:
-    """Apply a function to items in threads, and give the results in the order of the items.
+    """Apply a function to items in threads, and yield the results in the order of the items.
 
-    Items are taken in the thread that takes the results. When it stops early, what has begun is waited for.
+    The thread that takes the results also takes the items. If it stops early, it waits for what has begun.
 
     Args:
         function (Callable[[ItemT], ResultT]): The function.
-        items (Iterable[ItemT]): The items; there may be no end of them.
-        ahead (int): Number of items that are taken before the result that is waited for.
+        items (Iterable[ItemT]): The items; the iterable may be endless.
+        ahead (int): Number of items that are taken ahead of the next result.
         workers (int, optional): Number of threads. Defaults to ``1``.
 
     Yields:
         ResultT: The results.
 
     Raises:
-        Exception: What the function raises, when it is the item's turn.
+        Exception: An exception of the function, when it is the item's turn.
     """
     pending: deque[Future[ResultT]] = deque()
     with ThreadPoolExecutor(workers) as pool:

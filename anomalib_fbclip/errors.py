@@ -1,9 +1,9 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What goes wrong outside the program, and how a command ends: its exit code, and one line.
+"""Errors that a user can mend, and the end of a command: its exit code and one line.
 
-Only Python's own library is imported here, so that a library that is missing or broken ends a command like all else.
+Only the standard library is imported here, so that a missing or broken library ends a command like any other error.
 """
 
 import os
@@ -25,7 +25,7 @@ OF_THE_LINE = {"watchfiles": "watchfiles", "httpx": "httpx", "paho": "paho-mqtt"
 
 
 class PlainError(Exception):
-    """Something a user can mend. The message is one line: what is wrong, and what to do."""
+    """An error that a user can mend. The message is one line: what is wrong, and what to do."""
 
 
 class ImageError(PlainError):
@@ -48,8 +48,8 @@ class WeightsUnavailableError(RuntimeError):
     """Weights are not in their cache and could not be fetched.
 
     Args:
-        message (str): Which, why, and where they can be put by hand.
-        advice (str, optional): What else a user of :class:`FBClip` can do, by its arguments. Defaults to ``""``.
+        message (str): Which weights, why, and where to put them by hand.
+        advice (str, optional): What else a user of :class:`FBClip` can do with its arguments. Defaults to ``""``.
 
     Attributes:
         message (str): The message without the advice.
@@ -61,7 +61,7 @@ class WeightsUnavailableError(RuntimeError):
 
 
 def last_line(error: BaseException) -> str:
-    """Give what an error says, without the places in a library's source that come before it."""
+    """Return the last line of an error's message, without the source locations that libraries print before it."""
     lines = [line.strip() for line in str(error).splitlines() if any(map(str.isalnum, line))]
     return lines[-1] if lines else type(error).__name__
 
@@ -70,13 +70,13 @@ def run_command(run: Callable[[], int], interrupted: str = "interrupted", traceb
     """Run a command.
 
     Args:
-        run (Callable[[], int]): Imports what it needs, and gives the exit code.
-        interrupted (str, optional): What is said when the user stops it. Defaults to ``"interrupted"``.
-        traceback_option (str | None, optional): The option that shows where an error comes from. ``None``: that is
-            shown where the error is none that a user can mend. Defaults to ``None``.
+        run (Callable[[], int]): Imports what it needs, and returns the exit code.
+        interrupted (str, optional): Message when the user stops it. Defaults to ``"interrupted"``.
+        traceback_option (str | None, optional): The option that shows where an error comes from. ``None``: a traceback
+            is shown for errors that a user can't mend. Defaults to ``None``.
 
     Returns:
-        int: The exit code; 2 for whatever was raised, at an import, too.
+        int: The exit code; 2 for any exception, also at an import.
     """
     try:
         code = run()
@@ -98,11 +98,11 @@ def run_command(run: Callable[[], int], interrupted: str = "interrupted", traceb
 
 
 def describe_error(error: Exception) -> str | None:
-    """Say in one line what went wrong, and what to do; nothing of an error that no user can mend."""
+    """Say in one line what went wrong and what to do; ``None`` for an error that a user can't mend."""
     if isinstance(error, ModuleNotFoundError) and error.name and not find_spec(error.name.partition(".")[0]):
         return _describe_missing(error.name.partition(".")[0])
     if isinstance(error, BrokenPipeError):
-        return "nobody reads the output any more."
+        return "the output was closed: nothing reads it any more."
     if isinstance(error, PlainError | ValueError):
         return last_line(error)
     if isinstance(error, ArgumentError | OSError):
@@ -121,7 +121,7 @@ def _describe_missing(module: str) -> str:
 
 
 def _give_up_output() -> None:
-    """Have Python not fail once more at its end, where standard output takes nothing more."""
+    """Keep Python from failing once more at its end because standard output is closed."""
     try:
         sys.stdout.flush()
     except OSError:

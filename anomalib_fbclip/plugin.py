@@ -1,20 +1,20 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Registers FB-CLIP with anomalib by name, without an import by the user.
+"""Registration of FB-CLIP with anomalib by name, without an import by the user.
 
 anomalib finds models and datamodules by name among the classes that are imported and among the attributes of
 ``anomalib.models`` and ``anomalib.data``; it has no entry points for classes from outside. Therefore:
 
 1. When Python starts, ``anomalib_fbclip.pth`` (from Python 3.15 on ``anomalib_fbclip.start``, PEP 829) in site-packages
    calls :func:`install`. It only notes which modules to wait for.
-2. As soon as anomalib's module has been imported, by whomever and however, it has ours as attributes, as if they came
-   with anomalib, and they are imported.
+2. As soon as anomalib's module has been imported, our classes are imported and become its attributes, as if they came
+   with anomalib.
 
-The environment variable ``ANOMALIB_FBCLIP_AUTOLOAD=0`` switches this off. ``--model
-anomalib_fbclip.FBClip`` works then, too.
+The environment variable ``ANOMALIB_FBCLIP_AUTOLOAD=0`` switches this off; ``--model anomalib_fbclip.FBClip`` still
+works.
 
-This module runs whenever Python starts: it imports next to nothing, and nothing that takes time.
+This module runs whenever Python starts: it imports next to nothing, and nothing slow.
 """
 
 import os
@@ -28,14 +28,13 @@ if TYPE_CHECKING:
 
 
 class NameRegistration:
-    """Gives classes of ours to one of anomalib's modules, once that one has been imported.
+    """A finder on ``sys.meta_path`` that adds our classes to one of anomalib's modules once it has been imported.
 
-    On ``sys.meta_path`` it is a finder that leaves all finding and loading to the others.
+    It leaves all finding and loading to the other finders.
 
     Args:
         target (str): anomalib's module.
-        sources (dict[str, str]): The classes that it gets, and the module of ours that defines each. It may import
-            ``target``.
+        sources (dict[str, str]): Our classes, and the module that defines each. It may import ``target``.
     """
 
     def __init__(self, target: str, sources: "dict[str, str]") -> None:
@@ -48,7 +47,7 @@ class NameRegistration:
         path: "Sequence[str] | None" = None,
         target: "ModuleType | None" = None,
     ) -> "ModuleSpec | None":
-        """Find anomalib's module by the other finders; see :class:`importlib.abc.MetaPathFinder`."""
+        """Find anomalib's module with the other finders; see :class:`importlib.abc.MetaPathFinder`."""
         if fullname != self.target:
             return None
         others = (finder for finder in sys.meta_path if finder is not self)
@@ -67,10 +66,10 @@ class NameRegistration:
         return spec
 
     def register(self, module: "ModuleType") -> None:
-        """Make the classes attributes of anomalib's module; nothing where it has them already.
+        """Make the classes attributes of anomalib's module, unless it has them already.
 
-        The attributes are found when they are asked for (PEP 562), because one of our modules may be waiting for
-        anomalib's to be imported, and has no class yet.
+        The attributes are resolved on access (PEP 562), because one of our modules may still be waiting for anomalib's
+        to be imported, and has no class yet.
         """
         # A class may be anomalib's own: a second one of the same name would make jsonargparse refuse both.
         sources = {name: source for name, source in self.sources.items() if name not in vars(module)}
@@ -91,7 +90,7 @@ class NameRegistration:
 
 
 def import_or_warn(name: str, source: str) -> bool:
-    """Import a module, or say in one line why that is impossible, and leave anomalib as it is without us.
+    """Import a module, or warn in one line why that failed, and leave anomalib as it is without us.
 
     Args:
         name (str): The class that the module is imported for.
@@ -135,7 +134,7 @@ REGISTRATIONS = (
 
 
 def install() -> None:
-    """Have the names registered as soon as anomalib is imported; at once where it has been."""
+    """Register the names as soon as anomalib is imported, or at once if it already is."""
     if os.environ.get("ANOMALIB_FBCLIP_AUTOLOAD") == "0":
         return
     for registration in REGISTRATIONS:

@@ -21,49 +21,49 @@ from anomalib_fbclip.results.thresholds import parse_threshold
 from anomalib_fbclip.weights import bundled
 
 EXIT_CODES = (
-    "Exit codes: 0, all are normal; 1, at least one is anomalous, or like none of several products; 2, something went "
+    "Exit codes: 0, all are normal; 1, at least one is anomalous, or unlike all of several products; 2, something went "
     "wrong; 130, interrupted."
 )
 
 COMMANDS = """\
-  fbclip teach            keep in a file what it takes to inspect parts of one kind: a product
-  fbclip product          say what a product holds
-  fbclip check            count found and missed defects, and false alarms, on photographs that you know
+  fbclip teach            make a product: a file with all that is needed to inspect one kind of part
+  fbclip product          describe a product
+  fbclip check            count found and missed defects, and false alarms, on photographs that you have sorted
   fbclip export           turn a product into a model that runs without torch
-  fbclip watch            inspect what arrives in a folder, or what a camera sees, until it is told to end
-  fbclip example          write photographs to try it on
+  fbclip watch            inspect photographs that arrive in a folder, or a camera's, until you stop it
+  fbclip example          write example photographs to a folder
   fbclip configs          list config files for anomalib
-  fbclip configs NAME     write one to the screen, from where > puts it in a file
+  fbclip configs NAME     print one; > mine.yaml writes it to a file
 """
-"""What else the command does, for its help."""
+"""The other commands, for the help."""
 
 PRODUCT_SUFFIX = ".fbclip"
-"""What the name of a product ends in."""
+"""Suffix of a product's file name."""
 
 AUTO = "auto"
-"""Tiles that are chosen by the size of the photographs."""
+"""Value of ``--tiles``: tiles are chosen by the size of the photographs."""
 
 CHECK = "check"
-"""What the command begins with that counts verdicts."""
+"""First argument of the command that counts verdicts."""
 
 PAPER_BACKBONE = "ViT-L-14-336"
 
 OF_THE_MODEL_IN_TORCH = (
     *("backbone", "weights", "good", "shots", "alone", "image_size", "tiles", "smallest_defect", "region", "rotations"),
 )
-"""Options that an exported model has settled already."""
+"""Options that don't go with an exported model, which contains their values."""
 
 OF_THE_PRODUCT = (
     *("model", "weights", "good", "shots", "alone", "image_size", "tiles", "smallest_defect", "region", "rotations"),
 )
-"""Options that a product has settled already. Its backbone may be given: of its name there may be a file."""
+"""Options that don't go with a product, which contains their values. ``--backbone`` may name a file of its backbone."""
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit with code 2 and a line that says what is wrong, and what is near it."""
+        """Exit with code 2 and a line that says what is wrong and suggests similar options."""
         options = [option for action in self._actions for option in action.option_strings]
         unknown = re.findall(r"--[\w-]+", message) if message.startswith("unrecognized") else []
         near = [name for option in unknown for name in difflib.get_close_matches(option, options, n=1)]
@@ -82,12 +82,12 @@ def create_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('anomalib-fbclip')}")
     parser.add_argument(
-        "photographs", nargs="+", help="photographs, folders, videos, streams (rtsp://...), or numbers of cameras"
+        "photographs", nargs="+", help="photographs, folders, videos, streams (rtsp://...), or camera numbers"
     )
     parser.add_argument(
         "--alone",
         action="store_true",
-        help="look at each photograph by itself (default without --good: 8 photographs or more are compared with each "
+        help="inspect each photograph by itself (default without --good: 8 or more photographs are compared with each "
         "other)",
     )
     _add_output(parser)
@@ -101,131 +101,131 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("fbclip-results"),
         metavar="FOLDER",
-        help="folder of the results, in which each run has one of its own: v0, v1, ... (default: fbclip-results)",
+        help="folder of the results; each run writes a new subfolder: v0, v1, ... (default: fbclip-results)",
     )
 
 
 def add_inspection_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says what photographs are compared with, how they are read, and what is shown."""
+    """Add the options of what to compare with, how to read photographs, and what to print."""
     parser.add_argument(
         "--good",
         type=Path,
         metavar="FOLDER",
-        help="photographs of good parts, which the others are compared with: 4 or more, better 8",
+        help="photographs of good parts to compare with: at least 4; 8 is better",
     )
     parser.add_argument(
         "--product",
         type=parse_product,
         action="append",
         metavar="FILE",
-        help="what fbclip teach made, in place of --good and of the options that it was taught with; given several "
-        "times, each photograph is compared with the product that it is most like",
+        help="a product made by fbclip teach, instead of --good and the options that it was taught with; if given "
+        "several times, each photograph is compared with the product that it is most like",
     )
     parser.add_argument(
-        "--model", type=Path, metavar="FILE", help="an exported model, .xml or .onnx, in place of backbone and weights"
+        "--model", type=Path, metavar="FILE", help="an exported model, .xml or .onnx, instead of backbone and weights"
     )
     parser.add_argument(
         "--full-size",
         action="store_true",
-        help="read large photographs at their whole size: slower, and scores differ by less than 0.01",
+        help="read large photographs at full size: slower; scores change by less than 0.01",
     )
-    parser.add_argument("--json", action="store_true", help="write lines of JSON to standard output, for programs")
+    parser.add_argument("--json", action="store_true", help="print JSON lines, for programs")
     add_model_options(parser)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says which model looks at photographs, where, and what is to be done with good ones."""
+    """Add the options of the model, of where it looks, and of how good photographs are used."""
     parser.add_argument(
-        "--shots", type=parse_count, metavar="N", help="how many of the good photographs are taken (default: all)"
+        "--shots", type=parse_count, metavar="N", help="number of good photographs to use (default: all)"
     )
     parser.add_argument(
         "--backbone",
         metavar="NAME",
-        help=f"the model: {bundled.NAME} (default, unless the weights name theirs), {PAPER_BACKBONE}, or another ViT "
+        help=f"the model: {bundled.NAME} (default, unless --weights names another), {PAPER_BACKBONE}, or another ViT "
         "of open_clip",
     )
     parser.add_argument(
         "--weights",
         metavar="FILE",
-        help="trained adapters: a file, the checkpoint of a training, mvtec, visa or auto (default: auto)",
+        help="trained adapters: a file, a training checkpoint, mvtec, visa or auto (default: auto)",
     )
     parser.add_argument(
         "--image-size",
         type=parse_size,
         metavar="SIDE",
-        help="pixels to which photographs are resized, 448 or 896x448 (width x height): smaller defects are seen, and "
-        "it takes longer (default: the backbone's own, or that of the weights)",
+        help="pixels to which photographs are resized, 448 or 896x448 (width x height); larger finds smaller defects "
+        "and takes longer (default: the backbone's own, or that of the weights)",
     )
     parser.add_argument(
         "--tiles",
         type=_tiles,
         metavar="COUNT",
-        help="tiles that are looked at beside the whole photograph, for small defects: 3 (to each side), 4x3 (beside "
-        "and above each other), or auto (by the size of the photographs and --smallest-defect)",
+        help="also inspect tiles of each photograph, for small defects: 3 (3 x 3 tiles), 4x3 (4 columns, 3 rows), or "
+        "auto (by the size of the photographs and --smallest-defect)",
     )
     parser.add_argument(
         "--smallest-defect",
         type=_pixels,
         metavar="PIXELS",
-        help="what has to be seen, in pixels of the photograph: so many tiles are taken (default with --tiles auto: a "
-        "hundredth of the longer side)",
+        help="size of the smallest defect to find, in pixels of the photograph; chooses the tiles (default with "
+        "--tiles auto: a hundredth of the longer side)",
     )
     parser.add_argument(
         "--region",
         metavar="REGION",
-        help="where to look: a mask, white where to look and black where not; a folder of masks, one for each "
-        "photograph by its name; or x,y,width,height in pixels of the photograph or in fractions of it",
+        help="where to look: a mask, white inside and black outside; a folder of masks, each with the name of its "
+        "photograph; or x,y,width,height in pixels of the photograph or in fractions of it",
     )
     parser.add_argument(
         "--rotations",
         type=parse_count,
         metavar="N",
-        help="copies of each good photograph that are turned, for parts that lie at any angle: 8; 1 for none "
+        help="rotated copies of each good photograph, for parts at any angle: 8 is every 45 degrees, 1 is none "
         "(default: 4)",
     )
     parser.add_argument(
         "--threshold",
         type=parse_threshold,
         metavar="SCORE",
-        help="a photograph with a higher score is anomalous, 0..1 (default: from the photographs that it is compared "
-        "with, otherwise 0.5)",
+        help="photographs with a higher score are anomalous, 0..1 (default: from the photographs to compare with, "
+        "otherwise 0.5)",
     )
     parser.add_argument(
         "--max-false-alarms",
         type=parse_share,
         metavar="SHARE",
-        help="choose the threshold for a share of good parts that may be called anomalous, 1%% or 0.01, by the good "
-        "photographs; says how many of them it takes to be sure",
+        help="largest share of good parts that may be called anomalous, 1%% or 0.01; the threshold is chosen by the "
+        "good photographs, and the command says how many it takes to be sure",
     )
     parser.add_argument(
         "--pixel-threshold",
         type=parse_threshold,
         metavar="VALUE",
-        help="where the anomaly map is higher is an anomalous region, 0..1 (default: likewise)",
+        help="places with a higher value in the anomaly map are anomalous, 0..1 (default: as for --threshold)",
     )
     parser.add_argument(
         "--device",
         metavar="NAME",
-        help="cpu, cuda, ...; for an exported model a device of OpenVINO (default: the fastest)",
+        help="cpu, cuda, ...; for an exported model, a device of OpenVINO (default: the fastest)",
     )
     parser.add_argument(
         "--precision",
         metavar="TYPE",
-        help="what the backbone computes in: float32 (default), bfloat16 or float16; for an exported model f32 "
+        help="number type of the backbone: float32 (default), bfloat16 or float16; for an exported model, f32 "
         "(default) or default, which is OpenVINO's choice",
     )
     parser.add_argument(
         "--white-level",
         type=_white_level,
         metavar="VALUE",
-        help="value of white in photographs of 16 bits that do not say it: 4095 for a camera's 12 bits (default: they "
-        "are refused where it can't be told)",
+        help="value of white in 16-bit photographs that do not name it: 4095 for a 12-bit camera (default: such "
+        "photographs are refused if the value is unclear)",
     )
     add_error_options(parser)
 
 
 def add_error_options(parser: argparse.ArgumentParser) -> None:
-    """Add what says how much is shown of an error."""
+    """Add the options of how much of an error is shown."""
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log, too")
 
@@ -238,11 +238,11 @@ def parse_arguments(parser: Parser, arguments: Sequence[str]) -> argparse.Namesp
 
 
 def create_check_parser() -> Parser:
-    """Create the parser of what follows ``fbclip check``."""
+    """Create the parser of ``fbclip check``."""
     parser = Parser(
         prog=f"fbclip {CHECK}",
-        description="Inspect photographs that you know, and count found and missed defects and false alarms: at the "
-        "threshold, and at the one with the fewest wrong verdicts.",
+        description="Inspect photographs that you have sorted, and count found and missed defects and false alarms, at "
+        "the threshold and at the one with the fewest wrong verdicts.",
         epilog=f"Example: fbclip {CHECK} --product bolt.fbclip --good more-good --bad defective\n\nExit codes: 0, all "
         "verdicts are right; 1, at least one is wrong; 2, something went wrong; 130, interrupted.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -259,11 +259,11 @@ def create_check_parser() -> Parser:
 
 
 def parse_check(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse what follows ``fbclip check``, or exit with code 2 and one line."""
+    """Parse the arguments of ``fbclip check``, or exit with code 2 and one line."""
     parser = create_check_parser()
     options = parser.parse_args(arguments)
     if not options.known_good and not options.bad:
-        parser.error("give photographs that you know: --good, --bad, or both")
+        parser.error("give photographs that you have sorted: --good, --bad, or both")
     for bad, good in product(options.bad, options.known_good):
         if bad.absolute().is_relative_to(good.absolute()) or good.absolute().is_relative_to(bad.absolute()):
             parser.error(f"{bad} and {good} overlap: keep good and defective photographs apart")
@@ -277,13 +277,16 @@ def check_options(parser: Parser, options: argparse.Namespace) -> None:
     """Refuse options that do not go together, with exit code 2 and one line."""
     for name in OF_THE_MODEL_IN_TORCH:
         if options.model and getattr(options, name):
-            parser.error(f"--{name.replace('_', '-')} does not go with --model: an exported model has all that in it")
+            parser.error(
+                f"--{name.replace('_', '-')} does not go with --model: it is fixed at export. Leave it out, or export "
+                "again"
+            )
     names = [path.stem for path in options.product or ()]
     if len(names) != len(set(names)):
-        parser.error(f"--product: two are called {max(names, key=names.count)}: rename one")
+        parser.error(f"--product: two products are called {max(names, key=names.count)}: rename one")
     for name in OF_THE_PRODUCT:
         if options.product and getattr(options, name):
-            parser.error(f"--{name.replace('_', '-')} does not go with --product: a product has settled all that")
+            parser.error(f"--{name.replace('_', '-')} does not go with --product: leave it out, or teach again")
     if options.shots and not options.good:
         parser.error("--shots needs --good, the folder of the good photographs")
     if options.rotations and not options.good:
@@ -294,7 +297,7 @@ def check_options(parser: Parser, options: argparse.Namespace) -> None:
     if options.max_false_alarms and options.threshold is not None:
         parser.error("--max-false-alarms chooses the threshold: leave out --threshold")
     if options.max_false_alarms and not (options.good or options.product or options.model):
-        parser.error("--max-false-alarms goes by good photographs: give them with --good, or a product")
+        parser.error("--max-false-alarms needs good photographs: give --good or --product")
     if options.model and options.precision not in {None, *get_args(Precision)}:
         parser.error(
             f"--precision {options.precision} does not go with --model: give {' or '.join(get_args(Precision))}"
@@ -302,7 +305,7 @@ def check_options(parser: Parser, options: argparse.Namespace) -> None:
 
 
 def settle_tiles(parser: Parser, options: argparse.Namespace) -> None:
-    """Have tiles chosen by the smallest defect, if one is given."""
+    """Set the tiles to ``auto`` if the smallest defect is given."""
     if options.smallest_defect and options.tiles not in {None, AUTO}:
         parser.error("--smallest-defect chooses the tiles: leave out --tiles, or give --tiles auto")
     if options.smallest_defect:
@@ -324,17 +327,17 @@ def telling_of_output() -> Generator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        msg = f"the results can't be written ({error}): give another folder as --output."
+        msg = f"the results can't be written ({error}): give another folder with --output."
         raise InspectionError(msg) from error
 
 
 def without_password(address: str) -> str:
-    """Leave user and password out of the address of a stream: results are passed on. Other text stays."""
+    """Remove user and password from the address of a stream, because results are passed on. Other text stays."""
     return re.sub(r"(?<=://)[^/@]*@", "", address)
 
 
 def without_thresholds(arguments: Sequence[str]) -> list[str]:
-    """Leave the thresholds out of the arguments of a command line, and passwords, because the report shows them."""
+    """Remove the thresholds and passwords from the arguments of a command line, which the report shows."""
     left: list[str] = []
     waiting = iter(arguments)
     for argument in waiting:
@@ -351,7 +354,7 @@ def _white_level(text: str) -> int:
         value = int(text)
         check_white_level(value)
     except ValueError as error:
-        msg = f"{text!r} is not a white level: give a whole number of 1 to 65535, such as 4095 for 12 bits"
+        msg = f"{text!r} is not a white level: give a whole number from 1 to 65535, such as 4095 for 12 bits"
         raise argparse.ArgumentTypeError(msg) from error
     return value
 
@@ -374,7 +377,7 @@ def parse_size(text: str) -> tuple[int, int]:
     """
     numbers = text.lower().split("x")
     if len(numbers) > 2 or not all(number.isdecimal() and int(number) for number in numbers):  # noqa: PLR2004
-        msg = f"{text!r} is not a size: give pixels of a side, such as 448, or width x height, such as 896x448"
+        msg = f"{text!r} is not a size: give pixels, such as 448, or width x height, such as 896x448"
         raise argparse.ArgumentTypeError(msg)
     return int(numbers[-1]), int(numbers[0])
 
@@ -386,19 +389,19 @@ def parse_product(text: str) -> Path:
         ArgumentTypeError: If it is the name of another kind of file.
     """
     if Path(text).suffix != PRODUCT_SUFFIX:
-        msg = f"{text!r} is not a product: give a file that ends in {PRODUCT_SUFFIX}, which fbclip teach makes"
+        msg = f"{text!r} is not a product: give a file that ends in {PRODUCT_SUFFIX}, made by fbclip teach"
         raise argparse.ArgumentTypeError(msg)
     return Path(text)
 
 
 def _tiles(text: str) -> tuple[int, int] | str:
-    """Parse ``3``, ``4x3``, columns and rows, to rows and columns, or ``auto``."""
+    """Parse ``3``, ``4x3`` (columns x rows) or ``auto`` to rows and columns or ``auto``."""
     if text == AUTO:
         return text
     try:
         return parse_size(text)
     except argparse.ArgumentTypeError as error:
-        msg = f"{text!r} is not a number of tiles: give 3, 4x3 (beside and above each other), or auto"
+        msg = f"{text!r} is not a number of tiles: give 3, 4x3 (columns x rows), or auto"
         raise argparse.ArgumentTypeError(msg) from error
 
 

@@ -36,17 +36,17 @@ from .sources import Inputs, find_inputs
 from .watch import WATCH, run_watch
 
 OF_THE_FILE = "exported file"
-"""Where thresholds come from that an exported model does not tell."""
+"""Source of a threshold that an exported model does not name."""
 
 
 def run_check(arguments: Sequence[str]) -> int:
     """Inspect labeled photographs, and count the verdicts.
 
     Args:
-        arguments (Sequence[str]): What follows ``fbclip check``.
+        arguments (Sequence[str]): The arguments after ``fbclip check``.
 
     Returns:
-        int: The exit code: 0, all verdicts are right; 1, at least one is wrong.
+        int: The exit code: 0 if all verdicts are right, 1 if at least one is wrong.
 
     Raises:
         InspectionError: If it can't begin, or the results can't be written.
@@ -69,7 +69,7 @@ SUBCOMMANDS = {
     CHECK: run_check,
     WATCH: run_watch,
 }
-"""What runs a command that begins with a word of its own; all others inspect photographs."""
+"""Functions of the commands, by their first argument. Without one of them, photographs are inspected."""
 
 
 def run_arguments(arguments: Sequence[str]) -> int:
@@ -130,7 +130,10 @@ def _inspect(options: argparse.Namespace, command: Sequence[str], label: Callabl
 
 
 def describe_feedback(good: Path | None, products: Sequence[Path] | None) -> str | None:
-    """Give the command that learns from false alarms, with ``{photographs}`` in it; ``None`` if there is none."""
+    """Return the command that adds false alarms to the good photographs, with ``{photographs}`` for their files.
+
+    ``None``: there are no good photographs to add them to.
+    """
     if good is not None and good.is_dir():
         return f"cp {{photographs}} {shlex.quote(str(good))}"
     if products and len(products) == 1:
@@ -220,12 +223,12 @@ def summarize(counts: Counter[str], threshold_source: str | None, advice: str, *
     Args:
         counts (Counter[str]): Number of photographs that are ``normal``, ``anomalous`` and an ``error``.
         threshold_source (str | None): Where the threshold comes from, in the words of the table.
-        advice (str): How to get one that comes from the parts.
+        advice (str): How to get a threshold from the parts.
         is_mutual (bool, optional): Whether photographs without labels were compared with each other. Defaults to
             ``False``.
 
     Returns:
-        list[str]: How many there are, and what to make of it if the threshold does not come from the parts.
+        list[str]: The counts, and a warning if the threshold does not come from the parts.
     """
     is_decided = counts["normal"] + counts["anomalous"] > 0
     return [
@@ -236,7 +239,7 @@ def summarize(counts: Counter[str], threshold_source: str | None, advice: str, *
 
 
 def list_files(folder: Path) -> list[str]:
-    """Say where the results are."""
+    """List the paths of the report and the table."""
     from anomalib_fbclip.results.report.page import REPORT_NAME
 
     return [f"Report: {folder / REPORT_NAME}", f"Table:  {folder / TABLE_NAME}.csv and .jsonl"]

@@ -12,17 +12,17 @@ from anomalib_fbclip.errors import InspectionError
 from .arguments import Parser
 
 CONFIGS = "configs"
-"""What the command begins with, and the folder of the files."""
+"""First argument of the command, and the folder of the files."""
 
 
 def create_parser() -> Parser:
-    """Create the parser of what follows ``fbclip configs``."""
+    """Create the parser of ``fbclip configs``."""
     parser = Parser(
         prog=f"fbclip {CONFIGS}",
-        description="Config files for anomalib: list them, or write one to the screen, from where > puts it in a file.",
+        description="List the config files for anomalib, or print one; > mine.yaml writes it to a file.",
         allow_abbrev=False,
     )
-    parser.add_argument("name", nargs="?", help="the file that is written (default: all are listed)")
+    parser.add_argument("name", nargs="?", help="the file to print (default: list all)")
     return parser
 
 
@@ -30,7 +30,7 @@ def run_configs(arguments: Sequence[str]) -> int:
     """List the config files, or write one of them to standard output.
 
     Args:
-        arguments (Sequence[str]): What follows ``fbclip configs``: nothing, or the name of a file.
+        arguments (Sequence[str]): The arguments after ``fbclip configs``: none, or the name of a file.
 
     Returns:
         int: The exit code, 0.
@@ -45,7 +45,7 @@ def run_configs(arguments: Sequence[str]) -> int:
     elif name in configs:
         sys.stdout.write(configs[name].read_text(encoding="utf-8"))
     else:
-        msg = f"there is no config {name!r}: choose among {', '.join(configs)}."
+        msg = f"there is no config file {name!r}: choose one of {', '.join(configs)}."
         raise InspectionError(msg)
     sys.stdout.flush()
     return 0
@@ -64,27 +64,27 @@ def find_configs() -> dict[str, Path]:
 
 
 def describe_missing(arguments: Iterable[str]) -> str | None:
-    """Say of a config file that a command of anomalib names, and that is not there, how it is written.
+    """Say how to write a missing config file that a command of anomalib names.
 
     Args:
         arguments (Iterable[str]): The command's arguments.
 
     Returns:
-        str | None: A line; ``None`` if all are there, or are none of these.
+        str | None: A line; ``None`` if no file is missing, or it is not one of the package's.
     """
     words = [word for argument in arguments for word in argument.split("=", 1)]
     for path in [Path(word) for word in words if word.endswith(".yaml")]:
         name = path.with_suffix("").as_posix().removeprefix(f"{CONFIGS}/")
         if not path.exists() and name in find_configs():
             return (
-                f"{path} does not exist. It comes with the package: fbclip {CONFIGS} {name} > {path.name} writes it "
-                "here."
+                f"{path} does not exist. It comes with the package; to write it here: fbclip {CONFIGS} {name} > "
+                f"{path.name}"
             )
     return None
 
 
 def list_configs(configs: dict[str, Path]) -> str:
-    """List config files, one a line, with what their first line says that they are for."""
+    """List config files, one a line, with the purpose that their first line states."""
     width = max(map(len, configs))
     lines = [f"{name:<{width}}  {_purpose_of(path)}\n" for name, path in configs.items()]
     return "".join([*lines, f"\nWrite one to a file: fbclip {CONFIGS} quickstart > mine.yaml\n"])

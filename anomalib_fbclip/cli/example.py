@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Photographs to try the command on, which come with the package: ``fbclip example``."""
+"""Example photographs that come with the package: ``fbclip example``."""
 
 import shlex
 import shutil
@@ -15,17 +15,17 @@ from anomalib_fbclip.results.files import replacing
 from .arguments import Parser
 
 EXAMPLE = "example"
-"""What the command begins with."""
+"""First argument of the command."""
 
 PHOTOGRAPHS = Path(__file__).parents[1] / "data" / "example"
 """Folder of the photographs."""
 
 
 def create_parser() -> Parser:
-    """Create the parser of what follows ``fbclip example``."""
+    """Create the parser of ``fbclip example``."""
     parser = Parser(
         prog=f"fbclip {EXAMPLE}",
-        description="Write photographs of hazelnuts, good and stained, to a folder, to try fbclip on.",
+        description="Write example photographs of good and stained hazelnuts to a folder.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -42,7 +42,7 @@ def run_example(arguments: Sequence[str]) -> int:
     """Write the photographs to a folder, and print the command that inspects them.
 
     Args:
-        arguments (Sequence[str]): What follows ``fbclip example``: nothing, or the folder.
+        arguments (Sequence[str]): The arguments after ``fbclip example``: none, or the folder.
 
     Returns:
         int: The exit code, 0.
@@ -59,7 +59,7 @@ def run_example(arguments: Sequence[str]) -> int:
 
 
 def write_example(folder: Path) -> None:
-    """Write the photographs to a folder, whole or not at all.
+    """Write the photographs to a folder, all of them or none.
 
     Args:
         folder (Path): A folder that does not exist.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Inspects photographs, and writes what comes out: the table, the pictures and the report."""
+"""Inspection of photographs: writes the table, the pictures and the report."""
 
 import signal
 from collections import Counter, deque
@@ -29,11 +29,11 @@ from .prediction import ComparedPrediction, Inferencer, MaskedImage, choose_enou
 from .sources import PICTURES, Inputs, Item, Loaded
 
 DRAWN_BEHIND = 2
-"""Predictions whose pictures are still to be drawn, at most."""
+"""Largest number of predictions whose pictures are still to be drawn."""
 
 
 class _Predicted(NamedTuple):
-    """What came out for a photograph: a prediction, or an error."""
+    """The outcome for a photograph: a prediction or an error."""
 
     item: Item
     size: tuple[int, int] = (0, 0)
@@ -42,18 +42,18 @@ class _Predicted(NamedTuple):
 
 
 class Inspection:
-    """Predicts what is to be inspected, and writes table and pictures as the predictions come.
+    """An inspection, which writes table and pictures as predictions come.
 
-    Photographs are read ahead of the model, and pictures drawn behind it.
+    Photographs are read ahead of the model, and pictures are drawn behind it.
 
     Args:
         inferencer (Inferencer): The model.
         folder (Path): The folder of the results.
-        copies (Mapping[Path, Path]): Photographs that are good ones, too, and which ones.
-        full_size (bool): Whether large photographs are read at their whole size.
+        copies (Mapping[Path, Path]): Photographs that are also good ones, and which ones.
+        full_size (bool): Whether large photographs are read at full size.
         pictures (bool): Whether a picture of each photograph is drawn. Without one, an entry has its record only.
-        label (Callable[[str], Verdict] | None, optional): Tells the truth of a photograph by its name. Defaults to
-            ``None``.
+        label (Callable[[str], Verdict] | None, optional): Returns the true verdict of a photograph by its name.
+            Defaults to ``None``.
 
     Attributes:
         counts (Counter[str]): Number of photographs that are ``normal``, ``anomalous``, ``unknown`` and an ``error``.
@@ -89,12 +89,12 @@ class Inspection:
         self._drawing: deque[Path] = deque()
 
     def entries(self, inputs: Inputs, show: Callable[[Record], None]) -> Iterator[Entry]:
-        """Predict, and give what the report shows of each photograph.
+        """Predict, and yield the report's entry of each photograph.
 
-        A user who stops it gets the report of what there is.
+        A user who stops it gets a report of what is done.
 
         Args:
-            inputs (Inputs): What is inspected.
+            inputs (Inputs): The photographs.
             show (Callable[[Record], None]): Called with each row of the table.
 
         Yields:
@@ -123,10 +123,10 @@ class Inspection:
     def inspect(self, inputs: Inputs) -> Generator[Entry]:
         """Predict and draw.
 
-        When it ends early, with an error or a second interrupt, pictures are removed whose rows were not noted.
+        If it ends early, by an error or a second interrupt, pictures whose rows were not noted are removed.
 
         Args:
-            inputs (Inputs): What is inspected.
+            inputs (Inputs): The photographs.
 
         Yields:
             Entry: Photograph by photograph, each to be noted or passed over before the next one.
@@ -146,17 +146,17 @@ class Inspection:
             self._drawing.clear()
 
     def note(self, record: Record) -> None:
-        """Count a row that was written, whose picture stays."""
+        """Count a row that was written, and keep its picture."""
         self.counts[record.verdict or "error"] += 1
         self._drawing.popleft()
 
     def pass_over(self) -> None:
-        """Give up a photograph for which there is no row."""
+        """Drop a photograph that has no row."""
         self._drawing.popleft().unlink(missing_ok=True)
 
     @property
     def exit_code(self) -> int:
-        """How the command ends: by the worst of what was inspected."""
+        """Exit code: that of the worst photograph."""
         if self.counts["error"]:
             return FAILED
         if self._label is not None:  # anomalous is what is wrong
@@ -173,7 +173,7 @@ class Inspection:
 
     @contextmanager
     def _stop_between_photographs(self) -> Generator[None]:
-        """Have an interrupt end the inspection after a photograph, with a whole report; a second one at once."""
+        """End the inspection after a photograph at the first interrupt, with a whole report; at once at the second."""
 
         def stop(*_: object) -> None:
             self.is_interrupted = True
@@ -186,7 +186,7 @@ class Inspection:
             signal.signal(signal.SIGINT, previous)
 
     def _predict(self, inputs: Inputs) -> Iterator[_Predicted]:
-        """Give what comes out for each photograph, in their order, until the user stops it."""
+        """Yield the outcome of each photograph, in order, until the user stops it."""
         for prediction in self._inferencer.stream(self._images(inputs), on_failure=self._fail):
             loaded = self._next_started()
             yield from self._flush_failures()
@@ -199,7 +199,7 @@ class Inspection:
         yield from self._flush_failures()
 
     def _images(self, inputs: Inputs) -> Iterator[ImageSource]:
-        """Give the images, and keep what they are called until their predictions come, which is in the same order."""
+        """Yield the images, and keep their names until their predictions come, in the same order."""
         for loaded in inputs.load(self._inferencer.minimum_side, self._enough, self._inferencer.white_level):
             try:
                 image = self._image(loaded)
@@ -211,7 +211,7 @@ class Inspection:
                 yield image
 
     def _image(self, loaded: Loaded) -> ImageSource | None:
-        """Give what the model takes of a photograph that was read; ``None`` if it could not be read."""
+        """Return the model's input for a photograph; ``None`` if it could not be read."""
         if loaded.photograph is None:
             return None
         pixels, region = loaded.photograph.pixels, self._region(loaded.item)
@@ -221,7 +221,7 @@ class Inspection:
         return cast("ImageSource", MaskedImage(pixels, region))
 
     def _region(self, item: Item) -> Mask | None:
-        """Give where to look in a photograph; ``None``: everywhere."""
+        """Return the region of a photograph; ``None``: everywhere."""
         region = self._inferencer.region
         if not isinstance(region, RegionMasks):
             return region
@@ -232,7 +232,7 @@ class Inspection:
         self._failures.append(_Predicted(self._next_started().item, error=str(error)))
 
     def _next_started(self) -> Loaded:
-        """Give the image whose turn it is, after those before it that could not be read."""
+        """Return the image whose turn it is, after the failures before it."""
         self._next_failures()
         return self._started.popleft()
 
@@ -255,10 +255,7 @@ class Inspection:
         return self._folder / PICTURES / item.picture
 
     def _draw(self, predicted: _Predicted) -> Entry:
-        """Write a picture, if there is to be one, and give what the report shows.
-
-        A thread does it, while the model goes on.
-        """
+        """Write a picture, if asked for, and return the report's entry, in a thread beside the model."""
         prediction, item = predicted.prediction, predicted.item
         if prediction is None:
             return Entry(Record(item.name, error=predicted.error))

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Gets the model ready that is asked for, and finds the photographs that it compares with."""
+"""The model that a command asks for, and the photographs that it compares with."""
 
 import argparse
 import gc
@@ -33,32 +33,32 @@ GOOD_FOR = {
     bundled.NAME: f"small and quick. The paper's model is larger: --backbone {PAPER_BACKBONE}, a download of 0.9 GB.",
     PAPER_BACKBONE: "the paper's model. Without a GPU, a photograph takes seconds.",
 }
-"""What backbones are good for."""
+"""Descriptions of the backbones."""
 
 USUAL_DEFECT = 0.01
-"""Share of a photograph's longer side that the smallest defect has, where tiles are chosen and nothing else is said."""
+"""Size of the smallest defect as a share of a photograph's longer side, unless ``--smallest-defect`` is given."""
 
 PHOTOGRAPHS_AT_ONCE = 4
-"""Photographs of a folder that torch computes at the same time, at most: a core that would wait for one serves another.
+"""Largest number of photographs that torch computes at the same time: a core that would wait for one serves another.
 Each takes memory."""
 
-ADVICE = "give photographs of good ones with --good."
-"""What to do where no threshold comes from the parts that are inspected."""
+ADVICE = "Use --good."
+"""Advice where the threshold does not come from the parts."""
 
 
 class Ready(NamedTuple):
-    """A model that is ready.
+    """A model that is ready to inspect.
 
     Attributes:
         inferencer (Inferencer): The model.
-        lines (list[str]): What is to be said of it.
-        advice (str): How to get a threshold that comes from the parts that are inspected.
-        good (Sequence[Path | KeptPhotograph]): The good photographs that others are compared with.
+        lines (list[str]): Lines about it for the screen.
+        advice (str): How to get a threshold from the parts.
+        good (Sequence[Path | KeptPhotograph]): The good photographs to compare with.
         good_scores (list[float]): Their scores.
-        kept (int): Number of good photographs that an exported model was made with.
+        kept (int): Number of good photographs in an exported model.
         is_mutual (bool): Whether photographs without labels are compared with each other.
-        watch (Callable[[Callable[[float], None]], None] | None): Has told, piece by piece, what share of a photograph
-            is done; ``None`` where there is one piece.
+        watch (Callable[[Callable[[float], None]], None] | None): Sets a callback that gets the share of a photograph
+            done by each view; ``None`` if there is one view.
     """
 
     inferencer: Inferencer
@@ -74,14 +74,14 @@ class Ready(NamedTuple):
 def get_ready(
     options: argparse.Namespace, good: Sequence[Path], files: Sequence[Path], screen: Screen, *, at_once: bool
 ) -> Ready:
-    """Get the model ready that is asked for.
+    """Load the model that the command line asks for.
 
     Args:
         options (argparse.Namespace): The command line.
         good (Sequence[Path]): Photographs of good parts.
-        files (Sequence[Path]): Photographs that are inspected, as far as they are known.
-        screen (Screen): Shows how far it is.
-        at_once (bool): Whether several photographs may be computed at the same time: more in all, each of them later.
+        files (Sequence[Path]): Photographs to inspect, as far as they are known.
+        screen (Screen): Shows the progress.
+        at_once (bool): Whether several photographs may be computed at the same time: a higher rate, and later verdicts.
 
     Returns:
         Ready: The model.
@@ -121,7 +121,7 @@ def load_exported(options: argparse.Namespace, at_once: bool) -> Ready:
         options.precision or "f32",
         options.white_level,
     )
-    backbone = inferencer.metadata.get("backbone", "a model that does not say what it is")
+    backbone = inferencer.metadata.get("backbone", "model without metadata")
     name = f"product {printable(inferencer.metadata['product'])}, " if "product" in inferencer.metadata else ""
     line = f"{printable(options.model)}: {name}{backbone}, exported; computed by {inferencer.runtime}."
     return Ready(
@@ -137,7 +137,7 @@ def load_exported(options: argparse.Namespace, at_once: bool) -> Ready:
 def find_size(files: Sequence[Path]) -> tuple[int, int] | None:
     """Find height and width of the first photograph that can be read; ``None`` if there is none."""
     for path in files:
-        with suppress(ImageError):  # whoever reads it says why
+        with suppress(ImageError):  # the reader says why
             return read_size(path)
     return None
 
@@ -158,9 +158,7 @@ def describe_sight(inferencer: Inferencer, size: tuple[int, int] | None) -> list
         lines.append(f"Smallest visible defect: about {smallest} of {max(size)} pixels.")
     if inferencer.tile_count:
         times = inferencer.tile_count + 1
-        lines.append(
-            f"{inferencer.tile_count} tiles beside the whole photograph: it takes about {times} times as long."
-        )
+        lines.append(f"{inferencer.tile_count} tiles besides the whole photograph: about {times} times slower.")
     return lines
 
 
@@ -202,7 +200,7 @@ def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int]
         ValueError: If an argument does not fit the backbone, or a file can't be read.
     """
     if options.tiles == AUTO and size is None:
-        msg = f"--tiles {AUTO} goes by the size of photographs, which is not known here: give a number, such as 3."
+        msg = f"--tiles {AUTO} needs the size of the photographs, which is unknown here: give a number, such as 3."
         raise InspectionError(msg)
     tiles = partial(choose_tiles, size, options.smallest_defect) if options.tiles == AUTO and size else options.tiles
     try:
@@ -243,18 +241,18 @@ def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int]
 def compare(
     ready: Ready, good: Sequence[Path], screen: Screen, rotations: int | None, share: float | None = None
 ) -> Ready:
-    """Have a model of torch compare with photographs of good parts.
+    """Let a model in torch compare with photographs of good parts.
 
     Args:
         ready (Ready): The model.
         good (Sequence[Path]): The photographs.
-        screen (Screen): Shows how far it is.
-        rotations (int | None): Turned copies that are made of each; ``None``: as usual.
+        screen (Screen): Shows the progress.
+        rotations (int | None): Rotated copies of each; ``None``: the default.
         share (float | None, optional): Share of good parts that may be called anomalous, by which the threshold is
             chosen. Defaults to ``None``.
 
     Returns:
-        Ready: The model, which compares.
+        Ready: The model.
 
     Raises:
         ImageError: If a photograph can't be read.
@@ -269,13 +267,13 @@ def compare(
 
 
 def use_products(ready: Ready, products: Sequence[Path], share: float | None = None) -> Ready:
-    """Say what one product or several compare with. See :func:`compare`."""
+    """Describe what products compare with. See :func:`compare`."""
     references = cast("TorchInferencer", ready.inferencer).references
     ready = ready._replace(good=[photograph for one in references for photograph in one.kept])
     if len(products) == 1:
         return _describe_references(ready, share)
     if share is not None:
-        msg = "--max-false-alarms chooses the threshold of one product: give one, or teach each with a --threshold."
+        msg = "--max-false-alarms goes with one product only: give one, or teach each with --max-false-alarms."
         raise InspectionError(msg)
     decides = cast("TorchInferencer", ready.inferencer).threshold_sources()[0] != "given"
     lines = [
@@ -296,7 +294,7 @@ def _describe_references(ready: Ready, share: float | None) -> Ready:
 
 
 def limit(ready: Ready, share: float) -> Ready:
-    """Have a model decide at the threshold for a share of false alarms.
+    """Set the threshold for a share of false alarms.
 
     Args:
         ready (Ready): The model, with the scores of the good photographs.
@@ -309,7 +307,7 @@ def limit(ready: Ready, share: float) -> Ready:
         InspectionError: If there are too few scores.
     """
     if not ready.good_scores:
-        msg = "--max-false-alarms: the model has no good photographs in it. Export it with some, or give --threshold."
+        msg = "--max-false-alarms: the model contains no good photographs. Export it with some, or give --threshold."
         raise InspectionError(msg)
     try:
         chosen = limit_false_alarms(ready.good_scores, share)
@@ -320,7 +318,7 @@ def limit(ready: Ready, share: float) -> Ready:
 
 
 def compare_mutually(ready: Ready, photographs: Sequence[Path], screen: Screen, *, full_size: bool) -> Ready:
-    """Have a model of torch compare photographs with each other, where there are enough of them."""
+    """Let a model in torch compare photographs with each other, if there are enough."""
     from anomalib_fbclip.data.unlabeled_set import FEWEST
 
     inferencer = cast("TorchInferencer", ready.inferencer)
@@ -334,12 +332,12 @@ def compare_mutually(ready: Ready, photographs: Sequence[Path], screen: Screen, 
 
 
 def find_good(folder: Path, shots: int | None, option: str = "--good ") -> list[Path]:
-    """Find the photographs of good parts that others are compared with.
+    """Find the photographs of good parts to compare with.
 
     Args:
-        folder (Path): Their folder, or one of them.
-        shots (int | None): How many are taken, always the same ones; ``None``: all.
-        option (str, optional): What comes before the folder on the command line. Defaults to ``--good``.
+        folder (Path): Their folder, or a single one.
+        shots (int | None): Number to take, always the same ones; ``None``: all.
+        option (str, optional): Text before the folder on the command line. Defaults to ``--good``.
 
     Returns:
         list[Path]: Their files.
@@ -357,7 +355,7 @@ def find_good(folder: Path, shots: int | None, option: str = "--good ") -> list[
     if shots and shots > found:
         msg = f"{option}{printable(folder)} has {count(found, 'photograph')}, and --shots is {shots}: lower --shots."
         raise InspectionError(msg)
-    with quick_imports():  # torch, too, so that mistakes are told before
+    with quick_imports():  # imports torch; mistakes are reported before
         from anomalib_fbclip.data.references import ReferenceChoice
 
     chosen = ReferenceChoice.of(str(folder), shots or 0, seed=0).find(datamodule=None)
@@ -366,12 +364,12 @@ def find_good(folder: Path, shots: int | None, option: str = "--good ") -> list[
 
 @contextmanager
 def quick_imports() -> Generator[None]:
-    """Look for no garbage while large libraries are imported, which make none: it takes a quarter of their time.
+    """Stop garbage collection while large libraries are imported: it takes a quarter of their time and finds nothing.
 
-    What they made is not looked at afterwards either.
+    Their objects are not examined afterwards either.
 
     Yields:
-        None: Nothing; modules are imported inside.
+        None: Import the modules inside.
     """
     was_enabled = gc.isenabled()
     gc.disable()

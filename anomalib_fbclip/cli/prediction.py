@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Predictions, and what gives them."""
+"""Predictions, and the interface of the models that make them."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from anomalib_fbclip.results.report.page import NearestReference
 from anomalib_fbclip.results.report.pictures import MAX_SIDE
 
 INPUTS_OF_MODEL = 2
-"""How many times as long as the model's input each side of a reduced photograph is, at least."""
+"""Smallest ratio between a side of a reduced photograph and that of the model's input."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +27,11 @@ class ComparedPrediction(Prediction):
     """A prediction by good photographs.
 
     Attributes:
-        nearest (NearestReference): The most anomalous place, and the place of a good photograph that it is nearest to.
-        thresholds (tuple[float, float]): At which images and places were decided on.
-        threshold_sources (tuple[str, str]): Where they come from, in the words of the table.
+        nearest (NearestReference): The most anomalous place, and the nearest place in a good photograph.
+        thresholds (tuple[float, float]): Thresholds of images and places.
+        threshold_sources (tuple[str, str]): Their sources, in the words of the table.
         region (Mask | None): Where to look, if it is the same in all photographs of the product; ``None``: everywhere.
-        is_unknown (bool): Whether it is like none of several products. The nearest of them was compared with.
+        is_unknown (bool): Whether it is unlike all of several products. It was compared with the nearest.
     """
 
     nearest: NearestReference
@@ -50,31 +50,31 @@ class Inferencer(Protocol):
 
     @property
     def input_size(self) -> tuple[int, int] | None:
-        """Height and width in pixels that the model resizes photographs to; ``None`` if they are not known."""
+        """Height and width of the model's input in pixels; ``None`` if they are not known."""
 
     @property
     def tile_count(self) -> int:
-        """Number of tiles that are looked at beside the whole photograph."""
+        """Number of tiles besides the whole photograph."""
 
     @property
     def region(self) -> RegionMasks | Mask | None:
-        """Where to look: masks of photographs, or one for all; ``None``: everywhere."""
+        """Masks of where to look, by photograph, or one for all; ``None``: everywhere."""
 
     @property
     def white_level(self) -> int | None:
-        """Value of white in a photograph of more than 8 bits that does not say it; ``None`` if it is not known."""
+        """Value of white in a photograph of more than 8 bits that does not name it; ``None`` if it is not known."""
 
     def describe(self) -> str:
         """Say in one line which model it is."""
 
     def decision_thresholds(self) -> tuple[float | None, float | None]:
-        """Give the thresholds of scores and of anomaly maps; ``None`` where they are not known."""
+        """Return the thresholds of scores and of anomaly maps; ``None`` where they are not known."""
 
     def decide_at(self, threshold: float) -> None:
-        """Decide at a threshold from now on, also on places if none was given for them."""
+        """Set the threshold of scores, and that of places unless it was given."""
 
     def threshold_sources(self) -> tuple[str | None, str | None]:
-        """Tell where they come from, in the words of the table."""
+        """Return the sources of the thresholds, in the words of the table."""
 
     def stream(
         self,
@@ -85,8 +85,8 @@ class Inferencer(Protocol):
 
         Args:
             images (Iterable[ImageSource]): The images.
-            on_failure (Callable[[ImageSource, ImageError], None] | None, optional): Called with an image that can't be
-                read, when it is its turn. ``None``: the error is raised. Defaults to ``None``.
+            on_failure (Callable[[ImageSource, ImageError], None] | None, optional): Called in order with each image
+                that can't be read. ``None``: the error is raised. Defaults to ``None``.
 
         Yields:
             Prediction: The predictions.
@@ -98,7 +98,7 @@ class MaskedImage(NamedTuple):
 
     Attributes:
         pixels (NDArray[np.uint8]): RGB values of shape ``[H, W, 3]``.
-        region (Mask): Where to look, of the size that the model resizes images to.
+        region (Mask): Where to look, of the size of the model's input.
     """
 
     pixels: NDArray[np.uint8]
@@ -106,13 +106,13 @@ class MaskedImage(NamedTuple):
 
 
 def choose_enough(input_size: tuple[int, int] | None) -> Enough | None:
-    """Choose the size of a photograph that is enough for the model and for the picture.
+    """Choose the size of a photograph that suffices for the model and for the picture.
 
     Args:
         input_size (tuple[int, int] | None): Height and width of the model's input; ``None`` if they are not known.
 
     Returns:
-        Enough | None: The size. ``None``: the whole size is needed.
+        Enough | None: The size. ``None``: full size is needed.
     """
     if input_size is None:
         return None

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Products: files that hold what it takes to inspect parts of one kind. ``fbclip teach`` makes and changes them."""
+"""Products: files with all that is needed to inspect one kind of part. ``fbclip teach`` makes and changes them."""
 
 import argparse
 import difflib
@@ -28,26 +28,26 @@ if TYPE_CHECKING:
     from .torch_inferencer import TorchInferencer
 
 TEACH, PRODUCT = "teach", "product"
-"""What the commands begin with."""
+"""First arguments of the commands."""
 
 SETTLED = ("backbone", "weights", "shots", "image_size", "tiles", "smallest_defect", "region", "rotations")
-"""Options that go with good photographs alone: a product has settled them."""
+"""Options that don't go with ``--add`` and ``--remove``, because a product contains their values."""
 
 MOST_NAMES = 8
-"""Names of photographs that are listed, at most."""
+"""Largest number of photographs whose names are listed."""
 
 
 def run_teach(arguments: Sequence[str]) -> int:
     """Make a product of photographs of good parts, or change one.
 
     Args:
-        arguments (Sequence[str]): What follows ``fbclip teach``.
+        arguments (Sequence[str]): The arguments after ``fbclip teach``.
 
     Returns:
         int: The exit code, 0.
 
     Raises:
-        InspectionError: If the photographs or the product can't be used, or it would take the place of another.
+        InspectionError: If the photographs or the product can't be used, or it would replace another.
         ImageError: If a photograph can't be read.
         ValueError: If an argument does not fit the backbone, or a file can't be read.
     """
@@ -62,11 +62,11 @@ def run_teach(arguments: Sequence[str]) -> int:
 
 
 def create_teach_parser() -> Parser:
-    """Create the parser of what follows ``fbclip teach``."""
+    """Create the parser of ``fbclip teach``."""
     parser = Parser(
         prog=f"fbclip {TEACH}",
-        description="Keep in one file, a product, what it takes to inspect parts of one kind: fbclip photographs "
-        "--product bolt.fbclip. The good photographs are not needed any more.",
+        description="Make a product: one file with all that is needed to inspect one kind of part. Use it with fbclip "
+        "photographs --product bolt.fbclip. The good photographs are not needed any more.",
         epilog=f"Examples: fbclip {TEACH} good --output bolt.fbclip\n          fbclip {TEACH} bolt.fbclip --add "
         f"false-alarms\n          fbclip {TEACH} bolt.fbclip --remove 04.jpg",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -77,8 +77,8 @@ def create_teach_parser() -> Parser:
         "--output",
         type=parse_product,
         metavar="FILE",
-        help=f"the product, a file that ends in {PRODUCT_SUFFIX} (default with --add and --remove: the one that is "
-        "changed)",
+        help=f"the product to write, a file that ends in {PRODUCT_SUFFIX} (default with --add and --remove: the one to "
+        "change)",
     )
     parser.add_argument(
         "--add",
@@ -86,10 +86,10 @@ def create_teach_parser() -> Parser:
         nargs="+",
         default=[],
         metavar="PHOTOGRAPHS",
-        help="further photographs of good parts, or folders of them: false alarms that you have looked at",
+        help="more photographs of good parts, or folders of them, such as false alarms that you have checked",
     )
     parser.add_argument(
-        "--remove", nargs="+", default=[], metavar="NAME", help="photographs of the product that it is to forget"
+        "--remove", nargs="+", default=[], metavar="NAME", help="names of photographs to remove from the product"
     )
     add_model_options(parser)
     parser.set_defaults(model=None, product=None)
@@ -104,7 +104,9 @@ def _parse_teach(arguments: Sequence[str]) -> argparse.Namespace:
             parser.error(f"--add and --remove change a product: give a file that ends in {PRODUCT_SUFFIX} before them")
         for name in SETTLED:
             if getattr(options, name):
-                parser.error(f"--{name.replace('_', '-')} does not go with --add and --remove: the product settles it")
+                parser.error(
+                    f"--{name.replace('_', '-')} does not go with --add and --remove: leave it out, or teach again"
+                )
         options.product = [options.source]
         options.output = options.output or options.source
     elif options.source.suffix == PRODUCT_SUFFIX:
@@ -132,7 +134,7 @@ def teach(options: argparse.Namespace, screen: Screen) -> None:
 
 
 def change(options: argparse.Namespace, screen: Screen) -> None:
-    """Add photographs to a product, or leave some out, and say what changes. See :func:`run_teach`."""
+    """Add photographs to a product, or remove some, and print what changes. See :func:`run_teach`."""
     if options.output != options.source:
         _check_free(options.output)
     added = [path for source in options.add for path in _find_added(source)]
@@ -142,14 +144,14 @@ def change(options: argparse.Namespace, screen: Screen) -> None:
     (before,) = inferencer.references
     known = find_copies(added, before.kept)
     if known:
-        screen.tell(f"In the product already: {count(len(known), 'photograph')}.")
+        screen.tell(f"Already in the product: {count(len(known), 'photograph')}.")
     added = [path for path in added if path not in known]
     removed = {_find_removed(name, before) for name in options.remove}
     if not added and not removed:
         screen.tell("Nothing has changed.")
         return
     if not added and len(removed) == len(before.kept):
-        msg = "--remove would leave no photograph: keep some, or delete the product."
+        msg = "--remove would leave no photographs: keep some, or delete the product."
         raise InspectionError(msg)
     after = inferencer.change_references(added, removed)
     with screen.progress("Good photographs", len(after.images), passes=2) as advance:
@@ -159,29 +161,29 @@ def change(options: argparse.Namespace, screen: Screen) -> None:
         ready = ready._replace(good_scores=after.fit.scores.tolist())
         promises = limit(ready, options.max_false_alarms).lines[-1:]
     elif inferencer.threshold_sources()[0] == "given":
-        promises = [f"The threshold of {inferencer.decision_thresholds()[0]:g} was given, and stays."]
+        promises = [f"The threshold stays {inferencer.decision_thresholds()[0]:g}, as given."]
     for line in [*describe_change(before, after), *promises]:
         screen.tell(line)
     _save(inferencer, options.output, inferencer.taught, screen)
 
 
 def describe_change(before: "ReferenceSet", after: "ReferenceSet") -> list[str]:
-    """Say what changes with the photographs of a product.
+    """Describe what a change of a product's photographs does.
 
     Args:
         before (ReferenceSet): The photographs before.
         after (ReferenceSet): Those after.
 
     Returns:
-        list[str]: Their number, the threshold, the false alarms to be expected, and photographs that are unlike the
-            others, or whose like may still be called anomalous.
+        list[str]: Their number, the threshold, the expected false alarms, photographs unlike the others, and those
+            whose like may still be called anomalous.
     """
     old, new = before.fit, after.fit
     limits = [fit.decision.calibration.threshold.item() for fit in (new, old)]
     likely = [f"{fit.false_alarms} in {len(fit.scores) + 1}" for fit in (new, old)]
     above = [
-        f"{after.name(index)} has a score of {score:.3f} beside the others: parts like it may still be called "
-        "anomalous. Add more of them."
+        f"{after.name(index)} scores {score:.3f} against the others: parts like it may still be called anomalous. "
+        "Add more of them."
         for index, score in enumerate(new.scores.tolist())
         if score > USUAL_THRESHOLD and not isinstance(after.images[index], KeptPhotograph)
     ]
@@ -215,10 +217,10 @@ def _find_removed(name: str, references: "ReferenceSet") -> str:
 
 
 def _check_free(path: Path) -> None:
-    """Refuse to put a product in the place of another one."""
+    """Refuse to overwrite another product."""
     if path.exists():
         msg = (
-            f"--output {printable(path)} exists already: give another name, remove it, or add to it with fbclip "
+            f"--output {printable(path)} exists already: give another name, delete it, or add to it with fbclip "
             f"{TEACH} {printable(path)} --add."
         )
         raise InspectionError(msg)
@@ -228,24 +230,24 @@ def _save(inferencer: "TorchInferencer", path: Path, taught: str | None, screen:
     try:
         inferencer.to_product(taught).save(path)
     except OSError as error:
-        msg = f"--output {printable(path)} can't be written ({error}): give another place."
+        msg = f"--output {printable(path)} can't be written ({error}): give another file."
         raise InspectionError(msg) from error
     screen.tell(f"Product: {printable(path)}, {path.stat().st_size / 1e6:.1f} MB.")
     screen.tell(f"Inspect with it: fbclip photographs --product {printable(path)}")
 
 
 def create_product_parser() -> Parser:
-    """Create the parser of what follows ``fbclip product``."""
-    parser = Parser(prog=f"fbclip {PRODUCT}", description="Say what a product holds.", allow_abbrev=False)
+    """Create the parser of ``fbclip product``."""
+    parser = Parser(prog=f"fbclip {PRODUCT}", description="Describe a product.", allow_abbrev=False)
     parser.add_argument("product", type=parse_product, help=f"a file that ends in {PRODUCT_SUFFIX}")
     return parser
 
 
 def run_product(arguments: Sequence[str]) -> int:
-    """Say what a product holds.
+    """Print what a product holds.
 
     Args:
-        arguments (Sequence[str]): What follows ``fbclip product``: the file.
+        arguments (Sequence[str]): The arguments after ``fbclip product``: the file.
 
     Returns:
         int: The exit code, 0.
@@ -265,14 +267,14 @@ def run_product(arguments: Sequence[str]) -> int:
 
 
 def describe_product(path: Path, product: "Adapters") -> dict[str, str]:
-    """Say what a product holds.
+    """Describe a product.
 
     Args:
         path (Path): Its file.
-        product (Adapters): What the file holds.
+        product (Adapters): The file's content.
 
     Returns:
-        dict[str, str]: What is said, by what it is about.
+        dict[str, str]: Descriptions by topic.
     """
     said = product.metadata
     names = [printable(photograph["name"]) for photograph in said["photographs"]]

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is seen of an inspection: a line for each photograph, and how far it is. What libraries say goes to a file."""
+"""Screen output of an inspection: a line for each photograph, and the progress. Logs of libraries go to a file."""
 
 import logging
 import sys
@@ -25,19 +25,18 @@ STYLES = {"anomalous": "bold red", "normal": "green", "unknown": "bold magenta",
 
 
 class Terminal(Console):
-    """A console that lets whoever prints know that nobody reads any more."""
+    """A console that raises an error where the output was closed."""
 
     def on_broken_pipe(self) -> None:  # noqa: PLR6301 - Rich's
         """Raise the error that is being handled."""
-        raise  # noqa: PLE0704 - it is called while the error is handled
+        raise  # noqa: PLE0704 - called while the error is handled
 
 
 class Screen:
     """Shows lines on standard output, with colors and a progress bar on a terminal.
 
     Args:
-        as_json (bool): Whether standard output is for records as lines of JSON. The other lines then go to standard
-            error.
+        as_json (bool): Whether standard output is for records as JSON lines. Other lines then go to standard error.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -49,7 +48,7 @@ class Screen:
         self._console.print(Text(line))
 
     def show(self, record: Record) -> None:
-        """Show what is said of a photograph."""
+        """Show a photograph's row of the table."""
         if self._as_json:
             sys.stdout.write(record.to_json())
             sys.stdout.flush()
@@ -58,15 +57,15 @@ class Screen:
 
     @contextmanager
     def progress(self, what: str, total: int | None, passes: int = 1) -> Generator[Callable[..., None]]:
-        """Show how far something is, on a terminal.
+        """Show a progress bar on a terminal.
 
         Args:
-            what (str): What is done.
+            what (str): Its text.
             total (int | None): Number of photographs; ``None`` if it is not known.
-            passes (int, optional): How many times each is worked on. Defaults to ``1``.
+            passes (int, optional): Number of passes over each photograph. Defaults to ``1``.
 
         Yields:
-            Callable[..., None]: To be called after each photograph of each pass, or with the share of one that is done.
+            Callable[..., None]: To call after each photograph of each pass, or with the share of one that is done.
         """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=self._bar_console(), transient=True, disable=not self._has_bar()) as progress:
@@ -74,7 +73,7 @@ class Screen:
             yield lambda share=1.0: progress.advance(task, share / passes)
 
     def _bar_console(self) -> Console:
-        """Give the console of the lines, if it is a terminal, so that they stay above the bar."""
+        """Return the console of the lines, if it is a terminal, so that they stay above the bar."""
         return self._console if self._console.is_terminal else Console(stderr=True)
 
     def _has_bar(self) -> bool:
@@ -82,10 +81,10 @@ class Screen:
 
 
 def to_line(record: Record) -> Text:
-    """Write what is said of a photograph in a line.
+    """Format a photograph's row of the table as a line.
 
     Args:
-        record (Record): What is said of it.
+        record (Record): The row.
 
     Returns:
         Text: The verdict, the score and the file, or why there is none.
@@ -98,7 +97,7 @@ def to_line(record: Record) -> Text:
         f"{record.score:.3f}  ",
         printable(record.path or ""),
         "" if record.product is None else f"  ({printable(record.product)})",
-        "" if record.same_as is None else f"  (is a good photograph, {printable(record.same_as)})",
+        "" if record.same_as is None else f"  (same as the good photograph {printable(record.same_as)})",
     )
 
 
@@ -111,7 +110,7 @@ def count_verdicts(counts: Counter[str]) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Give a number of things in words."""
+    """Format a number of things, such as ``2 photographs``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -134,7 +133,7 @@ def logging_to(folder: Path, *, verbose: bool) -> Generator[None]:
     root.handlers = handlers
     root.setLevel(logging.INFO)
     logging.captureWarnings(capture=True)
-    raises, logging.raiseExceptions = logging.raiseExceptions, False  # a full disk is told of elsewhere
+    raises, logging.raiseExceptions = logging.raiseExceptions, False  # a full disk is reported elsewhere
     for handler in handlers:
         handler.setFormatter(logging.Formatter(FORMAT))
     try:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is inspected: photographs, and the frames of videos and cameras."""
+"""Inputs of an inspection: photographs, and the frames of videos and cameras."""
 
 import os
 import re
@@ -32,29 +32,29 @@ if TYPE_CHECKING:
     import cv2
 
 PICTURES = "images"
-"""Folder of the pictures, in that of the results."""
+"""Folder of the pictures, inside that of the results."""
 
 READ_AHEAD = 2
-"""Photographs that are read before they are needed."""
+"""Number of photographs that are read ahead."""
 
 COUNTED_SUFFIXES = {".avi", ".m4v", ".mov", ".mp4"}
-"""Videos that say how many frames they have. Others say how long they are."""
+"""Suffixes of videos that store the number of their frames. Others store their duration."""
 
 LONGEST_NAME, KEPT_OF_LONG_NAME = 240, 200
-"""Bytes that the name of a picture has at most, and those that are kept of a longer one. File systems take 255, and a
-number may come before it."""
+"""Longest name of a picture in bytes, and the bytes that are kept of a longer one. File systems allow 255, and a number
+may come before it."""
 
 MOST_LOST = 1000
-"""Frames that can't be decoded, one after the other, after which a video is given up."""
+"""Number of consecutive undecodable frames after which a video is given up."""
 
 
 class Item(NamedTuple):
     """A photograph or a frame.
 
     Attributes:
-        name (str): What it is called in the table.
+        name (str): Its name in the table.
         source (ImageSource | ImageError): The file, RGB values of shape ``[H, W, 3]``, or why there are none.
-        picture (Path): Where its picture goes, below the folder of the pictures.
+        picture (Path): Path of its picture, below the folder of the pictures.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Loaded(NamedTuple):
 
     Attributes:
         item (Item): The item.
-        photograph (Photograph | None): What it holds; ``None`` if it can't be read.
+        photograph (Photograph | None): Its content; ``None`` if it can't be read.
         error (str | None): Why it can't be read.
     """
 
@@ -77,12 +77,12 @@ class Loaded(NamedTuple):
 
 
 class Frames:
-    """Frames of a video, a stream or a camera. There may be no end of them.
+    """Frames of a video, a stream or a camera, possibly without end.
 
-    A frame that can't be decoded is an error where others follow. An end that comes too early is one, too.
+    A frame that can't be decoded is an error if others follow. So is an end that comes too early.
 
     Args:
-        name (str): What the video or the camera is called.
+        name (str): Name of the video or camera.
         capture (cv2.VideoCapture): OpenCV's reader of it.
         folder (Path): Folder of their pictures, below the folder of the pictures.
         is_live (bool): Whether it is a stream or a camera, which have no end.
@@ -95,7 +95,7 @@ class Frames:
         self._is_live = is_live
 
     def __iter__(self) -> Iterator[Item]:
-        """Give the frames, counted from 1."""
+        """Yield the frames, counted from 1."""
         promised = self._count_promised()
         number = last = 0
         while number == last or (number < promised and number - last < MOST_LOST):
@@ -109,20 +109,20 @@ class Frames:
                 yield Item(f"{self._name}#{number}", rgb, self._folder / f"{number:06}.jpg")
         if promised > last + self._slack() or not last:
             what = (
-                f"ends after {last} of {promised or 'its'} frames: it is damaged, or was cut. Copy or record it anew."
+                f"ends after {last} of {promised or 'its'} frames: it is damaged or cut off. Copy or record it again."
             )
             yield self._fail(self._name, what)
         elif self._is_live and not promised:
-            yield self._fail(self._name, f"gave no more frames after {last}: see whether it is still connected.")
+            yield self._fail(self._name, f"gave no more frames after {last}: check the connection.")
 
     def _count_promised(self) -> int:
-        """Give the number of frames that the video says it has; 0 if it does not say."""
+        """Return the number of frames that the video states; 0 if it states none."""
         import cv2
 
         return max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def _slack(self) -> float:
-        """Give how many frames that number may be off: a second's, if OpenCV guesses it from how long the video is."""
+        """Return the error of that number: a second's frames, if OpenCV estimates it from the duration."""
         import cv2
 
         is_counted = Path(self._name).suffix.lower() in COUNTED_SUFFIXES
@@ -133,13 +133,13 @@ class Frames:
 
 
 class Places:
-    """Gives each input a place of its own in the folder of the pictures, by its name."""
+    """Places of the inputs in the folder of the pictures, each with a name of its own."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     def take(self, name: str) -> Path:
-        """Give the name, or with a number before it if another input has it; case does not tell them apart."""
+        """Return the name, with a number before it if another input has it, whatever the case of its letters."""
         free = next(
             place
             for place in (name if number == 1 else f"{number}-{name}" for number in count(1))
@@ -150,7 +150,7 @@ class Places:
 
 
 class Inputs(NamedTuple):
-    """All that is inspected.
+    """All inputs of an inspection.
 
     Attributes:
         parts (list[list[Item] | Frames | Iterator[Item]]): Photographs, those that arrive, and videos and cameras among
@@ -163,13 +163,13 @@ class Inputs(NamedTuple):
 
     @property
     def total(self) -> int | None:
-        """Number of photographs; ``None`` where it is not known, as of frames."""
+        """Number of photographs; ``None`` if it is not known, as for frames."""
         lengths = [len(part) for part in self.parts if isinstance(part, list)]
         return sum(lengths) if len(lengths) == len(self.parts) else None
 
     @property
     def at_once(self) -> bool:
-        """Whether several may be computed at the same time. A camera's frame has its verdict before the next one."""
+        """True if several may be computed at the same time. A camera's frame has its verdict before the next one."""
         return self.total != 1 and not any(isinstance(part, Frames) for part in self.parts)
 
     @property
@@ -178,7 +178,7 @@ class Inputs(NamedTuple):
         return [Path(item.name) for part in self.parts if isinstance(part, list) for item in part]
 
     def __iter__(self) -> Iterator[Item]:  # type: ignore[override] # of the items
-        """Give the photographs and frames."""
+        """Yield the photographs and frames."""
         for part in self.parts:
             yield from part
 
@@ -187,16 +187,16 @@ class Inputs(NamedTuple):
 
         Args:
             minimum_side (int): Pixels that each side of a photograph must have.
-            enough (Enough | None): Size of a photograph that is enough. ``None``: the whole size is needed.
-            white_level (int | None, optional): Value of white in a photograph of more than 8 bits that does not say it.
-                Defaults to ``None``.
+            enough (Enough | None): Size of a photograph that suffices. ``None``: full size is needed.
+            white_level (int | None, optional): Value of white in a photograph of more than 8 bits that does not name
+                it. Defaults to ``None``.
 
         Yields:
             Loaded: Photographs and frames.
         """
         load = partial(_load, minimum_side=minimum_side, enough=enough, white_level=white_level)
         for part in self.parts:
-            # A camera's frame is to be the newest one when it is asked for.
+            # A camera's frame must be the newest one when it is asked for.
             yield from map(load, part) if isinstance(part, Frames) else map_ahead(load, part, READ_AHEAD)
 
 
@@ -215,18 +215,18 @@ def _load(item: Item, minimum_side: int, enough: Enough | None, white_level: int
 
 
 def find_inputs(arguments: Iterable[str], excluded: Sequence[Path]) -> Inputs:
-    """Find what is inspected.
+    """Find the inputs.
 
     Args:
-        arguments (Iterable[str]): Photographs, folders, videos, addresses of streams, and numbers of cameras.
-        excluded (Sequence[Path]): Folders inside those folders that are passed over.
+        arguments (Iterable[str]): Photographs, folders, videos, addresses of streams, and camera numbers.
+        excluded (Sequence[Path]): Folders inside those folders to skip.
 
     Returns:
-        Inputs: What was found, each photograph once.
+        Inputs: The inputs, each photograph once.
 
     Raises:
         InspectionError: If there is no such file, a folder has no photographs, or a video can't be opened.
-        ImageError: If a folder can't be looked into.
+        ImageError: If a folder can't be read.
     """
     parts: list[list[Item] | Frames | Iterator[Item]] = []
     notes: list[str] = []
@@ -263,14 +263,14 @@ def find_inputs(arguments: Iterable[str], excluded: Sequence[Path]) -> Inputs:
 
 
 def fit_name(name: str, suffix: str = "") -> str:
-    """Make a name short enough for a file system, if it is not.
+    """Shorten a name that is too long for a file system.
 
     Args:
         name (str): The name.
-        suffix (str, optional): What follows it. Defaults to nothing.
+        suffix (str, optional): Suffix to append. Defaults to ``""``.
 
     Returns:
-        str: Name and suffix. Of two long names that begin alike, each keeps a name of its own.
+        str: Name and suffix. Two long names that begin alike stay different.
     """
     whole = os.fsencode(name)
     if len(whole) + len(suffix) <= LONGEST_NAME:
@@ -282,13 +282,13 @@ def _find_photographs(path: Path, excluded: Sequence[Path]) -> list[Path]:
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
-        msg = f"{printable(path)} does not exist: give a photograph, a folder of them, a video, or a camera's number."
+        msg = f"{printable(path)} does not exist: give a photograph, a folder of them, a video, or a camera number."
         raise InspectionError(msg) from error
     except OSError as error:
-        msg = f"{printable(path)} can't be reached: {error.strerror}. Let this user read the folder that it is in."
+        msg = f"{printable(path)} can't be reached: {error.strerror}. Give this user access to its folder."
         raise InspectionError(msg) from error
     if not (path.is_file() or path.is_dir()):
-        msg = f"{printable(path)} is neither a file nor a folder: give one, or a camera's number."
+        msg = f"{printable(path)} is neither a file nor a folder: give a file, a folder, or a camera number."
         raise InspectionError(msg)
     photographs = find_images(path, *excluded)
     if not photographs:
@@ -299,11 +299,11 @@ def _find_photographs(path: Path, excluded: Sequence[Path]) -> list[Path]:
 
 
 def _open_frames(argument: str, places: Places | None) -> Frames | None:
-    """Open a stream, a camera or a video; ``None`` if it is none.
+    """Open a stream, a camera or a video; return ``None`` for anything else.
 
     Args:
         argument (str): Its address, number or file.
-        places (Places | None): Gives the folder of its pictures. ``None``: they need none of their own.
+        places (Places | None): Places of the pictures. ``None``: its pictures need no folder of their own.
     """
     path = Path(argument)
     live = find_live(argument)
@@ -321,7 +321,7 @@ class Live(NamedTuple):
     """A camera or a stream.
 
     Attributes:
-        name (str): What it is called in the table, without a password.
+        name (str): Its name in the table, without a password.
         source (int | str): Its number or address.
     """
 
@@ -338,7 +338,7 @@ class Live(NamedTuple):
 
 
 def find_live(argument: str) -> Live | None:
-    """Tell whether an argument is the number of a camera or the address of a stream; ``None`` if it is neither."""
+    """Return the camera or stream that an argument names; ``None`` for anything else."""
     if re.match(r"[a-z][a-z0-9+.-]+://", argument, re.IGNORECASE):
         return Live(without_password(argument), argument)
     if argument.isdecimal() and not Path(argument).exists():
@@ -352,13 +352,13 @@ def _is_video(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             return kind_of(path, file.read(LONGEST_SIGNATURE)) == VIDEO
-    except OSError:  # whoever reads it is told
+    except OSError:  # the reader reports it
         return False
 
 
 def _open_capture(source: int | str, name: str) -> "cv2.VideoCapture":
     if not find_spec("cv2"):
-        msg = f"{name} needs OpenCV to be read: pip install opencv-python-headless"
+        msg = f"reading {name} needs OpenCV: pip install opencv-python-headless"
         raise InspectionError(msg)
     os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"  # OpenCV and FFmpeg write to the screen themselves
     import cv2
@@ -366,6 +366,6 @@ def _open_capture(source: int | str, name: str) -> "cv2.VideoCapture":
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():
-        msg = f"{name} can't be opened: give a video that OpenCV reads, or a stream or a camera that is connected."
+        msg = f"{name} can't be opened: give a video that OpenCV can read, or a connected stream or camera."
         raise InspectionError(msg)
     return capture

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Predictions of the model in torch, as anomalib's engine gives them."""
+"""Predictions of the model in torch, equal to those of anomalib's engine."""
 
 import threading
 import time
@@ -51,42 +51,43 @@ from anomalib_fbclip.weights.training import Normalization
 from .prediction import ComparedPrediction, MaskedImage, choose_enough
 
 ONE_BY_ONE = "inspect with one after the other, or teach them alike."
-"""What to do with products that can't be compared with at once."""
+"""Advice for products that can't be used together."""
 
 CACHED_PHOTOGRAPHS = 8
-"""Good photographs that are kept in memory, to cut places out of them."""
+"""Number of good photographs kept in memory, to cut places out of them."""
 
 
 class TorchInferencer:
-    """Predicts with the model in torch.
+    """The model in torch.
 
     Args:
-        backbone (str | None): Frozen CLIP, as :class:`~anomalib_fbclip.FBClip` takes it. ``None``: that of the
-            adapters, or the bundled one where they don't name it.
-        weights (str): Trained adapters, likewise. With a file, its feature layers and image size are used, and with a
-            checkpoint of a training its views and so on, its normalization and its thresholds, too.
+        backbone (str | None): Frozen CLIP, as in :class:`~anomalib_fbclip.FBClip`. ``None``: that of the adapters, or
+            the bundled one if they don't name it.
+        weights (str): Trained adapters, as in :class:`~anomalib_fbclip.FBClip`. A file also sets feature layers and
+            image size; a training checkpoint also sets its views and other options, normalization and thresholds.
         device (str): A device of torch, or ``"auto"``.
-        precision (str): Type in which the CLIP is kept.
+        precision (str): Type of the CLIP's parameters.
         threshold (float | None): A photograph with a higher score is anomalous, 0..1. ``None``: 0.5.
         pixel_threshold (float | None): A place where the anomaly map is higher belongs to a region, 0..1. ``None``:
             0.5.
-        at_once (int, optional): Photographs of a stream that are computed at the same time on a CPU, whose threads they
-            share, at most. Defaults to ``1``.
-        white_level (int | None, optional): Value of white in a photograph of more than 8 bits that does not say it.
+        at_once (int, optional): Largest number of photographs of a stream that are computed at the same time on a CPU,
+            whose threads they share. Defaults to ``1``.
+        white_level (int | None, optional): Value of white in a photograph of more than 8 bits that does not name it.
             Defaults to ``None``.
-        image_size (tuple[int, int] | None, optional): Height and width in pixels of what the model looks at. ``None``:
-            as the weights say, or the backbone's own. Defaults to ``None``.
+        image_size (tuple[int, int] | None, optional): Height and width of the model's input in pixels. ``None``: those
+            of the weights, or the backbone's own. Defaults to ``None``.
         tiles (tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int]] | None, optional): Rows and columns of
-            tiles, or what chooses them by that size. ``None``: as the weights say, or none. Defaults to ``None``.
+            tiles, or a function that chooses them by that size. ``None``: those of the weights, or none. Defaults to
+            ``None``.
         region (RegionSource | None, optional): Where to look. ``None``: everywhere. Defaults to ``None``.
 
     Attributes:
         backbone (str): Name of the frozen CLIP.
         trained_on (str | None): Dataset that the adapters were trained on; ``None`` if it is not known.
         taught (str | None): When the product was taught; ``None`` if the weights are not a product.
-        input_size (tuple[int, int]): Height and width in pixels that the model resizes photographs to.
-        tile_count (int): Number of tiles that are looked at beside the whole photograph.
-        white_level (int | None): As it was given.
+        input_size (tuple[int, int]): Height and width of the model's input in pixels.
+        tile_count (int): Number of tiles besides the whole photograph.
+        white_level (int | None): As given.
         region (RegionMasks | Mask | None): Where to look: masks of photographs, or one for all, of the input's size.
 
     Raises:
@@ -133,7 +134,7 @@ class TorchInferencer:
             )
             adapters = given or fetch_adapters(weights)
         except WeightsUnavailableError as error:
-            msg = f"{error.message} {bundled.NAME}, which is used without --backbone and --weights, needs no network."
+            msg = f"{error.message} Or leave out --backbone and --weights: {bundled.NAME} needs no network."
             raise InspectionError(msg) from error
         adapters.load_into(self._model)
         settled = adapters.settled
@@ -173,7 +174,7 @@ class TorchInferencer:
         return f"{self._name}; product {', '.join(names)}" if names else self._name
 
     def add_product(self, path: Path) -> None:
-        """Compare with a further product. Each photograph has its verdict by the one that it is most like.
+        """Add a product. Each photograph is compared with the one that it is most like.
 
         Args:
             path (Path): The product's file.
@@ -185,7 +186,7 @@ class TorchInferencer:
         for name in ("backbone", "image_size", "tiles", "feature_layers"):
             own, other = self._adapters.metadata.get(name), product.metadata.get(name)
             if own != other:
-                msg = f"{product.origin} was taught with {name} {other}, the first product with {own}: {ONE_BY_ONE}"
+                msg = f"{product.origin} was taught with {name} {other}, and the first product with {own}: {ONE_BY_ONE}"
                 raise ValueError(msg)
         product.check_signature(self._model.backbone.signature)
         if digest_tensors(product.adapters) != digest_tensors(self._adapters.adapters):
@@ -202,7 +203,7 @@ class TorchInferencer:
         self._comparisons.append(Comparison(references, self._model, region, self._choose_thresholds(product), name))
 
     def _choose_thresholds(self, adapters: Adapters) -> tuple[float | None, float | None]:
-        """Take what was asked for, or what a product keeps."""
+        """Return the thresholds asked for, or those of the product."""
         image, pixel = self._asked_thresholds
         settled = adapters.settled
         return (
@@ -212,7 +213,7 @@ class TorchInferencer:
 
     @property
     def knows_parts(self) -> bool:
-        """Whether the weights came with photographs that others are compared with, or with fitted thresholds."""
+        """True if the weights contain photographs to compare with, or fitted thresholds."""
         is_fitted = any(normalization.is_fitted for normalization in self._normalizations)
         return is_fitted or self._model.decision is not self._model.zero_shot
 
@@ -221,7 +222,7 @@ class TorchInferencer:
 
         Args:
             photographs (Sequence[Path]): Their files.
-            rotations (int, optional): Copies of each, turned by equal parts of a full turn. Defaults to ``ROTATIONS``.
+            rotations (int, optional): Rotated copies of each (4 = every 90°). Defaults to ``ROTATIONS``.
 
         Returns:
             ReferenceSet: The photographs, for :meth:`compare_with`.
@@ -232,11 +233,11 @@ class TorchInferencer:
         return ReferenceSet(photographs, rotations, white_level=self.white_level, region=self._region_source)
 
     def read_unlabeled(self, photographs: Sequence[Path], *, full_size: bool) -> UnlabeledSet:
-        """Choose the photographs without labels that others are compared with.
+        """Choose the photographs without labels to compare with.
 
         Args:
             photographs (Sequence[Path]): Their files.
-            full_size (bool): Whether large photographs are read at their whole size.
+            full_size (bool): Whether large photographs are read at full size.
 
         Returns:
             UnlabeledSet: The photographs, for :meth:`compare_with`.
@@ -269,11 +270,11 @@ class TorchInferencer:
         self._comparisons = [Comparison(references, self._model, region, self._given_thresholds)]
 
     def change_references(self, added: Sequence[Path], removed: Collection[str]) -> ReferenceSet:
-        """Add good photographs to those of a product, and leave others out.
+        """Add good photographs to those of a product, and remove others.
 
         Args:
-            added (Sequence[Path]): Files of further ones.
-            removed (Collection[str]): Names of those that are left out.
+            added (Sequence[Path]): Files to add.
+            removed (Collection[str]): Names of those to remove.
 
         Returns:
             ReferenceSet: The photographs, for :meth:`compare_with`.
@@ -286,11 +287,11 @@ class TorchInferencer:
 
     @property
     def references(self) -> list[ReferenceSet]:
-        """The photographs that others are compared with, of each product."""
+        """The photographs to compare with, of each product."""
         return [comparison.references for comparison in self._comparisons]
 
     def to_product(self, taught: str | None = None) -> Adapters:
-        """Take together what it takes to inspect parts as this one does, without the good photographs.
+        """Collect what is needed to inspect parts in the same way, without the good photographs' files.
 
         Args:
             taught (str | None, optional): When an earlier state of it was taught. Defaults to ``None``.
@@ -308,7 +309,7 @@ class TorchInferencer:
         return Adapters.of(self._model, metadata).with_references(kept, self._arguments, self._given_thresholds, taught)
 
     def decision_thresholds(self) -> tuple[float, float]:
-        """Give the thresholds of scores and of anomaly maps."""
+        """Return the thresholds of scores and of anomaly maps."""
         image, pixel = (
             normalization.decision if given is None else given
             for given, normalization in zip(self._given_thresholds, self._normalizations, strict=True)
@@ -316,7 +317,7 @@ class TorchInferencer:
         return image, pixel
 
     def decide_at(self, threshold: float) -> None:
-        """Decide at a threshold from now on, also on places if none was given for them."""
+        """Set the threshold of scores, and that of places unless it was given."""
         self._given_thresholds = (
             threshold,
             threshold if self._given_thresholds[1] is None else self._given_thresholds[1],
@@ -325,7 +326,7 @@ class TorchInferencer:
             comparison.decide_at(*self._given_thresholds)
 
     def threshold_sources(self) -> tuple[str, str]:
-        """Tell where they come from, in the words of the table."""
+        """Return the sources of the thresholds, in the words of the table."""
         usual = threshold_source(self._model.decision)
         image, pixel = (
             "given" if given is not None else "checkpoint" if normalization.is_fitted else usual
@@ -334,7 +335,7 @@ class TorchInferencer:
         return image, pixel
 
     def watch_views(self, advance: Callable[[float], None]) -> None:
-        """Have told, as views of a photograph are computed, what share of it they are."""
+        """Call back after each view of a photograph with its share of the work."""
 
         def tell(_: torch.nn.Module, arguments: tuple[Sequence[torch.Tensor], object], __: object) -> None:
             advance(len(arguments[0][0]) / (1 + self.tile_count))
@@ -388,7 +389,7 @@ class TorchInferencer:
     def _compute(
         self, image: NDArray[np.uint8], region: RegionOfInterest | None
     ) -> tuple["Comparison | None", bool, float, NDArray[np.float32]]:
-        """Give what a photograph is compared with, whether that is something else, its score and its anomaly map."""
+        """Return a photograph's comparison, whether it is unlike all products, its score and its anomaly map."""
         views = self._transform(self._to_batch(load_image(image)))
         comparison, outputs, is_unknown = self._find_comparison(self._model.look(views, self._model.text_features()))
         decider = comparison or self._model
@@ -403,11 +404,11 @@ class TorchInferencer:
         """Find the product that a photograph is most like.
 
         Args:
-            outputs (Iterator[IntermediateOutputs]): What the model finds in its views.
+            outputs (Iterator[IntermediateOutputs]): The model's outputs for its views.
 
         Returns:
-            tuple[Comparison | None, Iterable[IntermediateOutputs], bool]: The comparison with it, if there is one; what
-                the model finds, again; and whether the photograph is like none of several products.
+            tuple[Comparison | None, Iterable[IntermediateOutputs], bool]: The comparison, if there is one; the outputs
+                again; and whether the photograph is unlike all of several products.
         """
         if len(self._comparisons) <= 1:
             return next(iter(self._comparisons), None), outputs, False
@@ -422,7 +423,7 @@ class TorchInferencer:
         return max(self._model.backbone.patch_size)
 
     def _to_region(self, mask: Mask) -> RegionOfInterest:
-        """Make a region of interest of a mask.
+        """Make a region of interest from a mask.
 
         Raises:
             ImageError: If the model can't look at it.
@@ -437,18 +438,18 @@ class TorchInferencer:
 
 
 class Comparison:
-    """Compares with the good photographs of a product, and finds their place that an anomalous one is nearest to.
+    """Comparison with the good photographs of a product, which finds the nearest place of an anomalous one.
 
     Args:
         references (ReferenceSet): The good photographs.
         model (FBClipModel): The model that was fitted to them.
         region (RegionOfInterest | None): Where to look in all photographs; ``None``: everywhere, or in each elsewhere.
-        given_thresholds (tuple[float | None, float | None]): Of scores and of places, if they are given.
+        given_thresholds (tuple[float | None, float | None]): Thresholds of scores and of places, if given.
         product (str | None, optional): Name of the product; ``None`` if it has none. Defaults to ``None``.
 
     Attributes:
-        decision (FewShot): What decides. It is watched: each photograph is compared once.
-        thresholds (tuple[float, float]): Of scores and of places.
+        decision (FewShot): The decision. It is watched, so that each photograph is compared only once.
+        thresholds (tuple[float, float]): Thresholds of scores and of places.
     """
 
     def __init__(
@@ -472,19 +473,19 @@ class Comparison:
         self.decision.memory.register_forward_hook(self._keep)
 
     def decide_at(self, threshold: float | None, pixel_threshold: float | None) -> None:
-        """Decide at thresholds from now on; ``None``: at that from the photographs."""
+        """Set the thresholds; ``None``: that from the photographs."""
         given, usual = (threshold, pixel_threshold), threshold_source(self.decision)
         image, pixel = (USUAL_THRESHOLD if value is None else value for value in given)
         image_source, pixel_source = (usual if value is None else "given" for value in given)
         self.thresholds, self._threshold_sources = (image, pixel), (image_source, pixel_source)
 
     def unlikeness(self, outputs: IntermediateOutputs) -> torch.Tensor:
-        """Tell how far a photograph is from the good ones as a whole, by what the model found in its first views."""
+        """Return the distance of a photograph as a whole from the good ones, from the outputs for its first views."""
         tokens = join_layers(later_half([tokens[:1] for tokens in outputs.layer_tokens]))[0]
         return unlikeness(self.decision.memory, tokens, self.references.fit.inside[0, 0])
 
     def complete(self, prediction: Prediction, *, is_unknown: bool) -> ComparedPrediction:
-        """Add the nearest place to the prediction that this thread made last."""
+        """Add the nearest place to this thread's last prediction."""
         view_grid, grid = self._grids
         place = highest_patch(torch.from_numpy(prediction.anomaly_map), grid)
         rows = self._tiling.pick(torch.stack([*self._of_thread.rows]).unflatten(1, view_grid))
@@ -504,7 +505,7 @@ class Comparison:
         )
 
     def _keep(self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], match: Match) -> None:
-        """Keep the rows that are nearest in the views that were looked at last."""
+        """Keep the nearest rows of the last views."""
         del module, inputs
         if not hasattr(self._of_thread, "rows"):
             self._of_thread.rows = deque(maxlen=self._tiling.view_count)
@@ -512,7 +513,7 @@ class Comparison:
 
 
 def fetch_adapters(weights: str) -> Adapters:
-    """Read published adapters, fetched if they are not in anomalib's cache."""
+    """Read published adapters from anomalib's cache, where they are downloaded if missing."""
     from anomalib.utils.path import get_pretrained_weights_dir  # it imports nothing else of anomalib
 
     name = choose_zero_shot(()) if weights == "auto" else weights
@@ -529,13 +530,13 @@ def resolve_device(name: str) -> torch.device:
         torch.device: The device.
 
     Raises:
-        InspectionError: If it is not there.
+        InspectionError: If there is no such device.
     """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     found = [torch.device("cpu"), *([accelerator] if accelerator else [])]
     if name == "auto":
         return found[-1]
     if name.partition(":")[0] not in {device.type for device in found}:
-        msg = f"--device {printable(name)} is not there: choose among auto, {', '.join(map(str, found))}."
+        msg = f"--device {printable(name)} is not available: choose one of auto, {', '.join(map(str, found))}."
         raise InspectionError(msg)
     return torch.device(name)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""An inspection that ends when it is told to: ``fbclip watch``."""
+"""An inspection that runs until it is stopped: ``fbclip watch``."""
 
 import argparse
 import json
@@ -36,29 +36,29 @@ from .screen import Screen, count, count_verdicts, logging_to
 from .sources import PICTURES, Inputs, Item, find_live, fit_name
 
 WATCH = "watch"
-"""What the command begins with."""
+"""First argument of the command."""
 
 SHORT_ID = 8
-"""Letters of a photograph's id that the name of its picture has: the next one may have the same name."""
+"""Letters of a photograph's id in the name of its picture, because the next one may have the same name."""
 
 
 def create_parser() -> Parser:
-    """Create the parser of what follows ``fbclip watch``."""
+    """Create the parser of the arguments after ``fbclip watch``."""
     parser = Parser(
         prog=f"fbclip {WATCH}",
-        description="Inspect what arrives in a folder, or what a camera sees, until Ctrl-C or SIGTERM. The next start "
+        description="Inspect photographs that arrive in a folder, or a camera's, until Ctrl-C or SIGTERM. The next start "
         "with the same --output goes on where this one ended.",
         epilog=f"Example: fbclip watch incoming --good good --output results\n\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("source", help="a folder, the address of a stream (rtsp://...), or the number of a camera")
+    parser.add_argument("source", help="a folder, the address of a stream (rtsp://...), or a camera number")
     parser.add_argument(
         "--output",
         type=Path,
         default=Path("fbclip-watch"),
         metavar="FOLDER",
-        help="folder of the results, to which each start adds (default: fbclip-watch)",
+        help="folder of the results; each start adds to it (default: fbclip-watch)",
     )
     parser.add_argument("--pictures", action="store_true", help="draw a picture of each photograph, with its heatmap")
     parser.add_argument(
@@ -74,12 +74,12 @@ def create_parser() -> Parser:
         "--every",
         type=parse_count,
         metavar="N",
-        help="of a camera or a stream, look at one of so many frames (default: 1)",
+        help="inspect every Nth frame of a camera or stream (default: 1)",
     )
     parser.add_argument(
         "--trigger",
         choices=["change"],
-        help="of a camera or a stream, look only at frames that differ from the one that was looked at before",
+        help="inspect only frames of a camera or stream that differ from the last inspected one",
     )
     add_inspection_options(parser)
     parser.set_defaults(alone=False)
@@ -87,13 +87,13 @@ def create_parser() -> Parser:
 
 
 def run_watch(arguments: Sequence[str]) -> int:
-    """Inspect what arrives, until it is told to end.
+    """Inspect what arrives, until the command is stopped.
 
     Args:
-        arguments (Sequence[str]): What follows ``fbclip watch``.
+        arguments (Sequence[str]): The arguments after ``fbclip watch``.
 
     Returns:
-        int: The exit code: by the worst of what was inspected since the start.
+        int: The exit code: that of the worst photograph since the start.
 
     Raises:
         InspectionError: If it can't begin, or the results can't be written.
@@ -106,7 +106,9 @@ def run_watch(arguments: Sequence[str]) -> int:
         if getattr(options, name) and not is_live:
             parser.error(f"--{name} is for cameras and streams: leave it out")
     if not is_live and not Path(options.source).is_dir():
-        msg = f"{printable(options.source)} is not a folder: give one, the address of a stream, or a camera's number."
+        msg = (
+            f"{printable(options.source)} is not a folder: give a folder, the address of a stream, or a camera number."
+        )
         raise InspectionError(msg)
     with telling_of_output():
         return watch(options)
@@ -146,8 +148,8 @@ def open_arrivals(options: argparse.Namespace, outbox: Outbox, screen: Screen) -
 
     Args:
         options (argparse.Namespace): The command line.
-        outbox (Outbox): Knows what was inspected.
-        screen (Screen): Is told when it goes and comes back.
+        outbox (Outbox): Record of what was inspected.
+        screen (Screen): Shows when the source goes and comes back.
 
     Returns:
         Arrivals: What arrives.
@@ -167,12 +169,12 @@ def open_arrivals(options: argparse.Namespace, outbox: Outbox, screen: Screen) -
 
 
 def run(ready: Ready, arrivals: Arrivals, outbox: Outbox, options: argparse.Namespace, screen: Screen) -> int:
-    """Inspect what arrives, and write, keep and send what comes out.
+    """Inspect what arrives, and write, keep and send the results.
 
     Args:
         ready (Ready): The model.
         arrivals (Arrivals): The folder or the camera.
-        outbox (Outbox): What must not be forgotten.
+        outbox (Outbox): Verdicts that are still to be sent, and record of what was inspected.
         options (argparse.Namespace): The command line.
         screen (Screen): The screen.
 
@@ -184,9 +186,9 @@ def run(ready: Ready, arrivals: Arrivals, outbox: Outbox, options: argparse.Name
     folder: Path = options.output
     delivery = Delivery(outbox, [target for target in (options.webhook, options.mqtt) if target], screen.tell)
     inspection = Inspection(ready.inferencer, folder, {}, full_size=options.full_size, pictures=options.pictures)
-    remove_incomplete(folder / PICTURES)  # what a process was drawing when it was killed
+    remove_incomplete(folder / PICTURES)  # pictures of a process that was killed
     guess = describe_guess(ready.inferencer.threshold_sources()[0], ready.advice)
-    begin = f"Watching {arrivals.name}. Results are in {printable(folder)}. Ctrl-C ends it."
+    begin = f"Watching {arrivals.name}. Results are in {printable(folder)}. Stop with Ctrl-C."
     for line in [*ready.lines, *guess, *describe_waiting(outbox, delivery.names), begin]:
         screen.tell(line)
     with RecordWriter(folder, tail=outbox.tail()) as table, _until_told() as is_told, delivery:
@@ -212,13 +214,13 @@ def run(ready: Ready, arrivals: Arrivals, outbox: Outbox, options: argparse.Name
 
 
 def to_message(identity: str, record: Record) -> Message:
-    """Make the message of a row: the row, what the photograph is known by, and when it had its verdict."""
+    """Make the message of a row: the row, the photograph's id, and the time of its verdict."""
     known = {"id": identity, "time": datetime.now().astimezone().isoformat(timespec="milliseconds")}
     return Message(identity, json.dumps(known | json.loads(record.to_json())))
 
 
 def describe_waiting(outbox: Outbox, targets: Sequence[str]) -> list[str]:
-    """Say how many verdicts were not sent yet, and when they will be."""
+    """Say how many verdicts are still to be sent, and when they will be."""
     return [
         f"{count(number, 'verdict')} for {target} {'is' if number == 1 else 'are'} kept until "
         + ("it takes them." if target in targets else "that is given again.")
@@ -227,7 +229,7 @@ def describe_waiting(outbox: Outbox, targets: Sequence[str]) -> list[str]:
 
 
 def _to_items(batch: Iterator[Arrival], root: Path, taken: deque[Arrival]) -> Iterator[Item]:
-    """Make items of arrivals, and keep these until their rows come, which is in the same order."""
+    """Make items of arrivals, and keep the arrivals until their rows come, in the same order."""
     for arrival in batch:
         taken.append(arrival)
         if isinstance(arrival.source, Path):
@@ -240,10 +242,10 @@ def _to_items(batch: Iterator[Arrival], root: Path, taken: deque[Arrival]) -> It
 
 @contextmanager
 def _until_told() -> Generator[Callable[[], bool]]:
-    """Have Ctrl-C and SIGTERM end the inspection after what was begun, and a second one at once.
+    """End the inspection after what was begun at the first Ctrl-C or SIGTERM, and at once at the second.
 
     Yields:
-        Callable[[], bool]: Tells whether one of them came.
+        Callable[[], bool]: Returns whether one of them came.
     """
     told: list[int] = []
 
@@ -261,7 +263,7 @@ def _until_told() -> Generator[Callable[[], bool]]:
 
 
 def _to_target(kind: Callable[[str], Target]) -> Callable[[str], Target]:
-    """Make a type of an argument of a target."""
+    """Make a type for an argument that names a target."""
 
     def parse(text: str) -> Target:
         try:

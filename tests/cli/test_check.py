@@ -68,7 +68,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         ["photographs", "--good", "good", "--max-false-alarms", "1%", "--threshold", "0.4"],
         "leave out --threshold",
     ),
-    "share of nothing": (["photographs", "--max-false-alarms", "1%"], "goes by good photographs"),
+    "share of nothing": (["photographs", "--max-false-alarms", "1%"], "needs good photographs"),
     "share of one": (
         ["photographs", "--good", "good", "--shots", "1", "--max-false-alarms", "1%"],
         "2 good photographs",

@@ -116,7 +116,7 @@ def test_screen(inspect: Inspect, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_guess(inspect: Inspect, capsys: pytest.CaptureFixture[str], source: str) -> None:
     metadata = {"score_threshold": "0.5", "image_threshold_source": source}
     inspect(model=write_graph(Path("guess.xml"), metadata=metadata))
-    assert ("a guess" in capsys.readouterr().out) == (source == "default")
+    assert ("unreliable" in capsys.readouterr().out) == (source == "default")
 
 
 def test_onnx_runtime(inspect: Inspect, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

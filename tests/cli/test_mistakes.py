@@ -107,17 +107,17 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
     ),
     "no network": (
         lambda _: ["photographs", "--backbone", "ViT-B-32"],
-        f".cache/clip/ViT-B-32.pt'. {bundled.NAME}, which is used without --backbone and --weights, needs no network.",
+        f".cache/clip/ViT-B-32.pt'. Or leave out --backbone and --weights: {bundled.NAME} needs no network.",
     ),
     "no network for the paper's model": (
         lambda _: ["photographs", "--backbone", "ViT-L-14-336"],
-        f"{bundled.NAME}, which is used without --backbone and --weights, needs no network.",
+        f"{bundled.NAME} needs no network.",
     ),
     "a GPU that is not there": (
         lambda _: ["photographs", "--device", "cuda:7"],
-        "choose among auto, cpu",
+        "choose one of auto, cpu",
     ),
-    "unknown device": (lambda _: ["photographs", "--device", "abacus"], "choose among auto, cpu"),
+    "unknown device": (lambda _: ["photographs", "--device", "abacus"], "choose one of auto, cpu"),
     "unknown precision": (lambda _: ["photographs", "--precision", "int3"], "can't be used: choose among"),
     "no model": (lambda _: ["photographs", "--model", "model.xml"], "model.xml does not exist"),
     "damaged model": (lambda root: ["photographs", "--model", damaged(root / "model.onnx")], "model.onnx"),

@@ -63,7 +63,7 @@ def test_the_odd_one_stands_out(tmp_path: Path, folder: Path, fbclip: Run) -> No
     result = fbclip("parts")
     assert (result.returncode, result.stderr) == (1, "")
     assert "12 photographs are compared with each other" in result.stdout
-    assert "guess" not in result.stdout
+    assert "unreliable" not in result.stdout
     table = tmp_path / "fbclip-results" / "v0" / "predictions.jsonl"
     rows = {Path(row["path"]).name: row for row in map(json.loads, table.read_text(encoding="utf-8").splitlines())}
     assert max(rows, key=lambda name: rows[name]["score"]) == "spot 00.png"
@@ -80,13 +80,13 @@ def test_alone(folder: Path, fbclip: Run, options: list[str]) -> None:
     write_parts(folder, good=8, defective=0)
     result = fbclip("parts", *options)
     assert "each other" not in result.stdout
-    assert ("guess" in result.stdout) == (options == ["--alone"])
+    assert ("unreliable" in result.stdout) == (options == ["--alone"])
 
 
 @pytest.mark.parametrize(
     ("write", "said", "is_compared"),
     [
-        (lambda folder: write_parts(folder, good=5, defective=0), "guess", False),
+        (lambda folder: write_parts(folder, good=5, defective=0), "unreliable", False),
         (write_hazelnuts, "No photograph stands out", True),
         (write_defective_hazelnuts, "No photograph stands out", True),
         (write_two_products, "different things", False),

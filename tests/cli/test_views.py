@@ -163,7 +163,7 @@ def test_what_is_said(capsys: pytest.CaptureFixture) -> None:
     assert main(["large.png", "--tiles", "3x2"]) in {0, 1}
     out = capsys.readouterr().out
     assert "Smallest visible defect: about 9 of 1400 pixels." in out
-    assert "6 tiles beside the whole photograph" in out
+    assert "6 tiles besides the whole photograph" in out
     assert main(["large.png", "--smallest-defect", "8px"]) in {0, 1}
     assert "Smallest visible defect: about 8 of 1400 pixels." in capsys.readouterr().out
     assert main(["large.png", "--image-size", "448x224"]) in {0, 1}

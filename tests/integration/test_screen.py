@@ -61,7 +61,7 @@ def test_predict(tmp_path: Path, photographs: Path, small_backbone: str, small_a
     assert result.returncode == 0, result.stderr
     line, guess = lines_of(result)
     assert line.startswith("FBClip: backbone fbclip-test-small with weights random; adapters trained on ")
-    assert guess.startswith("warning: The verdicts are a guess")
+    assert guess.startswith("warning: The verdicts are unreliable")
     assert "few_shot_source" in guess
     said, counted, table, heatmaps, bar = result.stdout.splitlines()
     assert said.startswith("photographs/part.png: ")

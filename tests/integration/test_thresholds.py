@@ -95,7 +95,7 @@ def test_a_guess(tmp_path: Path, model: FBClip, caplog: pytest.LogCaptureFixture
     model.post_processor = ThresholdPostProcessor(image_threshold=threshold)
     datamodule = make_folder(tmp_path / "parts", val_split_mode="none")
     getattr(make_engine(tmp_path / "results"), run)(model, datamodule=datamodule)
-    assert len([record for record in caplog.records if "guess" in record.message]) == (threshold is None)
+    assert len([record for record in caplog.records if "unreliable" in record.message]) == (threshold is None)
 
 
 def test_a_datamodule_without_validation_images(tmp_path: Path, model: FBClip) -> None:

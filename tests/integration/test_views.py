@@ -165,7 +165,7 @@ def test_every_way_gives_the_same_answers(
     }.items():
         result = run(tmp_path, sys.executable, "-m", "anomalib_fbclip", photographs, *options, "--output", way)
         assert result.returncode == 1, result.stderr
-        assert "2 tiles beside the whole" in result.stdout
+        assert "2 tiles besides the whole" in result.stdout
         check(tmp_path / way / "v0", expected)
 
     if few_shot:
