@@ -103,7 +103,7 @@ def to_line(record: Record) -> Text:
 
 def count_verdicts(counts: Counter[str]) -> str:
     """Say how many photographs are ``normal``, ``anomalous``, ``unknown`` and an ``error``."""
-    unknown = f", {counts['unknown']} like none of the products" if counts["unknown"] else ""
+    unknown = f", {counts['unknown']} unlike all products" if counts["unknown"] else ""
     errors = f", {counts['error']} could not be read" if counts["error"] else ""
     total = count(sum(counts.values()), "photograph")
     return f"{total}: {counts['anomalous']} anomalous, {counts['normal']} normal{unknown}{errors}"

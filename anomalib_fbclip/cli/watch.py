@@ -46,8 +46,8 @@ def create_parser() -> Parser:
     """Create the parser of the arguments after ``fbclip watch``."""
     parser = Parser(
         prog=f"fbclip {WATCH}",
-        description="Inspect photographs that arrive in a folder, or a camera's, until Ctrl-C or SIGTERM. The next start "
-        "with the same --output goes on where this one ended.",
+        description="Inspect photographs that arrive in a folder, or a camera's, until Ctrl-C or SIGTERM. The next "
+        "start with the same --output goes on where this one ended.",
         epilog=f"Example: fbclip watch incoming --good good --output results\n\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

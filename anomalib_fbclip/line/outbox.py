@@ -75,7 +75,7 @@ class Outbox:
             if "locked" in str(error):
                 msg = f"{printable(folder)} is in use by another fbclip watch: end that, or give another --output."
             else:
-                msg = f"{printable(path)} can't be used ({error}): give another folder as --output."
+                msg = f"{printable(path)} can't be used ({error}): give another folder with --output."
             raise InspectionError(msg) from error
 
     def knows(self, identity: str) -> bool:

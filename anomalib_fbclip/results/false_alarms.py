@@ -17,13 +17,13 @@ from .records import Record, Verdict
 LABELS: tuple[Verdict, Verdict] = ("normal", "anomalous")
 
 CONFIDENCE = 0.95
-"""How sure a bound on the share of false alarms is."""
+"""Confidence of a bound on the share of false alarms."""
 
 EXPECTED_SPREAD, EXPECTED_WEIGHT = 0.1, 2.0
-"""What :func:`~anomalib_fbclip.modeling.few_shot.calibration.prediction_limit` expects of few scores."""
+"""Values that :func:`~anomalib_fbclip.modeling.few_shot.calibration.prediction_limit` expects of few scores."""
 
 STEEPNESS = 4.0
-"""Logit by which a place that is like good parts lies below a threshold of 0.5, as the model gives its scores."""
+"""Logit by which a place that is like good parts lies below a threshold of 0.5 in the model's scores."""
 
 
 class FalseAlarmLimit(NamedTuple):
@@ -32,8 +32,8 @@ class FalseAlarmLimit(NamedTuple):
     Attributes:
         threshold (float): The threshold of scores, 0..1.
         share (float): The share of good parts that may be called anomalous.
-        is_sure (bool): Whether no more will be, with a probability of 95 %. Otherwise about so many will be.
-        photographs (int): Number of good ones that it comes from.
+        is_sure (bool): Whether the share is an upper bound with 95 % confidence. Otherwise it is an estimate.
+        photographs (int): Number of good photographs behind it.
     """
 
     threshold: float
@@ -42,7 +42,7 @@ class FalseAlarmLimit(NamedTuple):
     photographs: int
 
     def describe(self) -> str:
-        """Say what the threshold promises, and how many good photographs it takes."""
+        """Describe what the threshold promises, and how many good photographs it takes."""
         count, share = self.photographs, _percent(self.share)
         if self.is_sure:
             return (
@@ -50,8 +50,9 @@ class FalseAlarmLimit(NamedTuple):
                 f"{count} good photographs)."
             )
         return (
-            f"Threshold {self.threshold:.3f}: about {share} of good parts are called anomalous. Be sure with "
-            f"{photographs_for(self.share)} good photographs; with {count}, it may be {_percent(sure_share(count))}."
+            f"Threshold {self.threshold:.3f}: about {share} of good parts are called anomalous. It takes "
+            f"{photographs_for(self.share)} good photographs to be 95 % sure; with {count}, it may be "
+            f"{_percent(sure_share(count))}."
         )
 
 
@@ -60,10 +61,10 @@ class Tally(NamedTuple):
 
     Attributes:
         threshold (float): The threshold of scores.
-        found (int): Defective ones that are called anomalous.
-        missed (int): Defective ones that are called normal.
-        false_alarms (int): Good ones that are called anomalous.
-        passed (int): Good ones that are called normal.
+        found (int): Defective photographs called anomalous.
+        missed (int): Defective photographs called normal.
+        false_alarms (int): Good photographs called anomalous.
+        passed (int): Good photographs called normal.
     """
 
     threshold: float
@@ -82,7 +83,7 @@ class Tally(NamedTuple):
             threshold (float): A higher score is anomalous.
 
         Returns:
-            Tally: The numbers.
+            Tally: The counts.
 
         Example:
             >>> Tally.of([0.1, 0.6], [0.4, 0.9], 0.5)
@@ -105,7 +106,7 @@ def best_threshold(good: Sequence[float], bad: Sequence[float]) -> Tally:
         bad (Sequence[float]): Scores of defective ones.
 
     Returns:
-        Tally: The verdicts there. Of thresholds that are as good, the one farthest from any score.
+        Tally: The counts there. Among equally good thresholds, the one farthest from any score.
 
     Raises:
         ValueError: If there are no scores.
@@ -128,18 +129,18 @@ def best_threshold(good: Sequence[float], bad: Sequence[float]) -> Tally:
 
 
 def is_wrong(record: Record) -> bool:
-    """Tell whether the verdict on a labeled image is wrong. What is like none of several products is not normal."""
+    """Return whether the verdict on a labeled image is wrong. One that is unlike all products counts as anomalous."""
     return (record.verdict == "normal") != (record.label == "normal")
 
 
 def describe_verdicts(records: Iterable[Record]) -> list[str]:
-    """Tabulate the verdicts on labeled images, and how few could be wrong.
+    """Tabulate the verdicts on labeled images, at the threshold and at the best one.
 
     Args:
         records (Iterable[Record]): Rows of the table. Those without verdict or label do not count.
 
     Returns:
-        list[str]: Lines of a table; none where nothing counts.
+        list[str]: Lines of a table; none if no row counts.
     """
     known = [row for row in records if row.verdict and row.label]
     if not known:
@@ -165,29 +166,29 @@ def describe_verdicts(records: Iterable[Record]) -> list[str]:
 def limit_false_alarms(scores: Sequence[float], share: float) -> FalseAlarmLimit:
     r"""Choose the threshold for a share of false alarms.
 
-    With enough good photographs it is one of their scores, and holds whatever the distribution: above the r-th highest
-    of :math:`k` scores lies a share of more than :math:`p` with a probability of
+    With enough good photographs it is one of their scores, and holds for any distribution: above the r-th highest of
+    :math:`k` scores lies a share of more than :math:`p` with a probability of
 
     .. math::
 
         \sum_{i<r} \binom{k}{i} p^i (1 - p)^{k-i} \le 0.05
 
-    With fewer, the scores are taken as normally distributed on the model's own scale, where their standard deviation is
-    mixed with what is expected: the limit is about right where they are.
+    With fewer, the scores are assumed to be normally distributed on the model's own scale, and their standard deviation
+    is mixed with the expected one. The limit is about right if the assumption holds.
 
     Args:
         scores (Sequence[float]): Scores of the good photographs, each compared with the others, 0..1.
         share (float): Share of good parts that may be called anomalous, 0..1.
 
     Returns:
-        FalseAlarmLimit: The threshold, and whether it is sure.
+        FalseAlarmLimit: The threshold.
 
     Raises:
         ValueError: If there are fewer than 2 scores.
     """
     count = len(scores)
     if count < 2:  # noqa: PLR2004
-        msg = "A share of false alarms needs 2 good photographs or more, better 8."
+        msg = "A share of false alarms needs at least 2 good photographs; 8 are better."
         raise ValueError(msg)
     rank = sure_rank(count, share)
     threshold = sorted(scores, reverse=True)[rank - 1] if rank else _estimate(scores, share)
@@ -195,7 +196,7 @@ def limit_false_alarms(scores: Sequence[float], share: float) -> FalseAlarmLimit
 
 
 def sure_rank(count: int, share: float) -> int:
-    """Find which of so many scores, counted from the highest, bounds a share of false alarms with 95 %; 0 if none.
+    """Find the rank, from the highest score, that bounds a share of false alarms with 95 % confidence; 0 if none.
 
     Example:
         >>> sure_rank(59, 0.05), sure_rank(58, 0.05), sure_rank(93, 0.05)
@@ -211,7 +212,7 @@ def sure_rank(count: int, share: float) -> int:
 
 
 def photographs_for(share: float) -> int:
-    """Give the number of good photographs that bounds a share of false alarms with 95 %.
+    """Return the number of good photographs that bounds a share of false alarms with 95 % confidence.
 
     Example:
         >>> [photographs_for(share) for share in (0.1, 0.05, 0.01)]
@@ -221,7 +222,7 @@ def photographs_for(share: float) -> int:
 
 
 def sure_share(count: int) -> float:
-    """Give the smallest share of false alarms that so many good photographs bound with 95 %."""
+    """Return the smallest share of false alarms that a number of good photographs bounds with 95 % confidence."""
     return 1 - (1 - CONFIDENCE) ** (1 / count)
 
 
@@ -235,7 +236,7 @@ def parse_share(text: str) -> float:
         float: The share.
 
     Raises:
-        ArgumentTypeError: If it is none between 0 and 1.
+        ArgumentTypeError: If it is not between 0 and 1.
 
     Example:
         >>> parse_share("5%"), parse_share("0.01")
@@ -252,7 +253,7 @@ def parse_share(text: str) -> float:
 
 
 def _estimate(scores: Sequence[float], share: float) -> float:
-    """Estimate the score that a share of good parts has more than, from a few."""
+    """Estimate the score that a share of good parts exceeds, from a few."""
     count = len(scores)
     values = [1 + math.log(score / (1 - score)) / STEEPNESS for score in (min(max(s, 1e-9), 1 - 1e-9) for s in scores)]
     mean = max(sum(values) / count, 1e-3)

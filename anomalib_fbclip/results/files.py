@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Results on disk: written whole, in a hidden folder, then moved; in numbered folders; and full disks."""
+"""Results on disk: files written to a hidden folder and then moved, numbered folders, and full disks."""
 
 import re
 import shutil
@@ -11,20 +11,20 @@ from pathlib import Path
 from uuid import uuid4
 
 LATEST = "latest"
-"""Name of the link that leads to the last of the numbered folders ``v0``, ``v1``, ..., which are anomalib's."""
+"""Name of the link to the last of the numbered folders ``v0``, ``v1``, ..., as in anomalib."""
 
 INCOMPLETE = ".incomplete."
-"""What the names of hidden folders begin with."""
+"""Prefix of the names of hidden folders."""
 
 VERSION = re.compile(r"v\d+")
 
 
 @contextmanager
 def incomplete_folder(folder: Path) -> Generator[Path]:
-    """Make a hidden folder for files that are not complete yet, removed at the end with what is left in it.
+    """Make a hidden folder for incomplete files, and remove it at the end with what is left in it.
 
     Args:
-        folder (Path): Where it is made, so that files move from one to the other by a rename. Created if missing.
+        folder (Path): Its parent, to which complete files move by a rename. Created if missing.
 
     Yields:
         Path: The hidden folder.
@@ -43,13 +43,13 @@ def incomplete_folder(folder: Path) -> Generator[Path]:
 
 
 def remove_incomplete(folder: Path) -> None:
-    """Remove what a process left incomplete, in a folder and those in it, because it was killed."""
+    """Remove incomplete files that a killed process left in a folder and its subfolders."""
     for incomplete in folder.rglob(f"{INCOMPLETE}*"):
         _remove(incomplete)
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, even if the user interrupts that."""
+    """Remove a folder, even if the user interrupts it."""
     try:
         shutil.rmtree(folder)
     except KeyboardInterrupt:
@@ -59,7 +59,7 @@ def _remove(folder: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Generator[Path]:
-    """Replace a file or a folder only when its successor is complete; after an error nothing has changed.
+    """Replace a file or a folder only when its successor is complete; an error changes nothing.
 
     Args:
         path (Path): The file, or a folder that does not exist. Its parent is created if missing.
@@ -68,7 +68,7 @@ def replacing(path: Path) -> Generator[Path]:
         Path: Where to write it. The name is the same.
 
     Raises:
-        OSError: If it can't be moved to its place.
+        OSError: If it can't be moved into place.
 
     Example:
         >>> with replacing(Path("results/table.md")) as temporary:  # doctest: +SKIP
@@ -82,7 +82,7 @@ def replacing(path: Path) -> Generator[Path]:
 
 @contextmanager
 def naming_full_disk(folder: Path, error_type: type[Exception]) -> Generator[None]:
-    """Raise ``OSError`` with the free space where a library raises an error of its own because it can't write.
+    """Raise ``OSError`` with the free space if a library raises its own error because it can't write.
 
     Args:
         folder (Path): Where it writes.
@@ -99,14 +99,14 @@ def naming_full_disk(folder: Path, error_type: type[Exception]) -> Generator[Non
     except error_type as error:
         free = shutil.disk_usage(folder).free
         msg = (
-            f"Can't write to {folder} ({error}). Its disk has {free / 1e6:,.0f} MB left: free some, or write to "
-            "another (TMPDIR names the folder of temporary files)."
+            f"Can't write to {folder} ({error}). Its disk has {free / 1e6:,.0f} MB left: free some space, or write "
+            "to another disk (TMPDIR names the folder of temporary files)."
         )
         raise OSError(msg) from error
 
 
 def is_numbered(folder: Path) -> bool:
-    """Tell whether a folder is a numbered one, or ``latest``, by its name."""
+    """Return whether a folder is a numbered one, or ``latest``, by its name."""
     return folder.name == LATEST or VERSION.fullmatch(folder.name) is not None
 
 
@@ -114,7 +114,7 @@ def make_next(root: Path) -> Path:
     """Make the next numbered folder.
 
     Args:
-        root (Path): The folder that holds the numbered ones. It is made if it does not exist.
+        root (Path): The parent of the numbered folders. Created if missing.
 
     Returns:
         Path: The new folder.
@@ -131,13 +131,13 @@ def make_next(root: Path) -> Path:
 
 
 def next_numbered(root: Path) -> Path:
-    """Give the folder whose number is one higher than all those that exist."""
+    """Return the path of the next numbered folder."""
     numbers = [int(path.name[1:]) for path in root.iterdir() if VERSION.fullmatch(path.name)]
     return root / f"v{max(numbers, default=-1) + 1}"
 
 
 def link_latest(folder: Path) -> None:
-    """Let ``latest`` lead to a folder, where the system has links and no other file or folder has that name."""
+    """Link ``latest`` to a folder, if the system has links and no other file or folder has that name."""
     link = folder.with_name(LATEST)
     with suppress(OSError):
         if link.is_symlink():

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Whether photographs and the good ones that they are compared with belong together."""
+"""Checks that the good photographs fit the photographs to inspect."""
 
 import filecmp
 import os
@@ -14,21 +14,20 @@ from anomalib_fbclip.images.photographs import Enough, KeptPhotograph, digest_fi
 ENOUGH_TO_SEE_COLOR = Enough(longer=256, shorter=256)
 
 SWAPPED_SHARE, SWAPPED_GOOD, SWAPPED_PHOTOGRAPHS = 0.15, 6, 4
-"""Share of the pairs of a photograph and a good one in which the photograph has the higher score: good parts have half
-of them, less where there are few. At this share and below, with at least so many good photographs and so many others,
-the folders may be swapped. Among good parts, 2 % of the choices of 8 are that far; of 4 it can't be told."""
+"""Share of the pairs of a photograph and a good one in which the photograph has the higher score: about half among good
+parts. At this share and below, with at least so many good photographs and so many others, the folders may be swapped.
+Among good parts, 2 % of the choices of 8 get there; with 4 it can't be told."""
 
 
 def find_copies(paths: Iterable[Path], originals: Iterable[Path | KeptPhotograph]) -> dict[Path, Path]:
-    """Find files that are also among others, by whatever name.
+    """Find files that are also among others, under any name.
 
     Args:
         paths (Iterable[Path]): The files.
-        originals (Iterable[Path | KeptPhotograph]): The others; a product's file keeps some.
+        originals (Iterable[Path | KeptPhotograph]): The others; some may be kept in a product.
 
     Returns:
-        dict[Path, Path]: Of each file that one of the others is equal to, byte by byte, the first of those. A file that
-            can't be read is equal to none.
+        dict[Path, Path]: The first equal file, byte by byte, of each that has one. A file that can't be read has none.
     """
     by_size: dict[int, list[Path | KeptPhotograph]] = defaultdict(list)
     for original in originals:
@@ -53,16 +52,16 @@ def _is_same(path: Path, other: Path | KeptPhotograph) -> bool:
     try:
         if isinstance(other, KeptPhotograph):
             return digest_file(path) == other.digest
-        return filecmp.cmp(path, other, shallow=False)  # it reads no further than to the first difference
-    except OSError:  # whoever reads the file says so
+        return filecmp.cmp(path, other, shallow=False)  # it stops at the first difference
+    except OSError:  # the reader reports it
         return False
 
 
 def describe_inspected_references(copies: Mapping[Path, Path], total: int | None) -> list[str]:
-    """Say that photographs are good ones, too, if there are any.
+    """Warn of photographs that are also good ones.
 
     Args:
-        copies (Mapping[Path, Path]): They, and which good ones they are.
+        copies (Mapping[Path, Path]): These photographs, and which good ones they are.
         total (int | None): Number of all photographs; ``None`` if it is not known.
 
     Returns:
@@ -71,11 +70,11 @@ def describe_inspected_references(copies: Mapping[Path, Path], total: int | None
     if not copies:
         return []
     number = len(copies) if total is None else f"{len(copies)} of {total}"
-    return [f"Good photographs themselves: {number}. They find themselves, so their scores mean nothing."]
+    return [f"Photographs that are also good ones: {number}. Their scores mean nothing."]
 
 
 def describe_swap(scores: Sequence[float], good_scores: Sequence[float], *, is_all_normal: bool) -> list[str]:
-    """Say that the good photographs are the odd ones, if they are: somebody may have swapped the folders.
+    """Warn that the folders may be swapped, if the good photographs are the odd ones.
 
     Args:
         scores (Sequence[float]): Scores of the photographs.
@@ -90,18 +89,18 @@ def describe_swap(scores: Sequence[float], good_scores: Sequence[float], *, is_a
     higher = sum(score > good for score in scores for good in good_scores)
     if higher > SWAPPED_SHARE * len(scores) * len(good_scores):
         return []
-    return ["The good photographs are odder than the ones that you inspect: are the folders swapped?"]
+    return ["The good photographs are more unusual than the ones that you inspect: are the folders swapped?"]
 
 
 def describe_colors(
     colors: Counter[bool], good: Sequence[Path | KeptPhotograph], white_level: int | None = None
 ) -> list[str]:
-    """Say that photographs are gray and the good ones in color, or the other way about, if they are.
+    """Warn that photographs are gray and the good ones in color, or the other way round.
 
     Args:
         colors (Counter[bool]): Number of photographs that are gray, and that are not.
         good (Sequence[Path | KeptPhotograph]): The good ones.
-        white_level (int | None, optional): Value of white in files of more than 8 bits that do not say it. Defaults to
+        white_level (int | None, optional): Value of white in files of more than 8 bits that do not name it. Defaults to
             ``None``.
 
     Returns:
@@ -118,7 +117,7 @@ def describe_colors(
         return []
     kind, good_kind = ("In color", "gray") if is_good_gray else ("Gray", "in color")
     number = f"{others} of {sum(colors.values())}"
-    return [f"{kind}, while the good photographs are {good_kind}: {number}. Give good ones that were taken alike."]
+    return [f"{kind}, while the good photographs are {good_kind}: {number}. Give good ones taken with the same camera."]
 
 
 def _is_gray(path: Path | KeptPhotograph, white_level: int | None) -> bool:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The table of predictions: one schema, whoever writes it."""
+"""The table of predictions, with one schema for all models."""
 
 import csv
 import errno
@@ -21,7 +21,7 @@ TABLE_NAME = "predictions"
 """Name of the table's files, without their suffixes."""
 
 BYTE_ORDER_MARK = "\ufeff"
-"""What Excel tells UTF-8 by."""
+"""Byte order mark, by which Excel recognizes UTF-8."""
 
 Verdict = Literal["normal", "anomalous", "unknown"]
 
@@ -29,29 +29,29 @@ LARGEST_REGION = ("left", "top", "right", "bottom", "area")
 
 
 class Record(NamedTuple):
-    """What is said of an image: a row of the table. The schema in this folder describes it, too.
+    """A row of the table: the prediction of an image. The schema in this folder describes it, too.
 
     Attributes:
-        path (str | None): The image's file; ``None`` for an image that comes from none.
-        error (str | None): Why the image could not be predicted; nothing else but its path is then known.
-        score (float | None): How anomalous it is, 0..1, after the normalization if there was one.
-        verdict (Verdict | None): Whether the score is above the threshold; ``unknown`` for what is like none of several
-            products; ``None`` where no threshold is applied.
+        path (str | None): The image's file; ``None`` for an image without one.
+        error (str | None): Why the image could not be predicted; only its path is then known.
+        score (float | None): Anomaly score, 0..1, after the normalization if there was one.
+        verdict (Verdict | None): Whether the score is above the threshold; ``unknown`` for an image that is unlike all
+            of several products; ``None`` if no threshold is applied.
         threshold (float | None): The threshold of the score.
-        threshold_source (str | None): Where it comes from: ``given``, ``labels``, ``normal images``, ``good
-            photographs``, ``checkpoint``, ``exported file`` or ``default``.
+        threshold_source (str | None): Its source: ``given``, ``labels``, ``normal images``, ``good photographs``,
+            ``checkpoint``, ``exported file`` or ``default``.
         anomaly_map_max (float | None): The largest value of the anomaly map, 0..1.
-        pixel_threshold (float | None): The threshold of the anomaly map; ``None`` where there is none for all images.
-        pixel_threshold_source (str | None): Where it comes from: as above, or ``masks``.
+        pixel_threshold (float | None): The threshold of the anomaly map; ``None`` if images have different ones.
+        pixel_threshold_source (str | None): Its source: as above, or ``masks``.
         width (int | None): Width of the image in pixels.
         height (int | None): Height of the image in pixels.
-        regions (list[Region] | None): Where the anomaly map is above its threshold, the largest region first: at least
-            one in an anomalous image, and none in a normal one. ``None`` where no threshold is applied.
-        seconds (float | None): How long the computation took, where it was measured.
-        picture (str | None): File of the picture that shows the prediction, if there is one.
-        same_as (str | None): The good photograph that the image is a copy of, if it is one: its score means nothing.
+        regions (list[Region] | None): Regions where the anomaly map is above its threshold, the largest first: at least
+            one in an anomalous image, and none in a normal one. ``None`` if no threshold is applied.
+        seconds (float | None): Time of the computation, if it was measured.
+        picture (str | None): File of the picture of the prediction, if there is one.
+        same_as (str | None): The good photograph that the image is a copy of, if any: its score means nothing.
         product (str | None): Name of the product that the image was compared with.
-        label (Verdict | None): The truth, where it is known: ``anomalous`` for a defective part.
+        label (Verdict | None): The true verdict, if it is known: ``anomalous`` for a defective part.
     """
 
     path: str | None
@@ -73,12 +73,12 @@ class Record(NamedTuple):
     label: Verdict | None = None
 
     def to_json(self) -> str:
-        """Write the record as a line of JSON."""
+        """Format the record as a line of JSON."""
         regions = None if self.regions is None else [region._asdict() for region in self.regions]
         return json.dumps(self._asdict() | {"regions": regions}, allow_nan=False) + "\n"
 
     def to_csv(self) -> str:
-        """Write the record as a row of a spreadsheet: the number of regions, and the largest in columns of its own."""
+        """Format the record as a row of a spreadsheet, with the number of regions and the largest one."""
         largest = (*self.regions[0].box, self.regions[0].area) if self.regions else ()
         values: dict[str, Any] = self._asdict() | dict(zip(LARGEST_REGION, largest, strict=False))
         return _to_row(values | {"regions": None if self.regions is None else len(self.regions)})
@@ -109,25 +109,25 @@ def _to_row(values: dict[str, Any]) -> str:
 
 
 HEADER = Tail((b"", (BYTE_ORDER_MARK + _to_row(dict(zip(COLUMNS, COLUMNS, strict=True)))).encode()), (0, 0))
-"""What a table without rows ends with."""
+"""Tail of a table without rows."""
 
 
 class RecordWriter:
-    r"""Writes ``predictions.jsonl`` and ``predictions.csv``, row by row as they come.
+    r"""A writer of ``predictions.jsonl`` and ``predictions.csv``, row by row.
 
-    The CSV file is UTF-8 with a byte order mark. Of a name that is no UTF-8, it has the bytes as ``\udcff``; the JSON
-    lines have the name itself. Both hold complete rows at any time: a row that can't be written, because the disk is
-    full, is taken back.
+    The CSV file is UTF-8 with a byte order mark. Bytes of a name that are not UTF-8 become ``\udcff``; the JSON lines
+    have the name itself. Both files hold complete rows at any time: a row that can't be written, because the disk is
+    full, is removed.
 
     Args:
-        folder (Path): The folder, which is made if it does not exist.
+        folder (Path): The folder. Created if missing.
         name (str, optional): Name of the files without their suffixes. Defaults to ``"predictions"``.
-        tail (Tail | None, optional): The last row of a table that goes on. It is written anew, because the files may
-            have a part of it only, or nothing. ``None``: a new table. Defaults to ``None``.
+        tail (Tail | None, optional): The last row of a table to continue. It is written again, because the files may
+            have only a part of it, or nothing. ``None``: a new table. Defaults to ``None``.
 
     Raises:
-        FileExistsError: If one of the files of a new table is there already.
-        OSError: If they can't be made.
+        FileExistsError: If one of the files of a new table exists already.
+        OSError: If they can't be created.
 
     Example:
         >>> with RecordWriter(Path("results")) as writer:  # doctest: +SKIP
@@ -150,7 +150,7 @@ class RecordWriter:
             stack.pop_all()
 
     def next_tail(self, record: Record) -> Tail:
-        """Give the row that a record makes, and where it begins if it is written next."""
+        """Return the row of a record, and where it begins if it is written next."""
         lines, table = (file.seek(0, os.SEEK_END) for file in self._files)
         return Tail((record.to_json().encode(), record.to_csv().encode(errors="backslashreplace")), (lines, table))
 
@@ -189,7 +189,7 @@ class RecordWriter:
             raise
 
     def __enter__(self) -> "RecordWriter":
-        """Give the writer, to be closed in the end."""
+        """Return the writer, which is closed at the end."""
         return self
 
     def __exit__(
@@ -207,7 +207,7 @@ def write_records(records: Iterable[Record], folder: Path) -> None:
 
     Args:
         records (Iterable[Record]): The rows.
-        folder (Path): The folder, which is made if it does not exist.
+        folder (Path): The folder. Created if missing.
 
     Raises:
         FileExistsError: If there is a table already.
@@ -225,7 +225,7 @@ def read_schema() -> dict[str, Any]:
 
 
 def _cut(file: io.FileIO, end: int) -> bool:
-    """Cut a file where its last row begins, or where the last whole row ends if it is shorter; tell if it had any."""
+    """Cut a file at its last row, or after the last whole row if it is shorter; return whether it had any content."""
     size = file.seek(0, os.SEEK_END)
     if size < end:
         file.seek(0)

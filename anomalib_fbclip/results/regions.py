@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 STRONGEST_PLACE = 32
-"""The strongest place of an anomaly map is a square; so many of them fit along the map's shorter side."""
+"""Number of squares of the size of a map's strongest place that fit along its shorter side."""
 
 
 SMALLEST_DEFECT = 3.2
-"""Pixels of the model's input that a compact defect has at least, if it is seen: an estimate. Thin ones are longer."""
+"""Estimated size of the smallest compact defect that the model sees, in pixels of its input. Thin ones are longer."""
 
 
 def smallest_visible_defect(photograph_size: tuple[int, int], input_size: tuple[int, int]) -> int:
-    """Tell about how large a defect is at least, if the model sees it.
+    """Estimate the size of the smallest defect that the model sees.
 
     Args:
         photograph_size (tuple[int, int]): Height and width of the photograph in pixels.
-        input_size (tuple[int, int]): Height and width to which the model resizes it.
+        input_size (tuple[int, int]): Height and width of the model's input in pixels.
 
     Returns:
-        int: Pixels of the photograph.
+        int: Size in pixels of the photograph.
 
     Example:
         >>> smallest_visible_defect((3000, 4000), (224, 224))
@@ -49,7 +49,7 @@ class Region(NamedTuple):
 
 
 def strongest_place_radius(height: int, width: int) -> int:
-    """Give how far the strongest place of a map reaches from its center, in pixels of the map."""
+    """Return the distance from the center to the edge of a map's strongest place, in pixels of the map."""
     return min(height, width) // STRONGEST_PLACE // 2
 
 
@@ -66,8 +66,8 @@ def match_verdict(
         is_anomalous (bool): The verdict.
 
     Returns:
-        NDArray[np.bool_]: Nothing for a normal image. For an anomalous one the mask or, if that is empty, the strongest
-            place of the map.
+        NDArray[np.bool_]: An empty mask for a normal image. For an anomalous one the mask or, if that is empty, the
+            strongest place of the map.
     """
     if not is_anomalous:
         return np.zeros_like(mask)
@@ -109,7 +109,7 @@ def find_regions(mask: NDArray[np.bool_], image_size: tuple[int, int]) -> list[R
 
 
 def _scale(region: Region, mask_size: tuple[int, ...], image_size: tuple[int, int]) -> Region:
-    """Bring a region from pixels of the mask to those of the image."""
+    """Scale a region from pixels of the mask to those of the image."""
     (mask_height, mask_width), (height, width) = mask_size, image_size
     left, top, right, bottom = region.box
     box = (
@@ -122,7 +122,7 @@ def _scale(region: Region, mask_size: tuple[int, ...], image_size: tuple[int, in
 
 
 def _find_runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Find the runs of each row, from the top left: their rows, where they start, and where they have ended."""
+    """Find the runs of each row, from the top left: their rows, starts and ends."""
     edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     rows, starts = np.nonzero(edges == 1)
     _, ends = np.nonzero(edges == -1)
@@ -135,8 +135,8 @@ def _connect_runs(
     ends: NDArray[np.int64],
     width: int,
 ) -> NDArray[np.int64]:
-    """Give each run the number of the first run that it is connected with."""
-    stride = width + 2  # so that a position in one row never passes for one in the next
+    """Return for each run the number of the first run that it is connected with."""
+    stride = width + 2  # so that a position in one row is never mistaken for one in the next
     first = np.searchsorted(rows * stride + ends, (rows + 1) * stride + starts, side="left")
     last = np.searchsorted(rows * stride + starts, (rows + 1) * stride + ends, side="right")
     parents = list(range(len(rows)))

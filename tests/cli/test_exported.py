@@ -254,4 +254,4 @@ def test_a_share_of_false_alarms(photographs: Path, capsys: pytest.CaptureFixtur
     assert "Threshold 0.159: at most 5 % of good parts" in capsys.readouterr().out
     bare = write_graph(Path("bare.xml"), metadata={"backbone": "fbclip-small"})
     assert main(["photographs", "--model", str(bare), "--device", "CPU", "--max-false-alarms", "5%"]) == 2
-    assert "no good photographs in it" in capsys.readouterr().err
+    assert "contains no good photographs" in capsys.readouterr().err

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Heatmaps: how anomalous each place of a photograph is, as a color."""
+"""Heatmaps, which show the anomaly map as colors."""
 
 from collections.abc import Iterator
 
@@ -30,13 +30,13 @@ PALETTE: NDArray[np.float32] = np.stack(
 """RGB values 0..255 of the colors of 0/255 to 255/255, shape ``[256, 3]``."""
 
 OPACITY = 0.75
-"""Of the color where the anomaly map is 1. It falls with the root of the map, so that half is seen well, too."""
+"""Opacity of the color where the anomaly map is 1. It falls with the map's root, so that 0.5 is still visible."""
 
 LINES_PER_SIDE = 250
 """Number of outlines that would cover the photograph's shorter side."""
 
 ROWS = 64
-"""Rows of a picture that are worked on at once."""
+"""Number of rows of a picture that are drawn at once."""
 
 
 def draw_heatmap(
@@ -44,16 +44,15 @@ def draw_heatmap(
     anomaly_map: NDArray[np.floating],
     mask: NDArray[np.bool_],
 ) -> Image.Image:
-    """Draw an anomaly map and its regions on a photograph, which is gray, so that all color is the anomaly map's.
+    """Draw an anomaly map and its regions on a photograph turned gray, so that all color is the anomaly map's.
 
     Args:
         photograph (Image.Image): The photograph, RGB.
-        anomaly_map (NDArray[np.floating]): The anomaly map, 0..1, shape ``[h, w]``. The whole photograph lies behind
-            it.
-        mask (NDArray[np.bool_]): The regions, of any shape ``[h, w]``, too.
+        anomaly_map (NDArray[np.floating]): The anomaly map of the whole photograph, 0..1, shape ``[h, w]``.
+        mask (NDArray[np.bool_]): The regions, of any shape ``[h, w]``.
 
     Returns:
-        Image.Image: An RGB picture of the photograph's size. A color stands for the same value in every picture.
+        Image.Image: An RGB picture of the photograph's size. A color means the same value in every picture.
     """
     width, height = photograph.size
     heat = resize_map(anomaly_map, height, width)
@@ -67,14 +66,14 @@ def draw_heatmap(
 
 
 def to_colors(values: NDArray[np.floating]) -> Image.Image:
-    """Give values 0..1 of shape ``[H, W]`` their colors: an RGB image."""
+    """Convert values 0..1 of shape ``[H, W]`` to colors: an RGB image."""
     codes = to_gray(values)
     codes.putpalette(PALETTE.astype(np.uint8).tobytes())  # rounded down, lightness rises from each color to the next
     return codes.convert("RGB")
 
 
 def to_gray(values: NDArray[np.floating]) -> Image.Image:
-    """Turn values 0..1 of shape ``[H, W]`` into a gray image, where 255 stands for 1."""
+    """Convert values 0..1 of shape ``[H, W]`` to a gray image, where 255 stands for 1."""
     return Image.fromarray((255 * values).round().astype(np.uint8))
 
 
@@ -93,13 +92,13 @@ def resize_map(values: NDArray, height: int, width: int) -> NDArray:
 
 
 def _strips(height: int) -> Iterator[slice]:
-    """Cut a picture into strips of few rows: fresh memory for whole pictures takes longer than the work on them."""
+    """Cut a picture into strips: allocating whole pictures would take longer than the work on them."""
     for top in range(0, height, ROWS):
         yield slice(top, min(top + ROWS, height))
 
 
 def _outline(picture: Image.Image, region: NDArray[np.bool_]) -> None:
-    """Draw lines around a region ``[H, W]``: white at its edge and black around it are seen on any ground."""
+    """Draw lines around a region ``[H, W]``: white at its edge and black outside, visible on any background."""
     mask = Image.fromarray(region.astype(np.uint8) * 255)
     bounds = mask.getbbox()
     if bounds is None:

@@ -1,10 +1,10 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The report: a page that shows all photographs of a prediction, and on which other thresholds are tried out.
+"""The report: a page that shows all photographs of a prediction, and lets the user try other thresholds.
 
-It is one file that needs no network, or a few that lead to each other where there are many photographs. What decides on
-a page is ``report.js``, and it decides as :func:`~anomalib_fbclip.results.regions.match_verdict` does.
+It is one file that needs no network; many photographs make several files, linked to each other. On a page,
+``report.js`` decides as :func:`~anomalib_fbclip.results.regions.match_verdict` does.
 """
 
 import base64
@@ -39,28 +39,28 @@ from .heatmap import OPACITY, PALETTE, to_gray
 from .pictures import shrink_photograph
 
 REPORT_NAME = "report.html"
-"""The report's usual name."""
+"""Name of the report."""
 
 MAX_PHOTOGRAPH_SIDE = 480
 MAX_PLACE_SIDE = 160
 MAX_MAP_SIDE = 128
-"""Pixels that the page holds of a photograph, of a place of it, and of an anomaly map: of the longer side, at most."""
+"""Largest sides in pixels of a photograph, of a place in it, and of an anomaly map on the page."""
 
 PHOTOGRAPHS_PER_PAGE = 1000
-"""They make about 33 MB, which a browser still shows quickly."""
+"""Largest number of photographs on a page: about 33 MB, which a browser still shows quickly."""
 
 BINS = 50
-"""Bars of the histogram, from a score of 0 to one of 1."""
+"""Number of bars of the histogram, from a score of 0 to 1."""
 
 
 class Thresholds(NamedTuple):
-    """Thresholds with which a page begins.
+    """Initial thresholds of a page.
 
     Attributes:
         image (float): A photograph with a higher score is anomalous.
         pixel (float): A place where the anomaly map is higher belongs to a region.
-        image_source (str): Where the first comes from, in the words of the table.
-        pixel_source (str): Where the second comes from.
+        image_source (str): Source of the first, in the words of the table.
+        pixel_source (str): Source of the second.
     """
 
     image: float
@@ -70,7 +70,7 @@ class Thresholds(NamedTuple):
 
 
 class NearestReference(NamedTuple):
-    """The most anomalous place of a photograph, and the place of a good photograph that comes nearest to it.
+    """The most anomalous place of a photograph, and the nearest place in a good photograph.
 
     Attributes:
         place (Image.Image): The most anomalous place, cut out.
@@ -84,13 +84,13 @@ class NearestReference(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What the page shows of a photograph.
+    """A photograph on the page.
 
     Attributes:
-        record (Record): What was predicted, or why nothing was.
-        photograph (PhotographSource | None): The photograph; ``None`` where the record is an error.
+        record (Record): The prediction, or why there is none.
+        photograph (PhotographSource | None): The photograph; ``None`` if the record is an error.
         anomaly_map (NDArray[np.floating] | None): Its anomaly map, 0..1, shape ``[h, w]``, if there is one.
-        nearest (NearestReference | None): What its most anomalous place comes nearest to, if there are references.
+        nearest (NearestReference | None): The nearest place in a good photograph, if there are references.
     """
 
     record: Record
@@ -104,19 +104,19 @@ class Card(NamedTuple):
 
     Attributes:
         name (str): The file's name.
-        folder (str): The folder it lies in.
+        folder (str): The file's folder.
         state (str): ``normal``, ``anomalous``, ``unknown`` or ``error``.
         error (str | None): Why there is no prediction.
         score (float): The score; below all others for an error, so that those come last.
-        same_as (str | None): The good photograph that it is a copy of, if it is one.
+        same_as (str | None): The good photograph that it is a copy of, if any.
         size (tuple[int, int]): Width and height of the photograph on the page.
         photograph (str): The photograph.
         anomaly_map (str | None): The anomaly map.
         place (str | None): The most anomalous place, if there are references.
-        reference (str): The place of a reference that comes nearest to it.
+        reference (str): The nearest place in a good photograph.
         reference_name (str): The reference's file name.
         product (str | None): The product that it was compared with, if it has a name.
-        argument (str): The photograph's file as an argument of a shell's command.
+        argument (str): The photograph's file as an argument of a shell command.
     """
 
     name: str
@@ -136,14 +136,14 @@ class Card(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What is known of a card whose images are in a file. Cards are sorted by it, the most anomalous first.
+    """Sort key of a card that is kept in a file, the most anomalous first.
 
     Attributes:
         lowness (float): The score, negated.
-        folder (str): The folder that the photograph lies in.
+        folder (str): The photograph's folder.
         name (str): The photograph's name.
         state (str): ``normal``, ``anomalous``, ``unknown`` or ``error``.
-        place (int): Where in the file the card begins.
+        place (int): Position of the card in the file.
     """
 
     lowness: float
@@ -169,21 +169,21 @@ def write_report(
 ) -> None:
     """Write the report.
 
-    Entries are taken one at a time, and some 30 KB are kept of each, on disk. Of many photographs, the 1000 most
-    anomalous are in the file, and the others in files beside it: ``report-2.html`` and so on.
+    Entries are taken one at a time, and about 30 KB of each are kept on disk. The 1000 most anomalous photographs are
+    in the file, and the others in files beside it: ``report-2.html`` and so on.
 
     Args:
-        path (Path): The file, which is replaced when all pages are complete. Its folder is made if it does not exist.
-        entries (Iterable[Entry]): What was predicted. A photograph that can't be read again is shown as an error.
-        thresholds (Thresholds): The thresholds with which the page begins.
-        command (str): Command that predicts once more, with ``{threshold}`` and ``{pixel_threshold}`` in it. The page
-            puts the chosen ones there.
-        about (Mapping[str, str]): What is said of the run by name, such as its model. The page adds when it is
-            written, and the package's version.
-        good_scores (Sequence[float], optional): Scores of the good photographs that the others were compared with, each
-            compared with the rest. Defaults to ``()``.
-        feedback (str | None, optional): Command that learns from false alarms, with ``{photographs}`` in it. The page
-            collects them, and puts their files there. ``None``: it does not. Defaults to ``None``.
+        path (Path): The file, which is replaced when all pages are complete. Its folder is created if missing.
+        entries (Iterable[Entry]): The photographs. One that can't be read again is shown as an error.
+        thresholds (Thresholds): Initial thresholds of the page.
+        command (str): Command to predict again. The page replaces ``{threshold}`` and ``{pixel_threshold}`` in it by
+            the chosen ones.
+        about (Mapping[str, str]): Facts about the run by name, such as its model. The page adds the date and the
+            package's version.
+        good_scores (Sequence[float], optional): Scores of the good photographs, each compared with the rest. Defaults
+            to ``()``.
+        feedback (str | None, optional): Command to add false alarms to the good photographs. The page collects them and
+            replaces ``{photographs}`` by their files. ``None``: the page collects none. Defaults to ``None``.
 
     Raises:
         ValueError: If an entry has neither an error nor both a score and a photograph.
@@ -228,7 +228,7 @@ def write_report(
                 stream.dump(str(folder / page.name), encoding="utf-8")
         for page in pages:
             (folder / page.name).replace(page)
-    for number in count(len(pages) + 1):  # those of a longer report that was there before
+    for number in count(len(pages) + 1):  # those of an earlier, longer report
         if not _page_path(path, number).exists():
             return
         _page_path(path, number).unlink()
@@ -247,7 +247,7 @@ def _read_template() -> Template:
 def _describe_all(
     kept: Sequence[_Kept], thresholds: Thresholds, about: Mapping[str, str], good_scores: Sequence[float]
 ) -> dict[str, object]:
-    """Give what each page says, whichever photographs it shows."""
+    """Describe the run, for every page."""
     style, script = (_read(name) for name in ("report.css", "report.js"))
     states = [card.state for card in kept]
     return {
@@ -269,7 +269,7 @@ def _page_path(path: Path, number: int) -> Path:
 
 
 def _keep(cards: Iterable[Card], file: BinaryIO) -> Iterator[_Kept]:
-    """Write cards to a file, and give what is known of them."""
+    """Write cards to a file, and return their sort keys."""
     for card in cards:
         place = file.tell()
         file.write(json.dumps(card).encode() + b"\n")
@@ -283,7 +283,7 @@ def _take(file: BinaryIO, kept: _Kept) -> Card:
 
 
 def _to_card(entry: Entry, threshold: float) -> Card:
-    """Shrink an entry to what the page holds of it."""
+    """Shrink an entry to its card on the page."""
     record, photograph, anomaly_map, nearest = entry
     if record.error is not None:
         return _to_error_card(record, record.error)
@@ -312,7 +312,7 @@ def _to_card(entry: Entry, threshold: float) -> Card:
 
 
 def _shrink_map(anomaly_map: NDArray[np.floating], max_side: int) -> Image.Image:
-    """Turn an anomaly map, 0..1, ``[h, w]``, into a gray image, where 255 stands for 1, shrunk if it is large."""
+    """Convert an anomaly map, 0..1, ``[h, w]``, to a gray image, where 255 stands for 1, shrunk if it is large."""
     image = Image.fromarray(anomaly_map.astype(np.float32))
     image.thumbnail((max_side, max_side), Image.Resampling.BILINEAR)
     return to_gray(np.asarray(image).clip(0, 1))
@@ -338,15 +338,14 @@ def _name_and_folder(record: Record) -> tuple[str, str]:
 
 
 def describe_good(photographs: Sequence[object], kept: int = 0) -> str:
-    """Say which good photographs others are compared with, as the report tells it.
+    """Describe the good photographs for the report.
 
     Args:
-        photographs (Sequence[object]): The good photographs. What is not a file is counted only.
-        kept (int, optional): Number of photographs that a model's file keeps, where there are no others. Defaults to
-            ``0``.
+        photographs (Sequence[object]): The good photographs. Those that are not files are only counted.
+        kept (int, optional): Number of photographs in a model's file, if there are no others. Defaults to ``0``.
 
     Returns:
-        str: How many there are, and the folder that holds the files.
+        str: Their number, and the folder of the files.
     """
     if not photographs:
         return f"{kept}, kept in the model's file" if kept else "none"

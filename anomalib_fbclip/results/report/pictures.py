@@ -16,16 +16,16 @@ from anomalib_fbclip.results.regions import match_verdict
 from .heatmap import PALETTE, draw_heatmap, resize_map
 
 MAX_SIDE = 2048
-"""Pixels of a picture's longer side, at most."""
+"""Largest side of a picture in pixels."""
 
 LETTERS_PER_SIDE = 28
-"""Number of the caption's letters that would cover the picture's shorter side, one above the other."""
+"""Ratio of the picture's shorter side to the height of the caption's letters."""
 
 BAND_OPACITY = 0.65
-"""Of the black behind the caption: the photograph is still seen through it."""
+"""Opacity of the black behind the caption, through which the photograph is still visible."""
 
 MIN_FONT_SIZE = 10
-"""Pixels of the caption's letters, at least, where the picture is wide enough."""
+"""Smallest height of the caption's letters in pixels, if the picture is wide enough."""
 
 COLOR_BAR_SIZE = (6.0, 0.7)
 """Width and height of the color bar, in font sizes."""
@@ -37,8 +37,8 @@ class Words(NamedTuple):
     """A part of a caption.
 
     Attributes:
-        text (str): What it says.
-        color (str): Its color.
+        text (str): The text.
+        color (str): The color.
     """
 
     text: str
@@ -46,16 +46,16 @@ class Words(NamedTuple):
 
 
 def draw_picture(photograph: PhotographSource, anomaly_map: NDArray[np.floating], record: Record) -> Image.Image:
-    """Draw what was predicted for a photograph.
+    """Draw the prediction of a photograph.
 
     Args:
         photograph (PhotographSource): The photograph.
         anomaly_map (NDArray[np.floating]): Its anomaly map, 0..1, shape ``[h, w]``.
-        record (Record): What is said of it. Outlined is where the map is above the record's pixel threshold, or the
-            boxes of the record's regions if it has none.
+        record (Record): Its row of the table. Outlines are drawn where the map is above the record's pixel threshold,
+            or around the boxes of its regions if it has none.
 
     Returns:
-        Image.Image: An RGB picture in the photograph's proportions: of its own size, up to 2048 pixels a side.
+        Image.Image: An RGB picture of the photograph's size, up to 2048 pixels a side.
 
     Raises:
         ImageError: If the photograph can't be read.
@@ -72,7 +72,7 @@ def shrink_photograph(photograph: PhotographSource, max_side: int) -> Image.Imag
 
     Args:
         photograph (PhotographSource): The photograph.
-        max_side (int): Pixels that neither side exceeds afterwards.
+        max_side (int): Largest side of the result in pixels.
 
     Returns:
         Image.Image: An RGB image; the same one, if it is an RGB image in memory and not large.
@@ -89,7 +89,7 @@ def shrink_photograph(photograph: PhotographSource, max_side: int) -> Image.Imag
 
 
 def _is_plain(photograph: PhotographSource) -> TypeGuard[Image.Image]:
-    """Tell whether it is an RGB image in memory, about which nothing is known that would turn it."""
+    """Return whether it is an RGB image in memory without EXIF data that would turn it."""
     return (
         isinstance(photograph, Image.Image)
         and photograph.format is None
@@ -100,7 +100,7 @@ def _is_plain(photograph: PhotographSource) -> TypeGuard[Image.Image]:
 
 
 def _find_mask(heat: NDArray[np.floating], record: Record) -> NDArray[np.bool_]:
-    """Find the regions in a map of the picture's size: from its values, so that they have no steps of a smaller map."""
+    """Find the regions in the map, resized to the picture so that they have smooth edges."""
     if record.pixel_threshold is not None:
         return match_verdict(heat > record.pixel_threshold, heat, record.verdict == "anomalous")
     mask = np.zeros_like(heat, dtype=bool)
@@ -112,7 +112,7 @@ def _find_mask(heat: NDArray[np.floating], record: Record) -> NDArray[np.bool_]:
 
 
 def _draw_caption(picture: Image.Image, heat: NDArray[np.floating], record: Record) -> None:
-    """Write the caption, at the bottom or, if that is the more anomalous place, at the top."""
+    """Write the caption at the bottom or, if that is the more anomalous place, at the top."""
     words = _words_of(record)
     font = _fit_font(words, picture.size)
     band_height = min(round(2 * font.size), picture.height)
@@ -138,7 +138,7 @@ def _words_of(record: Record) -> list[Words]:
 
 
 def _fit_font(words: list[Words], size: tuple[int, int]) -> ImageFont.FreeTypeFont:
-    """Choose a font with which the caption fits into a picture of a width and a height."""
+    """Choose a font with which the caption fits into a picture."""
     font = _font(max(min(size) / LETTERS_PER_SIDE, MIN_FONT_SIZE))
     spaces = len(words) + COLOR_BAR_SIZE[0] + 3  # the color bar's labels and gaps take three
     needed = sum(font.getlength(text) for text, _ in words) + spaces * font.size

@@ -176,7 +176,7 @@ function update() {
   document.getElementById("none").hidden = shown > 0;
   document.getElementById("summary").textContent =
     `${counts.anomalous} anomalous, ${counts.normal} normal, ` +
-    (counts.unknown ? `${counts.unknown} like no product, ` : "") +
+    (counts.unknown ? `${counts.unknown} unlike all products, ` : "") +
     `${counts.error} not read; ${shown} shown`;
   document.getElementById("image-value").textContent = thresholds.image.toFixed(3);
   document.getElementById("pixel-value").textContent = thresholds.pixel.toFixed(3);

@@ -160,7 +160,7 @@ def test_filters(open_report: Open) -> None:
     show(page, "Normal 2")
     move(page, "Image threshold", 0.05)
     assert states(page) == {}
-    assert page.get_by_text("There are none of this kind.").is_visible()
+    assert page.get_by_text("None.", exact=True).is_visible()
     assert page.get_by_label("Normal 0").is_checked()
 
 

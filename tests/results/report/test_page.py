@@ -151,13 +151,13 @@ def test_thresholds_are_not_rounded(tmp_path: Path) -> None:
     page = Page(write_small_report(tmp_path, [], thresholds=Thresholds(0.5234567, 0.1234567, "labels", "masks")))
     assert page.settings["thresholds"] == {"image": 0.5234567, "pixel": 0.1234567}
     assert page.settings["command"] == COMMAND
-    assert "at first 0.523, from: labels" in page.texts["p"]
-    assert "at first 0.123, from: masks" in page.texts["p"]
+    assert "initially 0.523, from: labels" in page.texts["p"]
+    assert "initially 0.123, from: masks" in page.texts["p"]
 
 
 def test_usual_thresholds_are_a_guess(tmp_path: Path) -> None:
     page = Page(write_small_report(tmp_path, [], thresholds=Thresholds(0.5, 0.25, "default", "given")))
-    assert "at first 0.500, a guess: it does not come from your parts" in page.texts["p"]
+    assert "initially 0.500, not calibrated to your parts" in page.texts["p"]
     assert "at first 0.250, from: given" in page.texts["p"]
 
 
