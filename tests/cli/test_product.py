@@ -157,7 +157,7 @@ def test_several_products(capsys: pytest.CaptureFixture) -> None:
         if row["product"]:
             assert row["score"] == pytest.approx(scores[f"photographs/{name}"], abs=1e-6)
     assert rows["stripes.png"]["regions"] == []
-    assert "1 like none of the products" in capsys.readouterr().out
+    assert "1 unlike all products" in capsys.readouterr().out
     page = Path("fbclip-results/latest/report.html").read_text(encoding="utf-8")
     assert 'data-state="unknown"' in page
     assert '<span class="product">check</span>' in page

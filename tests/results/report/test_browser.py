@@ -128,7 +128,7 @@ def test_a_slider_decides_again(open_report: Open) -> None:
     move(page, "Image threshold", 0.9)
     assert set(states(page).values()) == {"normal", "error"}, "a score is anomalous above the threshold"
     assert page.locator("#image-value").text_content() == "0.900"
-    page.get_by_role("button", name="Back to the first thresholds").click()
+    page.get_by_role("button", name="Reset thresholds").click()
     settle(page)
     assert page.locator("#image-value").text_content() == "0.500"
     assert states(page)["weak.png"] == "anomalous"
