@@ -65,7 +65,7 @@ class TrainingImages(Dataset[DatasetItem]):
         self.images: Dataset[DatasetItem] = dataset
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> DatasetItem:
@@ -112,7 +112,7 @@ class EpochOrder(Sampler[int]):
         self.generator.manual_seed(self.seed + epoch)
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return self.count
 
     def __iter__(self) -> Iterator[int]:

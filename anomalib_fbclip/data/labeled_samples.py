@@ -18,7 +18,7 @@ from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.photographs import DECODING_ERRORS, larger_images
 
 SHOWN_VALUES = 5
-"""How many of a mask's values its error names."""
+"""Number of a mask's values that its error names."""
 
 
 class MaskError(ValueError):

@@ -57,7 +57,7 @@ one fixture leave 0.01 to 0.1, others more than 0.2."""
 
 
 class Pose(NamedTuple):
-    """How a photograph lies in another one, roughly.
+    """Approximate position of a photograph in another one.
 
     Attributes:
         correlation (float): Normalized cross-correlation of the two, small.

@@ -46,10 +46,10 @@ FEW = 4
 """Photographs below which a threshold from them is poor."""
 
 KEPT_INPUTS = 2
-"""How many times as long as the model's input each side of a kept photograph is, unless it was shorter."""
+"""Ratio of each side of a kept photograph to that of the model's input, unless it was shorter."""
 
 FIT_TENSORS = ("origins", "logits", "inside", "scores", "unlikeness")
-"""What a file keeps of a fit, beside its decision."""
+"""Fields of a fit that a file keeps, besides its decision."""
 
 LARGEST_TURNED = 2048
 """Pixels that the shorter side of a turned copy has at most: models look at fewer, and to turn more takes memory."""
@@ -127,7 +127,7 @@ class ReferenceSet:
 
     @property
     def fit(self) -> Fit:
-        """What came of the photographs.
+        """The fit to the photographs.
 
         Raises:
             RuntimeError: If no model was fitted to them.
@@ -379,7 +379,7 @@ class ReferenceSet:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether a threshold from the photographs is poor, because there are too few."""
+        """True if there are too few photographs for a good threshold."""
         return len(self.images) < FEW
 
     def describe(self, *, decides: bool) -> str:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which photographs of good parts others are compared with."""
+"""The choice of photographs to compare with."""
 
 import random
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class ReferencesError(ValueError):
 
 
 class ReferenceChoice(NamedTuple):
-    """Which photographs of good parts are compared with.
+    """The choice of photographs of good parts.
 
     Attributes:
         few_shot_source (Path | None): A folder of them, or a single one.
@@ -58,17 +58,17 @@ class ReferenceChoice(NamedTuple):
 
     @property
     def is_made(self) -> bool:
-        """Whether any are asked for."""
+        """True if any are asked for."""
         return self.few_shot_source is not None or self.k_shot > 0
 
     @property
     def is_unlabeled(self) -> bool:
-        """Whether they may be defective, and are compared with each other."""
+        """True if they may be defective, and are compared with each other."""
         return False
 
     @property
     def is_upright(self) -> bool:
-        """Whether they are turned upright in a run, too: they are read as a run reads its own images."""
+        """True if they are turned upright also in a run, which otherwise reads them like its own images."""
         return False
 
     def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
@@ -132,12 +132,12 @@ class GivenReferences(NamedTuple):
 
     @property
     def is_made(self) -> bool:
-        """Whether any are asked for."""
+        """True if any are asked for."""
         return True
 
     @property
     def is_upright(self) -> bool:
-        """Whether they are turned upright in a run, too."""
+        """True if they are turned upright also in a run."""
         return True
 
     def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
@@ -147,7 +147,7 @@ class GivenReferences(NamedTuple):
 
 
 class UnlabeledChoice(NamedTuple):
-    """Which photographs without labels others are compared with.
+    """The choice of photographs without labels.
 
     Attributes:
         unlabeled_source (str): A folder of them, or ``dataset``: the images of the run itself.
@@ -157,17 +157,17 @@ class UnlabeledChoice(NamedTuple):
 
     @property
     def is_made(self) -> bool:
-        """Whether any are asked for."""
+        """True if any are asked for."""
         return True
 
     @property
     def is_unlabeled(self) -> bool:
-        """Whether they may be defective, and are compared with each other."""
+        """True if they may be defective, and are compared with each other."""
         return True
 
     @property
     def is_upright(self) -> bool:
-        """Whether they are turned upright in a run, too: they are read as a run reads its own images."""
+        """True if they are turned upright also in a run, which otherwise reads them like its own images."""
         return False
 
     def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:

@@ -115,7 +115,7 @@ class UnlabeledSet(ReferenceSet):
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether the photographs are not compared with each other."""
+        """True if the photographs are not compared with each other."""
         return self.doubt is not None
 
     def describe(self, *, decides: bool) -> str:

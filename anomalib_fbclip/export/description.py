@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What an exported file says about itself."""
+"""Metadata of exported files."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 PRODUCT_KEYS = ("product", "taught")
-"""Names of what tells products apart: what it is called, and when it was taught first."""
+"""Keys that tell products apart: the name, and the date of the first teaching."""
 
 GOOD_SCORES = "good_scores"
 """Name of the scores of the good photographs. They follow from these, to rounding."""
@@ -48,10 +48,10 @@ THRESHOLDS = ("image_threshold", "pixel_threshold")
 LIMITS = ("image_min", "image_max", "pixel_min", "pixel_max")
 
 MODEL_INFO = "model_info"
-"""Where openvino-model-api and OpenVINO Model Server look for what a model is: a section of OpenVINO's rt_info."""
+"""Section of OpenVINO's rt_info from which openvino-model-api and OpenVINO Model Server read a model's kind."""
 
 COMPRESSION_KEY = "compression"
-"""Name of a file's compression in what it says of itself: a name of anomalib's ``CompressionType``, or this one."""
+"""Compression in a file's metadata: a name of anomalib's ``CompressionType``, or this one."""
 
 UNCOMPRESSED = "FP32"
 
@@ -59,7 +59,7 @@ TORCH_FILE_PART = f"{NAMESPACE}.json"
 """File in the only folder of a file of torch, which is a zip archive."""
 
 ROUNDING = 1e-3
-"""How far thresholds and limits of one model may differ: computed again, they are not the same to the last digit."""
+"""Tolerance for thresholds and limits of the same model, which differ in the last digits when computed again."""
 
 
 def describe(metadata: Mapping[str, Any], post_processor: object) -> dict[str, str]:
@@ -120,13 +120,13 @@ def model_info(description: Mapping[str, str]) -> dict[str, str]:
 
 
 def add_to_torch_file(path: Path, description: Mapping[str, str]) -> None:
-    """Write into a file of torch, which is a zip archive, what it is."""
+    """Write the metadata into a file of torch, which is a zip archive."""
     with ZipFile(path, "a") as archive:
         archive.writestr(_place(archive), json.dumps(description))
 
 
 def check_replaced(path: Path, description: Mapping[str, str]) -> None:
-    """Check that an export does not take the place of another model's.
+    """Check that an export does not replace another model.
 
     Args:
         path (Path): The file to be written: ``.xml`` with its ``.bin``, ``.onnx`` or ``.pt``.
@@ -140,7 +140,7 @@ def check_replaced(path: Path, description: Mapping[str, str]) -> None:
         return
     found = _read(path)
     if found is None:
-        reason = "does not say which model it is"
+        reason = "does not name its model"
     else:
         is_same_product = all(name in found and found[name] == description.get(name) for name in PRODUCT_KEYS)
         names = [name for name in (*description, *found) if name not in {"version", GOOD_SCORES}]
@@ -157,7 +157,7 @@ def check_replaced(path: Path, description: Mapping[str, str]) -> None:
 
 
 def _read(path: Path) -> dict[str, str] | None:
-    """Read what a file says of itself; ``None`` if it does not say, or is not a model."""
+    """Read a file's metadata; ``None`` if it has none, or is not a model."""
     try:
         if path.suffix == ".pt":
             with ZipFile(path) as archive:
@@ -172,7 +172,7 @@ def _read(path: Path) -> dict[str, str] | None:
 
 
 def _place(archive: ZipFile) -> str:
-    """Where a file of torch says what it is."""
+    """Return the path of the metadata inside a file of torch."""
     return f"{archive.namelist()[0].partition('/')[0]}/{TORCH_FILE_PART}"
 
 

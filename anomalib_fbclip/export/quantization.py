@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 PRECISE_NODES = nncf.IgnoredScope(patterns=[f"{PRECISE_PREFIX}.*"], validate=False)
-"""What stays in 32 bits."""
+"""Nodes that stay in 32 bits."""
 
 nncf.set_log_level(logging.ERROR)  # it prints a line for each node that is left out, and there are thousands
 
@@ -63,7 +63,7 @@ def check_max_drop(max_drop: float) -> None:
         raise ValueError(msg)
     if max_drop > LARGE_DROP:
         logger.warning(
-            "max_drop=%s is a large value: the metric may lose %.0f points of a hundred. 0.01 to 0.03 are usual.",
+            "max_drop=%s is large: the metric may lose %.0f points of a hundred. 0.01 to 0.03 are usual.",
             max_drop,
             100 * max_drop,
         )
@@ -104,7 +104,7 @@ def compress(
     if compression_type == CompressionType.INT8_PTQ:
         return quantize(model, images)
     test_images = _images(datamodule, "test", check)
-    logger.info("What 8 bits cost is measured on %d images, again and again ...", len(test_images))
+    logger.info("Measuring the cost of 8 bits on %d images, several times ...", len(test_images))
     metric = metric or F1Score(fields=["pred_label", "gt_label"])
     return quantize_with_accuracy_control(model, images, test_images, metric, max_drop)
 

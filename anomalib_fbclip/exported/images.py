@@ -31,7 +31,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
 
 def to_rgb(source: ImageSource, minimum_side: int = 1, white_level: int | None = None) -> NDArray[np.uint8]:
-    """Get the values of an image from where it is; files and images of Pillow upright.
+    """Return the values of an image; files and images of Pillow are turned upright.
 
     Args:
         source (ImageSource): The image.
@@ -62,13 +62,13 @@ def to_pixels(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
     pixels = np.asarray(array)
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:  # noqa: PLR2004
         what = f"{type(array).__name__}, {pixels.dtype} {list(pixels.shape)}"
-        msg = f"An image is a path, an image of Pillow, or an array of RGB values, uint8 [H, W, 3], and not {what}."
+        msg = f"An image must be a path, an image of Pillow, or an array of RGB values, uint8 [H, W, 3], not {what}."
         raise ValueError(msg)
     return pixels
 
 
 def to_batch(image: NDArray[np.uint8], size: tuple[int | None, int | None]) -> NDArray[np.float32]:
-    """Turn an image into a graph's input.
+    """Convert an image to a graph's input.
 
     Args:
         image (NDArray[np.uint8]): RGB values of shape ``[H, W, 3]``.

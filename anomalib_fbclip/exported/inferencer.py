@@ -28,12 +28,12 @@ from .runtimes import GraphOutputs, PerformanceHint, Precision, Request, load
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What an exported model says of an image.
+    """An exported model's prediction of an image.
 
     Attributes:
         image (NDArray[np.uint8]): The image: RGB values of shape ``[H, W, 3]``, upright.
         path (Path | None): Its file, if it came from one.
-        score (float): How anomalous the image is, as the graph's ``pred_score`` says: 0..1.
+        score (float): The graph's ``pred_score``, 0..1.
         is_anomalous (bool): The verdict.
         anomaly_map (NDArray[np.float32]): How anomalous each place is, 0..1, of shape ``[h, w]``, which is the model's
             input size: the whole image lies behind it.
@@ -266,7 +266,7 @@ class EdgeInferencer:
         shape, names = self._runtime.input_shape, self._runtime.output_names
         if len(shape) != 4 or shape[0] not in {1, None} or shape[1] not in {3, None}:  # noqa: PLR2004
             sizes = ", ".join("any" if size is None else str(size) for size in shape)
-            msg = f"{self.path} takes [{sizes}], and not single RGB images, [1, 3, H, W]: export it once more."
+            msg = f"{self.path} takes [{sizes}], not single RGB images, [1, 3, H, W]: export it again."
             raise EdgeError(msg)
         needed = {"pred_score": None, "anomaly_map": None, "pred_label": "threshold", "pred_mask": "pixel_threshold"}
         for name, replacement in needed.items():
@@ -306,7 +306,7 @@ class EdgeInferencer:
         anomaly_map = single_map(computed.outputs, "anomaly_map")
         if not (math.isfinite(score) and np.isfinite(anomaly_map).all()):
             name = printable(path) if path else "An image"
-            msg = f"{name} can't be judged: the answer is not a number. Export in a higher precision."
+            msg = f"{name} has no score: the model's output is not a number. Export in a higher precision."
             raise ImageError(msg)
         is_anomalous = (
             bool(single_value(computed.outputs, "pred_label")) if self.threshold is None else score > self.threshold
@@ -337,7 +337,7 @@ def single_value(outputs: dict[str, NDArray], name: str) -> float:
     """Get an output of one image: ``[1]`` or ``[1, 1]``."""
     output = outputs[name]
     if output.size != 1:
-        msg = f"The model's output {name} has the shape {list(output.shape)}, and not one value for one image."
+        msg = f"The model's output {name} has the shape {list(output.shape)}, not one value for one image."
         raise EdgeError(msg)
     return float(output.item())
 
@@ -346,6 +346,6 @@ def single_map(outputs: dict[str, NDArray], name: str) -> NDArray:
     """Get a map of one image, ``[1, h, w]`` or ``[1, 1, h, w]``, as ``[h, w]``."""
     output = outputs[name]
     if output.ndim < 2 or output.size != math.prod(output.shape[-2:]):  # noqa: PLR2004
-        msg = f"The model's output {name} has the shape {list(output.shape)}, and is not one map for one image."
+        msg = f"The model's output {name} has the shape {list(output.shape)}, not one map for one image."
         raise EdgeError(msg)
     return output.reshape(output.shape[-2:])

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 NAMESPACE = "fbclip"
-"""Where an exported file says what it is: the section of OpenVINO's rt_info, and the prefix of ONNX's properties."""
+"""Place of the metadata in an exported file: the section of OpenVINO's rt_info, and the prefix of ONNX's properties."""
 
 PerformanceHint = Literal["LATENCY", "THROUGHPUT"]
 
@@ -43,11 +43,11 @@ KEPT = 8
 XML_START = b"<?xml"
 
 MINIMUM_OPENVINO = (2024, 3)
-"""Earlier ones compute other scores, or can't read an ``.onnx``, and say nothing of it."""
+"""Oldest supported version. Earlier ones give different scores, or can't read an ``.onnx``, without an error."""
 
 
 class GraphOutputs(NamedTuple):
-    """What a graph computed for one image.
+    """Outputs of a graph for one image.
 
     Attributes:
         outputs (dict[str, NDArray]): Output by name.
@@ -113,9 +113,7 @@ def load(path: Path, device: str, performance_hint: PerformanceHint, precision: 
         EdgeError: If the file is not there or can't be read, the device can't be used, or a library is missing.
     """
     if path.suffix not in {".xml", ".onnx"}:
-        msg = (
-            f"{path} is not an exported model: give the .xml of 'anomalib export --export_type openvino', or an .onnx."
-        )
+        msg = f"{path} is not an exported model: give the .xml of 'anomalib export --export_type openvino' or a .onnx."
         raise EdgeError(msg)
     files = [path, path.with_suffix(".bin")] if path.suffix == ".xml" else [path]
     for file in files:
@@ -286,7 +284,7 @@ def check_openvino(version: str) -> None:
     """
     if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_OPENVINO:
         minimum = ".".join(map(str, MINIMUM_OPENVINO))
-        msg = f"OpenVINO {version.partition('-')[0]} computes other scores: pip install 'openvino>={minimum}'"
+        msg = f"OpenVINO {version.partition('-')[0]} gives different scores. Upgrade: pip install 'openvino>={minimum}'"
         raise EdgeError(msg)
 
 
@@ -302,7 +300,7 @@ def check_device(device: str, available: list[str]) -> None:
     """
     names = {"AUTO", *available, *(name.partition(".")[0] for name in available)}
     if device.partition(":")[0] not in {*names, "HETERO", "MULTI"}:
-        msg = f"Device {device} can't be used on this machine: give one of {', '.join(sorted(names))}."
+        msg = f"Device {device} is not available: give one of {', '.join(sorted(names))}."
         raise EdgeError(msg)
 
 
@@ -352,7 +350,7 @@ def without_namespace(metadata: Mapping[str, str]) -> dict[str, str]:
 def unreadable(path: Path, reason: str) -> EdgeError:
     """Say that a model can't be read, and why."""
     files = f"{path} and {path.with_suffix('.bin').name}" if path.suffix == ".xml" else path
-    return EdgeError(f"{path} can't be read as a model: copy {files} once more, or export again ({reason}).")
+    return EdgeError(f"{path} can't be read as a model: copy {files} again, or export again ({reason}).")
 
 
 def rejected(batch: NDArray[np.float32], error: Exception) -> EdgeError:

@@ -1,4 +1,4 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Photographs: which files are some, and how they are read."""
+"""Photographs: finding their files, and reading them."""

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which files of a folder are images, by name or by content. What can't be read is among them, so that it is told."""
+"""Images of a folder, by name or by content, including those that can't be read, so that they are reported."""
 
 import os
 import re
@@ -59,7 +59,7 @@ SIGNATURES = {
     "AVIF": rb"....ftypavi[fs]",
     VIDEO: rb"....ftyp(?!crx|M4A|M4B)|RIFF....AVI |\x1aE\xdf\xa3",
 }
-"""What the content of files begins with."""
+"""First bytes of files, by kind."""
 
 LONGEST_SIGNATURE = 16
 
@@ -71,27 +71,27 @@ NOT_PHOTOGRAPHS = {
     "System Volume Information",
     "lost+found",
 }
-"""Folders in which programs and file systems keep what is theirs."""
+"""Folders of programs and file systems."""
 
 APPLE_DOUBLE = "._"
-"""What the names of files begin with that macOS puts beside others."""
+"""Prefix of the names of files that macOS puts beside others."""
 
 
 def find_images(path: Path, *excluded: Path) -> list[Path]:
     """Find the images of a folder and of the folders in it, linked ones too, each folder once.
 
-    What can't be read is among them, so that whoever reads it is told: images of a kind that is not read, videos, links
-    to nothing, and folders that can't be looked into.
+    Those that can't be read are among them, so that the reader reports them: images of unsupported kinds, videos,
+    broken links, and folders without permission.
 
     Args:
         path (Path): The folder, or one image, whatever its name.
-        *excluded (Path): Folders that are passed over.
+        *excluded (Path): Folders to skip.
 
     Returns:
         list[Path]: The images, sorted.
 
     Raises:
-        ImageError: If the folder itself can't be looked into.
+        ImageError: If the folder itself can't be read.
     """
     if not path.is_dir():
         return [path]
@@ -105,16 +105,16 @@ def find_images(path: Path, *excluded: Path) -> list[Path]:
 
 
 def describe_folder(path: str | Path, error: OSError) -> str:
-    """Say that a folder can't be looked into, why, and what to do."""
+    """Say why a folder can't be read, and what to do."""
     why = error.strerror or last_line(error)
-    return f"{printable(path)} can't be looked into: {why}. Let this user read the folder, or move it elsewhere."
+    return f"{printable(path)} can't be read: {why}. Give this user access to the folder, or move it."
 
 
 def is_foreign(path: Path) -> bool:
-    """Tell whether a file or a folder belongs to a program or a file system, and is no photograph.
+    """Return whether a file or a folder belongs to a program or a file system, and is not a photograph.
 
     Args:
-        path (Path): The path, relative to the folder that is looked through.
+        path (Path): The path, relative to the folder that is searched.
 
     Returns:
         bool: Whether it, or a folder that it is in, does.
@@ -123,7 +123,7 @@ def is_foreign(path: Path) -> bool:
 
 
 def is_image(path: Path) -> bool:
-    """Tell by name or content whether a file is an image or a video, or can't be told from one.
+    """Return whether a file is, or may be, an image or a video, by name or content.
 
     Args:
         path (Path): The file.
@@ -135,12 +135,12 @@ def is_image(path: Path) -> bool:
 
 
 def kind_of_content(head: bytes) -> str | None:
-    """Tell from the first bytes of a file what image or video it is; ``None``: neither that is known."""
+    """Return the kind of image or video from a file's first bytes; ``None`` if it is unknown."""
     return next((kind for kind, pattern in SIGNATURES.items() if re.match(pattern, head, re.DOTALL)), None)
 
 
 def kind_of(path: Path, head: bytes) -> str | None:
-    """Tell from a file's first bytes and its name what image or video it is.
+    """Return the kind of image or video from a file's first bytes and its name.
 
     Args:
         path (Path): The file.
@@ -154,7 +154,7 @@ def kind_of(path: Path, head: bytes) -> str | None:
 
 
 def _walk(folder: Path, passed: set[Path]) -> Iterator[Path]:
-    """Give the files below a folder, and the folders that can't be looked into, in the order of their names."""
+    """Yield the files below a folder, and the folders that can't be read, in the order of their names."""
     try:
         paths = sorted(folder.iterdir())
     except OSError:
@@ -174,14 +174,14 @@ def _has_image(path: Path, suffix: str) -> bool:
     try:
         with path.open("rb") as file:
             return kind_of_content(file.read(LONGEST_SIGNATURE)) is not None
-    except FileNotFoundError:  # a link to nothing, which may have been a folder
+    except FileNotFoundError:  # a broken link, perhaps to a folder
         return not suffix
     except OSError:
         return True
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    r"""Write a path in one line: what does not print, such as a line break, is escaped.
+    r"""Format a path in one line: characters that do not print, such as a line break, are escaped.
 
     Args:
         path (str | os.PathLike[str]): The path.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Reads photographs as 8-bit RGB values. The package's own code reads them only here."""
+"""Photographs as 8-bit RGB values. The package's own code reads them only here."""
 
 import errno
 import io
@@ -27,11 +27,11 @@ from .image_files import LONGEST_SIGNATURE, RAW, VIDEO, describe_folder, kind_of
 
 
 class KeptPhotograph(NamedTuple):
-    """A photograph that a product's file keeps, at the size that is enough for it.
+    """A photograph that a product's file keeps, at the size that it needs.
 
     Attributes:
-        name (str): What it is called.
-        content (bytes): It as a PNG file.
+        name (str): Its name.
+        content (bytes): Content as a PNG file.
         size (int): Bytes of the file that it comes from; 0 if it comes from none.
         digest (str): SHA-256 of that file or, without one, of its pixels.
     """
@@ -42,7 +42,7 @@ class KeptPhotograph(NamedTuple):
     digest: str
 
     def check(self) -> None:
-        """Make sure that it is not damaged, without decoding it.
+        """Check that it is not damaged, without decoding it.
 
         Raises:
             ImageError: If it is.
@@ -89,7 +89,7 @@ CAMERA_LIMIT = 1 << 14
 """Values below may be those of a camera with 10, 12 or 14 bits."""
 
 SAY_WHITE = "Say which value is white, for 12 bits with --white-level 4095 (in anomalib: --model.white_level 4095)"
-"""What to do about values whose range is not known."""
+"""Advice where the range of values is unknown."""
 
 BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE_VALUE, PLANAR_CONFIGURATION, SAMPLE_FORMAT = 258, 262, 281, 284, 339
 """Tags of TIFF."""
@@ -106,7 +106,7 @@ TileT = TypeVar("TileT", bound=tuple[Any, ...])
 
 
 class Enough(NamedTuple):
-    """A size that is enough.
+    """A size that suffices.
 
     Attributes:
         longer (int): Pixels of the longer side.
@@ -130,7 +130,7 @@ class Photograph(NamedTuple):
 
 
 def describe_pages(paths: Iterable[str | Path]) -> list[str]:
-    """Tell which photographs have more pages than the first, which is the only one that is looked at.
+    """List the photographs with several pages, of which only the first is inspected.
 
     Args:
         paths (Iterable[str | Path]): The photographs.
@@ -145,9 +145,9 @@ def describe_pages(paths: Iterable[str | Path]) -> list[str]:
                 pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # a phone's JPEG and its preview
                 kind = "pages" if image.format == "TIFF" else "frames"
         except ImageError:
-            continue  # whoever reads it is told
+            continue  # the reader reports it
         if pages > 1:
-            lines.append(f"{printable(path)} has {pages} {kind}: only the first is looked at.")
+            lines.append(f"{printable(path)} has {pages} {kind}: only the first is inspected.")
     return lines
 
 
@@ -293,18 +293,18 @@ def _describe(name: str, error: Exception) -> str:
         return describe_folder(path, error)
     if isinstance(error, FileNotFoundError):
         why = (
-            f"it is a link to {printable(path.readlink())}, which does not exist. Mend the link, or remove it."
+            f"it is a link to {printable(path.readlink())}, which does not exist. Repair the link, or delete it."
             if path.is_symlink()
-            else "there is no such file. Look whether it was moved, renamed or removed."
+            else "there is no such file. Check whether it was moved, renamed or deleted."
         )
     elif isinstance(error, OSError) and error.errno == errno.ELOOP:
-        why = "it is a link that leads back to itself. Mend the link, or remove it."
+        why = "it is a link to itself. Repair the link, or delete it."
     elif isinstance(error, PermissionError):
-        why = f"{error.strerror}. Let this user read the file."
+        why = f"{error.strerror}. Give this user access to the file."
     elif isinstance(error, OSError) and error.errno is not None:
-        why = f"{error.strerror}. See whether its disk is there and in order."
+        why = f"{error.strerror}. Check its disk."
     elif isinstance(error, UnidentifiedImageError):
-        why = "it is damaged, or of a kind that is not known. Save it as PNG or JPEG."
+        why = "it is damaged, or of an unknown kind. Save it as PNG or JPEG."
     else:
         why = f"{last_line(error)}. Save it as PNG or JPEG."
     return f"{printable(name)} can't be read as an image: {why}"
@@ -340,7 +340,7 @@ def _open(path: str | Path | KeptPhotograph) -> Generator[ImageFile.ImageFile]:
         kind = kind_of(Path(path), file.read(LONGEST_SIGNATURE))
         file.seek(0)
         if kind == VIDEO:
-            msg = f"{printable(path)} is a video: give it by its own name to fbclip, which inspects its frames."
+            msg = f"{printable(path)} is a video: name the file itself, as in fbclip video.mp4, to inspect its frames."
             raise ImageError(msg)
         if kind == RAW:  # Pillow takes the preview in it for the photograph
             raise ImageError(_describe_unread(path, kind))
@@ -367,7 +367,7 @@ def _open_of_any_size(file: IO[bytes], name: str) -> ImageFile.ImageFile:
     if image.width * image.height > MOST_PIXELS:
         msg = (
             f"{printable(name)} has {image.width} x {image.height} pixels, and at most {MOST_PIXELS / 1e6:.0f} million "
-            "are read: cut it into parts, or save it smaller."
+            "are read: cut it into parts, or reduce it."
         )
         raise ImageError(msg)
     return image
@@ -423,7 +423,7 @@ def _orientation(image: Image.Image, name: str) -> int:
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except DECODING_ERRORS as error:
-        msg = f"{printable(name)} has damaged EXIF data, so that its orientation is not known: save it without them."
+        msg = f"{printable(name)} has damaged EXIF data, so its orientation is unknown: save it without them."
         raise ImageError(msg) from error
 
 
@@ -438,7 +438,7 @@ def _turn_upright(photograph: Image.Image, orientation: int) -> Image.Image:
 def _to_rgb(image: Image.Image, name: str, white_level: int | None) -> Image.Image:
     if not _is_deep(image):
         if _is_signed(image):
-            msg = f"{printable(name)} has signed values, whose range is not known: save it with values of 0 to 255."
+            msg = f"{printable(name)} has signed values, whose range is unknown: save it with values of 0 to 255."
             raise ImageError(msg)
         image.load()
         return image if image.mode == "RGB" else image.convert("RGB")  # which copies an image that is RGB
@@ -524,8 +524,8 @@ def _from_whole_numbers(image: Image.Image, name: str, white_level: int | None) 
         return (values >> 8).astype(np.uint8)
     if largest < CAMERA_LIMIT and (values % 257).any():
         msg = (
-            f"{printable(name)} has 16 bits, but no value above {largest}: whether it is dark, or 10, 12 or 14 bits of "
-            f"a camera, is not known. {SAY_WHITE}, or save it with 8 bits."
+            f"{printable(name)} has 16 bits, but no value above {largest}: it may be dark, or come from a camera with "
+            f"10, 12 or 14 bits. {SAY_WHITE}, or save it with 8 bits."
         )
         raise ImageError(msg)
     return _to_eight_bits(values, SIXTEEN_BITS)
@@ -570,13 +570,12 @@ def _load_whole_numbers(image: Image.Image, name: str, white_level: int | None) 
     kind = storage or image.mode
     if image.mode == "I" and image.format not in {"PNG", "PPM"} and white_level is None:
         msg = (
-            f"{printable(name)} has whole numbers whose range is not known ({kind}). {SAY_WHITE}, or save it with 8 "
-            "bits."
+            f"{printable(name)} has whole numbers whose range is unknown ({kind}). {SAY_WHITE}, or save it with 8 bits."
         )
         raise ImageError(msg)
     if image.mode.startswith("I"):
         return np.asarray(image)
-    msg = f"{printable(name)} has more than 8 bits in a form not read here ({kind}): save it with 8 bits."
+    msg = f"{printable(name)} has more than 8 bits in an unsupported form ({kind}): save it with 8 bits."
     raise ImageError(msg)
 
 
@@ -600,13 +599,13 @@ def _with_storage(tile: TileT, storage: str) -> TileT:
 
 
 def is_gray(pixels: NDArray[np.integer]) -> bool:
-    """Tell whether a photograph is without color, whatever its file holds: three channels, too, may be alike.
+    """Return whether a photograph has no color, even if its file has three channels.
 
     Args:
         pixels (NDArray[np.integer]): RGB values 0..255, shape ``[H, W, 3]``.
 
     Returns:
-        bool: Whether it is.
+        bool: Whether all channels are alike.
     """
     some = pixels[::COLOR_STRIDE, ::COLOR_STRIDE].astype(int)
     return bool((some.max(axis=-1) - some.min(axis=-1)).max() <= GRAY_TOLERANCE)

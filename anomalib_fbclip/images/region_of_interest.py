@@ -22,13 +22,13 @@ WHITE = 127
 """Gray level above which a mask says to look."""
 
 SLACK = 1e-6
-"""How far fractions may reach beyond a photograph, by rounding."""
+"""Tolerance by which rounded fractions may reach beyond a photograph."""
 
 SHADE = 0.35
 """Brightness of what lies outside a region of interest, in pictures."""
 
 ONE_REGION = "A product has one region of interest for all photographs: give one mask as region."
-"""What is said where each photograph has a mask of its own, and a file is to be made."""
+"""Message where each photograph has its own mask, and a product is to be made."""
 
 Mask = NDArray[np.bool_]
 

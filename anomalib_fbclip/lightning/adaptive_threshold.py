@@ -27,7 +27,7 @@ NORMAL_QUANTILE = 0.999
 
 
 class FittedThreshold(NamedTuple):
-    """What was fitted to validation images. Numbers are scalars, and NaN where the images don't tell.
+    """Values fitted to validation images. Numbers are scalars, and NaN if the images don't determine them.
 
     Attributes:
         threshold (torch.Tensor): The threshold.

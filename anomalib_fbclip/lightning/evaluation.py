@@ -45,7 +45,7 @@ BINS = 2 * HALF_BINS
 
 
 def to_bins(scores: torch.Tensor) -> torch.Tensor:
-    """Number scores in their order, so finely that 2048 bins lie between a small probability and its double.
+    """Map scores to bins in their order, so finely that 2048 bins lie between a small probability and its double.
 
     Args:
         scores (torch.Tensor): Probabilities, of any shape. What rounding put beyond 0 or 1 counts as 0 or 1.
@@ -198,7 +198,7 @@ class PixelAUPRO(AnomalibMetric, _PixelCurve):  # type: ignore[misc] # anomalib 
 
 
 class LabelCounts(Metric):
-    """How many images and pixels are normal, and how many anomalous, on all processes."""
+    """Counts of normal and anomalous images and pixels, on all processes."""
 
     full_state_update = False
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What takes part in a validation, a test or a prediction, and in which order."""
+"""Callbacks of a validation, a test or a prediction, in their order."""
 
 from collections.abc import Sequence
 

@@ -138,7 +138,7 @@ class FewShotMixin(ModelMixin):
 
     @property
     def is_few_shot(self) -> bool:
-        """Whether photographs of good parts are in use, or will be."""
+        """True if photographs of good parts are in use, or will be."""
         if self.reference_choice.is_made:
             return not self.reference_choice.is_unlabeled
         return self.model.decision.k_shot > 0 and not isinstance(self.model.decision, MutualScoring)

@@ -78,22 +78,22 @@ class ThresholdPostProcessor(PostProcessor):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether thresholds and normalization were fitted to images, and do not come from a checkpoint."""
+        """True if thresholds and normalization were fitted to images, and do not come from a checkpoint."""
         return bool(self._sources) and not self.is_of_checkpoint
 
     @property
     def is_of_checkpoint(self) -> bool:
-        """Whether thresholds and normalization come from a checkpoint."""
+        """True if thresholds and normalization come from a checkpoint."""
         return CHECKPOINT in self._sources.values()
 
     @property
     def image_threshold_source(self) -> str:
-        """Where the threshold of the scores comes from, as in a :class:`~anomalib_fbclip.results.records.Record`."""
+        """Source of the threshold of the scores, as in a :class:`~anomalib_fbclip.results.records.Record`."""
         return self._source("image")
 
     @property
     def pixel_threshold_source(self) -> str:
-        """Where the threshold of the maps comes from, as in a :class:`~anomalib_fbclip.results.records.Record`."""
+        """Source of the threshold of the maps, as in a :class:`~anomalib_fbclip.results.records.Record`."""
         return self._source("pixel")
 
     def _source(self, level: str) -> str:

@@ -25,7 +25,7 @@ def run_export(arguments: Sequence[str]) -> int:
     """Export a product.
 
     Args:
-        arguments (Sequence[str]): What follows ``fbclip export``.
+        arguments (Sequence[str]): The arguments after ``fbclip export``.
 
     Returns:
         int: The exit code, 0.
@@ -73,7 +73,7 @@ def _export(model: "FBClip", path: Path) -> None:
 
 
 def create_parser() -> Parser:
-    """Create the parser of what follows ``fbclip export``."""
+    """Create the parser of ``fbclip export``."""
     parser = Parser(
         prog="fbclip export",
         description="Turn a product into a model that decides as the product does, without torch.",

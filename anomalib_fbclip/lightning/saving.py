@@ -60,7 +60,7 @@ GRAPH_SUFFIXES = {".onnx", ".xml"}
 
 
 FROZEN = f"model.{FROZEN_PREFIX}"
-"""What the names of frozen parameters begin with."""
+"""Prefix of frozen parameters."""
 
 
 class SavingMixin(FewShotMixin):
@@ -126,7 +126,7 @@ class SavingMixin(FewShotMixin):
         adapters.save(Path(path))
 
     def metadata(self) -> dict[str, Any]:
-        """What the adapters belong to, as a checkpoint and a file of adapters hold it."""
+        """Metadata of the adapters, as in a checkpoint and a file of adapters."""
         source = TrainerRun(self._trainer).trained_dataset or self._adapters.trained_on
         return describe_adapters(self.model, self.backbone_name, self.pretrained, source)
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What anomalib's command shows while it runs FBClip: each message once, and no traceback of a user's mistake.
+"""Screen output of anomalib's command with FBClip: each message once, and no traceback of a user's mistake.
 
 anomalib's ``configure_logger`` writes every message both to standard output and to standard error.
 """
@@ -22,7 +22,7 @@ DEBUG = "JSONARGPARSE_DEBUG"
 """Environment variable that asks for the traceback; it is jsonargparse's."""
 
 WRONG_FOR_FBCLIP = "ckpt_path is not provided. Model weights will not be loaded."
-"""What anomalib warns of. FBClip has its weights without a checkpoint."""
+"""Warning of anomalib that does not apply: FBClip has its weights without a checkpoint."""
 
 EXPECTED_WARNINGS = (
     "Total length of `",
@@ -30,7 +30,7 @@ EXPECTED_WARNINGS = (
     "This DataLoader will create",
     "'pin_memory' argument is set as true but no accelerator is found",
 )
-"""How warnings begin that are about what anomalib and FBClip do on purpose."""
+"""Beginnings of warnings about what anomalib and FBClip do on purpose."""
 
 
 def configure_screen() -> None:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a model is to know of a run of the trainer."""
+"""Facts about a run of the trainer that the model needs."""
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
@@ -57,7 +57,7 @@ class TrainerRun:
 
     @property
     def is_fitting(self) -> bool:
-        """Whether the model is being trained."""
+        """True while the model is being trained."""
         state = self.trainer.state if self.trainer else None
         return state is not None and state.fn == TrainerFn.FITTING and state.status == TrainerStatus.RUNNING
 

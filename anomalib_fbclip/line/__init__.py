@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What an inspection without an end needs around the model: what arrives, what is kept, and who is told of it.
+"""Continuous inspection: arrivals, the outbox of verdicts, and their delivery.
 
 Neither torch nor a model is imported. Of third parties, what is asked for: watchfiles, OpenCV, httpx or paho-mqtt.
 """

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What arrives: complete photographs in a folder, and frames of a camera."""
+"""Arrivals: complete photographs in a folder, and frames of a camera."""
 
 import logging
 import os
@@ -45,7 +45,7 @@ SMALL_FRAME = (64, 48)
 """Width and height to which frames are shrunk to be compared."""
 
 CHANGE = 4
-"""How much two such gray frames differ, of 255, in the mean, where there is something new to be seen. A camera's noise
+"""Mean difference, of 255, of two such gray frames from which there is something new to be seen. A camera's noise
 makes less than 1, and a part that covers a twentieth of the frame and stands out by a third makes 4."""
 
 Stopped = Callable[[], bool]

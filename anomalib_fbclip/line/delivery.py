@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Who is told of verdicts, in their order: an address of HTTP, or a topic of MQTT."""
+"""Delivery of verdicts, in their order, to an HTTP address or an MQTT topic."""
 
 import logging
 import time

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a line must not forget: the photographs that it has inspected, and the messages that nobody has taken yet."""
+"""Outbox of a line: the photographs that it has inspected, and the messages that are still to be sent."""
 
 import errno
 import os
@@ -32,7 +32,7 @@ TABLES = (
 
 
 class Message(NamedTuple):
-    """What a target is told.
+    """A message to a target.
 
     Attributes:
         id (str): The same for the same photograph, however often it is sent.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How something is tried again, and who is told."""
+"""Pauses between attempts, and messages about them."""
 
 from collections.abc import Callable, Iterator
 

@@ -85,7 +85,7 @@ class ClipBackbone(nn.Module):
 
     @property
     def has_text_tower(self) -> bool:
-        """Whether the text tower is loaded."""
+        """True if the text tower is loaded."""
         return "token_embedding" in self._modules
 
     def load_text_tower(self) -> None:

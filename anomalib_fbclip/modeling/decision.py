@@ -57,7 +57,7 @@ IMAGE_SCORES: dict[str, ImageScore] = {"class_token": class_token_score, "map": 
 
 
 class IntermediateOutputs(NamedTuple):
-    """What a decision is made from, and the training loss computed of.
+    """Intermediate outputs for the anomaly map and the loss.
 
     Attributes:
         class_score (torch.Tensor): Abnormal probability of each image's class token, shape ``[B]``, 0..1.
@@ -76,7 +76,7 @@ class IntermediateOutputs(NamedTuple):
 
 
 class ModelOutput(NamedTuple):
-    """What the model says of a batch of images.
+    """The model's predictions of a batch of images.
 
     Attributes:
         pred_score (torch.Tensor): Abnormal probability of each image, shape ``[B]``, 0..1.

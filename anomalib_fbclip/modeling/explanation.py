@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What lies between an image and its anomaly map: the intermediate maps of :class:`FBClipModel`."""
+"""Intermediate maps of :class:`FBClipModel` between an image and its anomaly map."""
 
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ Call = tuple[tuple[Any, ...], Any]
 
 
 class ReferenceMaps(NamedTuple):
-    """How the patches of one image compare with those of good photographs. All maps are on the CPU.
+    """Comparison of one image's patches with those of good photographs. All maps are on the CPU.
 
     Attributes:
         distances (torch.Tensor): Cosine distance of each patch from the nearest reference patch, 0..2, shape
@@ -40,7 +40,7 @@ class ReferenceMaps(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """How FB-CLIP comes to its answer for one image. All maps are on the CPU.
+    """Explanation of FB-CLIP's prediction of one image. All maps are on the CPU.
 
     There are N layers and V views of each, and the patches of the image form a grid of ``h x w``. With tiles, maps of
     what lies between are those of the tiles; how anomalous a place is, the whole says, too.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is computed in full precision, whatever the precision of the model around: masks, norms and probabilities."""
+"""Full precision for masks, norms and probabilities, whatever the precision of the model around."""
 
 from contextlib import AbstractContextManager, nullcontext
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What CLIP wants its images to look like, and resizing that gives the same pixels in an exported graph.
+"""CLIP's normalization of images, and resizing that gives the same pixels in an exported graph.
 
 Neither ONNX Runtime nor OpenVINO has torch's antialiased resize with dynamic sizes. Resizing one side is linear, so
 here it is a product with a matrix that depends only on the image's size. Any runtime can compute that.

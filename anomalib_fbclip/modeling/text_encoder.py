@@ -17,7 +17,7 @@ TEXT_PARTS = {"backbone", "prompt_learner", "text_fusion"}
 """Parts that the text goes through."""
 
 TEXT_PREFIXES = ("prompt_learner.", "text_fusion.")
-"""What the names of the text's learned parameters begin with."""
+"""Prefix of the text's learned parameters."""
 
 
 class TextEncoder(nn.Module):

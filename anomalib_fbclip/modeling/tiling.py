@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the model looks at: an image as a whole, or the whole and its overlapping tiles, whose maps are joined."""
+"""Views of an image: the whole, or the whole and its overlapping tiles, whose maps are joined."""
 
 from collections.abc import Sequence
 

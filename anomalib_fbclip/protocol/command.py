@@ -34,7 +34,7 @@ OBJECTS: set[str | int] = {"pre_processor", "post_processor", "evaluator", "visu
 """Arguments of FBClip that are no matter of choice here: none of the paper's metrics needs a threshold."""
 
 UNLABELED_SHOTS = "unlabeled"
-"""What stands for a number of good photographs where test images are compared with each other."""
+"""Value in place of a number of good photographs if test images are compared with each other."""
 
 WITHOUT_EFFECT = {"category", "categories", "train_batch_size", "eval_batch_size", "num_workers"}
 """Arguments of datamodules on which the results of a category do not depend."""

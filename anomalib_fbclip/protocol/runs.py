@@ -107,7 +107,7 @@ def _load_model(arguments: str) -> FBClip:
 
 
 class Plan(NamedTuple):
-    """What the tests of all categories have in common; plain data, which goes to another process."""
+    """Settings shared by the tests of all categories; plain data, which goes to another process."""
 
     shots: int | str  # how many good photographs the model is given, or "unlabeled"
     choice: int  # which of the choices of so many this is, from 0

@@ -29,7 +29,7 @@ MEASURED = {**METRICS, "image_Recall": "found", "image_FalsePositiveRate": "fals
 """Those, and of the verdicts at the threshold 0.5."""
 
 MEAN = "mean"
-"""What stands in the place of the category in the row of the means."""
+"""Category of the row of the means."""
 
 TYPES = {"category": str, **dict.fromkeys(MEASURED, float), "normal": int, "anomalous": int, "settings": str}
 """Type of each column."""

@@ -50,16 +50,16 @@ FORMAT_VERSION = 1
 file that older packages can't read gets a higher one."""
 
 REFERENCES_PREFIX = "photographs."
-"""What the names of tensors begin with that a product keeps of good photographs, beside what decides by them."""
+"""Prefix of the tensors that a product keeps of good photographs, besides those of the decision."""
 
 BUNDLED_ADAPTERS = "bundled_adapters"
-"""Where a product gives the digest of its adapters if it leaves them out, because they come with the package."""
+"""Key of the digest of adapters that a product leaves out, because they come with the package."""
 
 FROZEN_PREFIX = "backbone."
-"""What the names of a model's frozen parameters begin with. All others are adapters."""
+"""Prefixes of a model's frozen parameters. All others are adapters."""
 
 DECISIONS: dict[str, type[FewShot]] = {"few_shot.": FewShot, "unlabeled.": MutualScoring}
-"""What the names of photographs' patches, and of what comes of them, begin with, and how they decide."""
+"""Prefixes of the tensors of photographs' patches and their results, and the decisions made with them."""
 
 DIGEST = "digest"
 """Name of what tells a file that was changed."""
@@ -68,7 +68,7 @@ TEXT_FEATURES = "text_features"
 """Name of the text features that the adapters give with their CLIP."""
 
 SIGNATURE_TOLERANCE = 2e-3
-"""How far the signatures of the same CLIP are apart at most, one of them in half precision."""
+"""Largest difference between signatures of the same CLIP, one of them in half precision."""
 
 WIDTHS_OF_TENSORS = (
     ("mvfbe.attention.norm.weight", 0),
@@ -249,7 +249,7 @@ class Adapters:
 
     @property
     def settled(self) -> dict[str, Any]:
-        """What a product has settled, by the names of the model's arguments; nothing if there are no photographs."""
+        """Arguments of the model that a product fixes, by name; empty if there are no photographs."""
         if not self.is_product:
             return {}
         names = ("backbone", "image_size", "tiles", "feature_layers", "white_level")
@@ -265,7 +265,7 @@ class Adapters:
 
     @property
     def is_product(self) -> bool:
-        """Whether they come with good photographs, and what was learned from them."""
+        """True if they come with good photographs, and with what was learned from them."""
         return "photographs" in self.metadata
 
     def save(self, path: Path) -> None:

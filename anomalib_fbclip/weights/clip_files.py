@@ -30,20 +30,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OPEN_CLIP_CACHE = Path("~/.cache/clip")
-"""Where open_clip keeps files of a URL."""
+"""Folder in which open_clip keeps downloaded files."""
 
 RANDOM_WEIGHTS_SEED = 0
 """Seed of a CLIP without pretrained weights: adapters that were trained on it fit it again."""
 
 UNUSED = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
-"""What files of CLIPs hold besides parameters."""
+"""Entries of CLIP files besides parameters."""
 
 
 Towers: TypeAlias = Literal["both", "image", "text"]
 """Towers of a CLIP that get their weights."""
 
 IMAGE_PREFIX = "visual."
-"""What the names of the image tower's parameters begin with in open_clip. All others are the text tower's."""
+"""Prefix of the image tower's parameters in open_clip. All others are the text tower's."""
 
 
 def create_clip(backbone: str, pretrained: str | None, towers: Towers = "both") -> open_clip.CLIP:

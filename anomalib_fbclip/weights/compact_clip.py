@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 FORMAT = "anomalib-fbclip CLIP in 8 bits"
 
 SCALE = ".scale"
-"""What is added to a matrix's name to give that of its rows' scales."""
+"""Suffix that turns a matrix's name into that of its rows' scales."""
 
 LARGEST = 127
 """Largest value in 8 bits that is used: the range is symmetric."""

@@ -36,7 +36,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 """Types in which the frozen CLIP can be kept, by name."""
 
 NEEDS_NO_NETWORK = f"--model.backbone {bundled.NAME} needs no network."
-"""What to do where weights can't be fetched."""
+"""Advice where weights can't be downloaded."""
 
 MOST_TILES = 256
 """Tiles of an image, at most: each is as much work as the whole image."""

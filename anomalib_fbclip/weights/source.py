@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Where the adapters of a model come from."""
+"""Sources of a model's adapters."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class _Pending(NamedTuple):
 
 
 class AdapterSource:
-    """Where the adapters of a model come from, in one of three states.
+    """Source of a model's adapters, in one of three states.
 
     - Untrained: the adapters have their initial values. The first state.
     - Given: they come from a file, a checkpoint or a training, and ``trained_on`` names the dataset.
@@ -108,7 +108,7 @@ class AdapterSource:
 
     @property
     def is_trained(self) -> bool:
-        """Whether the model has trained adapters, or will have when it is used."""
+        """True if the model has trained adapters, or will have when it is used."""
         return bool(self.trained_on or self._pending)
 
     def give(self, trained_on: str | None) -> None:

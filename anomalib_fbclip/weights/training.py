@@ -12,17 +12,17 @@ import torch
 from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 
 CHECKPOINT_KEY = "fbclip"
-"""Where a checkpoint says what its adapters belong to."""
+"""Key of a checkpoint's metadata."""
 
 MODEL_PREFIX = "model."
-"""What the names of a model's tensors begin with in a checkpoint."""
+"""Prefix of a model's tensors in a checkpoint."""
 
 ARGUMENTS = ("views", "text_strategies", "background_suppression", "image_score")
 """Arguments of the model on which its scores depend, and which its tensors don't tell."""
 
 
 class Normalization(NamedTuple):
-    """What a training has fitted to labeled images: scores, or anomaly maps, are moved so that 0.5 is the threshold.
+    """Normalization fitted to labeled images: it moves scores, or anomaly maps, so that 0.5 is the threshold.
 
     Attributes:
         threshold (float): The threshold of what the model computes; NaN if none was fitted.
@@ -55,7 +55,7 @@ class Normalization(NamedTuple):
 
     @property
     def is_fitted(self) -> bool:
-        """Whether it moves anything, or decides at another value than the usual one."""
+        """True if it moves values, or decides at another threshold than the usual one."""
         return math.isfinite(self.threshold) or not math.isclose(self.decision, USUAL_THRESHOLD)
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
@@ -76,7 +76,7 @@ class Normalization(NamedTuple):
 
 
 class Training(NamedTuple):
-    """What a checkpoint of a training holds.
+    """Content of a training checkpoint.
 
     Attributes:
         tensors (dict[str, torch.Tensor]): The adapters by their names in the model.

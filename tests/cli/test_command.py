@@ -246,8 +246,8 @@ def test_what_is_not_looked_at_is_told(tmp_path: Path, photographs: Path, fbclip
         assert said in rows.pop(name)
     assert rows == dict.fromkeys(["fine.png", "moving.gif", "pages.tiff", "spot.png"])
     told = result.stderr.splitlines()
-    assert "photographs/pages.tiff has 2 pages: only the first is looked at." in told
-    assert "photographs/moving.gif has 2 frames: only the first is looked at." in told
+    assert "photographs/pages.tiff has 2 pages: only the first is inspected." in told
+    assert "photographs/moving.gif has 2 frames: only the first is inspected." in told
     assert any("with 5 good photographs" in line for line in told)
 
 

@@ -33,7 +33,7 @@ def names(folder: Path, *excluded: Path) -> list[str]:
 
 @pytest.fixture
 def locked(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Name of folders that can't be looked into, whoever runs the tests."""
+    """Name of folders that can't be read, whoever runs the tests."""
 
     def refuse(function):
         def call(path, *arguments):
@@ -89,7 +89,7 @@ class TestWhatCanNotBeReached:
         write(tmp_path / "1.png")
         write(tmp_path / locked / "2.png")
         assert names(tmp_path) == ["1.png", "locked"]
-        with pytest.raises(ImageError, match="locked can't be looked into: ") as error:
+        with pytest.raises(ImageError, match="locked can't be read: ") as error:
             read_photograph(tmp_path / locked, upright=True)
         assert "PNG or JPEG" not in str(error.value)
 

@@ -197,7 +197,7 @@ def test_a_folder_that_goes_and_comes_back(watch: Watch, monkeypatch: pytest.Mon
     assert not watcher.take_all()
     Path("incoming").rename("away")
     assert not watcher.take_all()
-    assert [line.split(":")[0] for line in watcher.told] == ["incoming can't be looked into"]
+    assert [line.split(":")[0] for line in watcher.told] == ["incoming can't be read"]
     photograph("a.png")
     assert watcher.take(1) == ["incoming/a.png"]
     assert watcher.told[1:] == ["incoming is back."]

@@ -1,4 +1,4 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What several tests share."""
+"""Helpers that several tests share."""

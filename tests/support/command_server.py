@@ -18,7 +18,7 @@ from typing import NoReturn, TypedDict
 
 
 class Command(TypedDict):
-    """What is run.
+    """A command to run.
 
     Attributes:
         arguments (list[str]): ``anomalib ...`` or ``python ...``, the latter with a script, ``-m`` or ``-c``, as the

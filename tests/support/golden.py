@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parent.parent / "golden"
 
 
 def randn(name: str, shape: tuple[int, ...], seed: int) -> torch.Tensor:
-    """Standard normal values; numpy guarantees that its RandomState streams never change."""
+    """Draw standard normal values; numpy guarantees that its RandomState streams never change."""
     stream = np.random.RandomState(zlib.crc32(f"{seed}:{name}".encode()))
     return torch.from_numpy(np.asarray(stream.standard_normal(shape))).float().reshape(shape)
 
@@ -105,7 +105,7 @@ class Golden:
         return path
 
     def reference_checkpoint(self) -> dict[str, Any]:
-        """The adapters, as the reference saves them."""
+        """Return the adapters, as the reference saves them."""
         text_width, width = self.config["text_width"], self.config["vision_width"]
         embedding_width, inner = self.config["embed_dim"], 512
         branch = {

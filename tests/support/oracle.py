@@ -42,7 +42,7 @@ def foreground_score(tokens: torch.Tensor, previous: torch.Tensor | None) -> tor
 
 
 def semantic_view(tokens: torch.Tensor, foreground_mask: torch.Tensor) -> torch.Tensor:
-    """The semantic view of one image, with both softmaxes over all pairs of patches."""
+    """Compute the semantic view of one image, with both softmaxes over all pairs of patches."""
     class_token, patches = tokens[0], tokens[1:]
     background_mask = 1 - foreground_mask
     stability = torch.stack([cosine(patch, class_token) for patch in patches])
@@ -54,7 +54,7 @@ def semantic_view(tokens: torch.Tensor, foreground_mask: torch.Tensor) -> torch.
 
 
 def spatial_view(tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """The spatial view of one image, one neighborhood of 25 entries after the other."""
+    """Compute the spatial view of one image, one neighborhood of 25 entries after the other."""
     class_token, patches = tokens[0], tokens[1:]
     rows, columns = grid
     outside = (torch.zeros_like(patches[0]), 0.0)

@@ -19,7 +19,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def draw_part(seed: int, *, defective: bool = False) -> Image.Image:
-    """A gray part with a little noise, and a bright spot if it is defective."""
+    """Draw a gray part with a little noise, and a bright spot if it is defective."""
     stream = np.random.default_rng(seed)
     pixels = np.full((100, 140, 3), 90) + stream.integers(0, 12, (100, 140, 3))
     if defective:

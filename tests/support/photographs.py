@@ -21,7 +21,7 @@ FIRST_ROW_AND_COLUMN = {
     7: ("right", "bottom"),
     8: ("left", "bottom"),
 }
-"""Where the first row and the first column of a stored image are in the upright one, by EXIF's orientation."""
+"""Sides of the upright image on which a stored image's first row and column lie, by EXIF orientation."""
 
 COLOR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 """PNG's number for grey, grey and alpha, RGB, and RGB and alpha, by the number of channels."""

@@ -11,7 +11,7 @@ from torch import nn
 
 
 class Touch:
-    """What a pickle makes of it creates a file.
+    """An object whose unpickling creates a file.
 
     Args:
         mark (Path): The file.

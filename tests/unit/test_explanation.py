@@ -154,7 +154,7 @@ def test_grey_images_of_pillow(model: FBClip) -> None:
     ],
 )
 def test_what_is_no_image(model: FBClip, source: np.ndarray | torch.Tensor, what: str) -> None:
-    with pytest.raises(ValueError, match=f"An image is .*not .*{what}"):
+    with pytest.raises(ValueError, match=f"An image must be .*not .*{what}"):
         model.explain(source)
 
 

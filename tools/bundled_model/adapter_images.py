@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the adapters of fbclip-small are trained on: drawn images and, if some are given, photographs with masks.
+"""Training images of fbclip-small's adapters: drawn images and, if given, photographs with masks.
 
 Real defects come twice: in crops of their photographs, and cut out and laid on other photographs and on drawings.
 """
@@ -57,7 +57,7 @@ COVERED = 0.25
 """Share of a pixel that a defect covers at least: most of a small one is lost when a large photograph is shrunk."""
 
 MARGIN = 0.3
-"""What is cut out around a defect, in its longer sides."""
+"""Size of the cutout around a defect, in multiples of its longer side."""
 
 TEXTURES = 6
 """Photographs of good parts among which an image's textures are chosen, beside those of the packages."""

@@ -57,7 +57,7 @@ class TrainingBatches(IterableDataset):
         ])
 
     def __len__(self) -> int:
-        """Number of batches."""
+        """Return the number of batches."""
         return self.batches
 
     def __iter__(self) -> Iterator[TrainingBatch]:

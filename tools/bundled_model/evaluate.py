@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How well and how fast fbclip-small detects defects: the table of its model card.
+"""Accuracy and speed of fbclip-small: the table of its model card.
 
 On the procedural categories that no training saw, and on photographs, where there are any::
 
@@ -61,12 +61,12 @@ class LabeledImage(NamedTuple):
 
     @property
     def is_anomalous(self) -> bool:
-        """Whether it shows a defect, by its folder."""
+        """True if it shows a defect, by its folder."""
         return self.path.parent.name != "good"
 
 
 class Accuracy(NamedTuple):
-    """How well a category's images and pixels are ranked.
+    """Ranking of a category's images and pixels.
 
     Attributes:
         image_auroc (float): Area under the ROC curve of the image scores, 0..1.

@@ -95,7 +95,7 @@ class TrainingImage(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What is photographed.
+    """The subject of a photograph.
 
     Attributes:
         scene (Scene): It, without defect.

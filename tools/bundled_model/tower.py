@@ -32,7 +32,7 @@ NOT_OF_THE_TOWER = {"proj", "ln_post.weight", "ln_post.bias"}
 """Parameters of a vision tower that a CLIP learns itself."""
 
 ONNX_LAYER = "backbone.encoder.layer"
-"""What the names of a block's parameters begin with in the ONNX file."""
+"""Prefix of a block's parameters in the ONNX file."""
 
 VECTORS = {
     "norm1.weight": "norm1.weight",

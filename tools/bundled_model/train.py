@@ -52,7 +52,7 @@ from tools.bundled_model.locked_image_tuning import LockedImageTuning
 from tools.bundled_model.tower import load_tower
 
 SOURCE = "procedural images"
-"""What the adapters say that they were trained on."""
+"""Name of the training data in the adapters' metadata."""
 
 FIRST_ADAPTER_IMAGE = 2**40
 """Seed of the first image that the adapters are trained on: far beyond those of the text tower."""

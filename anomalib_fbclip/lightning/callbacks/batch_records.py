@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What is said of the images of a batch: for the table, the pictures and the report."""
+"""Predictions of a batch as rows for the table, the pictures and the report."""
 
 from itertools import repeat
 from typing import Any

@@ -78,7 +78,7 @@ class CheckedDataset(Dataset[ImageItem]):
         self.paths = image_paths(dataset)
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.indices)
 
     def __getitem__(self, position: int) -> ImageItem:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""How a run of the trainer stops: with one line for the user, and a meaningful exit code."""
+"""End of an interrupted run of the trainer: one line for the user, and a meaningful exit code."""
 
 import signal
 import sys

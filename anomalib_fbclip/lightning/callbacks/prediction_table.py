@@ -31,7 +31,7 @@ MAX_SHOWN = 10
 
 
 class Place(NamedTuple):
-    """Where an image stands in the data.
+    """Position of an image in the data.
 
     Attributes:
         dataloader (int): Its dataloader.

@@ -21,7 +21,7 @@ TAKEN = ".taken"
 """File that a run puts first into its folder."""
 
 CLAIMED = "claimed"
-"""What this file says in the folder of a run that trains nothing."""
+"""Content of this file in the folder of a run that trains nothing."""
 
 
 class ResultsFolder(Callback):

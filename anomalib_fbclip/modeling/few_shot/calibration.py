@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What good parts do to each other sets the scale: standard deviations, and probabilities with 0.5 as threshold."""
+"""Calibration by comparing good parts with each other: standard deviations, and probabilities with threshold 0.5."""
 
 import torch
 from torch import nn

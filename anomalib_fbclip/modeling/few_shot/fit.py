@@ -22,7 +22,7 @@ MEMORY_VALUES = 2**23
 """Values that a memory holds at most: 33 MB."""
 
 UNLIKE, LEAST_UNLIKE = 1.5, 0.12
-"""How many times as far from good parts as these are from each other an image is, in both directions, if it shows
+"""Ratio, in both directions, of an image's distance from good parts to their distance from each other, if it shows
 something else, and how far at least. Of 328 images of 12 products, some alike, 7 are so far from their own product, and
 320 from all others. ``tests/benchmark/products.py`` measures it."""
 
@@ -47,7 +47,7 @@ Photograph = Callable[[], Iterable[ReferenceImage]]
 
 
 class Block(NamedTuple):
-    """What is kept of a photograph. Others can be added later, without a look at its turned copies.
+    """Values kept of a photograph. Others can be added later, without its rotated copies.
 
     Attributes:
         patches (torch.Tensor): Joined patch tokens, shape ``[R, D]``, in the order in which they were chosen: the first
@@ -74,7 +74,7 @@ class Block(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """What comes of photographs.
+    """Result of a fit to photographs.
 
     Attributes:
         decision (FewShot): The part of the model that decides by them.
@@ -247,7 +247,7 @@ def _remember(model: FBClipModel, images: Iterable[ReferenceImage], count: int) 
 
 
 class _LeftOut(NamedTuple):
-    """What comes of comparing a photograph with the others.
+    """Result of comparing a photograph with the others.
 
     Attributes:
         distances (torch.Tensor): Of the patches of its views, shape ``[V, 1, h, w]``.

@@ -52,7 +52,7 @@ class AttentionWeights(NamedTuple):
 
 
 class ProjectedView(NamedTuple):
-    """What the fused attention needs to know of a view's tokens.
+    """Statistics of a view's tokens for the fused attention.
 
     Attributes:
         tokens (torch.Tensor): The tokens' products with ``AttentionWeights.inputs``, shape ``[B, 1 + L, P]``.

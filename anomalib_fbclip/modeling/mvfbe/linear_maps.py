@@ -70,7 +70,7 @@ class GroupMap(NamedTuple):
 
 
 class Bands(NamedTuple):
-    """Which patches of a grid lie in whose neighborhood, for a few rows of the grid at once: a band.
+    """Neighborhoods of the patches of a grid, for a few rows of the grid at once: a band.
 
     All patches near those of a band lie in the rows around it, so a matrix of all pairs of patches has nothing beyond.
 

@@ -74,7 +74,7 @@ def fill(size: int, outlines: Sequence[Outline]) -> Field:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where an object lies in the image.
+    """Position of an object in the image.
 
     Attributes:
         size (int): Side of the image in pixels.

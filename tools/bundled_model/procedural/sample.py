@@ -18,10 +18,10 @@ from tools.bundled_model.procedural.objects import OBJECTS
 from tools.bundled_model.procedural.scene import Scene, make_object, make_surface, plain_background
 
 VISIBLE_DIFFERENCE = 12
-"""How much a pixel's red, green or blue has to change, of 255, to belong to the mask."""
+"""Smallest change of a pixel's red, green or blue, of 255, that puts it in the mask."""
 
 MINIMUM_CONTRAST = 20
-"""How much the pixels of a mask change on average, of 255, at least."""
+"""Smallest average change of a mask's pixels, of 255."""
 
 FILLED = 0.55
 """Share of changed pixels around a pixel, above which it belongs to the mask, too."""
@@ -33,7 +33,7 @@ EXTENTS = 0.04, 0.22
 """Smallest and largest extent of a defect, as fractions of the side."""
 
 ATTEMPTS = 24
-"""How many defects are drawn at most, until one is visible."""
+"""Largest number of attempts to draw a visible defect."""
 
 SMALLEST_IMAGE = 32
 """Smallest side of an image, in pixels."""
@@ -45,7 +45,7 @@ class InvisibleDefectError(RuntimeError):
 
 @dataclass(frozen=True)
 class Product:
-    """What is photographed.
+    """The subject of a photograph.
 
     Attributes:
         material (str): Material, a key of ``MATERIALS``.

@@ -16,7 +16,7 @@ from tools.bundled_model.procedural.outlines import Pose
 
 
 class Scene(NamedTuple):
-    """What lies before the camera.
+    """The scene before the camera.
 
     Attributes:
         surface (Surface): The object, or the surface that fills the image.

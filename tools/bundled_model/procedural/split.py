@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What may be trained on, and what is kept for tests.
+"""The split into training data and data kept for tests.
 
 A held-out kind is seen by no training, neither of the backbone nor of the adapters: neither a held-out material or
 object, nor a held-out defect on anything. What is measured on held-out kinds is therefore how well a model does on what
