@@ -46,7 +46,7 @@ def load_image(
         if len(image) == CHANNELS and image.numel() and image.min() >= 0 and image.max() <= 1:
             return image
     msg = (
-        "An image is a path, an image of Pillow, or RGB values: an array [H, W, 3] or a tensor [3, H, W] of whole "
+        "An image must be a path, an image of Pillow, or RGB values: an array [H, W, 3] or a tensor [3, H, W] of whole "
         f"numbers or of fractions 0..1; not {source.dtype} {list(source.shape)}."
     )
     raise ValueError(msg)

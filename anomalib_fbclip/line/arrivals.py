@@ -208,7 +208,7 @@ class Folder:
         for path in found:
             if path.is_dir() and path not in self._closed:
                 self._closed.add(path)
-                self._tell(f"{printable(path)} can't be looked into: let this user read the folder.")
+                self._tell(f"{printable(path)} can't be read: give this user access to the folder.")
         return [path for path in found if path.is_file()]
 
     def _begin_to_watch(self) -> None:
