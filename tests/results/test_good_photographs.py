@@ -62,8 +62,8 @@ def test_swapped_folders() -> None:
 
 def test_the_same_photographs() -> None:
     copies = {Path("a"): Path("good/a")}
-    assert "themselves: 1 of 5." in describe_inspected_references(copies, 5)[0]
-    assert "themselves: 1." in describe_inspected_references(copies, None)[0]
+    assert "good ones: 1 of 5." in describe_inspected_references(copies, 5)[0]
+    assert "good ones: 1." in describe_inspected_references(copies, None)[0]
     assert not describe_inspected_references({}, 1)
 
 

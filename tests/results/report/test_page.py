@@ -158,7 +158,7 @@ def test_thresholds_are_not_rounded(tmp_path: Path) -> None:
 def test_usual_thresholds_are_a_guess(tmp_path: Path) -> None:
     page = Page(write_small_report(tmp_path, [], thresholds=Thresholds(0.5, 0.25, "default", "given")))
     assert "initially 0.500, not calibrated to your parts" in page.texts["p"]
-    assert "at first 0.250, from: given" in page.texts["p"]
+    assert "initially 0.250, from: given" in page.texts["p"]
 
 
 def test_the_scores_of_good_photographs(tmp_path: Path) -> None:
