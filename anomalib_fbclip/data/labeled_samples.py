@@ -99,7 +99,7 @@ def read_labeled_samples(datamodule: AnomalibDataModule, seed: int | None) -> pd
         datasets.append(datamodule.val_data)
     for dataset in datasets:
         if type(dataset).__getitem__ is not AnomalibDataset.__getitem__:
-            msg = f"{description} cannot be combined: {type(dataset).__name__} reads its items in a way of its own."
+            msg = f"{description} cannot be combined: {type(dataset).__name__} reads its items in its own way."
             raise TypeError(msg)
 
     samples = pd.concat([dataset.samples for dataset in datasets], ignore_index=True)

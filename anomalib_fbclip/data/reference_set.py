@@ -301,7 +301,7 @@ class ReferenceSet:
         """
         said = product.metadata
         if not isinstance(decision, FewShot):
-            msg = f"{product.origin} lacks what it has learned of its good photographs: teach it anew."
+            msg = f"{product.origin} lacks the results of its good photographs: teach it again."
             raise ValueError(msg)  # noqa: TRY004 - of the file, not of an argument
         mask = None if region is None else region.pixels.cpu().numpy()
         with reading(product.origin):
@@ -392,12 +392,12 @@ class ReferenceSet:
         line = f"Compared with {count} good photograph{'' if count == 1 else 's'}"
         if not decides:
             return f"{line}."
-        few = f" Give {FEW} or more, better 8." if self.is_doubtful else ""
+        few = f" Give at least {FEW}; 8 are better." if self.is_doubtful else ""
         return f"{line}: about {self.fit.false_alarms} in {count + 1} good parts may be called anomalous.{few}"
 
     def warnings(self) -> list[str]:
         """Say which photographs are near copies of others, and which are unlike the others: a line each."""
-        unlike = "is unlike the other good photographs: it is defective, or of another kind. Look at it."
+        unlike = "is unlike the other good photographs: it is defective, or shows another kind of part. Check it."
         return [
             *describe_near_copies(len(self.found), len(self.images)),
             *(f"{self.name(index)} {unlike}" for index in self.fit.outliers),
@@ -434,7 +434,7 @@ def _check_fit(fit: Fit, count: int) -> None:
     expected = [(count * rows, 3), (count, views, *grid), (count, views, *grid), (count,), (count, 2)]
     is_whole = len(grid) == 3 and fit.inside.dtype == torch.bool and fit.decision.k_shot == count > 0  # noqa: PLR2004
     if shapes != expected or not is_whole or not set(fit.outliers) <= set(range(count)):
-        msg = "Its parts do not belong together."
+        msg = "Its parts do not match."
         raise ValueError(msg)
 
 

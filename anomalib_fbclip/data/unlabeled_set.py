@@ -122,17 +122,19 @@ class UnlabeledSet(ReferenceSet):
         """Say how the photographs are looked at, and when that works."""
         del decides
         if self.doubt:
-            return f"{self.doubt} Each photograph is looked at by itself."
+            return f"{self.doubt} Each photograph is inspected by itself."
         total, count = len(self.found), len(self.images)
         others = "each other" if total == count else f"{count} of them"
-        return f"The {total} photographs are compared with {others}. This works where most of them are good."
+        return f"The {total} photographs are compared with {others}. This works if most of them are good."
 
     def warnings(self) -> list[str]:
         """Say that half of the photographs may be defective, if it seems so."""
         # The logit of a probability is a score in a unit of its own, less a constant.
         if self.doubt or not is_split(self.fit.scores.logit(eps=1e-6) / STEEPNESS + 1):
             return []
-        return ["The scores fall into two groups: half of the photographs may be defective. Better give good ones."]
+        return [
+            "The scores fall into two groups: half of the photographs may be defective. Use good photographs instead."
+        ]
 
 
 def _is_readable(source: ImageSource, minimum_side: int, white_level: int | None, region: RegionSource | None) -> bool:

@@ -341,7 +341,7 @@ class FewShotMixin(ModelMixin):
             ValueError: If another region is given, or what is known of them is damaged.
         """
         if adapters.is_product and self.region_source is not None:
-            msg = f"{adapters.origin} has settled where to look: leave out region."
+            msg = f"{adapters.origin} contains a region: leave out region."
             raise ValueError(msg)
         if self.model.region is not None and self.region_source is None:
             self.region_source = self.model.region.pixels.cpu().numpy()

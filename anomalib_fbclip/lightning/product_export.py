@@ -45,7 +45,7 @@ def run_export(arguments: Sequence[str]) -> int:
             try:
                 _export(model, options.output)
             except OSError as error:
-                msg = f"--output {printable(options.output)} can't be written ({error}): give another place."
+                msg = f"--output {printable(options.output)} can't be written ({error}): give another file."
                 raise InspectionError(msg) from error
     beside = f" and {printable(options.output.with_suffix('.bin').name)}" if options.format == "openvino" else ""
     screen.tell(f"Exported: {printable(options.output)}{beside}.")

@@ -225,7 +225,7 @@ class Folder:
         try:
             next(changes)  # it begins with the first look
         except OSError as error:
-            self._tell(f"{self.name}: {error}. What arrives is found every {SEARCH_PAUSE} seconds.")
+            self._tell(f"{self.name}: {error}. New photographs are found every {SEARCH_PAUSE} seconds.")
         else:
             self._changes = changes
 
@@ -396,6 +396,6 @@ class Camera:
     def _offer(self, rgb: NDArray[np.uint8]) -> None:
         if self._frames and not self._is_slow_told:
             self._is_slow_told = True
-            self._tell(f"{self.name} is faster than the model: some frames are passed over.")
+            self._tell(f"{self.name} is faster than the model: some frames are skipped.")
         time_of_it = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
         self._frames.append(Arrival(f"{self.name}#{time_of_it}", rgb, uuid4().hex))

@@ -62,7 +62,7 @@ class Webhook:
         address (str): ``http://...`` or ``https://...``, with user and password in it if there are any.
 
     Raises:
-        ValueError: If it is not such an address.
+        ValueError: If it is not a valid address.
         ModuleNotFoundError: If httpx is missing.
     """
 
@@ -73,7 +73,7 @@ class Webhook:
         try:
             self._address = httpx.URL(address)
         except httpx.InvalidURL as error:
-            msg = f"{_without_password(parts)} is not such an address: {error}"
+            msg = f"{_without_password(parts)} is not a valid address: {error}"
             raise ValueError(msg) from error
         self.name = _without_password(parts)
         logging.getLogger(httpx.__name__).setLevel(logging.WARNING)  # it logs each request
@@ -104,7 +104,7 @@ class Mqtt:
             any.
 
     Raises:
-        ValueError: If it is not such an address.
+        ValueError: If it is not a valid address.
         ModuleNotFoundError: If paho-mqtt is missing.
     """
 
@@ -237,7 +237,9 @@ class Delivery:
                 target.send(message)
             except UndeliveredError as error:
                 if pauses is None:
-                    self._tell(f"{target.name} takes nothing ({error}). Verdicts are kept, and sent once it is back.")
+                    self._tell(
+                        f"{target.name} accepts no messages ({error}). Verdicts are kept, and sent once it is back."
+                    )
                     pauses = growing_pauses()
                 self._stopped.wait(next(pauses))
                 continue
@@ -276,7 +278,7 @@ def _split(address: str, schemes: Sequence[str], example: str) -> SplitResult:
     Raises:
         ValueError: If it has none of the schemes, no host, or no port where there should be one.
     """
-    wrong = f"{address.rpartition('@')[2]!r} is not such an address: give {example}"
+    wrong = f"{address.rpartition('@')[2]!r} is not a valid address: give {example}"
     try:
         parts = urlsplit(address)
         is_right = parts.scheme in schemes and parts.hostname and parts.port != 0 and address.isprintable()

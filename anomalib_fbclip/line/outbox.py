@@ -73,7 +73,7 @@ class Outbox:
         except sqlite3.DatabaseError as error:
             self._connection.close()
             if "locked" in str(error):
-                msg = f"{printable(folder)} is in use by another fbclip watch: end that, or give another --output."
+                msg = f"{printable(folder)} is in use by another fbclip watch: stop it, or give another --output."
             else:
                 msg = f"{printable(path)} can't be used ({error}): give another folder with --output."
             raise InspectionError(msg) from error

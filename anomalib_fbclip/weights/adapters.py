@@ -179,7 +179,7 @@ class Adapters:
             msg = f"{origin} holds no good photographs: make one with 'fbclip teach good --output {printable(path)}'."
             raise ValueError(msg)
         if (is_product or digest is not None) and digest != digest_file(tensors, texts):
-            msg = f"{origin} {'is' if is_product else 'are'} damaged: copy or make the file once more."
+            msg = f"{origin} {'is' if is_product else 'are'} damaged: copy or make the file again."
             raise ValueError(msg)
         return adapters._with_bundled() if BUNDLED_ADAPTERS in metadata else adapters
 
@@ -190,7 +190,7 @@ class Adapters:
         if bundled is None or digest_tensors(bundled.adapters) != self.metadata[BUNDLED_ADAPTERS]:
             msg = (
                 f"{self.origin} belongs to other adapters of {backbone!r} than anomalib-fbclip "
-                f"{version('anomalib-fbclip')} comes with: teach it anew, or install {self.metadata.get('version')}."
+                f"{version('anomalib-fbclip')} comes with: teach it again, or install {self.metadata.get('version')}."
             )
             raise ValueError(msg)
         return replace(
@@ -358,7 +358,7 @@ class Adapters:
             return
         digest = text_digest(self.tensors, self.metadata.get("text_strategies", {}))
         if digest != self.metadata.get("text_digest"):
-            msg = f"{self.origin} holds text features of other adapters than its own: save them once more."
+            msg = f"{self.origin} holds text features of other adapters than its own: save them again."
             raise ValueError(msg)
 
     def read_decision(self, model: FBClipModel) -> FewShot | None:

@@ -268,7 +268,7 @@ def resolve_image_score(backbone: str, image_score: str | None) -> str:
     if image_score is None:
         return BUNDLED[backbone].image_score if backbone in BUNDLED else PAPER_IMAGE_SCORE
     if image_score not in IMAGE_SCORES:
-        msg = f"Unknown image score {image_score!r}: choose among {list(IMAGE_SCORES)}."
+        msg = f"Unknown image score {image_score!r}: choose one of {list(IMAGE_SCORES)}."
         raise ValueError(msg)
     return image_score
 
@@ -298,7 +298,7 @@ def resolve_precision(precision: str) -> torch.dtype:
         ValueError: If the CLIP can't be kept in it.
     """
     if precision not in PRECISIONS:
-        msg = f"Backbone precision {precision!r} can't be used: choose among {list(PRECISIONS)}."
+        msg = f"Backbone precision {precision!r} can't be used: choose one of {list(PRECISIONS)}."
         raise ValueError(msg)
     return PRECISIONS[precision]
 

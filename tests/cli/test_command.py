@@ -174,7 +174,7 @@ def test_few_good_photographs(shots: int, photographs: Path, fbclip: Run) -> Non
     result = fbclip("photographs", "--good", "photographs/good", "--shots", str(shots))
     compared = result.stdout.splitlines()[2]
     assert compared.startswith(f"Compared with {shots} good photograph")
-    assert compared.endswith("good parts may be called anomalous. Give 4 or more, better 8.")
+    assert compared.endswith("good parts may be called anomalous. Give at least 4; 8 are better.")
 
 
 def test_help(fbclip: Run) -> None:

@@ -38,7 +38,7 @@ def test_unknown_name(name: str, fbclip: Run) -> None:
     result = fbclip("configs", name)
     assert (result.returncode, result.stdout) == (2, "")
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"error: there is no config '{name}': choose among export, few_shot, ")
+    assert line.startswith(f"error: there is no config file '{name}': choose one of export, few_shot, ")
     assert all(known in line for known in NAMES)
 
 

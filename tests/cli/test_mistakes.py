@@ -118,7 +118,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
         "choose one of auto, cpu",
     ),
     "unknown device": (lambda _: ["photographs", "--device", "abacus"], "choose one of auto, cpu"),
-    "unknown precision": (lambda _: ["photographs", "--precision", "int3"], "can't be used: choose among"),
+    "unknown precision": (lambda _: ["photographs", "--precision", "int3"], "can't be used: choose one of"),
     "no model": (lambda _: ["photographs", "--model", "model.xml"], "model.xml does not exist"),
     "damaged model": (lambda root: ["photographs", "--model", damaged(root / "model.onnx")], "model.onnx"),
     "half a model": (lambda root: ["photographs", "--model", write_lone_graph(root)], "model.bin"),

@@ -288,7 +288,7 @@ def test_the_newest_frame_waits() -> None:
         time.sleep(0.01)
     batch = next(batches)
     assert [int(arrival.source[0, 0, 2]) for arrival in batch] == [99]  # type: ignore[index]
-    assert told[0] == "camera 0 is faster than the model: some frames are passed over."
+    assert told[0] == "camera 0 is faster than the model: some frames are skipped."
 
 
 def test_a_camera_that_is_not_there() -> None:

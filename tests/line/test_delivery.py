@@ -107,7 +107,7 @@ def test_each_target_gets_all_in_order(tmp_path: Path) -> None:
         while outbox.waiting():
             pass
     assert first.taken == second.taken == ["body of a", "body of b", "body of c"]
-    assert told[0] == "mqtt://there/ takes nothing (not now). Verdicts are kept, and sent once it is back."
+    assert told[0] == "mqtt://there/ accepts no messages (not now). Verdicts are kept, and sent once it is back."
     assert told[1:] == ["mqtt://there/ is back."]
 
 

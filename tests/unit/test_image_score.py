@@ -40,7 +40,7 @@ def test_usual_score_is_the_papers_but_for_the_bundled_backbone(backbone, given,
 
 
 def test_an_unknown_score_is_refused():
-    with pytest.raises(ValueError, match=r"'mean': choose among .*'both'"):
+    with pytest.raises(ValueError, match=r"'mean': choose one of .*'both'"):
         resolve_image_score("fbclip-small", "mean")
 
 

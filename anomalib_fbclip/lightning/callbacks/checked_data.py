@@ -281,7 +281,7 @@ def find_passed_over(folder: Path, paths: Collection[str]) -> Iterator[tuple[str
         try:
             needs_own_reading(path)
             reason = (
-                f"{printable(path)} is passed over by anomalib, which takes files by their names, and follows no links "
+                f"{printable(path)} is skipped by anomalib, which takes files by their names, and follows no links "
                 "to folders: save it as PNG or JPEG in the folder itself."
             )
         except ImageError as error:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Says which thresholds a run uses that were fitted, and where verdicts are a guess."""
+"""Report of the fitted thresholds of a run, and warning where verdicts are unreliable."""
 
 import logging
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 FITTED = {CHECKPOINT, "labels", "masks", "normal images"}
 """Sources of thresholds that were fitted, in the words of the table."""
 
-ADVICE = "set few_shot_source to a folder of good photographs, unlabeled_source, or image_threshold."
+ADVICE = "Set few_shot_source to a folder of good photographs, unlabeled_source, or image_threshold."
 
 
 class ThresholdReport(Callback):
