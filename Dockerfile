@@ -7,7 +7,7 @@
 #   docker run --rm --user "$(id -u)" --volume "$PWD:/data" fbclip photographs --model model.xml
 
 FROM python:3.13-slim AS build
-RUN pip install --no-cache-dir --prefix /installed numpy pillow openvino jinja2 platformdirs rich
+RUN pip install --no-cache-dir --prefix /installed numpy pillow openvino jinja2 rich
 COPY pyproject.toml README.md LICENSE NOTICE /source/
 COPY configs /source/configs
 COPY anomalib_fbclip /source/anomalib_fbclip
@@ -17,7 +17,5 @@ RUN cd /installed/lib/python*/site-packages/openvino/libs && rm -f *_gpu_plugin.
 
 FROM python:3.13-slim
 COPY --from=build /installed /usr/local
-# Any user can write there.
-ENV XDG_CACHE_HOME=/tmp
 WORKDIR /data
 ENTRYPOINT ["fbclip"]

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 NORMAL, ANOMALOUS, FAILED, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: all photographs are normal, at least one is anomalous, something went wrong, the user stopped it."""
 
-WITHOUT_TORCH = {"numpy": "numpy", "PIL": "pillow", "jinja2": "jinja2", "platformdirs": "platformdirs", "rich": "rich"}
+WITHOUT_TORCH = {"numpy": "numpy", "PIL": "pillow", "jinja2": "jinja2", "rich": "rich"}
 """Packages, by their modules, that ``fbclip`` needs beside what runs the model."""
 
 

@@ -50,14 +50,6 @@ def pytest_runtest_setup() -> None:
         ctypes.CDLL(None).sigaltstack(ctypes.byref(SignalStack(flags=SS_DISABLE)), None)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep what OpenVINO compiles away from the user's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("anomalib_fbclip.exported.runtimes.COMPILED", tmp_path_factory.mktemp("compiled"))
-        yield
-
-
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Photographs with masks: ``<category>/{train/good,test/<defect>,ground_truth/<defect>}``."""

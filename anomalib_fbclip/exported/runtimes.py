@@ -3,26 +3,21 @@
 
 """The libraries that run an exported graph: OpenVINO and ONNX Runtime."""
 
-import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
 from anomalib_fbclip.errors import EdgeError, last_line
 
 if TYPE_CHECKING:
     import openvino
-
-logger = logging.getLogger(__name__)
 
 NAMESPACE = "fbclip"
 """Place of the metadata in an exported file: the section of OpenVINO's rt_info, and the prefix of ONNX's properties."""
@@ -33,12 +28,6 @@ Precision = Literal["f32", "default"]
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 """OpenVINO's configuration with which a file decides as the tested model did; otherwise it may compute in 16 bits."""
-
-COMPILED = platformdirs.user_cache_path("anomalib-fbclip") / "openvino"
-"""Folder of the graphs that OpenVINO has compiled."""
-
-KEPT = 8
-"""Number of compiled graphs that are kept; each is as large as its file."""
 
 XML_START = b"<?xml"
 
@@ -140,7 +129,7 @@ class OpenVinoRuntime:
         model = read_openvino_model(core, path)
         if not model.inputs:  # what is left of an ONNX file of no bytes
             raise unreadable(path, "it holds no model")
-        config = {"PERFORMANCE_HINT": performance_hint} | (EXACT if precision == "f32" else {}) | keep_compiled(core)
+        config = {"PERFORMANCE_HINT": performance_hint} | (EXACT if precision == "f32" else {})
         try:
             compiled = core.compile_model(model, device, config)
         except RuntimeError as error:
@@ -247,33 +236,6 @@ def openvino_core() -> "openvino.Core":
     import openvino
 
     return openvino.Core()
-
-
-def keep_compiled(core: "openvino.Core") -> dict[str, str]:
-    """Have OpenVINO keep what it compiles, so that the next start takes it from the disk.
-
-    OpenVINO finds it by a hash of the graph, its weights, the device and the configuration, and compiles anew where a
-    file is damaged.
-
-    Args:
-        core (openvino.Core): OpenVINO, which reads files whole from now on, and does not map them.
-
-    Returns:
-        dict[str, str]: OpenVINO's configuration for that; empty, with a warning, where the folder can't be written to.
-    """
-    try:
-        COMPILED.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=COMPILED):  # OpenVINO does not say that it can't write
-            pass
-        newest_first = sorted(COMPILED.glob("*.blob"), key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in newest_first[KEPT:]:
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        logger.warning("The compiled model can't be kept, so each start compiles it: %s", error)
-        return {}
-    # Another process may write a file while it is read; were it mapped, that would be fatal.
-    core.set_property({"ENABLE_MMAP": False})
-    return {"CACHE_DIR": str(COMPILED)}
 
 
 def check_openvino(version: str) -> None:

@@ -4,7 +4,6 @@
 """Predictions of small graphs, whose results are known, and of the exported fbclip-small."""
 
 import math
-import os
 import pickle
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from anomalib.deploy import OpenVINOInferencer
 from PIL import Image
 
 from anomalib_fbclip.errors import last_line
-from anomalib_fbclip.exported import EdgeError, EdgeInferencer, ImageError, Prediction, read_image, runtimes
+from anomalib_fbclip.exported import EdgeError, EdgeInferencer, ImageError, Prediction, read_image
 from anomalib_fbclip.exported.runtimes import openvino_core
 from support.graphs import EXACT, only_of_width, write_graph
 from support.photographs import store
@@ -397,64 +396,6 @@ class TestModelFile:
             EdgeInferencer(write_graph(tmp_path / "model.xml"))
         with pytest.raises(EdgeError, match="openvino or onnxruntime"):
             EdgeInferencer(write_graph(tmp_path / "model.onnx"))
-
-
-class TestCompiledGraphs:
-    """OpenVINO keeps what it compiles."""
-
-    @pytest.fixture
-    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.setattr(runtimes, "COMPILED", tmp_path / "compiled")
-        return tmp_path / "compiled"
-
-    def test_the_next_start_takes_it(self, folder: Path, tmp_path: Path) -> None:
-        path = write_graph(tmp_path / "model.xml")
-        first = EdgeInferencer(path).predict(image())
-        (file,) = folder.iterdir()
-        written = file.stat().st_mtime_ns
-        second = EdgeInferencer(path).predict(image())
-        assert file.stat().st_mtime_ns == written
-        assert (first.score, first.is_anomalous) == (second.score, second.is_anomalous)
-        np.testing.assert_array_equal(first.anomaly_map, second.anomaly_map)
-
-    def test_another_graph_in_the_same_file_is_another(self, folder: Path, tmp_path: Path) -> None:
-        """It may differ in its weights alone, as that of a product with another good photograph does."""
-        verdicts = [
-            EdgeInferencer(write_graph(tmp_path / "model.xml", ("float {0.5}", f"float {{{threshold}}}")))
-            .predict(image())
-            .is_anomalous
-            for threshold in (0.5, 0.9)
-        ]
-        assert verdicts == [True, False]
-        assert len(list(folder.iterdir())) == 2
-
-    def test_a_damaged_file_is_made_anew(self, folder: Path, tmp_path: Path) -> None:
-        path = write_graph(tmp_path / "model.xml")
-        EdgeInferencer(path)
-        (file,) = folder.iterdir()
-        whole = file.read_bytes()
-        file.write_bytes(whole[: len(whole) // 2])
-        assert EdgeInferencer(path).predict(image()).score == pytest.approx(0.8, abs=1e-6)
-        assert file.stat().st_size == len(whole)
-
-    def test_few_are_kept(self, folder: Path, tmp_path: Path) -> None:
-        folder.mkdir()
-        for age in range(2 * runtimes.KEPT):
-            old = folder / f"{age}.blob"
-            old.touch()
-            os.utime(old, (10**9 - age, 10**9 - age))
-        EdgeInferencer(write_graph(tmp_path / "model.xml"))
-        names = {file.name for file in folder.iterdir()}
-        assert {f"{age}.blob" for age in range(runtimes.KEPT)} < names
-        assert len(names) == runtimes.KEPT + 1
-
-    def test_a_folder_that_can_not_be_written_to(
-        self, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        folder.touch()
-        inferencer = EdgeInferencer(write_graph(tmp_path / "model.xml"))
-        assert "can't be kept" in caplog.text
-        assert inferencer.predict(image()).is_anomalous
 
 
 def test_what_an_error_says() -> None:
