@@ -504,5 +504,5 @@ def test_a_defective_photograph_is_named(tmp_path: Path, arguments: dict, caplog
 def test_few_photographs_are_warned_of(arguments: dict, good: Path, caplog: pytest.LogCaptureFixture) -> None:
     for k_shot in (1, 3, 4):
         FBClip(**arguments, few_shot_source=good, k_shot=k_shot).prepare_references(TrainerRun(None))
-        assert ("4 or more" in caplog.text) == (k_shot < 4)
+        assert ("at least 4" in caplog.text) == (k_shot < 4)
         caplog.clear()
