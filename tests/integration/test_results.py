@@ -133,7 +133,7 @@ class TestBadFiles:
         lines = result.stderr.splitlines()
         for name, said in {
             "cut.png": "can't be read",
-            "moving.gif": "passed over",
+            "moving.gif": "is skipped",
             "phone.heic": "HEIF is not read",
             "scan.tif": "3 pages",
         }.items():
