@@ -11,7 +11,7 @@ from pathlib import Path
 from anomalib_fbclip.errors import ImageError, last_line
 
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-"""Those of the usual images."""
+"""Suffixes of common image formats."""
 
 RAW_SUFFIXES = (
     ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl "
@@ -44,7 +44,7 @@ OTHER_FORMATS = {
     "GIMP": ".xcf",
     "APNG": ".apng",
 }
-"""Images of other kinds, of which Pillow reads some, and videos."""
+"""Suffixes of videos and of other image formats, some of which Pillow reads."""
 
 KIND_OF_SUFFIX = {suffix: kind for kind, suffixes in OTHER_FORMATS.items() for suffix in suffixes.split()}
 
@@ -74,17 +74,17 @@ NOT_PHOTOGRAPHS = {
 """Folders of programs and file systems."""
 
 APPLE_DOUBLE = "._"
-"""Prefix of the names of files that macOS puts beside others."""
+"""Prefix of the companion files that macOS writes."""
 
 
 def find_images(path: Path, *excluded: Path) -> list[Path]:
-    """Find the images of a folder and of the folders in it, linked ones too, each folder once.
+    """Find the images of a folder and its subfolders. Links are followed, and each folder is searched once.
 
-    Those that can't be read are among them, so that the reader reports them: images of unsupported kinds, videos,
-    broken links, and folders without permission.
+    Unreadable ones are included, so that the reader reports them: unsupported formats, videos, broken links, and
+    folders without permission.
 
     Args:
-        path (Path): The folder, or one image, whatever its name.
+        path (Path): A folder. Any other path is returned alone.
         *excluded (Path): Folders to skip.
 
     Returns:
@@ -111,24 +111,13 @@ def describe_folder(path: str | Path, error: OSError) -> str:
 
 
 def is_foreign(path: Path) -> bool:
-    """Return whether a file or a folder belongs to a program or a file system, and is not a photograph.
-
-    Args:
-        path (Path): The path, relative to the folder that is searched.
-
-    Returns:
-        bool: Whether it, or a folder that it is in, does.
-    """
+    """Return whether a path, relative to the searched folder, belongs to a program or a file system."""
     return any(part.startswith(APPLE_DOUBLE) or part in NOT_PHOTOGRAPHS for part in path.parts)
 
 
 def is_image(path: Path) -> bool:
-    """Return whether a file is, or may be, an image or a video, by name or content.
-
-    Args:
-        path (Path): The file.
-    """
-    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - as above
+    """Return whether a path is, or may be, an image or a video, by name or content."""
+    if os.path.exists(path) and not os.path.isfile(path):  # noqa: PTH110, PTH113 - as in _walk
         return os.path.isdir(path)  # noqa: PTH112 - and neither a pipe nor a device
     suffix = path.suffix.lower()
     return suffix in IMAGE_SUFFIXES or suffix in KIND_OF_SUFFIX or _has_image(path, suffix)
@@ -140,14 +129,9 @@ def kind_of_content(head: bytes) -> str | None:
 
 
 def kind_of(path: Path, head: bytes) -> str | None:
-    """Return the kind of image or video from a file's first bytes and its name.
+    """Return the kind of image or video from a file's name and first bytes; ``None`` if it is unknown.
 
-    Args:
-        path (Path): The file.
-        head (bytes): Its first bytes.
-
-    Returns:
-        str | None: The kind; ``None`` if it is not known. Raw files of cameras are TIFF files by their content.
+    Camera raw files have the first bytes of a TIFF, so their name decides.
     """
     content, named = kind_of_content(head), KIND_OF_SUFFIX.get(path.suffix.lower())
     return named if content is None or (content == "TIFF" and named == RAW) else content
@@ -181,13 +165,7 @@ def _has_image(path: Path, suffix: str) -> bool:
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    r"""Format a path in one line: characters that do not print, such as a line break, are escaped.
-
-    Args:
-        path (str | os.PathLike[str]): The path.
-
-    Returns:
-        str: The path for a screen.
+    r"""Format a path for the screen, in one line: unprintable characters, such as a line break, are escaped.
 
     Example:
         >>> print(printable("two\nlines.png"))

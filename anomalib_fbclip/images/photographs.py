@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from anomalib_fbclip.errors import ImageError, last_line
 from anomalib_fbclip.images.image_files import printable
@@ -27,13 +27,13 @@ from .image_files import LONGEST_SIGNATURE, RAW, VIDEO, describe_folder, kind_of
 
 
 class KeptPhotograph(NamedTuple):
-    """A photograph that a product's file keeps, at the size that it needs.
+    """A photograph kept in a product's file, at the size that the model needs.
 
     Attributes:
         name (str): Its name.
-        content (bytes): Content as a PNG file.
-        size (int): Bytes of the file that it comes from; 0 if it comes from none.
-        digest (str): SHA-256 of that file or, without one, of its pixels.
+        content (bytes): A PNG file.
+        size (int): Size of the original file in bytes; 0 without a file.
+        digest (str): SHA-256 of the original file; without a file, of the pixels.
     """
 
     name: str
@@ -42,40 +42,40 @@ class KeptPhotograph(NamedTuple):
     digest: str
 
     def check(self) -> None:
-        """Check that it is not damaged, without decoding it.
+        """Check that the PNG file is intact, without decoding it.
 
         Raises:
-            ImageError: If it is.
+            ImageError: If it is damaged.
         """
         with _open(self) as image:
             image.verify()
 
 
 def digest_file(path: str | Path) -> str:
-    """Digest a file, so that it can be told from others when it is gone."""
+    """Return the SHA-256 of a file."""
     return sha256(Path(path).read_bytes()).hexdigest()
 
 
 PhotographSource = str | Path | Image.Image | KeptPhotograph
-"""A file, an image of Pillow, or what a product's file keeps."""
+"""A file, a Pillow image, or a photograph kept in a product."""
 
-# What Pillow raises for files that are damaged, or no images.
+# What Pillow raises for files that are damaged or not images.
 DECODING_ERRORS = (OSError, SyntaxError, TypeError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 MOST_PIXELS = 1 << 28
-"""Pixels of the largest photograph that is read: 16384 x 16384. Pillow by itself stops at two thirds of that."""
+"""Most pixels that are read: 16384 x 16384. Pillow's own limit is two thirds of that."""
 
 _PILLOWS_LIMIT = threading.RLock()
-"""Held while Pillow's limit, which all threads share, is another."""
+"""Held while Pillow's limit is raised, because all threads share it."""
 
 ROWS_AT_ONCE = 256
-"""Rows of 16-bit values that are converted at the same time: each takes several times its memory."""
+"""Rows of 16-bit values converted at a time: the conversion takes several times their memory."""
 
 OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-"""Byte order in which Pillow takes the lower byte of a 16-bit value for the upper one."""
+"""Byte order with which Pillow reads the lower byte of a 16-bit value as the upper one."""
 
 COLORS = {f"{layout};16{order}" for layout in ("RGB", "RGBA", "RGBX") for order in OTHER_BYTE}
-"""Pillow's names of 16-bit values of which it keeps the upper byte."""
+"""Pillow's names of 16-bit color formats, of which it keeps only the upper byte."""
 
 GRAY_AND_ALPHA = "LA;16B"
 
@@ -83,13 +83,13 @@ EIGHT_BITS = 255
 SIXTEEN_BITS = 65535
 
 COLOR_STRIDE, GRAY_TOLERANCE = 8, 2
-"""Of so many rows and columns one is looked at for color; and how far the channels of a gray pixel may differ."""
+"""Distance between the pixels that are checked for color, and largest difference of a gray pixel's channels."""
 
 CAMERA_LIMIT = 1 << 14
-"""Values below may be those of a camera with 10, 12 or 14 bits."""
+"""Values below this may come from a camera with 10, 12 or 14 bits."""
 
 SAY_WHITE = "Say which value is white, for 12 bits with --white-level 4095 (in anomalib: --model.white_level 4095)"
-"""Advice where the range of values is unknown."""
+"""Advice for an unknown range of values."""
 
 BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE_VALUE, PLANAR_CONFIGURATION, SAMPLE_FORMAT = 258, 262, 281, 284, 339
 """Tags of TIFF."""
@@ -97,32 +97,27 @@ BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE_VALUE, PLANAR_CONFIGURATION, SAMPLE_FOR
 WHITE_IS_ZERO, SEPARATE_PLANES, SIGNED = 0, 2, 2
 
 SCALES = (8, 4, 2)
-"""Parts of its size that a JPEG can be decoded at."""
+"""Factors by which a JPEG can be reduced as it is decoded."""
 
 TURNED = {5, 6, 7, 8}
-"""Orientations of EXIF data with which height and width change places."""
+"""EXIF orientations that swap height and width."""
 
 TileT = TypeVar("TileT", bound=tuple[Any, ...])
 
 
 class Enough(NamedTuple):
-    """A size that suffices.
-
-    Attributes:
-        longer (int): Pixels of the longer side.
-        shorter (int): Pixels of the shorter side.
-    """
+    """Number of pixels that suffices for the longer and for the shorter side of a photograph."""
 
     longer: int
     shorter: int
 
 
 class Photograph(NamedTuple):
-    """A photograph, upright, perhaps at a part of its size.
+    """A photograph, possibly reduced.
 
     Attributes:
         pixels (NDArray[np.uint8]): RGB values of shape ``[h, w, 3]``.
-        size (tuple[int, int]): Height and width of the whole photograph in pixels.
+        size (tuple[int, int]): Height and width in pixels before the reduction.
     """
 
     pixels: NDArray[np.uint8]
@@ -130,14 +125,7 @@ class Photograph(NamedTuple):
 
 
 def describe_pages(paths: Iterable[str | Path]) -> list[str]:
-    """List the photographs with several pages, of which only the first is inspected.
-
-    Args:
-        paths (Iterable[str | Path]): The photographs.
-
-    Returns:
-        list[str]: A line for each photograph of several pages. Files that can't be read have none.
-    """
+    """Warn, in a line for each photograph with several pages, that only the first is inspected."""
     lines = []
     for path in paths:
         try:
@@ -152,13 +140,7 @@ def describe_pages(paths: Iterable[str | Path]) -> list[str]:
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
-    """Read height and width of a photograph, upright, from its file's header.
-
-    Args:
-        path (str | Path): The photograph.
-
-    Returns:
-        tuple[int, int]: Height and width in pixels.
+    """Read the height and width of a photograph, upright, in pixels, from its file's header.
 
     Raises:
         ImageError: If the header can't be read.
@@ -169,13 +151,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
 
 
 def needs_own_reading(path: str | Path) -> bool:
-    """Tell from a file's header whether it is deeper than 8 bits, so that Pillow alone does not make it RGB.
-
-    Args:
-        path (str | Path): The photograph.
-
-    Returns:
-        bool: Whether :func:`read_photograph` gives another picture than ``Image.open(path).convert("RGB")``.
+    """Tell from a file's header whether ``Image.open(path).convert("RGB")`` would misread it, as beyond 8 bits.
 
     Raises:
         ImageError: If the header can't be read.
@@ -187,14 +163,11 @@ def needs_own_reading(path: str | Path) -> bool:
 def check_white_level(white_level: int | None) -> None:
     """Check that a value can be white in a photograph of 16 bits.
 
-    Args:
-        white_level (int | None): The value; ``None`` if none was given.
-
     Raises:
         ValueError: If it is not in 1..65535.
     """
     if white_level is not None and not 1 <= white_level <= SIXTEEN_BITS:
-        msg = f"white_level must be in 1..{SIXTEEN_BITS}, but is {white_level}: 4095 is white in 12 bits."
+        msg = f"white_level {white_level} is not in 1..{SIXTEEN_BITS}: for 12 bits give 4095."
         raise ValueError(msg)
 
 
@@ -203,26 +176,22 @@ def read_photograph(
 ) -> NDArray[np.uint8]:
     """Read a photograph as RGB values.
 
-    A photograph of more than 8 bits gives the same picture as with 8 bits. It is refused if its range is not known.
+    Values of more than 8 bits are scaled to 8 bits. The photograph is rejected if their range is unknown.
 
     Args:
-        source (PhotographSource): The file, or an image of Pillow.
-        upright (bool): Whether it is turned as its EXIF data say. Otherwise it is as Pillow loads it: as it is stored
-            or, if it is a TIFF, upright.
-        minimum_side (int, optional): Pixels that each side must have. Defaults to ``1``.
-        white_level (int | None, optional): Value of white in a file of more than 8 bits that does not say it: 4095 for
-            12 bits. ``None``: such a file is refused where its range is not known. Defaults to ``None``.
+        source (PhotographSource): The photograph.
+        upright (bool): Whether the photograph is turned upright by its EXIF data. Pillow does so with a TIFF in any
+            case.
+        minimum_side (int, optional): Least number of pixels of each side. Defaults to ``1``.
+        white_level (int | None, optional): Value of white in files of more than 8 bits that don't state it: 4095 for
+            12 bits. Defaults to ``None``.
 
     Returns:
         NDArray[np.uint8]: RGB values of shape ``[H, W, 3]``.
 
     Raises:
-        ImageError: If it can't be read, its range is not known or is another, or it is too small.
+        ImageError: If it can't be read, its range is unknown or exceeded, or it is too small.
     """
-    if isinstance(source, Image.Image):
-        name = os.fsdecode(getattr(source, "filename", "")) or "The image"
-        with _naming(name):
-            return _read(source, name, upright, minimum_side, None, white_level).pixels
     with _open(source) as image:
         return _read(image, _name_of(source), upright, minimum_side, None, white_level).pixels
 
@@ -230,39 +199,29 @@ def read_photograph(
 def read_reduced(
     source: PhotographSource, *, enough: Enough | None, minimum_side: int = 1, white_level: int | None = None
 ) -> Photograph:
-    """Read a photograph upright, at an eighth, a quarter or half of its size if that is enough.
+    """Read a photograph upright, at an eighth, a quarter or half of its size if that suffices.
 
-    A JPEG is decoded at this part of its size, as far as its sides are multiples of it. Otherwise, pixels are averaged
-    in squares.
+    A JPEG is decoded at the smaller size if its sides are multiples of the factor. Otherwise, squares of pixels are
+    averaged. See :func:`read_photograph`.
 
     Args:
-        source (PhotographSource): The file, or an image of Pillow.
-        enough (Enough | None): Size that is enough. ``None``: the whole size is needed.
-        minimum_side (int, optional): Pixels that each side of the whole photograph must have. Defaults to ``1``.
-        white_level (int | None, optional): As :func:`read_photograph` takes it. Defaults to ``None``.
+        source (PhotographSource): The photograph.
+        enough (Enough | None): Size that suffices; ``None`` for the full size.
+        minimum_side (int, optional): Least number of pixels of each side before the reduction. Defaults to ``1``.
+        white_level (int | None, optional): Value of white. Defaults to ``None``.
 
     Returns:
         Photograph: The photograph.
 
     Raises:
-        ImageError: If it can't be read, its range is not known or is another, or it is too small.
+        ImageError: If it can't be read, its range is unknown or exceeded, or it is too small.
     """
-    if isinstance(source, Image.Image):
-        name = os.fsdecode(getattr(source, "filename", "")) or "The image"
-        with _naming(name):
-            return _read(source, name, True, minimum_side, enough, white_level)
     with _open(source) as image:
         return _read(image, _name_of(source), True, minimum_side, enough, white_level)
 
 
 def check_size(name: str, height: int, width: int, minimum_side: int) -> None:
-    """Check that a photograph is large enough.
-
-    Args:
-        name (str): What the photograph is called.
-        height (int): Its height in pixels.
-        width (int): Its width in pixels.
-        minimum_side (int): Pixels that each side must have.
+    """Check that each side of a photograph has ``minimum_side`` pixels or more.
 
     Raises:
         ImageError: If it is too small.
@@ -312,11 +271,7 @@ def _describe(name: str, error: Exception) -> str:
 
 @contextmanager
 def larger_images() -> Generator[None]:
-    """Have Pillow open images of up to :data:`MOST_PIXELS`, which is more than it does by itself.
-
-    Yields:
-        None: Nothing. Other threads that come here wait.
-    """
+    """Raise Pillow's limit to :data:`MOST_PIXELS`. One thread at a time can do so."""
     with _PILLOWS_LIMIT:
         usual, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, MOST_PIXELS
         try:
@@ -325,43 +280,50 @@ def larger_images() -> Generator[None]:
             Image.MAX_IMAGE_PIXELS = usual
 
 
-def _name_of(source: str | Path | KeptPhotograph) -> str:
+def _name_of(source: PhotographSource) -> str:
+    if isinstance(source, Image.Image):
+        return os.fsdecode(getattr(source, "filename", "")) or "The image"
     return source.name if isinstance(source, KeptPhotograph) else os.fspath(source)
 
 
 @contextmanager
-def _open(path: str | Path | KeptPhotograph) -> Generator[ImageFile.ImageFile]:
-    if isinstance(path, KeptPhotograph):
-        with _naming(path.name), Image.open(io.BytesIO(path.content), formats=["PNG"]) as image:
+def _open(source: PhotographSource) -> Generator[Image.Image]:
+    name = _name_of(source)
+    if isinstance(source, Image.Image):
+        with _naming(name):
+            yield source
+        return
+    if isinstance(source, KeptPhotograph):
+        with _naming(name), Image.open(io.BytesIO(source.content), formats=["PNG"]) as image:
             yield image
         return
-    # Pillow maps some files into memory, if it knows their names, and then mixes up the pixels of turned ones.
-    with _naming(os.fspath(path)), Path(path).open("rb") as file:
-        kind = kind_of(Path(path), file.read(LONGEST_SIGNATURE))
+    # If Pillow knows a file's name, it may map the file into memory, and then mixes up the pixels of a turned image.
+    with _naming(name), Path(source).open("rb") as file:
+        kind = kind_of(Path(source), file.read(LONGEST_SIGNATURE))
         file.seek(0)
         if kind == VIDEO:
-            msg = f"{printable(path)} is a video: name the file itself, as in fbclip video.mp4, to inspect its frames."
+            msg = f"{printable(name)} is a video: name the file itself, as in fbclip video.mp4, to inspect its frames."
             raise ImageError(msg)
-        if kind == RAW:  # Pillow takes the preview in it for the photograph
-            raise ImageError(_describe_unread(path, kind))
+        if kind == RAW:  # Pillow would read only the preview
+            raise ImageError(_describe_unread(name, kind))
         try:
-            image = _open_of_any_size(file, os.fspath(path))
+            image = _open_of_any_size(file, name)
         except UnidentifiedImageError as error:
             if kind is None:
                 raise
-            raise ImageError(_describe_unread(path, kind)) from error
+            raise ImageError(_describe_unread(name, kind)) from error
         with image:
             yield image
 
 
-def _describe_unread(path: str | Path, kind: str) -> str:
+def _describe_unread(name: str, kind: str) -> str:
     return (
-        f"{printable(path)} can't be read as an image: it is damaged, or {kind} is not read here. Save it as PNG or "
-        "JPEG."
+        f"{printable(name)} can't be read as an image: {kind} is not supported, or the file is damaged. Save it as PNG "
+        "or JPEG."
     )
 
 
-def _open_of_any_size(file: IO[bytes], name: str) -> ImageFile.ImageFile:
+def _open_of_any_size(file: IO[bytes], name: str) -> Image.Image:
     with larger_images():
         image = Image.open(file)
     if image.width * image.height > MOST_PIXELS:
@@ -385,7 +347,7 @@ def _read(
     whole = image.size
     decoded = _choose_decoded_scale(image, scale)
     if decoded > 1:
-        image.draft(None, (image.width // decoded, image.height // decoded))  # which JPEG files alone take notice of
+        image.draft(None, (image.width // decoded, image.height // decoded))  # only JPEG files follow it
     is_decoded_whole = image.size == whole
     photograph = _to_rgb(image, name, white_level)
     if is_decoded_whole:
@@ -409,17 +371,14 @@ def _choose_scale(size: tuple[int, int], enough: Enough | None) -> int:
 
 
 def _choose_decoded_scale(image: Image.Image, scale: int) -> int:
-    """Choose the part that a JPEG is decoded at, of which no pixel has in it what lies beyond the last row or column.
-
-    There, an encoder fills its blocks with anything.
-    """
+    """Choose a factor for decoding a JPEG that divides its sides: the padding of the last blocks may hold anything."""
     sampling = max((factor for layer in getattr(image, "layer", ()) for factor in layer[1:3]), default=1)
     parts = (part for part in SCALES if part <= scale and not any(side % (part * sampling) for side in image.size))
     return next(parts, 1)
 
 
 def _orientation(image: Image.Image, name: str) -> int:
-    """Read which side of a loaded image is up; a PNG may say so after its pixels."""
+    """Read the EXIF orientation of a loaded image: in a PNG it may come after the pixels."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1)
     except DECODING_ERRORS as error:
@@ -441,26 +400,26 @@ def _to_rgb(image: Image.Image, name: str, white_level: int | None) -> Image.Ima
             msg = f"{printable(name)} has signed values, whose range is unknown: save it with values of 0 to 255."
             raise ImageError(msg)
         image.load()
-        return image if image.mode == "RGB" else image.convert("RGB")  # which copies an image that is RGB
+        return image if image.mode == "RGB" else image.convert("RGB")  # which would copy an RGB image
     tags = _tags(image)
     is_fraction = image.mode == "F"
     pixels = _from_fractions(image, name) if is_fraction else _from_whole_numbers(image, name, white_level)
-    inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO  # Pillow sees to it in images of 8 bits
+    inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO  # Pillow inverts only 8 bits
     return Image.fromarray(EIGHT_BITS - pixels if inverted else pixels).convert("RGB")
 
 
 def _tags(image: Image.Image) -> Mapping[int, Any]:
-    """Give the tags of a TIFF; other images have none."""
+    """Return the tags of a TIFF; other images have none."""
     return getattr(image, "tag_v2", {})
 
 
 def _tiles(image: Image.Image) -> list[Any]:
-    """Give where the pieces of an image lie in its file, and how; an image in memory has none."""
+    """Return the place and layout of an image's pieces in its file; an image in memory has none."""
     return getattr(image, "tile", [])
 
 
 def _storage(image: Image.Image) -> str:
-    """Give Pillow's name of how the values lie in the file; nothing for an image in memory."""
+    """Return Pillow's name of the values' layout in the file; empty for an image in memory."""
     tiles = _tiles(image)
     if not tiles:
         return ""
@@ -481,7 +440,7 @@ def _is_deep(image: Image.Image) -> bool:
 
 
 def _is_deep_ppm(image: Image.Image) -> bool:
-    """Tell whether it is a binary PPM with values of 0 to 65535, of which Pillow keeps 8 bits."""
+    """Tell whether an image is a binary PPM with 16-bit values, of which Pillow keeps 8 bits."""
     return image.format == "PPM" and [(tile[0], tile[3]) for tile in _tiles(image)] == [("ppm", ("RGB", SIXTEEN_BITS))]
 
 
@@ -493,8 +452,8 @@ def _from_fractions(image: Image.Image, name: str) -> NDArray[np.uint8]:
     values = np.asarray(image)
     if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
         msg = (
-            f"{printable(name)} has floating-point values of {values.min():g} to {values.max():g}, so that their range "
-            "is not known: save it with 8 bits, or with values of 0 to 1."
+            f"{printable(name)} has floating-point values of {values.min():g} to {values.max():g}, so their range is "
+            "unknown: save it with 8 bits, or with values of 0 to 1."
         )
         raise ImageError(msg)
     return (EIGHT_BITS * values).round().astype(np.uint8)
@@ -506,17 +465,14 @@ def _from_whole_numbers(image: Image.Image, name: str, white_level: int | None) 
     smallest, largest = int(values.min()), int(values.max())
     if maximum is not None:
         if largest > maximum:
-            msg = (
-                f"{printable(name)} has values up to {largest}, and says that they end at {maximum}: save it with 8 "
-                "bits."
-            )
+            msg = f"{printable(name)} has values up to {largest}, above its stated {maximum}: save it with 8 bits."
             raise ImageError(msg)
         return _to_eight_bits(values, maximum)
     if white_level is not None:
         if smallest < 0 or largest > white_level:
             msg = (
-                f"{printable(name)} has values of {smallest} to {largest}, and the white level of {white_level} allows "
-                f"0 to {white_level}: give another one, or save it with 8 bits."
+                f"{printable(name)} has values of {smallest} to {largest}, not within 0 and the white level of "
+                f"{white_level}: give another white level, or save it with 8 bits."
             )
             raise ImageError(msg)
         return _to_eight_bits(values, white_level)
@@ -541,13 +497,13 @@ def _to_eight_bits(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
 
 
 def _known_maximum(image: Image.Image) -> int | None:
-    """Give the value of white, if the file says it."""
+    """Return the value of white, if the file states it."""
     tags = _tags(image)
     bits = max(tags.get(BITS_PER_SAMPLE, (16,)))
     if MAX_SAMPLE_VALUE in tags:
         bits = max(tags[MAX_SAMPLE_VALUE]).bit_length()  # it may be the largest value that occurs
     elif bits >= 16:  # noqa: PLR2004
-        # Pillow spreads the values of a PGM over 16 bits, if it says that they end before.
+        # Pillow scales the values of a PGM with a lower maximum to 16 bits.
         return SIXTEEN_BITS if image.format == "PPM" and _storage(image) == "L" else None
     return (1 << bits) - 1
 
@@ -575,12 +531,12 @@ def _load_whole_numbers(image: Image.Image, name: str, white_level: int | None) 
         raise ImageError(msg)
     if image.mode.startswith("I"):
         return np.asarray(image)
-    msg = f"{printable(name)} has more than 8 bits in an unsupported form ({kind}): save it with 8 bits."
+    msg = f"{printable(name)} has more than 8 bits in an unsupported format ({kind}): save it with 8 bits."
     raise ImageError(msg)
 
 
 def _load_as(image: Image.Image, storage: str) -> NDArray[np.uint8]:
-    """Load an image's file once more, as if its values lay there in another way."""
+    """Load an image's file again, with its values read in another layout."""
     file = cast("Any", image).fp
     file.seek(0)
     with larger_images():
@@ -591,7 +547,7 @@ def _load_as(image: Image.Image, storage: str) -> NDArray[np.uint8]:
 
 
 def _with_storage(tile: TileT, storage: str) -> TileT:
-    """Change how the values of a piece of an image lie in its file."""
+    """Change the layout of a piece of an image."""
     *place, arguments = tile
     changed = (storage, *arguments[1:]) if isinstance(arguments, tuple) else storage
     make: Any = getattr(type(tile), "_make", tuple)  # a named tuple since Pillow 11
@@ -599,13 +555,6 @@ def _with_storage(tile: TileT, storage: str) -> TileT:
 
 
 def is_gray(pixels: NDArray[np.integer]) -> bool:
-    """Return whether a photograph has no color, even if its file has three channels.
-
-    Args:
-        pixels (NDArray[np.integer]): RGB values 0..255, shape ``[H, W, 3]``.
-
-    Returns:
-        bool: Whether all channels are alike.
-    """
+    """Return whether RGB values 0..255 of shape ``[H, W, 3]`` have no color."""
     some = pixels[::COLOR_STRIDE, ::COLOR_STRIDE].astype(int)
     return bool((some.max(axis=-1) - some.min(axis=-1)).max() <= GRAY_TOLERANCE)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Regions of interest: where to look in photographs, as a user gives it."""
+"""Regions of interest: the part of a photograph to inspect, as a user gives it."""
 
 import base64
 import io
@@ -19,16 +19,16 @@ from .image_files import find_images, printable
 from .photographs import read_photograph
 
 WHITE = 127
-"""Gray level above which a mask says to look."""
+"""Gray level above which a pixel of a mask is inspected."""
 
 SLACK = 1e-6
-"""Tolerance by which rounded fractions may reach beyond a photograph."""
+"""Fraction by which a rounded rectangle may reach beyond a photograph."""
 
 SHADE = 0.35
-"""Brightness of what lies outside a region of interest, in pictures."""
+"""Brightness outside the region of interest, in pictures."""
 
 ONE_REGION = "A product has one region of interest for all photographs: give one mask as region."
-"""Message where each photograph has its own mask, and a product is to be made."""
+"""Error if a product is made with a mask for each photograph."""
 
 Mask = NDArray[np.bool_]
 
@@ -54,14 +54,14 @@ class Box(NamedTuple):
 
         Args:
             text (str): Fractions 0..1 of the photograph, or pixels.
-            photograph_size (tuple[int, int] | None, optional): Height and width of the photographs in pixels, which
-                pixels need. Defaults to ``None``.
+            photograph_size (tuple[int, int] | None, optional): Height and width of the photographs, needed for pixels.
+                Defaults to ``None``.
 
         Returns:
             Box: The rectangle.
 
         Raises:
-            ValueError: If it is none, or does not lie in the photograph.
+            ValueError: If the text is not a rectangle, or does not lie in the photograph.
         """
         try:
             x, y, width, height = (float(number) for number in text.split(","))
@@ -82,7 +82,7 @@ class Box(NamedTuple):
         return cls(x, y, width, height)
 
     def mask(self, size: tuple[int, int]) -> Mask:
-        """Paint the rectangle, at least a pixel, on a mask ``[H, W]`` of a size."""
+        """Paint the rectangle, at least a pixel of it, on a mask of shape ``[H, W]``."""
         mask = np.zeros(size, dtype=np.bool_)
         top, left = min(round(self.y * size[0]), size[0] - 1), min(round(self.x * size[1]), size[1] - 1)
         bottom, right = round((self.y + self.height) * size[0]), round((self.x + self.width) * size[1])
@@ -91,11 +91,11 @@ class Box(NamedTuple):
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Mask:
-    """Read a mask: white where to look, black where not.
+    """Read a mask: white is inspected, black is ignored.
 
     Args:
         path (Path): An image of any size.
-        size (tuple[int, int]): Height and width that it is scaled to.
+        size (tuple[int, int]): Height and width of the result.
 
     Returns:
         NDArray[bool]: The mask, shape ``[H, W]``.
@@ -106,7 +106,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> Mask:
     pixels = read_photograph(path, upright=True)
     gray = Image.fromarray(pixels).convert("L")
     if not (np.asarray(gray) > WHITE).any():
-        msg = f"{printable(path)} ignores everything: a region of interest is white where to look."
+        msg = f"{printable(path)} ignores everything: paint the region of interest white."
         raise ImageError(msg)
     scaled = np.asarray(gray.resize((size[1], size[0]), Image.Resampling.BOX)) > WHITE
     if not scaled.any():
@@ -116,11 +116,11 @@ def read_mask(path: Path, size: tuple[int, int]) -> Mask:
 
 
 class RegionMasks(NamedTuple):
-    """Masks of photographs, by file name.
+    """A folder with a mask for each photograph.
 
     Attributes:
-        folder (Path): Their folder.
-        paths (Mapping[str, Path]): Mask by the name of the photograph without its suffix.
+        folder (Path): The folder.
+        paths (Mapping[str, Path]): The masks by their photographs' names without suffix.
     """
 
     folder: Path
@@ -131,7 +131,7 @@ class RegionMasks(NamedTuple):
         """Find the masks of a folder.
 
         Raises:
-            ValueError: If there are none, or two for photographs of one name.
+            ValueError: If there are none, or two of the same name.
         """
         found = find_images(folder)
         if not found:
@@ -148,32 +148,25 @@ class RegionMasks(NamedTuple):
         """Read the mask of a photograph. See :func:`read_mask`.
 
         Raises:
-            ImageError: If there is none, it can't be read, or the photograph is no file.
+            ImageError: If there is none, it can't be read, or the photograph is not a file.
         """
         if photograph is None:
-            msg = "An image that is not a file has no mask of its own: give one mask for all as region."
+            msg = "An image that is not a file has no mask: give one mask for all as region."
             raise ImageError(msg)
         path = self.paths.get(photograph.stem)
         if path is None:
             wanted = printable(self.folder / f"{photograph.stem}.png")
-            msg = f"{printable(photograph)} has no mask: it would be {wanted}."
+            msg = f"{printable(photograph)} has no mask: add {wanted}."
             raise ImageError(msg)
         return read_mask(path, size)
 
 
 RegionSource = Path | Box | RegionMasks | Mask
-"""A mask for all photographs as a file or as values, a rectangle, or a mask for each."""
+"""A mask for all photographs as a file or an array, a rectangle, or a mask for each photograph."""
 
 
 def parse_region(text: str, photograph_size: tuple[int, int] | None = None) -> RegionSource:
-    """Find out what is given as a region of interest.
-
-    Args:
-        text (str): A mask, a folder of masks, or ``x,y,width,height``.
-        photograph_size (tuple[int, int] | None, optional): See :meth:`Box.parse`. Defaults to ``None``.
-
-    Returns:
-        RegionSource: The mask, masks or rectangle.
+    """Read a region of interest: a mask, a folder of masks, or ``x,y,width,height``. See :meth:`Box.parse`.
 
     Raises:
         ValueError: If it is none of them.
@@ -185,15 +178,15 @@ def parse_region(text: str, photograph_size: tuple[int, int] | None = None) -> R
 
 
 def paint_region(source: RegionSource, size: tuple[int, int], photograph: Path | None = None) -> Mask:
-    """Paint the region of interest of a photograph.
+    """Paint the region of interest of a photograph as a mask.
 
     Args:
-        source (RegionSource): What is given.
+        source (RegionSource): The region.
         size (tuple[int, int]): Height and width of the result.
-        photograph (Path | None, optional): The photograph, by whose name its own mask is found. Defaults to ``None``.
+        photograph (Path | None, optional): The photograph's file, whose name its mask has. Defaults to ``None``.
 
     Returns:
-        NDArray[bool]: Where to look, shape ``[H, W]``.
+        NDArray[bool]: The mask, shape ``[H, W]``.
 
     Raises:
         ImageError: If a mask is missing, can't be read, or ignores everything.
@@ -202,19 +195,13 @@ def paint_region(source: RegionSource, size: tuple[int, int], photograph: Path |
         return source.mask(size)
     if isinstance(source, RegionMasks):
         return source.mask(photograph, size)
-    return read_mask(source, size) if isinstance(source, Path) else resize_mask(source, size)
+    if isinstance(source, Path):
+        return read_mask(source, size)
+    return np.array(Image.fromarray(source).resize((size[1], size[0]), Image.Resampling.NEAREST))
 
 
 def shade_photograph(photograph: Image.Image, source: RegionSource | None, path: Path) -> Image.Image:
-    """Darken what lies outside the region of interest of a photograph, for a picture.
-
-    Args:
-        photograph (Image.Image): The photograph.
-        source (RegionSource | None): What is given as region. ``None``: nothing is darkened.
-        path (Path): The photograph's file.
-
-    Returns:
-        Image.Image: The picture.
+    """Darken a photograph outside its region of interest, if there is one.
 
     Raises:
         ImageError: See :func:`paint_region`.
@@ -224,34 +211,21 @@ def shade_photograph(photograph: Image.Image, source: RegionSource | None, path:
     return shade_outside(photograph, paint_region(source, (photograph.height, photograph.width), path))
 
 
-def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
-    """Scale a mask to a height and a width."""
-    return np.array(Image.fromarray(mask).resize((size[1], size[0]), Image.Resampling.NEAREST))
-
-
 def shade_outside(photograph: Image.Image, region: Mask) -> Image.Image:
-    """Darken what lies outside a region of interest, for a picture.
-
-    Args:
-        photograph (Image.Image): The photograph.
-        region (NDArray[bool]): Where to look, shape ``[H, W]`` of any size.
-
-    Returns:
-        Image.Image: The picture.
-    """
+    """Darken a photograph outside a region of interest, a mask of any size."""
     mask = Image.fromarray(region).resize(photograph.size, Image.Resampling.NEAREST)
     dark = photograph.point(lambda value: value * SHADE)
     return Image.composite(photograph, dark, mask.convert("L"))
 
 
 def encode_region(region: Mask) -> str:
-    """Write a region of interest as text, for the metadata of a file."""
+    """Encode a mask as text, for a file's metadata."""
     buffer = io.BytesIO()
     Image.fromarray(region).save(buffer, "PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def decode_region(text: str) -> Mask:
-    """Read what :func:`encode_region` wrote."""
+    """Decode a mask from :func:`encode_region`."""
     with Image.open(io.BytesIO(base64.b64decode(text)), formats=["PNG"]) as image:
         return np.asarray(image.convert("L")) > 0

@@ -239,7 +239,7 @@ def test_what_is_not_looked_at_is_told(tmp_path: Path, photographs: Path, fbclip
     assert result.returncode == 2
     rows = {Path(row["path"]).name: row["error"] for row in map(json.loads, result.stdout.splitlines())}
     for name, said in {
-        "phone.heic": "HEIF is not read",
+        "phone.heic": "HEIF is not supported",
         "clip.mp4": "is a video",
         "gone.jpg": "a link to nowhere.jpg",
     }.items():

@@ -181,7 +181,7 @@ class TestKnownRange:
     def test_values_above_the_largest(self, tmp_path: Path) -> None:
         values = GREY.astype(np.uint16) * 257
         path = write_tiff(tmp_path / "image.tif", values, extratags=[(281, "H", 1, 4095, True)])
-        assert f"image.tif has values up to {values.max()}, and says that they end at 4095" in refused(path)
+        assert f"image.tif has values up to {values.max()}, above its stated 4095" in refused(path)
 
     @pytest.mark.parametrize("maximum", [1023, 4095])
     @pytest.mark.parametrize("pixels", [GREY, GREY // 64], ids=["light", "dark"])
@@ -277,7 +277,7 @@ class TestUnknownRange:
             fractions = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4) * scale + offset
         path = write_tiff(tmp_path / "image.tif", fractions.astype(np.float32))
         assert needs_own_reading(path)
-        assert f"image.tif has floating-point values of {values}, so that their range is not known: " in refused(path)
+        assert f"image.tif has floating-point values of {values}, so their range is unknown: " in refused(path)
         assert "The image has floating-point values" in refused(Image.fromarray(fractions.astype(np.float32)))
 
     @pytest.mark.parametrize("dtype", [np.int16, np.int32, np.uint32])
@@ -300,7 +300,7 @@ class TestUnknownRange:
         path = tmp_path / "image.tif"
         tifffile.imwrite(path, planes, photometric="rgb", planarconfig="separate", compression=compression)
         assert needs_own_reading(path)
-        assert f"{path} has more than 8 bits in an unsupported form" in refused(path)
+        assert f"{path} has more than 8 bits in an unsupported format" in refused(path)
 
 
 @pytest.mark.parametrize(
@@ -426,12 +426,12 @@ class TestWhatCanNotBeRead:
     @pytest.mark.parametrize(
         ("name", "content", "said"),
         [
-            ("part.heic", b"", "HEIF is not read"),
-            ("part.jpg", b"\0\0\0\x18ftypheic", "HEIF is not read"),
+            ("part.heic", b"", "HEIF is not supported"),
+            ("part.jpg", b"\0\0\0\x18ftypheic", "HEIF is not supported"),
             ("clip.mp4", b"", "is a video"),
             ("part.jpg", b"\0\0\0\x18ftypisom", "is a video"),
             ("part.jpg", b"RIFF\0\0\0\0AVI LIST", "is a video"),
-            ("part.cr3", b"\0\0\0\x18ftypcrx ", "camera raw is not read"),
+            ("part.cr3", b"\0\0\0\x18ftypcrx ", "camera raw is not supported"),
         ],
     )
     def test_kinds_that_are_not_read(self, tmp_path: Path, name: str, content: bytes, said: str) -> None:
@@ -440,7 +440,7 @@ class TestWhatCanNotBeRead:
 
     def test_the_preview_in_a_raw_file_is_no_photograph(self, tmp_path: Path) -> None:
         Image.fromarray(COLORS).save(tmp_path / "part.dng", "TIFF")
-        assert "camera raw is not read" in refused(tmp_path / "part.dng")
+        assert "camera raw is not supported" in refused(tmp_path / "part.dng")
 
     def test_more_than_is_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = write_with_pillow(tmp_path / "image.png", COLORS)

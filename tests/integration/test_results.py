@@ -134,7 +134,7 @@ class TestBadFiles:
         for name, said in {
             "cut.png": "can't be read",
             "moving.gif": "is skipped",
-            "phone.heic": "HEIF is not read",
+            "phone.heic": "HEIF is not supported",
             "scan.tif": "3 pages",
         }.items():
             assert sum(name in line and said in line for line in lines) == 1, result.stderr
