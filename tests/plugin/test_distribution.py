@@ -3,6 +3,7 @@
 
 """What the distributions contain, and what installing leaves behind."""
 
+import re
 import tarfile
 import zipfile
 from importlib.metadata import version
@@ -42,6 +43,13 @@ def test_wheel_holds_the_configs(wheel: Path):
     }
     held = {name for name in archive.namelist() if name.endswith(".yaml")}
     assert {name: archive.read(name) for name in held} == {f"anomalib_fbclip/{name}": configs[name] for name in configs}
+
+
+def test_links_of_the_package_page_are_absolute(wheel: Path):
+    page = zipfile.ZipFile(wheel).read(f"{METADATA}/METADATA").decode()
+    targets = re.findall(r"\]\((.*?)\)", page)
+    assert len(targets) > 20
+    assert not [target for target in targets if not target.startswith("https://")]
 
 
 def test_installed_configs(installed: Environment):
