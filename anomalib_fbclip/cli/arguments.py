@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The arguments of the command."""
+"""Arguments of the command."""
 
 import argparse
 import difflib
@@ -15,13 +15,14 @@ from typing import NoReturn, get_args
 
 from anomalib_fbclip.errors import InspectionError
 from anomalib_fbclip.exported.runtimes import Precision
+from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.photographs import check_white_level
 from anomalib_fbclip.results.false_alarms import parse_share
 from anomalib_fbclip.results.thresholds import parse_threshold
 from anomalib_fbclip.weights import bundled
 
 EXIT_CODES = (
-    "Exit codes: 0, all are normal; 1, at least one is anomalous, or unlike all of several products; 2, something went "
+    "Exit codes: 0, all are normal; 1, at least one is anomalous, or unlike all given products; 2, something went "
     "wrong; 130, interrupted."
 )
 
@@ -30,10 +31,10 @@ COMMANDS = """\
   fbclip product          describe a product
   fbclip check            count found and missed defects, and false alarms, on photographs that you have sorted
   fbclip export           turn a product into a model that runs without torch
-  fbclip watch            inspect photographs that arrive in a folder, or a camera's, until you stop it
+  fbclip watch            inspect photographs as they arrive in a folder or from a camera, until you stop it
   fbclip example          write example photographs to a folder
   fbclip configs          list config files for anomalib
-  fbclip configs NAME     print one; > mine.yaml writes it to a file
+  fbclip configs NAME     print a config file; > mine.yaml saves it
 """
 """The other commands, for the help."""
 
@@ -41,29 +42,22 @@ PRODUCT_SUFFIX = ".fbclip"
 """Suffix of a product's file name."""
 
 AUTO = "auto"
-"""Value of ``--tiles``: tiles are chosen by the size of the photographs."""
+"""Value of ``--tiles`` that chooses them by the size of the photographs."""
 
 CHECK = "check"
 """First argument of the command that counts verdicts."""
 
 PAPER_BACKBONE = "ViT-L-14-336"
 
-OF_THE_MODEL_IN_TORCH = (
-    *("backbone", "weights", "good", "shots", "alone", "image_size", "tiles", "smallest_defect", "region", "rotations"),
-)
-"""Options that don't go with an exported model, which contains their values."""
-
-OF_THE_PRODUCT = (
-    *("model", "weights", "good", "shots", "alone", "image_size", "tiles", "smallest_defect", "region", "rotations"),
-)
-"""Options that don't go with a product, which contains their values. ``--backbone`` may name a file of its backbone."""
+FIXED = ("weights", "shots", "image_size", "tiles", "smallest_defect", "region", "rotations")
+"""Options whose values are fixed in an exported model and in a product."""
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit with code 2 and a line that says what is wrong and suggests similar options."""
+        """Exit with code 2 and one line, which suggests similar options."""
         options = [option for action in self._actions for option in action.option_strings]
         unknown = re.findall(r"--[\w-]+", message) if message.startswith("unrecognized") else []
         near = [name for option in unknown for name in difflib.get_close_matches(option, options, n=1)]
@@ -87,8 +81,8 @@ def create_parser() -> Parser:
     parser.add_argument(
         "--alone",
         action="store_true",
-        help="inspect each photograph by itself (default without --good: 8 or more photographs are compared with each "
-        "other)",
+        help="inspect each photograph by itself (default without --good: compare photographs with each other, if there "
+        "are 8 or more)",
     )
     _add_output(parser)
     add_inspection_options(parser)
@@ -106,7 +100,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def add_inspection_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of what to compare with, how to read photographs, and what to print."""
+    """Add the options on what to compare with, how to read photographs, and what to print."""
     parser.add_argument(
         "--good",
         type=Path,
@@ -118,11 +112,14 @@ def add_inspection_options(parser: argparse.ArgumentParser) -> None:
         type=parse_product,
         action="append",
         metavar="FILE",
-        help="a product made by fbclip teach, instead of --good and the options that it was taught with; if given "
-        "several times, each photograph is compared with the product that it is most like",
+        help="a product made by fbclip teach, instead of --good and the options given to teach; give several, and each "
+        "photograph is compared with the most similar one",
     )
     parser.add_argument(
-        "--model", type=Path, metavar="FILE", help="an exported model, .xml or .onnx, instead of backbone and weights"
+        "--model",
+        type=Path,
+        metavar="FILE",
+        help="an exported model, .xml or .onnx, instead of --backbone and --weights",
     )
     parser.add_argument(
         "--full-size",
@@ -134,14 +131,14 @@ def add_inspection_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the model, of where it looks, and of how good photographs are used."""
+    """Add the options on the model, where it looks, and how it uses good photographs."""
     parser.add_argument(
         "--shots", type=parse_count, metavar="N", help="number of good photographs to use (default: all)"
     )
     parser.add_argument(
         "--backbone",
         metavar="NAME",
-        help=f"the model: {bundled.NAME} (default, unless --weights names another), {PAPER_BACKBONE}, or another ViT "
+        help=f"the model: {bundled.NAME} (default, unless --weights needs another), {PAPER_BACKBONE}, or another ViT "
         "of open_clip",
     )
     parser.add_argument(
@@ -153,15 +150,15 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--image-size",
         type=parse_size,
         metavar="SIDE",
-        help="pixels to which photographs are resized, 448 or 896x448 (width x height); larger finds smaller defects "
-        "and takes longer (default: the backbone's own, or that of the weights)",
+        help="pixels to which photographs are resized, 448 or 896x448 (width x height); a larger size finds smaller "
+        "defects and takes longer (default: the size of the weights or of the backbone)",
     )
     parser.add_argument(
         "--tiles",
         type=_tiles,
         metavar="COUNT",
         help="also inspect tiles of each photograph, for small defects: 3 (3 x 3 tiles), 4x3 (4 columns, 3 rows), or "
-        "auto (by the size of the photographs and --smallest-defect)",
+        "auto (from the size of the photographs and --smallest-defect)",
     )
     parser.add_argument(
         "--smallest-defect",
@@ -187,15 +184,15 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=parse_threshold,
         metavar="SCORE",
-        help="photographs with a higher score are anomalous, 0..1 (default: from the photographs to compare with, "
-        "otherwise 0.5)",
+        help="photographs with a higher score are anomalous, 0..1 (default: from the photographs to compare with, or "
+        "0.5 without any)",
     )
     parser.add_argument(
         "--max-false-alarms",
         type=parse_share,
         metavar="SHARE",
-        help="largest share of good parts that may be called anomalous, 1%% or 0.01; the threshold is chosen by the "
-        "good photographs, and the command says how many it takes to be sure",
+        help="largest share of good parts that may be called anomalous, 1%% or 0.01; sets the threshold from the good "
+        "photographs, and says how many of them make it certain",
     )
     parser.add_argument(
         "--pixel-threshold",
@@ -218,14 +215,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--white-level",
         type=_white_level,
         metavar="VALUE",
-        help="value of white in 16-bit photographs that do not name it: 4095 for a 12-bit camera (default: such "
-        "photographs are refused if the value is unclear)",
+        help="value of white in 16-bit photographs that do not state it: 4095 for a 12-bit camera (default: refuse "
+        "photographs whose value of white is unclear)",
     )
     add_error_options(parser)
 
 
 def add_error_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of how much of an error is shown."""
+    """Add the options on what is shown of errors and logs."""
     parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
     parser.add_argument("-v", "--verbose", action="store_true", help="show what the libraries log, too")
 
@@ -275,27 +272,19 @@ def parse_check(arguments: Sequence[str]) -> argparse.Namespace:
 
 def check_options(parser: Parser, options: argparse.Namespace) -> None:
     """Refuse options that do not go together, with exit code 2 and one line."""
-    for name in OF_THE_MODEL_IN_TORCH:
-        if options.model and getattr(options, name):
-            parser.error(
-                f"--{name.replace('_', '-')} does not go with --model: it is fixed at export. Leave it out, or export "
-                "again"
-            )
+    if options.model:
+        refuse(parser, options, ("backbone", "good", "alone", *FIXED), "--model: leave it out, or export again")
     names = [path.stem for path in options.product or ()]
     if len(names) != len(set(names)):
         parser.error(f"--product: two products are called {max(names, key=names.count)}: rename one")
-    for name in OF_THE_PRODUCT:
-        if options.product and getattr(options, name):
-            parser.error(f"--{name.replace('_', '-')} does not go with --product: leave it out, or teach again")
-    if options.shots and not options.good:
-        parser.error("--shots needs --good, the folder of the good photographs")
-    if options.rotations and not options.good:
-        parser.error("--rotations needs --good, the folder of the good photographs")
-    settle_tiles(parser, options)
+    if options.product:  # --backbone may name a file of the product's backbone
+        refuse(parser, options, ("model", "good", "alone", *FIXED), "--product: leave it out, or teach again")
+    for name in ("shots", "rotations"):
+        if getattr(options, name) and not options.good:
+            parser.error(f"--{name} needs --good, the folder of the good photographs")
     if options.alone and options.good:
         parser.error("--alone does not go with --good: leave out one")
-    if options.max_false_alarms and options.threshold is not None:
-        parser.error("--max-false-alarms chooses the threshold: leave out --threshold")
+    check_model_options(parser, options)
     if options.max_false_alarms and not (options.good or options.product or options.model):
         parser.error("--max-false-alarms needs good photographs: give --good or --product")
     if options.model and options.precision not in {None, *get_args(Precision)}:
@@ -304,40 +293,47 @@ def check_options(parser: Parser, options: argparse.Namespace) -> None:
         )
 
 
-def settle_tiles(parser: Parser, options: argparse.Namespace) -> None:
-    """Set the tiles to ``auto`` if the smallest defect is given."""
+def check_model_options(parser: Parser, options: argparse.Namespace) -> None:
+    """Refuse model options that do not go together, and set the tiles to ``auto`` if the smallest defect is given."""
+    if options.max_false_alarms and options.threshold is not None:
+        parser.error("--max-false-alarms chooses the threshold: leave out --threshold")
     if options.smallest_defect and options.tiles not in {None, AUTO}:
         parser.error("--smallest-defect chooses the tiles: leave out --tiles, or give --tiles auto")
     if options.smallest_defect:
         options.tiles = AUTO
 
 
+def refuse(parser: Parser, options: argparse.Namespace, names: Sequence[str], advice: str) -> None:
+    """Refuse given options that do not go with another one, which the advice begins with."""
+    for name in names:
+        if getattr(options, name):
+            parser.error(f"--{name.replace('_', '-')} does not go with {advice}")
+
+
 @contextmanager
-def telling_of_output() -> Generator[None]:
-    """Say that the results can't be written where ``OSError`` is raised.
+def writing(output: Path, kind: str) -> Generator[None]:
+    """Turn an ``OSError``, unless the screen's pipe is closed, into one line that names ``--output``.
 
-    Yields:
-        None: Nothing.
-
-    Raises:
-        InspectionError: Where it is raised, but for a reader of the output that is gone.
+    Args:
+        output (Path): Value of ``--output``.
+        kind (str): What to give instead: a ``file`` or a ``folder``.
     """
     try:
         yield
     except BrokenPipeError:
         raise
     except OSError as error:
-        msg = f"the results can't be written ({error}): give another folder with --output."
+        msg = f"--output {printable(output)} can't be written ({error}): give another {kind}."
         raise InspectionError(msg) from error
 
 
 def without_password(address: str) -> str:
-    """Remove user and password from the address of a stream, because results are passed on. Other text stays."""
+    """Remove user and password from the address of a stream. Other text stays."""
     return re.sub(r"(?<=://)[^/@]*@", "", address)
 
 
 def without_thresholds(arguments: Sequence[str]) -> list[str]:
-    """Remove the thresholds and passwords from the arguments of a command line, which the report shows."""
+    """Remove thresholds and passwords from a command line, for the report."""
     left: list[str] = []
     waiting = iter(arguments)
     for argument in waiting:
@@ -360,16 +356,10 @@ def _white_level(text: str) -> int:
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Parse a size of a command line.
-
-    Args:
-        text (str): A side, or width x height.
-
-    Returns:
-        tuple[int, int]: Height and width.
+    """Parse a side, or width x height, to height and width.
 
     Raises:
-        ArgumentTypeError: If it is none.
+        ArgumentTypeError: If it is not a size.
 
     Example:
         >>> parse_size("896x448")
@@ -383,10 +373,10 @@ def parse_size(text: str) -> tuple[int, int]:
 
 
 def parse_product(text: str) -> Path:
-    """Parse the name of a product.
+    """Parse the name of a product's file.
 
     Raises:
-        ArgumentTypeError: If it is the name of another kind of file.
+        ArgumentTypeError: If it ends otherwise.
     """
     if Path(text).suffix != PRODUCT_SUFFIX:
         msg = f"{text!r} is not a product: give a file that ends in {PRODUCT_SUFFIX}, made by fbclip teach"
@@ -414,15 +404,12 @@ def _pixels(text: str) -> int:
 
 
 def parse_count(text: str) -> int:
-    """Parse a number of things.
-
-    Args:
-        text (str): 1 or more.
+    """Parse a number of things: 1 or more.
 
     Raises:
-        ArgumentTypeError: If it is none.
+        ArgumentTypeError: If it is not a count.
     """
     if not text.isdecimal() or int(text) < 1:
-        msg = f"{text!r} is not a number: give 1 or more."
+        msg = f"{text!r} is not a count: give 1 or more"
         raise argparse.ArgumentTypeError(msg)
     return int(text)

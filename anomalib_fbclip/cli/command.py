@@ -26,7 +26,7 @@ from anomalib_fbclip.results.good_photographs import (
 from anomalib_fbclip.results.records import TABLE_NAME, Record, Verdict
 from anomalib_fbclip.results.thresholds import UNLABELED, USUAL_THRESHOLD, describe_guess
 
-from .arguments import CHECK, create_parser, parse_arguments, parse_check, telling_of_output, without_thresholds
+from .arguments import CHECK, create_parser, parse_arguments, parse_check, without_thresholds, writing
 from .configs import CONFIGS, run_configs
 from .example import EXAMPLE, run_example
 from .models import Ready, find_good, get_ready
@@ -36,11 +36,11 @@ from .sources import Inputs, find_inputs
 from .watch import WATCH, run_watch
 
 OF_THE_FILE = "exported file"
-"""Source of a threshold that an exported model does not name."""
+"""Source of an exported model's threshold, if the file does not state it."""
 
 
 def run_check(arguments: Sequence[str]) -> int:
-    """Inspect labeled photographs, and count the verdicts.
+    """Run ``fbclip check``: inspect labeled photographs, and count the verdicts.
 
     Args:
         arguments (Sequence[str]): The arguments after ``fbclip check``.
@@ -69,7 +69,7 @@ SUBCOMMANDS = {
     CHECK: run_check,
     WATCH: run_watch,
 }
-"""Functions of the commands, by their first argument. Without one of them, photographs are inspected."""
+"""Commands by their first argument. Any other argument is a photograph to inspect."""
 
 
 def run_arguments(arguments: Sequence[str]) -> int:
@@ -86,20 +86,20 @@ def run_arguments(arguments: Sequence[str]) -> int:
         EdgeError: If an exported model fails.
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the screen can't show
+        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that the screen can't show
     if arguments and arguments[0] in SUBCOMMANDS:
         return SUBCOMMANDS[arguments[0]](arguments[1:])
     return inspect(parse_arguments(create_parser(), arguments), without_thresholds(arguments))
 
 
 def inspect(options: argparse.Namespace, command: Sequence[str], label: Callable[[str], Verdict] | None = None) -> int:
-    """Inspect photographs.
+    """Load a model, and inspect photographs with it.
 
     Args:
         options (argparse.Namespace): The command line.
-        command (Sequence[str]): Its arguments without thresholds.
-        label (Callable[[str], Verdict] | None, optional): Tells the truth of a photograph by its name. Defaults to
-            ``None``.
+        command (Sequence[str]): Its arguments without thresholds, for the report.
+        label (Callable[[str], Verdict] | None, optional): Returns the true verdict of a photograph by its name.
+            Defaults to ``None``.
 
     Returns:
         int: The exit code.
@@ -108,32 +108,25 @@ def inspect(options: argparse.Namespace, command: Sequence[str], label: Callable
         InspectionError: If it can't begin, or the results can't be written.
         EdgeError: If an exported model fails.
     """
-    with telling_of_output():
-        return _inspect(options, command, label)
-
-
-def _inspect(options: argparse.Namespace, command: Sequence[str], label: Callable[[str], Verdict] | None) -> int:
-    inputs = find_inputs(options.photographs, [folder for folder in (options.output, options.good) if folder])
-    good = find_good(options.good, options.shots) if options.good else []
-    screen = Screen(as_json=options.json)
-    feedback = describe_feedback(options.good, options.product)
-    folder = make_next(options.output)
-    with logging_to(folder, verbose=options.verbose):
-        try:
-            ready = get_ready(options, good, inputs.files, screen, at_once=inputs.at_once)
-        except BaseException:  # an interrupt, too
-            shutil.rmtree(folder)
-            raise
-        link_latest(folder)
-        full_size = options.full_size
-        return run(ready, inputs, folder, screen, command, full_size=full_size, label=label, feedback=feedback)
+    with writing(options.output, "folder"):
+        inputs = find_inputs(options.photographs, [folder for folder in (options.output, options.good) if folder])
+        good = find_good(options.good, options.shots) if options.good else []
+        screen = Screen(as_json=options.json)
+        feedback = describe_feedback(options.good, options.product)
+        folder = make_next(options.output)
+        with logging_to(folder, verbose=options.verbose):
+            try:
+                ready = get_ready(options, good, inputs.files, screen, at_once=inputs.at_once)
+            except BaseException:  # an interrupt, too
+                shutil.rmtree(folder)
+                raise
+            link_latest(folder)
+            full_size = options.full_size
+            return run(ready, inputs, folder, screen, command, full_size=full_size, label=label, feedback=feedback)
 
 
 def describe_feedback(good: Path | None, products: Sequence[Path] | None) -> str | None:
-    """Return the command that adds false alarms to the good photographs, with ``{photographs}`` for their files.
-
-    ``None``: there are no good photographs to add them to.
-    """
+    """Return the command that adds ``{photographs}`` to the good ones; ``None`` if there are no good ones."""
     if good is not None and good.is_dir():
         return f"cp {{photographs}} {shlex.quote(str(good))}"
     if products and len(products) == 1:
@@ -148,26 +141,11 @@ def run(
     screen: Screen,
     command: Sequence[str],
     *,
-    full_size: bool = False,
-    label: Callable[[str], Verdict] | None = None,
-    feedback: str | None = None,
+    full_size: bool,
+    label: Callable[[str], Verdict] | None,
+    feedback: str | None,
 ) -> int:
-    """Inspect photographs, and write what comes out.
-
-    Args:
-        ready (Ready): The model.
-        inputs (Inputs): What is inspected.
-        folder (Path): The folder of the results.
-        screen (Screen): The screen.
-        command (Sequence[str]): Arguments of the command line, without thresholds.
-        full_size (bool, optional): Whether large photographs are read at their whole size. Defaults to ``False``.
-        label (Callable[[str], Verdict] | None, optional): Tells the truth of a photograph by its name. Defaults to
-            ``None``.
-        feedback (str | None, optional): See :func:`describe_feedback`. Defaults to ``None``.
-
-    Returns:
-        int: The exit code.
-    """
+    """Inspect photographs, write the results, and return the exit code. See :func:`inspect`."""
     from anomalib_fbclip.results.report.page import REPORT_NAME, Thresholds, describe_good, write_report
 
     from .inspection import Inspection
@@ -201,7 +179,7 @@ def run(
                 pixel_source or OF_THE_FILE,
             ),
             f"{shlex.join(['fbclip', *command])} --threshold {{threshold}} --pixel-threshold {{pixel_threshold}}",
-            {"Model": ready.inferencer.describe(), **compared},
+            {"Model": ready.inferencer.describe()} | compared,
             ready.good_scores,
             feedback,
         )
@@ -210,36 +188,19 @@ def run(
         *describe_colors(inspection.colors, ready.good, ready.inferencer.white_level),
     ]
     summary = summarize(inspection.counts, image_source, ready.advice, is_mutual=ready.is_mutual)
-    for line in [*summary, *describe_verdicts(inspection.labeled), *doubts, *list_files(folder)]:
+    files = [f"Report: {folder / REPORT_NAME}", f"Table:  {folder / TABLE_NAME}.csv and .jsonl"]
+    for line in [*summary, *describe_verdicts(inspection.labeled), *doubts, *files]:
         screen.tell(line)
     if inspection.is_interrupted:
         raise KeyboardInterrupt
     return inspection.exit_code
 
 
-def summarize(counts: Counter[str], threshold_source: str | None, advice: str, *, is_mutual: bool = False) -> list[str]:
-    """Summarize an inspection.
-
-    Args:
-        counts (Counter[str]): Number of photographs that are ``normal``, ``anomalous`` and an ``error``.
-        threshold_source (str | None): Where the threshold comes from, in the words of the table.
-        advice (str): How to get a threshold from the parts.
-        is_mutual (bool, optional): Whether photographs without labels were compared with each other. Defaults to
-            ``False``.
-
-    Returns:
-        list[str]: The counts, and a warning if the threshold does not come from the parts.
-    """
+def summarize(counts: Counter[str], threshold_source: str | None, advice: str, *, is_mutual: bool) -> list[str]:
+    """Count the verdicts, and warn if the threshold does not come from the parts."""
     is_decided = counts["normal"] + counts["anomalous"] > 0
     return [
         count_verdicts(counts),
         *(describe_guess(threshold_source, advice) if is_decided else ()),
         *(["No photograph stands out."] if is_mutual and is_decided and not counts["anomalous"] else ()),
     ]
-
-
-def list_files(folder: Path) -> list[str]:
-    """List the paths of the report and the table."""
-    from anomalib_fbclip.results.report.page import REPORT_NAME
-
-    return [f"Report: {folder / REPORT_NAME}", f"Table:  {folder / TABLE_NAME}.csv and .jsonl"]

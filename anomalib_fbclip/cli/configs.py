@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Config files for anomalib, which come with the package: ``fbclip configs``."""
+"""Config files for anomalib that come with the package: ``fbclip configs``."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ def create_parser() -> Parser:
     """Create the parser of ``fbclip configs``."""
     parser = Parser(
         prog=f"fbclip {CONFIGS}",
-        description="List the config files for anomalib, or print one; > mine.yaml writes it to a file.",
+        description="List the config files for anomalib, or print one; > mine.yaml saves it.",
         allow_abbrev=False,
     )
     parser.add_argument("name", nargs="?", help="the file to print (default: list all)")
@@ -27,13 +27,7 @@ def create_parser() -> Parser:
 
 
 def run_configs(arguments: Sequence[str]) -> int:
-    """List the config files, or write one of them to standard output.
-
-    Args:
-        arguments (Sequence[str]): The arguments after ``fbclip configs``: none, or the name of a file.
-
-    Returns:
-        int: The exit code, 0.
+    """Run ``fbclip configs``: list the config files, or print one.
 
     Raises:
         InspectionError: If there is no file of that name.
@@ -52,10 +46,10 @@ def run_configs(arguments: Sequence[str]) -> int:
 
 
 def find_configs() -> dict[str, Path]:
-    """Find the config files: in the installed package, or beside it in a checkout.
+    """Find the config files, in the installed package or beside it in a checkout.
 
     Returns:
-        dict[str, Path]: The files by name: ``quickstart``, ``data/visa``. Those of the outermost folder come first.
+        dict[str, Path]: The files by name, such as ``quickstart`` or ``data/visa``; those in subfolders come last.
     """
     package = Path(__file__).parents[1]
     folder = next(parent / CONFIGS for parent in (package, package.parent) if (parent / CONFIGS).is_dir())
@@ -64,30 +58,30 @@ def find_configs() -> dict[str, Path]:
 
 
 def describe_missing(arguments: Iterable[str]) -> str | None:
-    """Say how to write a missing config file that a command of anomalib names.
+    """Say how to get a missing config file that a command of anomalib names.
 
     Args:
         arguments (Iterable[str]): The command's arguments.
 
     Returns:
-        str | None: A line; ``None`` if no file is missing, or it is not one of the package's.
+        str | None: A line; ``None`` if none of the package's files is missing.
     """
     words = [word for argument in arguments for word in argument.split("=", 1)]
     for path in [Path(word) for word in words if word.endswith(".yaml")]:
         name = path.with_suffix("").as_posix().removeprefix(f"{CONFIGS}/")
         if not path.exists() and name in find_configs():
             return (
-                f"{path} does not exist. It comes with the package; to write it here: fbclip {CONFIGS} {name} > "
+                f"{path} does not exist. It comes with the package; save it here with: fbclip {CONFIGS} {name} > "
                 f"{path.name}"
             )
     return None
 
 
 def list_configs(configs: dict[str, Path]) -> str:
-    """List config files, one a line, with the purpose that their first line states."""
+    """List config files, one per line, each with the first line of its content."""
     width = max(map(len, configs))
     lines = [f"{name:<{width}}  {_purpose_of(path)}\n" for name, path in configs.items()]
-    return "".join([*lines, f"\nWrite one to a file: fbclip {CONFIGS} quickstart > mine.yaml\n"])
+    return "".join([*lines, f"\nSave one: fbclip {CONFIGS} quickstart > mine.yaml\n"])
 
 
 def _purpose_of(path: Path) -> str:

@@ -39,13 +39,7 @@ def create_parser() -> Parser:
 
 
 def run_example(arguments: Sequence[str]) -> int:
-    """Write the photographs to a folder, and print the command that inspects them.
-
-    Args:
-        arguments (Sequence[str]): The arguments after ``fbclip example``: none, or the folder.
-
-    Returns:
-        int: The exit code, 0.
+    """Run ``fbclip example``: write the photographs to a folder, and print the command that inspects them.
 
     Raises:
         InspectionError: If the folder exists already or can't be written.
@@ -53,19 +47,16 @@ def run_example(arguments: Sequence[str]) -> int:
     folder = create_parser().parse_args(arguments).folder
     write_example(folder)
     command = shlex.join(["fbclip", str(folder / "photographs"), "--good", str(folder / "good")])
-    sys.stdout.write(f"Photographs of hazelnuts are in {folder}. Inspect them:\n{command}\n")
+    sys.stdout.write(f"{folder} has photographs of hazelnuts. Inspect them:\n{command}\n")
     sys.stdout.flush()
     return 0
 
 
 def write_example(folder: Path) -> None:
-    """Write the photographs to a folder, all of them or none.
-
-    Args:
-        folder (Path): A folder that does not exist.
+    """Write all photographs to a new folder, or none.
 
     Raises:
-        InspectionError: If it exists already or can't be written.
+        InspectionError: If the folder exists already or can't be written.
     """
     if folder.exists() or folder.is_symlink():
         msg = f"{folder} exists already: give another folder, fbclip {EXAMPLE} FOLDER."

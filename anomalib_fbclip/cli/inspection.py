@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Inspection of photographs: writes the table, the pictures and the report."""
+"""Inspection of photographs: predictions, pictures, and rows of the table."""
 
 import signal
 from collections import Counter, deque
@@ -29,7 +29,7 @@ from .prediction import ComparedPrediction, Inferencer, MaskedImage, choose_enou
 from .sources import PICTURES, Inputs, Item, Loaded
 
 DRAWN_BEHIND = 2
-"""Largest number of predictions whose pictures are still to be drawn."""
+"""Largest number of predictions that wait for their pictures."""
 
 
 class _Predicted(NamedTuple):
@@ -42,23 +42,21 @@ class _Predicted(NamedTuple):
 
 
 class Inspection:
-    """An inspection, which writes table and pictures as predictions come.
-
-    Photographs are read ahead of the model, and pictures are drawn behind it.
+    """An inspection, which reads photographs ahead of the model, and draws pictures behind it.
 
     Args:
         inferencer (Inferencer): The model.
         folder (Path): The folder of the results.
-        copies (Mapping[Path, Path]): Photographs that are also good ones, and which ones.
+        copies (Mapping[Path, Path]): Photographs that are copies of good ones, and the good ones.
         full_size (bool): Whether large photographs are read at full size.
-        pictures (bool): Whether a picture of each photograph is drawn. Without one, an entry has its record only.
+        pictures (bool, optional): Whether to draw pictures. If not, an entry has only its record. Defaults to ``True``.
         label (Callable[[str], Verdict] | None, optional): Returns the true verdict of a photograph by its name.
             Defaults to ``None``.
 
     Attributes:
-        counts (Counter[str]): Number of photographs that are ``normal``, ``anomalous``, ``unknown`` and an ``error``.
-        colors (Counter[bool]): Number of photographs that are gray, and that are not.
-        scores (list[float]): Scores of the photographs that are not good ones.
+        counts (Counter[str]): Number of photographs by verdict: ``normal``, ``anomalous``, ``unknown`` or ``error``.
+        colors (Counter[bool]): Number of gray photographs (``True``) and of others.
+        scores (list[float]): Scores of the photographs that are not copies of good ones.
         is_interrupted (bool): Whether the user stopped it.
         labeled (list[Record]): Rows of labeled photographs.
     """
@@ -69,7 +67,7 @@ class Inspection:
         folder: Path,
         copies: Mapping[Path, Path],
         *,
-        full_size: bool = False,
+        full_size: bool,
         pictures: bool = True,
         label: Callable[[str], Verdict] | None = None,
     ) -> None:
@@ -89,16 +87,16 @@ class Inspection:
         self._drawing: deque[Path] = deque()
 
     def entries(self, inputs: Inputs, show: Callable[[Record], None]) -> Iterator[Entry]:
-        """Predict, and yield the report's entry of each photograph.
+        """Inspect, write the table, and yield each photograph's entry of the report.
 
-        A user who stops it gets a report of what is done.
+        An interrupt ends it, so that the report has the photographs that are done.
 
         Args:
             inputs (Inputs): The photographs.
             show (Callable[[Record], None]): Called with each row of the table.
 
         Yields:
-            Entry: Photograph by photograph.
+            Entry: The entries.
 
         Raises:
             EdgeError: If the model fails.
@@ -123,13 +121,13 @@ class Inspection:
     def inspect(self, inputs: Inputs) -> Generator[Entry]:
         """Predict and draw.
 
-        If it ends early, by an error or a second interrupt, pictures whose rows were not noted are removed.
+        If an error or a second interrupt ends it, pictures without a noted row are removed.
 
         Args:
             inputs (Inputs): The photographs.
 
         Yields:
-            Entry: Photograph by photograph, each to be noted or passed over before the next one.
+            Entry: The entries. Call :meth:`note` or :meth:`drop` for each before taking the next.
 
         Raises:
             EdgeError: If the model fails.
@@ -146,12 +144,12 @@ class Inspection:
             self._drawing.clear()
 
     def note(self, record: Record) -> None:
-        """Count a row that was written, and keep its picture."""
+        """Count a written row, and keep its picture."""
         self.counts[record.verdict or "error"] += 1
         self._drawing.popleft()
 
-    def pass_over(self) -> None:
-        """Drop a photograph that has no row."""
+    def drop(self) -> None:
+        """Remove the picture of a photograph that gets no row."""
         self._drawing.popleft().unlink(missing_ok=True)
 
     @property
@@ -159,13 +157,13 @@ class Inspection:
         """Exit code: that of the worst photograph."""
         if self.counts["error"]:
             return FAILED
-        if self._label is not None:  # anomalous is what is wrong
+        if self._label is not None:
             return ANOMALOUS if any(map(is_wrong, self.labeled)) else NORMAL
         return ANOMALOUS if self.counts["anomalous"] or self.counts["unknown"] else NORMAL
 
     @contextmanager
     def _until_interrupted(self) -> Generator[None]:
-        """End without an error at a second interrupt, too."""
+        """Suppress the error of a second interrupt."""
         try:
             yield
         except KeyboardInterrupt:
@@ -173,7 +171,7 @@ class Inspection:
 
     @contextmanager
     def _stop_between_photographs(self) -> Generator[None]:
-        """End the inspection after a photograph at the first interrupt, with a whole report; at once at the second."""
+        """End the inspection after the current photograph at the first interrupt, and at once at the second."""
 
         def stop(*_: object) -> None:
             self.is_interrupted = True
@@ -186,7 +184,7 @@ class Inspection:
             signal.signal(signal.SIGINT, previous)
 
     def _predict(self, inputs: Inputs) -> Iterator[_Predicted]:
-        """Yield the outcome of each photograph, in order, until the user stops it."""
+        """Yield the outcomes in order, until the user stops it."""
         for prediction in self._inferencer.stream(self._images(inputs), on_failure=self._fail):
             loaded = self._next_started()
             yield from self._flush_failures()
@@ -199,7 +197,7 @@ class Inspection:
         yield from self._flush_failures()
 
     def _images(self, inputs: Inputs) -> Iterator[ImageSource]:
-        """Yield the images, and keep their names until their predictions come, in the same order."""
+        """Yield the images, and keep their items for their predictions, which come in the same order."""
         for loaded in inputs.load(self._inferencer.minimum_side, self._enough, self._inferencer.white_level):
             try:
                 image = self._image(loaded)
@@ -217,7 +215,7 @@ class Inspection:
         pixels, region = loaded.photograph.pixels, self._region(loaded.item)
         if region is None or not isinstance(self._inferencer.region, RegionMasks):
             return pixels
-        # The model in torch takes it, which alone has regions by photograph.
+        # Only the model in torch has regions by photograph, and it takes this.
         return cast("ImageSource", MaskedImage(pixels, region))
 
     def _region(self, item: Item) -> Mask | None:
@@ -232,7 +230,7 @@ class Inspection:
         self._failures.append(_Predicted(self._next_started().item, error=str(error)))
 
     def _next_started(self) -> Loaded:
-        """Return the image whose turn it is, after the failures before it."""
+        """Return the item of the next prediction, after noting the failures before it."""
         self._next_failures()
         return self._started.popleft()
 
@@ -246,7 +244,7 @@ class Inspection:
             yield self._failures.popleft()
 
     def _begin(self, predicted: Iterator[_Predicted]) -> Iterator[_Predicted]:
-        """Note the pictures that are begun."""
+        """Note the path of each picture before it is drawn."""
         for one in predicted:
             self._drawing.append(self._picture(one.item))
             yield one
@@ -255,7 +253,7 @@ class Inspection:
         return self._folder / PICTURES / item.picture
 
     def _draw(self, predicted: _Predicted) -> Entry:
-        """Write a picture, if asked for, and return the report's entry, in a thread beside the model."""
+        """Draw the picture, if wanted, and return the report's entry. Called in a thread beside the model."""
         prediction, item = predicted.prediction, predicted.item
         if prediction is None:
             return Entry(Record(item.name, error=predicted.error))

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The model that a command asks for, and the photographs that it compares with."""
+"""The model that a command asks for, and the photographs to compare with."""
 
 import argparse
 import gc
@@ -36,11 +36,10 @@ GOOD_FOR = {
 """Descriptions of the backbones."""
 
 USUAL_DEFECT = 0.01
-"""Size of the smallest defect as a share of a photograph's longer side, unless ``--smallest-defect`` is given."""
+"""Default of ``--smallest-defect``, as a share of a photograph's longer side."""
 
 PHOTOGRAPHS_AT_ONCE = 4
-"""Largest number of photographs that torch computes at the same time: a core that would wait for one serves another.
-Each takes memory."""
+"""Largest number of photographs that torch computes at the same time, to keep all cores busy. Each takes memory."""
 
 ADVICE = "Use --good."
 """Advice where the threshold does not come from the parts."""
@@ -52,13 +51,13 @@ class Ready(NamedTuple):
     Attributes:
         inferencer (Inferencer): The model.
         lines (list[str]): Lines about it for the screen.
-        advice (str): How to get a threshold from the parts.
+        advice (str): How to get a threshold that fits the parts.
         good (Sequence[Path | KeptPhotograph]): The good photographs to compare with.
-        good_scores (list[float]): Their scores.
+        good_scores (Sequence[float]): Their scores.
         kept (int): Number of good photographs in an exported model.
         is_mutual (bool): Whether photographs without labels are compared with each other.
-        watch (Callable[[Callable[[float], None]], None] | None): Sets a callback that gets the share of a photograph
-            done by each view; ``None`` if there is one view.
+        watch (Callable[[Callable[[float], None]], None] | None): Sets a callback for each view, which gets the view's
+            share of a photograph; ``None`` if there is one view.
     """
 
     inferencer: Inferencer
@@ -79,12 +78,9 @@ def get_ready(
     Args:
         options (argparse.Namespace): The command line.
         good (Sequence[Path]): Photographs of good parts.
-        files (Sequence[Path]): Photographs to inspect, as far as they are known.
+        files (Sequence[Path]): The photographs to inspect that are known already.
         screen (Screen): Shows the progress.
-        at_once (bool): Whether several photographs may be computed at the same time: a higher rate, and later verdicts.
-
-    Returns:
-        Ready: The model.
+        at_once (bool): Whether to compute several photographs at the same time: more per second, but later verdicts.
 
     Raises:
         InspectionError: If the device can't be used, or weights can't be fetched.
@@ -135,7 +131,7 @@ def load_exported(options: argparse.Namespace, at_once: bool) -> Ready:
 
 
 def find_size(files: Sequence[Path]) -> tuple[int, int] | None:
-    """Find height and width of the first photograph that can be read; ``None`` if there is none."""
+    """Return height and width of the first photograph that can be read; ``None`` if there is none."""
     for path in files:
         with suppress(ImageError):  # the reader says why
             return read_size(path)
@@ -143,15 +139,7 @@ def find_size(files: Sequence[Path]) -> tuple[int, int] | None:
 
 
 def describe_sight(inferencer: Inferencer, size: tuple[int, int] | None) -> list[str]:
-    """Say how small a defect may be, and what tiles cost.
-
-    Args:
-        inferencer (Inferencer): The model.
-        size (tuple[int, int] | None): Height and width of a photograph in pixels, if they are known.
-
-    Returns:
-        list[str]: Lines.
-    """
+    """Say how small a visible defect may be in photographs of a size (height, width), and how much slower tiles are."""
     lines = []
     if size and inferencer.input_size:
         smallest = smallest_visible_defect(size, inferencer.input_size)
@@ -163,12 +151,12 @@ def describe_sight(inferencer: Inferencer, size: tuple[int, int] | None) -> list
 
 
 def choose_tiles(size: tuple[int, int], smallest: int | None, view_size: tuple[int, int]) -> tuple[int, int]:
-    """Choose tiles by size and shape of photographs, so that a defect is seen and a strip is not squeezed.
+    """Choose tiles with which the smallest defect is visible and long photographs keep their proportions.
 
     Args:
         size (tuple[int, int]): Height and width of a photograph in pixels.
-        smallest (int | None): Pixels of the smallest defect. ``None``: a hundredth of the longer side.
-        view_size (tuple[int, int]): Height and width of a tile in pixels.
+        smallest (int | None): Size of the smallest defect in pixels. ``None``: a hundredth of the longer side.
+        view_size (tuple[int, int]): Height and width of a tile in the model's pixels.
 
     Returns:
         tuple[int, int]: Rows and columns.
@@ -185,22 +173,19 @@ def choose_tiles(size: tuple[int, int], smallest: int | None, view_size: tuple[i
 
 
 def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int] | None) -> Ready:
-    """Load the model of a backbone.
+    """Load a model in torch.
 
     Args:
         options (argparse.Namespace): The command line.
-        at_once (bool): Whether several photographs may be computed at the same time.
-        size (tuple[int, int] | None): Height and width of one in pixels, if they are known.
-
-    Returns:
-        Ready: The model.
+        at_once (bool): Whether to compute several photographs at the same time.
+        size (tuple[int, int] | None): Height and width of a photograph in pixels, if known.
 
     Raises:
         InspectionError: If the device can't be used, weights can't be fetched, or tiles can't be chosen.
         ValueError: If an argument does not fit the backbone, or a file can't be read.
     """
     if options.tiles == AUTO and size is None:
-        msg = f"--tiles {AUTO} needs the size of the photographs, which is unknown here: give a number, such as 3."
+        msg = f"--tiles {AUTO} needs photographs to measure, and there are none yet: give a number, such as 3."
         raise InspectionError(msg)
     tiles = partial(choose_tiles, size, options.smallest_defect) if options.tiles == AUTO and size else options.tiles
     try:
@@ -238,21 +223,16 @@ def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int]
     return Ready(inferencer, [line], ADVICE, watch=inferencer.watch_views if inferencer.tile_count else None)
 
 
-def compare(
-    ready: Ready, good: Sequence[Path], screen: Screen, rotations: int | None, share: float | None = None
-) -> Ready:
+def compare(ready: Ready, good: Sequence[Path], screen: Screen, rotations: int | None, share: float | None) -> Ready:
     """Let a model in torch compare with photographs of good parts.
 
     Args:
         ready (Ready): The model.
         good (Sequence[Path]): The photographs.
         screen (Screen): Shows the progress.
-        rotations (int | None): Rotated copies of each; ``None``: the default.
-        share (float | None, optional): Share of good parts that may be called anomalous, by which the threshold is
-            chosen. Defaults to ``None``.
-
-    Returns:
-        Ready: The model.
+        rotations (int | None): Number of rotated copies of each; ``None``: the default.
+        share (float | None): Share of good parts that may be called anomalous, which sets the threshold. ``None``: the
+            usual threshold.
 
     Raises:
         ImageError: If a photograph can't be read.
@@ -266,14 +246,14 @@ def compare(
     return ready._replace(lines=[*ready.lines, *references.warnings()])
 
 
-def use_products(ready: Ready, products: Sequence[Path], share: float | None = None) -> Ready:
-    """Describe what products compare with. See :func:`compare`."""
+def use_products(ready: Ready, products: Sequence[Path], share: float | None) -> Ready:
+    """Describe the good photographs of products. See :func:`compare`."""
     references = cast("TorchInferencer", ready.inferencer).references
     ready = ready._replace(good=[photograph for one in references for photograph in one.kept])
     if len(products) == 1:
         return _describe_references(ready, share)
     if share is not None:
-        msg = "--max-false-alarms goes with one product only: give one, or teach each with --max-false-alarms."
+        msg = "--max-false-alarms needs a single product: give one, or teach each with --max-false-alarms."
         raise InspectionError(msg)
     decides = cast("TorchInferencer", ready.inferencer).threshold_sources()[0] != "given"
     lines = [
@@ -284,7 +264,7 @@ def use_products(ready: Ready, products: Sequence[Path], share: float | None = N
 
 
 def _describe_references(ready: Ready, share: float | None) -> Ready:
-    """Say how sure the threshold is, and choose one if a share of false alarms is given."""
+    """Describe the threshold, and set it if a share of false alarms is given."""
     inferencer = cast("TorchInferencer", ready.inferencer)
     (references,) = inferencer.references
     decides = share is None and inferencer.threshold_sources()[0] != "given"
@@ -294,17 +274,10 @@ def _describe_references(ready: Ready, share: float | None) -> Ready:
 
 
 def limit(ready: Ready, share: float) -> Ready:
-    """Set the threshold for a share of false alarms.
-
-    Args:
-        ready (Ready): The model, with the scores of the good photographs.
-        share (float): Share of good parts that may be called anomalous.
-
-    Returns:
-        Ready: The model, with a line on what the threshold promises.
+    """Set the threshold for a share of false alarms, and add a line about it.
 
     Raises:
-        InspectionError: If there are too few scores.
+        InspectionError: If there are too few scores of good photographs.
     """
     if not ready.good_scores:
         msg = "--max-false-alarms: the model contains no good photographs. Export it with some, or give --threshold."
@@ -336,14 +309,11 @@ def find_good(folder: Path, shots: int | None, option: str = "--good ") -> list[
 
     Args:
         folder (Path): Their folder, or a single one.
-        shots (int | None): Number to take, always the same ones; ``None``: all.
-        option (str, optional): Text before the folder on the command line. Defaults to ``--good``.
-
-    Returns:
-        list[Path]: Their files.
+        shots (int | None): Number of photographs, always the same ones; ``None``: all.
+        option (str, optional): Option before the folder on the command line. Defaults to ``"--good "``.
 
     Raises:
-        InspectionError: If there are fewer than asked for, or none.
+        InspectionError: If there are too few.
     """
     if not folder.exists():
         msg = f"{option}{printable(folder)} does not exist: give a folder of photographs of good parts."
@@ -355,7 +325,7 @@ def find_good(folder: Path, shots: int | None, option: str = "--good ") -> list[
     if shots and shots > found:
         msg = f"{option}{printable(folder)} has {count(found, 'photograph')}, and --shots is {shots}: lower --shots."
         raise InspectionError(msg)
-    with quick_imports():  # imports torch; mistakes are reported before
+    with quick_imports():  # imports torch, after mistakes were reported
         from anomalib_fbclip.data.references import ReferenceChoice
 
     chosen = ReferenceChoice.of(str(folder), shots or 0, seed=0).find(datamodule=None)
@@ -364,13 +334,7 @@ def find_good(folder: Path, shots: int | None, option: str = "--good ") -> list[
 
 @contextmanager
 def quick_imports() -> Generator[None]:
-    """Stop garbage collection while large libraries are imported: it takes a quarter of their time and finds nothing.
-
-    Their objects are not examined afterwards either.
-
-    Yields:
-        None: Import the modules inside.
-    """
+    """Stop garbage collection during large imports: it takes a quarter of the time and finds nothing, then or later."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

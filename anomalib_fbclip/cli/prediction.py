@@ -19,19 +19,19 @@ from anomalib_fbclip.results.report.page import NearestReference
 from anomalib_fbclip.results.report.pictures import MAX_SIDE
 
 INPUTS_OF_MODEL = 2
-"""Smallest ratio between a side of a reduced photograph and that of the model's input."""
+"""Smallest ratio of a side of a reduced photograph to that of the model's input."""
 
 
 @dataclass(frozen=True, eq=False)
 class ComparedPrediction(Prediction):
-    """A prediction by good photographs.
+    """A prediction by comparison with good photographs.
 
     Attributes:
         nearest (NearestReference): The most anomalous place, and the nearest place in a good photograph.
         thresholds (tuple[float, float]): Thresholds of images and places.
         threshold_sources (tuple[str, str]): Their sources, in the words of the table.
-        region (Mask | None): Where to look, if it is the same in all photographs of the product; ``None``: everywhere.
-        is_unknown (bool): Whether it is unlike all of several products. It was compared with the nearest.
+        region (Mask | None): Region of interest of the product; ``None``: everywhere, or a region per photograph.
+        is_unknown (bool): Whether it is unlike all products. It was then compared with the most similar one.
     """
 
     nearest: NearestReference
@@ -42,15 +42,15 @@ class ComparedPrediction(Prediction):
 
 
 class Inferencer(Protocol):
-    """A model in torch, or an exported one: :class:`~anomalib_fbclip.exported.EdgeInferencer`."""
+    """A model in torch, or an exported one (:class:`~anomalib_fbclip.exported.EdgeInferencer`)."""
 
     @property
     def minimum_side(self) -> int:
-        """Pixels that each side of a photograph must have."""
+        """Smallest side of a photograph in pixels."""
 
     @property
     def input_size(self) -> tuple[int, int] | None:
-        """Height and width of the model's input in pixels; ``None`` if they are not known."""
+        """Height and width of the model's input in pixels; ``None`` if unknown."""
 
     @property
     def tile_count(self) -> int:
@@ -58,20 +58,20 @@ class Inferencer(Protocol):
 
     @property
     def region(self) -> RegionMasks | Mask | None:
-        """Masks of where to look, by photograph, or one for all; ``None``: everywhere."""
+        """Region of interest: a mask per photograph, or one for all; ``None``: everywhere."""
 
     @property
     def white_level(self) -> int | None:
-        """Value of white in a photograph of more than 8 bits that does not name it; ``None`` if it is not known."""
+        """Value of white in photographs of more than 8 bits that do not state it; ``None`` if unknown."""
 
     def describe(self) -> str:
-        """Say in one line which model it is."""
+        """Describe the model in one line."""
 
     def decision_thresholds(self) -> tuple[float | None, float | None]:
-        """Return the thresholds of scores and of anomaly maps; ``None`` where they are not known."""
+        """Return the thresholds of scores and of anomaly maps; ``None`` if unknown."""
 
     def decide_at(self, threshold: float) -> None:
-        """Set the threshold of scores, and that of places unless it was given."""
+        """Set the threshold of scores, and that of anomaly maps unless it was given."""
 
     def threshold_sources(self) -> tuple[str | None, str | None]:
         """Return the sources of the thresholds, in the words of the table."""
@@ -81,24 +81,21 @@ class Inferencer(Protocol):
         images: Iterable[ImageSource],
         on_failure: Callable[[ImageSource, ImageError], None] | None = None,
     ) -> Iterator[Prediction]:
-        """Predict images in their order.
+        """Predict images in order.
 
         Args:
             images (Iterable[ImageSource]): The images.
             on_failure (Callable[[ImageSource, ImageError], None] | None, optional): Called in order with each image
                 that can't be read. ``None``: the error is raised. Defaults to ``None``.
-
-        Yields:
-            Prediction: The predictions.
         """
 
 
 class MaskedImage(NamedTuple):
-    """An image that has a region of interest of its own.
+    """An image with its region of interest.
 
     Attributes:
         pixels (NDArray[np.uint8]): RGB values of shape ``[H, W, 3]``.
-        region (Mask): Where to look, of the size of the model's input.
+        region (Mask): The region, of the size of the model's input.
     """
 
     pixels: NDArray[np.uint8]
@@ -106,13 +103,9 @@ class MaskedImage(NamedTuple):
 
 
 def choose_enough(input_size: tuple[int, int] | None) -> Enough | None:
-    """Choose the size of a photograph that suffices for the model and for the picture.
+    """Choose the size of a photograph that suffices for a model's input and for the picture.
 
-    Args:
-        input_size (tuple[int, int] | None): Height and width of the model's input; ``None`` if they are not known.
-
-    Returns:
-        Enough | None: The size. ``None``: full size is needed.
+    ``None`` for an unknown input means full size.
     """
     if input_size is None:
         return None

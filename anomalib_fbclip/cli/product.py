@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Products: files with all that is needed to inspect one kind of part. ``fbclip teach`` makes and changes them."""
+"""Products: files with everything needed to inspect one kind of part. ``fbclip teach`` makes and changes them."""
 
 import argparse
 import difflib
@@ -17,7 +17,16 @@ from anomalib_fbclip.images.region_of_interest import ONE_REGION, RegionMasks, d
 from anomalib_fbclip.results.good_photographs import find_copies
 from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 
-from .arguments import PRODUCT_SUFFIX, Parser, add_model_options, parse_product, settle_tiles
+from .arguments import (
+    FIXED,
+    PRODUCT_SUFFIX,
+    Parser,
+    add_model_options,
+    check_model_options,
+    parse_product,
+    refuse,
+    writing,
+)
 from .models import compare, find_good, find_size, limit, load_torch, quick_imports
 from .screen import Screen, count, logging_to
 
@@ -30,24 +39,15 @@ if TYPE_CHECKING:
 TEACH, PRODUCT = "teach", "product"
 """First arguments of the commands."""
 
-SETTLED = ("backbone", "weights", "shots", "image_size", "tiles", "smallest_defect", "region", "rotations")
-"""Options that don't go with ``--add`` and ``--remove``, because a product contains their values."""
-
 MOST_NAMES = 8
-"""Largest number of photographs whose names are listed."""
+"""Largest number of names of photographs in a list."""
 
 
 def run_teach(arguments: Sequence[str]) -> int:
-    """Make a product of photographs of good parts, or change one.
-
-    Args:
-        arguments (Sequence[str]): The arguments after ``fbclip teach``.
-
-    Returns:
-        int: The exit code, 0.
+    """Run ``fbclip teach``: make a product of photographs of good parts, or change one.
 
     Raises:
-        InspectionError: If the photographs or the product can't be used, or it would replace another.
+        InspectionError: If the photographs or the product can't be used, or the product exists already.
         ImageError: If a photograph can't be read.
         ValueError: If an argument does not fit the backbone, or a file can't be read.
     """
@@ -65,8 +65,8 @@ def create_teach_parser() -> Parser:
     """Create the parser of ``fbclip teach``."""
     parser = Parser(
         prog=f"fbclip {TEACH}",
-        description="Make a product: one file with all that is needed to inspect one kind of part. Use it with fbclip "
-        "photographs --product bolt.fbclip. The good photographs are not needed any more.",
+        description="Make a product: one file with everything needed to inspect one kind of part. Use it with fbclip "
+        "photographs --product bolt.fbclip. It does not need the good photographs any more.",
         epilog=f"Examples: fbclip {TEACH} good --output bolt.fbclip\n          fbclip {TEACH} bolt.fbclip --add "
         f"false-alarms\n          fbclip {TEACH} bolt.fbclip --remove 04.jpg",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -77,8 +77,8 @@ def create_teach_parser() -> Parser:
         "--output",
         type=parse_product,
         metavar="FILE",
-        help=f"the product to write, a file that ends in {PRODUCT_SUFFIX} (default with --add and --remove: the one to "
-        "change)",
+        help=f"the product to write, a file that ends in {PRODUCT_SUFFIX} (default with --add and --remove: the given "
+        "product)",
     )
     parser.add_argument(
         "--add",
@@ -102,25 +102,19 @@ def _parse_teach(arguments: Sequence[str]) -> argparse.Namespace:
     if options.add or options.remove:
         if options.source.suffix != PRODUCT_SUFFIX:
             parser.error(f"--add and --remove change a product: give a file that ends in {PRODUCT_SUFFIX} before them")
-        for name in SETTLED:
-            if getattr(options, name):
-                parser.error(
-                    f"--{name.replace('_', '-')} does not go with --add and --remove: leave it out, or teach again"
-                )
+        refuse(parser, options, ("backbone", *FIXED), "--add and --remove: leave it out, or teach again")
         options.product = [options.source]
         options.output = options.output or options.source
     elif options.source.suffix == PRODUCT_SUFFIX:
         parser.error("to change a product, give --add or --remove")
     elif options.output is None:
         parser.error(f"the following arguments are required: --output, such as {options.source.name}{PRODUCT_SUFFIX}")
-    if options.max_false_alarms and options.threshold is not None:
-        parser.error("--max-false-alarms chooses the threshold: leave out --threshold")
-    settle_tiles(parser, options)
+    check_model_options(parser, options)
     return options
 
 
 def teach(options: argparse.Namespace, screen: Screen) -> None:
-    """Make a product of photographs of good parts. See :func:`run_teach`."""
+    """Make a product. See :func:`run_teach`."""
     _check_free(options.output)
     good = find_good(options.source, options.shots, option="")
     with screen.progress("Loading the model", None):
@@ -134,7 +128,7 @@ def teach(options: argparse.Namespace, screen: Screen) -> None:
 
 
 def change(options: argparse.Namespace, screen: Screen) -> None:
-    """Add photographs to a product, or remove some, and print what changes. See :func:`run_teach`."""
+    """Add photographs to a product or remove some, and show what changes. See :func:`run_teach`."""
     if options.output != options.source:
         _check_free(options.output)
     added = [path for source in options.add for path in _find_added(source)]
@@ -168,16 +162,7 @@ def change(options: argparse.Namespace, screen: Screen) -> None:
 
 
 def describe_change(before: "ReferenceSet", after: "ReferenceSet") -> list[str]:
-    """Describe what a change of a product's photographs does.
-
-    Args:
-        before (ReferenceSet): The photographs before.
-        after (ReferenceSet): Those after.
-
-    Returns:
-        list[str]: Their number, the threshold, the expected false alarms, photographs unlike the others, and those
-            whose like may still be called anomalous.
-    """
+    """Compare a product's photographs, thresholds and expected false alarms before and after a change, and warn."""
     old, new = before.fit, after.fit
     limits = [fit.decision.calibration.threshold.item() for fit in (new, old)]
     likely = [f"{fit.false_alarms} in {len(fit.scores) + 1}" for fit in (new, old)]
@@ -227,11 +212,8 @@ def _check_free(path: Path) -> None:
 
 
 def _save(inferencer: "TorchInferencer", path: Path, taught: str | None, screen: Screen) -> None:
-    try:
+    with writing(path, "file"):
         inferencer.to_product(taught).save(path)
-    except OSError as error:
-        msg = f"--output {printable(path)} can't be written ({error}): give another file."
-        raise InspectionError(msg) from error
     screen.tell(f"Product: {printable(path)}, {path.stat().st_size / 1e6:.1f} MB.")
     screen.tell(f"Inspect with it: fbclip photographs --product {printable(path)}")
 
@@ -244,13 +226,7 @@ def create_product_parser() -> Parser:
 
 
 def run_product(arguments: Sequence[str]) -> int:
-    """Print what a product holds.
-
-    Args:
-        arguments (Sequence[str]): The arguments after ``fbclip product``: the file.
-
-    Returns:
-        int: The exit code, 0.
+    """Run ``fbclip product``: print the contents of a product.
 
     Raises:
         ValueError: If the file can't be read, or is not a product.
@@ -267,15 +243,7 @@ def run_product(arguments: Sequence[str]) -> int:
 
 
 def describe_product(path: Path, product: "Adapters") -> dict[str, str]:
-    """Describe a product.
-
-    Args:
-        path (Path): Its file.
-        product (Adapters): The file's content.
-
-    Returns:
-        dict[str, str]: Descriptions by topic.
-    """
+    """Describe the product in a file, by topic."""
     said = product.metadata
     names = [printable(photograph["name"]) for photograph in said["photographs"]]
     used = [names[index] for index in said["used"]]
@@ -296,9 +264,9 @@ def describe_product(path: Path, product: "Adapters") -> dict[str, str]:
         "Good photographs": f"{len(used)}: {', '.join(used[:MOST_NAMES])}{more}{copies}",
         "Unlike the others": ", ".join(used[index] for index in said["outliers"]) or "none",
         "Model": f"{said['backbone']}, adapters trained on {said['source']}",
-        "Looks at": f"{width} x {height} pixels{tiles}",
+        "Image size": f"{width} x {height} pixels{tiles}",
         "Region of interest": "everywhere" if region is None else f"{decode_region(region).mean():.0%} of a photograph",
-        "Turned copies": f"{said['rotations']} of each good photograph",
+        "Rotated copies": f"{said['rotations']} of each good photograph",
         "Thresholds": ", ".join(thresholds),
         "False alarms": f"about {above} in {len(scores) + 1} good parts may be called anomalous",
         "Taught": f"{said['taught']}; changed {said['changed']}, by anomalib-fbclip {said['version']}",

@@ -25,7 +25,7 @@ STYLES = {"anomalous": "bold red", "normal": "green", "unknown": "bold magenta",
 
 
 class Terminal(Console):
-    """A console that raises an error where the output was closed."""
+    """A console that raises an error if the output is closed."""
 
     def on_broken_pipe(self) -> None:  # noqa: PLR6301 - Rich's
         """Raise the error that is being handled."""
@@ -36,7 +36,7 @@ class Screen:
     """Shows lines on standard output, with colors and a progress bar on a terminal.
 
     Args:
-        as_json (bool): Whether standard output is for records as JSON lines. Other lines then go to standard error.
+        as_json (bool): Whether records are shown as JSON lines. Other lines then go to standard error.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -61,34 +61,22 @@ class Screen:
 
         Args:
             what (str): Its text.
-            total (int | None): Number of photographs; ``None`` if it is not known.
+            total (int | None): Number of photographs; ``None`` if unknown.
             passes (int, optional): Number of passes over each photograph. Defaults to ``1``.
 
         Yields:
-            Callable[..., None]: To call after each photograph of each pass, or with the share of one that is done.
+            Callable[..., None]: Call it after each photograph of each pass, or with the share of a photograph.
         """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self._bar_console(), transient=True, disable=not self._has_bar()) as progress:
+        # On the lines' console, if it is a terminal, lines stay above the bar.
+        console = self._console if self._console.is_terminal else Console(stderr=True)
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task(what, total=total)
             yield lambda share=1.0: progress.advance(task, share / passes)
 
-    def _bar_console(self) -> Console:
-        """Return the console of the lines, if it is a terminal, so that they stay above the bar."""
-        return self._console if self._console.is_terminal else Console(stderr=True)
-
-    def _has_bar(self) -> bool:
-        return self._bar_console().is_terminal
-
 
 def to_line(record: Record) -> Text:
-    """Format a photograph's row of the table as a line.
-
-    Args:
-        record (Record): The row.
-
-    Returns:
-        Text: The verdict, the score and the file, or why there is none.
-    """
+    """Format a row of the table as a line: the verdict, the score and the file, or the error."""
     if record.error is not None:
         return Text.assemble(("error      ", STYLES["error"]), "       ", printable(record.error))
     verdict = record.verdict or "no verdict"
@@ -102,7 +90,7 @@ def to_line(record: Record) -> Text:
 
 
 def count_verdicts(counts: Counter[str]) -> str:
-    """Say how many photographs are ``normal``, ``anomalous``, ``unknown`` and an ``error``."""
+    """Format the number of photographs by verdict."""
     unknown = f", {counts['unknown']} unlike all products" if counts["unknown"] else ""
     errors = f", {counts['error']} could not be read" if counts["error"] else ""
     total = count(sum(counts.values()), "photograph")
@@ -110,7 +98,7 @@ def count_verdicts(counts: Counter[str]) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """Format a number of things, such as ``2 photographs``."""
+    """Format a number and a noun, such as ``2 photographs``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
@@ -119,11 +107,8 @@ def logging_to(folder: Path, *, verbose: bool) -> Generator[None]:
     """Send log messages and warnings to a file.
 
     Args:
-        folder (Path): The folder of the file, which is made when there is a first message.
+        folder (Path): Folder of the file, which is created at the first message.
         verbose (bool): Whether they are shown on the screen, too.
-
-    Yields:
-        None: Nothing.
     """
     handlers: list[logging.Handler] = [logging.FileHandler(folder / LOG_NAME, delay=True, encoding="utf-8")]
     if verbose:

@@ -35,17 +35,17 @@ PICTURES = "images"
 """Folder of the pictures, inside that of the results."""
 
 READ_AHEAD = 2
-"""Number of photographs that are read ahead."""
+"""Number of photographs to read ahead."""
 
 COUNTED_SUFFIXES = {".avi", ".m4v", ".mov", ".mp4"}
-"""Suffixes of videos that store the number of their frames. Others store their duration."""
+"""Suffixes of videos that store the number of frames. Others store the duration."""
 
 LONGEST_NAME, KEPT_OF_LONG_NAME = 240, 200
-"""Longest name of a picture in bytes, and the bytes that are kept of a longer one. File systems allow 255, and a number
-may come before it."""
+"""Longest name of a picture in bytes, and the bytes to keep of a longer one. File systems allow 255; a number may come
+before the name."""
 
 MOST_LOST = 1000
-"""Number of consecutive undecodable frames after which a video is given up."""
+"""Number of consecutive undecodable frames at which to give up a video."""
 
 
 class Item(NamedTuple):
@@ -53,8 +53,8 @@ class Item(NamedTuple):
 
     Attributes:
         name (str): Its name in the table.
-        source (ImageSource | ImageError): The file, RGB values of shape ``[H, W, 3]``, or why there are none.
-        picture (Path): Path of its picture, below the folder of the pictures.
+        source (ImageSource | ImageError): The file, RGB values of shape ``[H, W, 3]``, or an error.
+        picture (Path): Path of its picture in the folder of the pictures.
     """
 
     name: str
@@ -63,13 +63,7 @@ class Item(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """An item that was read.
-
-    Attributes:
-        item (Item): The item.
-        photograph (Photograph | None): Its content; ``None`` if it can't be read.
-        error (str | None): Why it can't be read.
-    """
+    """An item with its photograph, or with the reason why that can't be read."""
 
     item: Item
     photograph: Photograph | None
@@ -79,12 +73,12 @@ class Loaded(NamedTuple):
 class Frames:
     """Frames of a video, a stream or a camera, possibly without end.
 
-    A frame that can't be decoded is an error if others follow. So is an end that comes too early.
+    A frame that can't be decoded is an error if others follow. So is a missing end.
 
     Args:
         name (str): Name of the video or camera.
-        capture (cv2.VideoCapture): OpenCV's reader of it.
-        folder (Path): Folder of their pictures, below the folder of the pictures.
+        capture (cv2.VideoCapture): OpenCV's reader.
+        folder (Path): Folder of their pictures in the folder of the pictures.
         is_live (bool): Whether it is a stream or a camera, which have no end.
     """
 
@@ -103,7 +97,7 @@ class Frames:
             is_read, frame = self._capture.read()
             if is_read:
                 for lost in range(last + 1, number):
-                    yield self._fail(f"{self._name}#{lost}", "can't be decoded: the video is damaged there.")
+                    yield self._fail(f"{self._name}#{lost}", "can't be decoded: the video is damaged here.")
                 last = number
                 rgb = frame[..., ::-1].copy()
                 yield Item(f"{self._name}#{number}", rgb, self._folder / f"{number:06}.jpg")
@@ -116,13 +110,13 @@ class Frames:
             yield self._fail(self._name, f"gave no more frames after {last}: check the connection.")
 
     def _count_promised(self) -> int:
-        """Return the number of frames that the video states; 0 if it states none."""
+        """Return the number of frames that the video's header states; 0 if it states none."""
         import cv2
 
         return max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def _slack(self) -> float:
-        """Return the error of that number: a second's frames, if OpenCV estimates it from the duration."""
+        """Return the error of that number: a second's frames, if OpenCV computes it from the duration."""
         import cv2
 
         is_counted = Path(self._name).suffix.lower() in COUNTED_SUFFIXES
@@ -133,13 +127,13 @@ class Frames:
 
 
 class Places:
-    """Places of the inputs in the folder of the pictures, each with a name of its own."""
+    """Unique names of the inputs in the folder of the pictures."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
     def take(self, name: str) -> Path:
-        """Return the name, with a number before it if another input has it, whatever the case of its letters."""
+        """Return the name, with a number before it if it is taken; upper and lower case are the same name."""
         free = next(
             place
             for place in (name if number == 1 else f"{number}-{name}" for number in count(1))
@@ -153,9 +147,8 @@ class Inputs(NamedTuple):
     """All inputs of an inspection.
 
     Attributes:
-        parts (list[list[Item] | Frames | Iterator[Item]]): Photographs, those that arrive, and videos and cameras among
-            them.
-        notes (list[str]): A line for each photograph of which only the first page is read.
+        parts (list[list[Item] | Frames | Iterator[Item]]): Lists of photographs, videos and cameras, and arrivals.
+        notes (list[str]): A line for each photograph with several pages, of which the first is read.
     """
 
     parts: list[list[Item] | Frames | Iterator[Item]]
@@ -163,13 +156,13 @@ class Inputs(NamedTuple):
 
     @property
     def total(self) -> int | None:
-        """Number of photographs; ``None`` if it is not known, as for frames."""
+        """Number of photographs; ``None`` if unknown, as for frames."""
         lengths = [len(part) for part in self.parts if isinstance(part, list)]
         return sum(lengths) if len(lengths) == len(self.parts) else None
 
     @property
     def at_once(self) -> bool:
-        """True if several may be computed at the same time. A camera's frame has its verdict before the next one."""
+        """True if several may be computed at the same time. Frames are computed one by one."""
         return self.total != 1 and not any(isinstance(part, Frames) for part in self.parts)
 
     @property
@@ -177,26 +170,17 @@ class Inputs(NamedTuple):
         """Files of the photographs."""
         return [Path(item.name) for part in self.parts if isinstance(part, list) for item in part]
 
-    def __iter__(self) -> Iterator[Item]:  # type: ignore[override] # of the items
-        """Yield the photographs and frames."""
-        for part in self.parts:
-            yield from part
-
-    def load(self, minimum_side: int, enough: Enough | None, white_level: int | None = None) -> Iterator[Loaded]:
+    def load(self, minimum_side: int, enough: Enough | None, white_level: int | None) -> Iterator[Loaded]:
         """Read the photographs, a few of them ahead, and frames as they come.
 
         Args:
-            minimum_side (int): Pixels that each side of a photograph must have.
+            minimum_side (int): Smallest side of a photograph in pixels.
             enough (Enough | None): Size of a photograph that suffices. ``None``: full size is needed.
-            white_level (int | None, optional): Value of white in a photograph of more than 8 bits that does not name
-                it. Defaults to ``None``.
-
-        Yields:
-            Loaded: Photographs and frames.
+            white_level (int | None): Value of white in photographs of more than 8 bits that do not state it.
         """
         load = partial(_load, minimum_side=minimum_side, enough=enough, white_level=white_level)
         for part in self.parts:
-            # A camera's frame must be the newest one when it is asked for.
+            # Frames are not read ahead: a camera must give its newest one.
             yield from map(load, part) if isinstance(part, Frames) else map_ahead(load, part, READ_AHEAD)
 
 
@@ -225,7 +209,7 @@ def find_inputs(arguments: Iterable[str], excluded: Sequence[Path]) -> Inputs:
         Inputs: The inputs, each photograph once.
 
     Raises:
-        InspectionError: If there is no such file, a folder has no photographs, or a video can't be opened.
+        InspectionError: If a file does not exist, a folder has no photographs, or a video can't be opened.
         ImageError: If a folder can't be read.
     """
     parts: list[list[Item] | Frames | Iterator[Item]] = []
@@ -263,15 +247,7 @@ def find_inputs(arguments: Iterable[str], excluded: Sequence[Path]) -> Inputs:
 
 
 def fit_name(name: str, suffix: str = "") -> str:
-    """Shorten a name that is too long for a file system.
-
-    Args:
-        name (str): The name.
-        suffix (str, optional): Suffix to append. Defaults to ``""``.
-
-    Returns:
-        str: Name and suffix. Two long names that begin alike stay different.
-    """
+    """Append a suffix to a name, and shorten one that is too long for a file system. Different names stay different."""
     whole = os.fsencode(name)
     if len(whole) + len(suffix) <= LONGEST_NAME:
         return name + suffix
@@ -303,7 +279,7 @@ def _open_frames(argument: str, places: Places | None) -> Frames | None:
 
     Args:
         argument (str): Its address, number or file.
-        places (Places | None): Places of the pictures. ``None``: its pictures need no folder of their own.
+        places (Places | None): Names in the folder of the pictures. ``None``: it is the only input.
     """
     path = Path(argument)
     live = find_live(argument)
@@ -366,6 +342,6 @@ def _open_capture(source: int | str, name: str) -> "cv2.VideoCapture":
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():
-        msg = f"{name} can't be opened: give a video that OpenCV can read, or a connected stream or camera."
+        msg = f"{name} can't be opened: check the connection, or give a video that OpenCV can read."
         raise InspectionError(msg)
     return capture

@@ -54,7 +54,7 @@ ONE_BY_ONE = "inspect with one after the other, or teach them alike."
 """Advice for products that can't be used together."""
 
 CACHED_PHOTOGRAPHS = 8
-"""Number of good photographs kept in memory, to cut places out of them."""
+"""Number of good photographs to keep in memory, for cutting places out of them."""
 
 
 class TorchInferencer:
@@ -68,27 +68,28 @@ class TorchInferencer:
         device (str): A device of torch, or ``"auto"``.
         precision (str): Type of the CLIP's parameters.
         threshold (float | None): A photograph with a higher score is anomalous, 0..1. ``None``: 0.5.
-        pixel_threshold (float | None): A place where the anomaly map is higher belongs to a region, 0..1. ``None``:
+        pixel_threshold (float | None): A place with a higher value in the anomaly map is anomalous, 0..1. ``None``:
             0.5.
-        at_once (int, optional): Largest number of photographs of a stream that are computed at the same time on a CPU,
-            whose threads they share. Defaults to ``1``.
-        white_level (int | None, optional): Value of white in a photograph of more than 8 bits that does not name it.
+        at_once (int, optional): Largest number of photographs to compute at the same time on a CPU. They share its
+            threads. Defaults to ``1``.
+        white_level (int | None, optional): Value of white in photographs of more than 8 bits that do not state it.
             Defaults to ``None``.
-        image_size (tuple[int, int] | None, optional): Height and width of the model's input in pixels. ``None``: those
-            of the weights, or the backbone's own. Defaults to ``None``.
+        image_size (tuple[int, int] | None, optional): Height and width of the model's input in pixels. ``None``: the
+            size of the weights or of the backbone. Defaults to ``None``.
         tiles (tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int]] | None, optional): Rows and columns of
             tiles, or a function that chooses them by that size. ``None``: those of the weights, or none. Defaults to
             ``None``.
-        region (RegionSource | None, optional): Where to look. ``None``: everywhere. Defaults to ``None``.
+        region (RegionSource | None, optional): Region of interest. ``None``: everywhere. Defaults to ``None``.
 
     Attributes:
         backbone (str): Name of the frozen CLIP.
-        trained_on (str | None): Dataset that the adapters were trained on; ``None`` if it is not known.
-        taught (str | None): When the product was taught; ``None`` if the weights are not a product.
+        trained_on (str | None): Dataset that the adapters were trained on; ``None`` if unknown.
+        taught (str | None): Time when the product was taught; ``None`` if the weights are not a product.
         input_size (tuple[int, int]): Height and width of the model's input in pixels.
         tile_count (int): Number of tiles besides the whole photograph.
-        white_level (int | None): As given.
-        region (RegionMasks | Mask | None): Where to look: masks of photographs, or one for all, of the input's size.
+        white_level (int | None): As given, or as in the weights.
+        region (RegionMasks | Mask | None): Region of interest: a mask per photograph, or one for all, of the input's
+            size.
 
     Raises:
         InspectionError: If the device can't be used, or weights can't be fetched.
@@ -146,7 +147,7 @@ class TorchInferencer:
         self.trained_on = adapters.source
         self._name = describe_model(name, pretrained, None if weights == "auto" else weights, adapters.source)
         self._model.eval().to(self._device)
-        self._model.text_features()  # they are kept, and threads would compute them each
+        self._model.text_features()  # cached; otherwise each thread would compute them
         self.input_size = tiling.image_size
         self.tile_count = tiling.view_count - 1
         self._transform = create_transform(self.input_size)
@@ -169,12 +170,12 @@ class TorchInferencer:
             self._add_comparison(adapters, self._model.decision, self._model.region, Path(weights).stem)
 
     def describe(self) -> str:
-        """Say in one line which model it is, and which products it compares with."""
+        """Describe the model and its products in one line."""
         names = [printable(comparison.product) for comparison in self._comparisons if comparison.product]
         return f"{self._name}; product {', '.join(names)}" if names else self._name
 
     def add_product(self, path: Path) -> None:
-        """Add a product. Each photograph is compared with the one that it is most like.
+        """Add a product. Each photograph is compared with the most similar one.
 
         Args:
             path (Path): The product's file.
@@ -186,7 +187,7 @@ class TorchInferencer:
         for name in ("backbone", "image_size", "tiles", "feature_layers"):
             own, other = self._adapters.metadata.get(name), product.metadata.get(name)
             if own != other:
-                msg = f"{product.origin} was taught with {name} {other}, and the first product with {own}: {ONE_BY_ONE}"
+                msg = f"{product.origin} was taught with {name} {other}, the first product with {own}: {ONE_BY_ONE}"
                 raise ValueError(msg)
         product.check_signature(self._model.backbone.signature)
         if digest_tensors(product.adapters) != digest_tensors(self._adapters.adapters):
@@ -203,7 +204,7 @@ class TorchInferencer:
         self._comparisons.append(Comparison(references, self._model, region, self._choose_thresholds(product), name))
 
     def _choose_thresholds(self, adapters: Adapters) -> tuple[float | None, float | None]:
-        """Return the thresholds asked for, or those of the product."""
+        """Return the given thresholds, or those of the product."""
         image, pixel = self._asked_thresholds
         settled = adapters.settled
         return (
@@ -218,7 +219,7 @@ class TorchInferencer:
         return is_fitted or self._model.decision is not self._model.zero_shot
 
     def read_references(self, photographs: Sequence[Path], rotations: int = ROTATIONS) -> ReferenceSet:
-        """Find out which photographs of good parts are near copies of others.
+        """Read photographs of good parts, and find near copies among them.
 
         Args:
             photographs (Sequence[Path]): Their files.
@@ -233,15 +234,7 @@ class TorchInferencer:
         return ReferenceSet(photographs, rotations, white_level=self.white_level, region=self._region_source)
 
     def read_unlabeled(self, photographs: Sequence[Path], *, full_size: bool) -> UnlabeledSet:
-        """Choose the photographs without labels to compare with.
-
-        Args:
-            photographs (Sequence[Path]): Their files.
-            full_size (bool): Whether large photographs are read at full size.
-
-        Returns:
-            UnlabeledSet: The photographs, for :meth:`compare_with`.
-        """
+        """Choose the photographs without labels for :meth:`compare_with`."""
         return UnlabeledSet(
             photographs,
             minimum_side=self.minimum_side,
@@ -251,7 +244,7 @@ class TorchInferencer:
         )
 
     def compare_with(self, references: ReferenceSet, advance: Callable[[], None]) -> None:
-        """Compare with photographs from now on, unless they do not fit.
+        """Compare with photographs from now on, if they are alike enough.
 
         Args:
             references (ReferenceSet): The photographs.
@@ -265,19 +258,12 @@ class TorchInferencer:
         )
         if self._model.decision is self._model.zero_shot:
             return
-        self._normalizations = (Normalization(), Normalization())  # they are of other scores
+        self._normalizations = (Normalization(), Normalization())  # those of the checkpoint fit other scores
         region = None if isinstance(self._region_source, RegionMasks) else self._model.region
         self._comparisons = [Comparison(references, self._model, region, self._given_thresholds)]
 
     def change_references(self, added: Sequence[Path], removed: Collection[str]) -> ReferenceSet:
-        """Add good photographs to those of a product, and remove others.
-
-        Args:
-            added (Sequence[Path]): Files to add.
-            removed (Collection[str]): Names of those to remove.
-
-        Returns:
-            ReferenceSet: The photographs, for :meth:`compare_with`.
+        """Add good photographs to a product, and remove some by name, for :meth:`compare_with`.
 
         Raises:
             ImageError: If one can't be read.
@@ -287,21 +273,18 @@ class TorchInferencer:
 
     @property
     def references(self) -> list[ReferenceSet]:
-        """The photographs to compare with, of each product."""
+        """The good photographs of each product."""
         return [comparison.references for comparison in self._comparisons]
 
-    def to_product(self, taught: str | None = None) -> Adapters:
-        """Collect what is needed to inspect parts in the same way, without the good photographs' files.
+    def to_product(self, taught: str | None) -> Adapters:
+        """Return the content of a product's file.
 
         Args:
-            taught (str | None, optional): When an earlier state of it was taught. Defaults to ``None``.
-
-        Returns:
-            Adapters: What a product's file holds.
+            taught (str | None): Time when the product was first taught; ``None``: now.
 
         Raises:
             ImageError: If a good photograph can't be read any more.
-            ValueError: If each photograph has a region of interest of its own.
+            ValueError: If the photographs have different regions of interest.
         """
         metadata = describe_adapters(self._model, self.backbone, self._pretrained, self.trained_on)
         (references,) = self.references
@@ -317,7 +300,7 @@ class TorchInferencer:
         return image, pixel
 
     def decide_at(self, threshold: float) -> None:
-        """Set the threshold of scores, and that of places unless it was given."""
+        """Set the threshold of scores, and that of anomaly maps unless it was given."""
         self._given_thresholds = (
             threshold,
             threshold if self._given_thresholds[1] is None else self._given_thresholds[1],
@@ -335,7 +318,7 @@ class TorchInferencer:
         return image, pixel
 
     def watch_views(self, advance: Callable[[float], None]) -> None:
-        """Call back after each view of a photograph with its share of the work."""
+        """Call ``advance`` after each view with its share of a photograph."""
 
         def tell(_: torch.nn.Module, arguments: tuple[Sequence[torch.Tensor], object], __: object) -> None:
             advance(len(arguments[0][0]) / (1 + self.tile_count))
@@ -348,7 +331,7 @@ class TorchInferencer:
         on_failure: Callable[[ImageSource, ImageError], None] | None = None,
     ) -> Iterator[Prediction]:
         """Predict images, a few at the same time. See :class:`~anomalib_fbclip.cli.prediction.Inferencer`."""
-        if self._at_once == 1:  # OpenMP serves the thread best that has loaded the model
+        if self._at_once == 1:  # OpenMP is fastest in the thread that loaded the model
             results: Iterator[Prediction | Failed] = map(self._predict, images)
         else:
             results = map_ahead(self._predict, images, self._at_once - 1, self._at_once)
@@ -390,7 +373,7 @@ class TorchInferencer:
         self, image: NDArray[np.uint8], region: RegionOfInterest | None
     ) -> tuple["Comparison | None", bool, float, NDArray[np.float32]]:
         """Return a photograph's comparison, whether it is unlike all products, its score and its anomaly map."""
-        views = self._transform(self._to_batch(load_image(image)))
+        views = self._transform(load_image(image).unsqueeze(0).to(self._device))
         comparison, outputs, is_unknown = self._find_comparison(self._model.look(views, self._model.text_features()))
         decider = comparison or self._model
         own = decider.region if region is None else region
@@ -401,15 +384,7 @@ class TorchInferencer:
     def _find_comparison(
         self, outputs: Iterator[IntermediateOutputs]
     ) -> tuple["Comparison | None", Iterable[IntermediateOutputs], bool]:
-        """Find the product that a photograph is most like.
-
-        Args:
-            outputs (Iterator[IntermediateOutputs]): The model's outputs for its views.
-
-        Returns:
-            tuple[Comparison | None, Iterable[IntermediateOutputs], bool]: The comparison, if there is one; the outputs
-                again; and whether the photograph is unlike all of several products.
-        """
+        """Return the comparison most similar to a photograph, the outputs again, and whether it is unlike them all."""
         if len(self._comparisons) <= 1:
             return next(iter(self._comparisons), None), outputs, False
         first = next(outputs)
@@ -419,37 +394,31 @@ class TorchInferencer:
 
     @property
     def minimum_side(self) -> int:
-        """Pixels that each side of a photograph must have."""
+        """Smallest side of a photograph in pixels."""
         return max(self._model.backbone.patch_size)
 
     def _to_region(self, mask: Mask) -> RegionOfInterest:
-        """Make a region of interest from a mask.
-
-        Raises:
-            ImageError: If the model can't look at it.
-        """
+        """Make a region of interest from a mask."""
         try:
             return self._model.region_of(torch.from_numpy(mask))
         except ValueError as error:
             raise ImageError(str(error)) from error
 
-    def _to_batch(self, image: torch.Tensor) -> torch.Tensor:
-        return image.unsqueeze(0).to(self._device)
-
 
 class Comparison:
-    """Comparison with the good photographs of a product, which finds the nearest place of an anomalous one.
+    """Comparison with the good photographs of a product, which also finds the place nearest to an anomalous one.
 
     Args:
         references (ReferenceSet): The good photographs.
         model (FBClipModel): The model that was fitted to them.
-        region (RegionOfInterest | None): Where to look in all photographs; ``None``: everywhere, or in each elsewhere.
-        given_thresholds (tuple[float | None, float | None]): Thresholds of scores and of places, if given.
-        product (str | None, optional): Name of the product; ``None`` if it has none. Defaults to ``None``.
+        region (RegionOfInterest | None): Region of interest of all photographs; ``None``: everywhere, or a region per
+            photograph.
+        given_thresholds (tuple[float | None, float | None]): Thresholds of scores and of anomaly maps, if given.
+        product (str | None, optional): Name of the product, if any. Defaults to ``None``.
 
     Attributes:
-        decision (FewShot): The decision. It is watched, so that each photograph is compared only once.
-        thresholds (tuple[float, float]): Thresholds of scores and of places.
+        decision (FewShot): The decision. A hook keeps its matches, so that each photograph is compared only once.
+        thresholds (tuple[float, float]): Thresholds of scores and of anomaly maps.
     """
 
     def __init__(
@@ -473,14 +442,14 @@ class Comparison:
         self.decision.memory.register_forward_hook(self._keep)
 
     def decide_at(self, threshold: float | None, pixel_threshold: float | None) -> None:
-        """Set the thresholds; ``None``: that from the photographs."""
+        """Set the thresholds; ``None``: the one from the photographs."""
         given, usual = (threshold, pixel_threshold), threshold_source(self.decision)
         image, pixel = (USUAL_THRESHOLD if value is None else value for value in given)
         image_source, pixel_source = (usual if value is None else "given" for value in given)
         self.thresholds, self._threshold_sources = (image, pixel), (image_source, pixel_source)
 
     def unlikeness(self, outputs: IntermediateOutputs) -> torch.Tensor:
-        """Return the distance of a photograph as a whole from the good ones, from the outputs for its first views."""
+        """Return the distance of a whole photograph from the good ones, given the outputs for its first views."""
         tokens = join_layers(later_half([tokens[:1] for tokens in outputs.layer_tokens]))[0]
         return unlikeness(self.decision.memory, tokens, self.references.fit.inside[0, 0])
 
@@ -513,21 +482,15 @@ class Comparison:
 
 
 def fetch_adapters(weights: str) -> Adapters:
-    """Read published adapters from anomalib's cache, where they are downloaded if missing."""
-    from anomalib.utils.path import get_pretrained_weights_dir  # it imports nothing else of anomalib
+    """Read published adapters from anomalib's cache, and download them first if they are missing."""
+    from anomalib.utils.path import get_pretrained_weights_dir  # imports nothing else of anomalib
 
     name = choose_zero_shot(()) if weights == "auto" else weights
     return Adapters.read(fetch_published(name, get_pretrained_weights_dir() / "fbclip"))
 
 
 def resolve_device(name: str) -> torch.device:
-    """Find a device of torch.
-
-    Args:
-        name (str): Its name. ``"auto"``: the accelerator if there is one, otherwise the CPU.
-
-    Returns:
-        torch.device: The device.
+    """Find a device of torch by its name. ``"auto"``: the accelerator if there is one, otherwise the CPU.
 
     Raises:
         InspectionError: If there is no such device.

@@ -29,7 +29,7 @@ from .arguments import (
     add_inspection_options,
     parse_arguments,
     parse_count,
-    telling_of_output,
+    writing,
 )
 from .models import Ready, find_good, get_ready
 from .screen import Screen, count, count_verdicts, logging_to
@@ -39,15 +39,15 @@ WATCH = "watch"
 """First argument of the command."""
 
 SHORT_ID = 8
-"""Letters of a photograph's id in the name of its picture, because the next one may have the same name."""
+"""Number of letters of a photograph's id in the name of its picture: the next photograph may have the same name."""
 
 
 def create_parser() -> Parser:
     """Create the parser of the arguments after ``fbclip watch``."""
     parser = Parser(
         prog=f"fbclip {WATCH}",
-        description="Inspect photographs that arrive in a folder, or a camera's, until Ctrl-C or SIGTERM. The next "
-        "start with the same --output goes on where this one ended.",
+        description="Inspect photographs as they arrive in a folder or from a camera, until Ctrl-C or SIGTERM. To "
+        "continue later, start it again with the same --output.",
         epilog=f"Example: fbclip watch incoming --good good --output results\n\n{EXIT_CODES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -87,13 +87,13 @@ def create_parser() -> Parser:
 
 
 def run_watch(arguments: Sequence[str]) -> int:
-    """Inspect what arrives, until the command is stopped.
+    """Run ``fbclip watch``.
 
     Args:
         arguments (Sequence[str]): The arguments after ``fbclip watch``.
 
     Returns:
-        int: The exit code: that of the worst photograph since the start.
+        int: The exit code of the worst photograph since the start.
 
     Raises:
         InspectionError: If it can't begin, or the results can't be written.
@@ -110,24 +110,12 @@ def run_watch(arguments: Sequence[str]) -> int:
             f"{printable(options.source)} is not a folder: give a folder, the address of a stream, or a camera number."
         )
         raise InspectionError(msg)
-    with telling_of_output():
+    with writing(options.output, "folder"):
         return watch(options)
 
 
 def watch(options: argparse.Namespace) -> int:
-    """Inspect what arrives.
-
-    Args:
-        options (argparse.Namespace): The command line.
-
-    Returns:
-        int: The exit code.
-
-    Raises:
-        InspectionError: If it can't begin.
-        EdgeError: If an exported model fails.
-        OSError: If the results can't be written.
-    """
+    """Open the results, the source and the model, and inspect until the command is stopped."""
     screen = Screen(as_json=options.json)
     folder: Path = options.output
     good = find_good(options.good, options.shots) if options.good else []
@@ -144,19 +132,7 @@ def watch(options: argparse.Namespace) -> int:
 
 
 def open_arrivals(options: argparse.Namespace, outbox: Outbox, screen: Screen) -> Arrivals:
-    """Open the folder or the camera.
-
-    Args:
-        options (argparse.Namespace): The command line.
-        outbox (Outbox): Record of what was inspected.
-        screen (Screen): Shows when the source goes and comes back.
-
-    Returns:
-        Arrivals: What arrives.
-
-    Raises:
-        InspectionError: If the camera can't be opened.
-    """
+    """Open the folder or the camera."""
     live = find_live(options.source)
     if live is not None:
         return Camera(
@@ -169,18 +145,7 @@ def open_arrivals(options: argparse.Namespace, outbox: Outbox, screen: Screen) -
 
 
 def run(ready: Ready, arrivals: Arrivals, outbox: Outbox, options: argparse.Namespace, screen: Screen) -> int:
-    """Inspect what arrives, and write, keep and send the results.
-
-    Args:
-        ready (Ready): The model.
-        arrivals (Arrivals): The folder or the camera.
-        outbox (Outbox): Verdicts that are still to be sent, and record of what was inspected.
-        options (argparse.Namespace): The command line.
-        screen (Screen): The screen.
-
-    Returns:
-        int: The exit code.
-    """
+    """Inspect the arrivals, write and send the results, and return the exit code."""
     from .inspection import Inspection
 
     folder: Path = options.output
@@ -199,7 +164,7 @@ def run(ready: Ready, arrivals: Arrivals, outbox: Outbox, options: argparse.Name
                 for record, *_ in entries:
                     arrival = taken.popleft()
                     if record.error is not None and arrivals.has_changed(arrival):
-                        inspection.pass_over()  # it was read before it was complete
+                        inspection.drop()  # it was read before it was complete
                     else:
                         tail = table.next_tail(record)
                         outbox.add(to_message(arrival.id, record), delivery.names, tail)
@@ -214,22 +179,22 @@ def run(ready: Ready, arrivals: Arrivals, outbox: Outbox, options: argparse.Name
 
 
 def to_message(identity: str, record: Record) -> Message:
-    """Make the message of a row: the row, the photograph's id, and the time of its verdict."""
+    """Make a row's message: the row with the photograph's id and the time of its verdict."""
     known = {"id": identity, "time": datetime.now().astimezone().isoformat(timespec="milliseconds")}
     return Message(identity, json.dumps(known | json.loads(record.to_json())))
 
 
 def describe_waiting(outbox: Outbox, targets: Sequence[str]) -> list[str]:
-    """Say how many verdicts are still to be sent, and when they will be."""
+    """Say how many verdicts are not sent yet."""
     return [
-        f"{count(number, 'verdict')} for {target} {'is' if number == 1 else 'are'} kept until "
-        + ("it takes them." if target in targets else "that is given again.")
+        f"Not sent yet: {count(number, 'verdict')} for {target}."
+        + ("" if target in targets else " Give this address again to send them.")
         for target, number in outbox.waiting().items()
     ]
 
 
 def _to_items(batch: Iterator[Arrival], root: Path, taken: deque[Arrival]) -> Iterator[Item]:
-    """Make items of arrivals, and keep the arrivals until their rows come, in the same order."""
+    """Turn arrivals into items, and append the arrivals to ``taken`` for their rows, which come in the same order."""
     for arrival in batch:
         taken.append(arrival)
         if isinstance(arrival.source, Path):
@@ -242,11 +207,7 @@ def _to_items(batch: Iterator[Arrival], root: Path, taken: deque[Arrival]) -> It
 
 @contextmanager
 def _until_told() -> Generator[Callable[[], bool]]:
-    """End the inspection after what was begun at the first Ctrl-C or SIGTERM, and at once at the second.
-
-    Yields:
-        Callable[[], bool]: Returns whether one of them came.
-    """
+    """Note Ctrl-C and SIGTERM, and yield whether one came. A second one ends the inspection at once."""
     told: list[int] = []
 
     def note(number: int, _: object) -> None:
@@ -263,7 +224,7 @@ def _until_told() -> Generator[Callable[[], bool]]:
 
 
 def _to_target(kind: Callable[[str], Target]) -> Callable[[str], Target]:
-    """Make a type for an argument that names a target."""
+    """Make an argument's type of a target's class."""
 
     def parse(text: str) -> Target:
         try:

@@ -9,10 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from anomalib_fbclip.cli.arguments import PRODUCT_SUFFIX, Parser, add_error_options, parse_product
+from anomalib_fbclip.cli.arguments import PRODUCT_SUFFIX, Parser, add_error_options, parse_product, writing
 from anomalib_fbclip.cli.models import quick_imports
 from anomalib_fbclip.cli.screen import Screen, logging_to
-from anomalib_fbclip.errors import InspectionError
 from anomalib_fbclip.images.image_files import printable
 
 if TYPE_CHECKING:
@@ -41,12 +40,9 @@ def run_export(arguments: Sequence[str]) -> int:
             from .model import FBClip
 
             model = FBClip(weights=options.product).eval()
-        with screen.progress("Writing the graph: a minute or two for the paper's model", None):
-            try:
-                _export(model, options.output)
-            except OSError as error:
-                msg = f"--output {printable(options.output)} can't be written ({error}): give another file."
-                raise InspectionError(msg) from error
+        bar = screen.progress("Writing the graph: a minute or two for the paper's model", None)
+        with bar, writing(options.output, "file"):
+            _export(model, options.output)
     beside = f" and {printable(options.output.with_suffix('.bin').name)}" if options.format == "openvino" else ""
     screen.tell(f"Exported: {printable(options.output)}{beside}.")
     screen.tell(f"Inspect with it: fbclip photographs --model {printable(options.output)}")

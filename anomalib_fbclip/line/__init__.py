@@ -3,5 +3,5 @@
 
 """Continuous inspection: arrivals, the outbox of verdicts, and their delivery.
 
-Neither torch nor a model is imported. Of third parties, what is asked for: watchfiles, OpenCV, httpx or paho-mqtt.
+It imports neither torch nor a model, and watchfiles, OpenCV, httpx and paho-mqtt only where they are used.
 """

@@ -29,35 +29,35 @@ if TYPE_CHECKING:
     from watchfiles import Change
 
 TEMPORARY_SUFFIXES = {".crdownload", ".download", ".filepart", ".part", ".partial", ".swp", ".temp", ".tmp"}
-"""Of files that are still being written. A dot or a tilde before a name, or a tilde behind it, says the same."""
+"""Suffixes of unfinished files. A name that begins with a dot or a tilde, or ends with a tilde, marks one, too."""
 
 SETTLED = 0.5
-"""Seconds for which a file has to stay as it is before it is taken for complete."""
+"""Seconds for which a file must not change before it counts as complete."""
 
 POLL = 0.05
-"""Seconds between two looks at what has changed."""
+"""Seconds between two checks for changes."""
 
 SEARCH_PAUSE, SEARCH_SHARE = 10, 50
-"""Seconds between two searches of the whole folder, at least, and how many times as long as a search that is, at least.
-Network shares do not tell of all changes."""
+"""Smallest pause between two searches of the whole folder: in seconds, and as a multiple of the time a search takes.
+Network shares do not report all changes."""
 
 SMALL_FRAME = (64, 48)
-"""Width and height to which frames are shrunk to be compared."""
+"""Width and height to which frames are shrunk for the comparison."""
 
 CHANGE = 4
-"""Mean difference, of 255, of two such gray frames from which there is something new to be seen. A camera's noise
-makes less than 1, and a part that covers a twentieth of the frame and stands out by a third makes 4."""
+"""Mean difference of two shrunken gray frames (0..255) above which the second is new. Camera noise makes less than 1; a
+part that covers a twentieth of the frame and differs from it by a third of the range makes 4."""
 
 Stopped = Callable[[], bool]
 
 
 class Arrival(NamedTuple):
-    """A photograph or a frame that is to be inspected.
+    """A photograph or a frame to inspect.
 
     Attributes:
-        name (str): What it is called in the table.
+        name (str): Its name in the table.
         source (Path | NDArray[np.uint8]): Its file, or RGB values of shape ``[H, W, 3]``.
-        id (str): What it is known by. A file that is replaced by another one is another photograph.
+        id (str): Its identifier. A file with new content gets a new one.
     """
 
     name: str
@@ -69,46 +69,46 @@ class Arrivals(Protocol):
     """A folder or a camera.
 
     Attributes:
-        name (str): What it is called on the screen.
+        name (str): Its name on the screen.
     """
 
     name: str
 
     def batches(self, is_stopped: Stopped) -> Iterator[Iterator[Arrival]]:
-        """Wait for what arrives.
+        """Wait for arrivals.
 
         Args:
-            is_stopped (Stopped): Tells whether to end.
+            is_stopped (Stopped): Returns whether to end.
 
         Yields:
-            Iterator[Arrival]: What can be inspected without waiting for more, at least one each time.
+            Iterator[Arrival]: At least one arrival, and those that are ready after it.
 
         Raises:
             InspectionError: If no more can arrive.
         """
 
     def has_changed(self, arrival: Arrival) -> bool:
-        """Tell whether an arrival is another one by now, which will be given later."""
+        """Return whether a file has changed since it arrived. If so, it arrives again."""
 
     def release(self, arrival: Arrival) -> None:
         """Note that an arrival is no longer being inspected."""
 
 
 class _Seen(NamedTuple):
-    """A file that may be incomplete: what it is known by, and since when."""
+    """A file that may be incomplete: its identifier, and the time when it was first seen."""
 
     id: str
     since: float
 
 
 class Folder:
-    """Complete photographs in a folder and the folders in it, each once.
+    """Complete photographs in a folder and its subfolders, each once.
 
     Args:
         path (Path): The folder.
-        excluded (Iterable[Path]): Folders in it that are passed over.
-        is_known (Callable[[str], bool]): Tells whether a photograph was inspected, by its id.
-        tell (Tell): Is told when the folder goes and comes back.
+        excluded (Iterable[Path]): Folders in it to skip.
+        is_known (Callable[[str], bool]): Returns whether the photograph with an id was inspected.
+        tell (Tell): Shows when the folder goes and comes back.
 
     Raises:
         ModuleNotFoundError: If watchfiles is missing.
@@ -125,7 +125,7 @@ class Folder:
         self._excluded = [folder.resolve() for folder in excluded if self._root in folder.resolve().parents]
         self._is_known = is_known
         self._tell = tell
-        self._waiting: dict[Path, _Seen] = {}  # in the order of the times
+        self._waiting: dict[Path, _Seen] = {}  # the oldest first
         self._taken: set[str] = set()
         self._changes: Iterator[set[tuple[Change, str]]] | None = None
         self._watched: tuple[int, int] | None = None
@@ -143,7 +143,7 @@ class Folder:
                 yield self._batch(first, is_stopped)
 
     def has_changed(self, arrival: Arrival) -> bool:  # noqa: PLR6301 - a camera's frames do not change
-        """Tell whether a file has been written since it was taken. See :class:`Arrivals`."""
+        """Return whether a file was written since it arrived. See :class:`Arrivals`."""
         path = arrival.source
         return isinstance(path, Path) and path.is_file() and identify(path) != arrival.id
 
@@ -158,7 +158,7 @@ class Folder:
             arrival = None if is_stopped() else self._next()
 
     def _next(self) -> Arrival | None:
-        """Take the photograph that has been complete for longest; ``None`` if none is."""
+        """Take the photograph that has been complete longest; ``None`` if none is complete."""
         self._look()
         while self._waiting:
             path, seen = next(iter(self._waiting.items()))
@@ -174,7 +174,7 @@ class Folder:
         return None
 
     def _look(self) -> None:
-        """Note what has changed, and now and then all that is there."""
+        """Note changed files, and from time to time all files."""
         now = time.monotonic()
         if now < self._next_look:
             return
@@ -188,7 +188,7 @@ class Folder:
             self._note(path for name in names for path in self._find(self._path / Path(name).relative_to(self._root)))
 
     def _search(self) -> list[Path]:
-        """Find all photographs, after it was made sure that changes are noticed from now on."""
+        """Watch the folder, if it is not watched yet, and find all photographs in it."""
         try:
             status = self._path.stat()
             if self._watched != (status.st_dev, status.st_ino):
@@ -212,7 +212,7 @@ class Folder:
         return [path for path in found if path.is_file()]
 
     def _begin_to_watch(self) -> None:
-        """Have changes noticed. Where the system can't, there are still the searches."""
+        """Watch the folder for changes. Where the system can't, only the searches find them."""
         changes = self._watch(
             self._root,
             watch_filter=None,
@@ -223,22 +223,22 @@ class Folder:
             ignore_permission_denied=True,
         )
         try:
-            next(changes)  # it begins with the first look
+            next(changes)  # starts the watch
         except OSError as error:
-            self._tell(f"{self.name}: {error}. New photographs are found every {SEARCH_PAUSE} seconds.")
+            self._tell(f"{self.name} can't be watched ({error}). It is searched every {SEARCH_PAUSE} seconds instead.")
         else:
             self._changes = changes
 
     def _find(self, changed: Path) -> list[Path]:
-        """Give the files that a change may be about: of a folder that was moved here, all that are in it."""
+        """Return the changed file or, for a folder that was moved here, all files in it."""
         if not changed.is_dir():
             return [changed]
-        with suppress(ImageError):  # the next search tells of it
+        with suppress(ImageError):  # the next search reports it
             return find_images(changed, *self._excluded)
         return []
 
     def _note(self, paths: Iterable[Path]) -> None:
-        """Note files that may be new, or may have changed, the oldest first."""
+        """Note new and changed files, the oldest first."""
         now = time.monotonic()
         found = [(path, identity) for path in paths if (identity := self._identify(path))]
         if len(found) > 1:
@@ -249,7 +249,7 @@ class Folder:
                 self._waiting[path] = _Seen(identity, now)
 
     def _identify(self, path: Path) -> str | None:
-        """Give what a file is known by; ``None`` if it is nothing new, or has a temporary name."""
+        """Return the identifier of a new file; ``None`` if it is known, excluded, empty or has a temporary name."""
         relative = path.relative_to(self._path)
         if is_temporary(relative) or is_foreign(relative):
             return None
@@ -260,13 +260,13 @@ class Folder:
 
 
 def identify(path: Path) -> str | None:
-    """Give what a photograph is known by: where it lies, its size, and when it was changed last.
+    """Return the identifier of a photograph: a digest of its path, its size and the time of its last change.
 
     Args:
         path (Path): The file.
 
     Returns:
-        str | None: 32 hexadecimal digits; ``None`` if there is no such file, or nothing in it yet.
+        str | None: 32 hexadecimal digits; ``None`` if the file is missing or empty.
     """
     try:
         status = path.stat()
@@ -279,10 +279,10 @@ def identify(path: Path) -> str | None:
 
 
 def is_temporary(path: Path) -> bool:
-    """Tell by its name whether a file, or a folder that it is in, is still being written.
+    """Return whether the name of a file, or of a folder above it, marks it as unfinished.
 
     Args:
-        path (Path): The path, relative to the folder that is watched.
+        path (Path): The path, relative to the watched folder.
     """
     return any(part.startswith((".", "~")) or part.endswith("~") for part in path.parts) or (
         path.suffix.lower() in TEMPORARY_SUFFIXES
@@ -297,16 +297,16 @@ def _modified(path: Path) -> float:
 
 
 class Camera:
-    """Frames of a camera or a stream, read in a thread. The newest one waits; those before it are passed over.
+    """Frames of a camera or a stream, read in a thread. Only the newest frame is kept; the model may miss some.
 
     A camera that gives no more frames is opened again until it is back.
 
     Args:
-        name (str): What it is called in the table.
+        name (str): Its name in the table.
         open_capture (Callable[[], cv2.VideoCapture]): Opens it, or raises ``InspectionError``.
-        tell (Tell): Is told when the camera goes and comes back, and when frames are passed over for the first time.
-        every (int): Of so many frames, one is taken.
-        on_change (bool): Whether of those only such are taken that differ from the one that was taken before.
+        tell (Tell): Shows when the camera goes and comes back, and when a frame is skipped for the first time.
+        every (int): Take every Nth frame.
+        on_change (bool): Whether to take a frame only if it differs from the last one taken.
 
     Raises:
         InspectionError: If it can't be opened.
@@ -322,14 +322,14 @@ class Camera:
         self._on_change = on_change
         self._frames: deque[Arrival] = deque(maxlen=1)
         self._last: NDArray | None = None
-        self._is_slow_told = True  # before it is asked for frames, the model is not ready
+        self._is_slow_told = True  # while the model loads, frames are always skipped
         self._error: BaseException | None = None
         self._stopped = Event()
         capture = open_capture()
-        Thread(target=self._run, args=(capture,), daemon=True).start()  # nobody waits for a camera that says nothing
+        Thread(target=self._run, args=(capture,), daemon=True).start()  # read() may hang for ever
 
     def batches(self, is_stopped: Stopped) -> Iterator[Iterator[Arrival]]:
-        """Wait for frames; each has its verdict before the next one. See :class:`Arrivals`."""
+        """Wait for frames, one at a time. See :class:`Arrivals`."""
         self._is_slow_told = False
         while not is_stopped():
             if self._frames:
@@ -341,7 +341,7 @@ class Camera:
         self._stopped.set()
 
     def has_changed(self, arrival: Arrival) -> bool:  # noqa: PLR6301 - a file may
-        """Tell that a frame does not change. See :class:`Arrivals`."""
+        """Return ``False``: frames do not change. See :class:`Arrivals`."""
         del arrival
         return False
 
@@ -353,7 +353,7 @@ class Camera:
             for opened in self._captures(capture):
                 self._read(opened)
                 opened.release()
-        except BaseException as error:  # noqa: BLE001 - whoever waits for frames is told
+        except BaseException as error:  # noqa: BLE001 - raised where frames are awaited
             self._error = error
 
     def _read(self, capture: "cv2.VideoCapture") -> None:
@@ -368,7 +368,7 @@ class Camera:
             number += 1
 
     def _captures(self, first: "cv2.VideoCapture") -> Iterator["cv2.VideoCapture"]:
-        """Give the camera, and each time that it gives no more frames, the camera once it is back."""
+        """Yield the camera, and again each time that it comes back."""
         yield first
         while not self._stopped.is_set():
             self._tell(f"{self.name} gives no more frames: trying again until it is back.")
@@ -382,7 +382,7 @@ class Camera:
                     break
 
     def _is_new(self, frame: NDArray) -> bool:
-        """Tell whether a frame is to be taken."""
+        """Return whether to take a frame."""
         if not self._on_change:
             return True
         import cv2
@@ -397,5 +397,5 @@ class Camera:
         if self._frames and not self._is_slow_told:
             self._is_slow_told = True
             self._tell(f"{self.name} is faster than the model: some frames are skipped.")
-        time_of_it = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
-        self._frames.append(Arrival(f"{self.name}#{time_of_it}", rgb, uuid4().hex))
+        now = datetime.now(timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
+        self._frames.append(Arrival(f"{self.name}#{now}", rgb, uuid4().hex))

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Delivery of verdicts, in their order, to an HTTP address or an MQTT topic."""
+"""Delivery of verdicts, in order, to an HTTP address or an MQTT topic."""
 
 import logging
 import time
@@ -23,20 +23,20 @@ TIMEOUT = 10.0
 """Seconds that a target may take to answer."""
 
 LAST_SECONDS = 5.0
-"""Seconds for which messages are still sent after the end."""
+"""Seconds for which remaining messages are sent after the end."""
 
 PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
-"""Header of a request by which a receiver tells a message that it has already."""
+"""Header of a request, by which a receiver recognizes a message that it already has."""
 
 
 class UndeliveredError(Exception):
-    """A message was not taken. It says why."""
+    """A message was not accepted, or got no answer. The text says why."""
 
 
 class Target(Protocol):
-    """Someone who is told of verdicts.
+    """A receiver of verdicts.
 
     Attributes:
         name (str): Its address, without a password.
@@ -45,10 +45,10 @@ class Target(Protocol):
     name: str
 
     def send(self, message: Message) -> None:
-        """Send a message, and wait until it is taken.
+        """Send a message, and wait until it is accepted.
 
         Raises:
-            UndeliveredError: If it is not, or if that is not known.
+            UndeliveredError: If it is refused, or there is no answer.
         """
 
     def close(self) -> None:
@@ -56,13 +56,13 @@ class Target(Protocol):
 
 
 class Webhook:
-    """An address to which messages are posted. It has taken one when it answers with a code of 200 to 299.
+    """An address to which messages are posted. An answer with code 200 to 299 accepts one.
 
     Args:
-        address (str): ``http://...`` or ``https://...``, with user and password in it if there are any.
+        address (str): ``http://...`` or ``https://...``, possibly with user and password.
 
     Raises:
-        ValueError: If it is not a valid address.
+        ValueError: If the address is not valid.
         ModuleNotFoundError: If httpx is missing.
     """
 
@@ -97,14 +97,13 @@ class Webhook:
 
 
 class Mqtt:
-    """A topic of an MQTT broker. Messages have quality of service 1: the broker says that it has taken each.
+    """A topic of an MQTT broker. Messages have quality of service 1: the broker acknowledges each.
 
     Args:
-        address (str): ``mqtt://host/topic``, or ``mqtts://`` for TLS, with port, user and password in it if there are
-            any.
+        address (str): ``mqtt://host/topic``, or ``mqtts://`` for TLS, possibly with port, user and password.
 
     Raises:
-        ValueError: If it is not a valid address.
+        ValueError: If the address is not valid.
         ModuleNotFoundError: If paho-mqtt is missing.
     """
 
@@ -130,7 +129,7 @@ class Mqtt:
             self.close()
             raise UndeliveredError(str(error)) from error
         if not is_taken:
-            self.close()  # the library would send it again, beside what is sent here
+            self.close()  # otherwise the library would also send it again
             msg = "the broker does not answer"
             raise UndeliveredError(msg)
 
@@ -150,7 +149,7 @@ class Mqtt:
             self._client = None
 
     def _connect(self) -> "Client":
-        """Connect, and wait until the broker agrees.
+        """Connect, and wait for the broker's answer.
 
         Raises:
             OSError: If it can't be reached, or refuses.
@@ -181,15 +180,15 @@ class Mqtt:
 
 
 class Delivery:
-    """Sends the messages of an outbox, for each target in a thread of its own, and in order.
+    """Sends the messages of an outbox in order, with one thread per target.
 
-    A message that is not taken is sent again, with growing pauses, and those behind it wait. It may have been taken
-    without an answer; its id tells a receiver that it is the same one.
+    A message that is not accepted is sent again after growing pauses, and the next ones wait. If only the answer was
+    lost, a target gets a message twice, with the same id.
 
     Args:
-        outbox (Outbox): The outbox.
-        targets (Sequence[Target]): The targets.
-        tell (Tell): Is told when a target takes nothing, and when it does again.
+        outbox (Outbox): The messages.
+        targets (Sequence[Target]): The receivers.
+        tell (Tell): Shows when a target stops accepting messages, and when it accepts them again.
     """
 
     def __init__(self, outbox: Outbox, targets: Sequence[Target], tell: Tell) -> None:
@@ -208,10 +207,10 @@ class Delivery:
         return [target.name for target in self._targets]
 
     def wake(self) -> None:
-        """Say that there is a new message.
+        """Have the threads send a new message.
 
         Raises:
-            Exception: What a thread was ended by: the outbox can't be written.
+            OSError: If a thread has ended because the outbox can't be written.
         """
         for future in self._running:
             if future.done():
@@ -223,7 +222,7 @@ class Delivery:
             event.set()
 
     def _deliver(self, target: Target, added: Event) -> None:
-        """Send messages until the end; then, for some seconds, those that are left."""
+        """Send messages until the end, and the remaining ones for some seconds after it."""
         pauses: Iterator[float] | None = None
         while not (self._stopped.is_set() and (pauses or time.monotonic() > self._end)):
             added.clear()
@@ -250,7 +249,7 @@ class Delivery:
         target.close()
 
     def __enter__(self) -> "Delivery":
-        """Begin to send."""
+        """Start sending."""
         self._running = [
             self._threads.submit(self._deliver, target, added)
             for target, added in zip(self._targets, self._added, strict=True)
@@ -263,7 +262,7 @@ class Delivery:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Send what is left, if it is taken, and end."""
+        """Send the remaining messages, if the targets accept them, and end."""
         self._end = time.monotonic() + LAST_SECONDS
         self._stopped.set()
         self._wake_all()
@@ -276,7 +275,7 @@ def _split(address: str, schemes: Sequence[str], example: str) -> SplitResult:
     """Split an address.
 
     Raises:
-        ValueError: If it has none of the schemes, no host, or no port where there should be one.
+        ValueError: If its scheme is another one, it has no host, or its port is not valid.
     """
     wrong = f"{address.rpartition('@')[2]!r} is not a valid address: give {example}"
     try:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Outbox of a line: the photographs that it has inspected, and the messages that are still to be sent."""
+"""Outbox of a line: the inspected photographs, and the messages that are not sent yet."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ from anomalib_fbclip.results.records import HEADER, TABLE_NAME, Tail
 
 OUTBOX_NAME = "outbox.sqlite"
 
-# The write-ahead log outlives the process without a wait for the disk. Whoever holds the file keeps others out of it.
+# The write-ahead log survives the process without waiting for the disk. The lock keeps other processes out.
 SETTINGS = ("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL")
 
 TABLES = (
@@ -35,9 +35,9 @@ class Message(NamedTuple):
     """A message to a target.
 
     Attributes:
-        id (str): The same for the same photograph, however often it is sent.
+        id (str): The photograph's id, the same each time that the message is sent.
         body (str): A JSON object.
-        number (int): Its place in the order; 0 if it has none yet.
+        number (int): Its place in the order; 0 before it is in the outbox.
     """
 
     id: str
@@ -46,17 +46,17 @@ class Message(NamedTuple):
 
 
 class Outbox:
-    """A file that says which photographs were inspected, which messages wait, and how the table ends.
+    """A file of inspected photographs, unsent messages, and the last row of the table.
 
-    All of one photograph is in one transaction. Several threads may use it, and one process.
+    Each photograph is one transaction. Several threads of one process may use it.
 
     Args:
-        folder (Path): Its folder, which is made if it does not exist.
+        folder (Path): Its folder. Created if missing.
 
     Raises:
-        InspectionError: If another process has it, or it is damaged.
-        FileExistsError: If the folder has a table, and nothing that says where the table ends.
-        OSError: If it can't be made.
+        InspectionError: If another process uses it, or it is damaged.
+        FileExistsError: If the folder has a table but no outbox.
+        OSError: If it can't be created.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -79,16 +79,16 @@ class Outbox:
             raise InspectionError(msg) from error
 
     def knows(self, identity: str) -> bool:
-        """Tell whether a photograph was inspected."""
+        """Return whether a photograph was inspected."""
         return bool(self._ask("SELECT 1 FROM inspected WHERE id = ?", identity))
 
     def add(self, message: Message, targets: Sequence[str], tail: Tail) -> None:
-        """Note that a photograph was inspected, and what is to be said of it, all or nothing.
+        """Add an inspected photograph, its messages and its row, in one transaction.
 
         Args:
-            message (Message): What the targets are told.
-            targets (Sequence[str]): Their names.
-            tail (Tail): The row of the table, which is to be written next.
+            message (Message): The message for each target.
+            targets (Sequence[str]): Names of the targets.
+            tail (Tail): The row, which is written to the table next.
 
         Raises:
             OSError: If it can't be written.
@@ -103,27 +103,27 @@ class Outbox:
             connection.execute("INSERT INTO tail VALUES (?, ?, ?, ?)", (*tail.rows, *tail.ends))
 
     def tail(self) -> Tail:
-        """Give the row of the table that was noted last."""
+        """Return the row that was added last."""
         for line, row, line_end, row_end in self._ask("SELECT * FROM tail"):
             return Tail((line, row), (line_end, row_end))
         return HEADER
 
     def next_of(self, target: str) -> Message | None:
-        """Give the message that a target is to get next; ``None`` if there is none."""
+        """Return the next message for a target; ``None`` if there is none."""
         sql = "SELECT id, body, number FROM unsent WHERE target = ? ORDER BY number LIMIT 1"
         return next(starmap(Message, self._ask(sql, target)), None)
 
     def remove(self, message: Message) -> None:
-        """Forget a message that was taken.
+        """Remove a message that was accepted.
 
         Raises:
-            OSError: If that can't be written.
+            OSError: If it can't be written.
         """
         with self._writing() as connection:
             connection.execute("DELETE FROM unsent WHERE number = ?", (message.number,))
 
     def waiting(self) -> dict[str, int]:
-        """Count the messages that wait, for each target that there are any for."""
+        """Count the unsent messages of each target that has any."""
         return dict(self._ask("SELECT target, count(*) FROM unsent GROUP BY target ORDER BY target"))
 
     def _ask(self, sql: str, *values: str) -> list[tuple]:
@@ -140,7 +140,7 @@ class Outbox:
             raise OSError(msg) from error
 
     def __enter__(self) -> "Outbox":
-        """Give the outbox, to be closed in the end."""
+        """Return the outbox, which is closed at the end."""
         return self
 
     def __exit__(

@@ -6,18 +6,14 @@
 from collections.abc import Callable, Iterator
 
 Tell = Callable[[str], None]
-"""Shows a line to whoever watches."""
+"""Shows a line on the screen."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds."""
 
 
 def growing_pauses() -> Iterator[float]:
-    """Give the seconds to wait before something is tried again: twice as long each time, up to a minute.
-
-    Yields:
-        float: Seconds; there is no end of them.
-    """
+    """Yield the seconds to wait before each attempt, without end: each twice the last, up to a minute."""
     pause = FIRST_PAUSE
     while True:
         yield pause

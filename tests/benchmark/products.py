@@ -50,7 +50,7 @@ def teach(category: Path, product: Path) -> None:
     defective = [path for path in find_images(category / "test") if path.parent.name != "good"]
     inferencer = load()
     inferencer.compare_with(inferencer.read_references(chosen), lambda: None)
-    inferencer.to_product().save(product)
+    inferencer.to_product(None).save(product)
     before = share(inferencer, others), share(inferencer, defective)
     alarms = [p.path for p in inferencer.stream(looked_at) if p.is_anomalous and p.path is not None]
     if alarms:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from itertools import chain
 from pathlib import Path
 from typing import ClassVar
 
@@ -269,7 +270,7 @@ def test_pictures_are_called_as_the_photographs(photographs: Path, tmp_path: Pat
     for name in files[2:]:
         draw_part(3).save(tmp_path / name)
     inputs = find_inputs([str(tmp_path / name) for name in [*files, "photographs/good"]], excluded=[])
-    assert [item.picture.as_posix() for item in inputs] == [
+    assert [item.picture.as_posix() for item in chain(*inputs.parts)] == [
         "fine.png.jpg",
         "spot.png.jpg",
         "2-fine.png.jpg",
@@ -285,7 +286,7 @@ def test_long_names(tmp_path: Path) -> None:
     for name in ("ä" * 125, "ä" * 124 + "bb", "n" * 250, "n" * 249 + "o"):
         draw_part(0).save(tmp_path / f"{name}.png")
     for arguments in ([tmp_path], sorted(tmp_path.iterdir())):
-        pictures = [item.picture for item in find_inputs([*map(str, arguments)], excluded=[])]
+        pictures = [item.picture for item in chain(*find_inputs([*map(str, arguments)], excluded=[]).parts)]
         assert len(set(pictures)) == 4
         for picture in pictures:
             (tmp_path / "images" / picture).parent.mkdir(exist_ok=True)
@@ -317,7 +318,7 @@ class TestVideos:
         return start, end
 
     def read(self, *arguments: str) -> list[tuple[str, bool]]:
-        items = list(find_inputs(arguments, excluded=[]))
+        items = list(chain(*find_inputs(arguments, excluded=[]).parts))
         return [(item.name.rpartition("/")[2], isinstance(item.source, ImageError)) for item in items]
 
     def test_frames(self, tmp_path: Path, clip: Path, fbclip: Run) -> None:
@@ -349,7 +350,7 @@ class TestVideos:
         assert len(self.read(str(path))) == self.FRAMES
         inputs = find_inputs([str(path), str(path)], excluded=[])
         assert inputs.total is None
-        assert len({item.picture for item in inputs}) == 2 * self.FRAMES
+        assert len({item.picture for item in chain(*inputs.parts)}) == 2 * self.FRAMES
 
 
 class Camera:
@@ -380,7 +381,7 @@ def test_cameras_and_streams(argument: str, source: object, name: str, monkeypat
     """Whose end is an error."""
     cv2 = pytest.importorskip("cv2")
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
-    items = list(find_inputs([argument], excluded=[]))
+    items = list(chain(*find_inputs([argument], excluded=[]).parts))
     assert Camera.opened[-1] == (argument if source is None else source)
     assert [item.name for item in items] == [f"{name}#1", f"{name}#2", name]
     assert "gave no more frames after 2" in str(items[2].source)

@@ -23,7 +23,7 @@ def test_list(fbclip: Run) -> None:
     assert sorted(line.split()[0] for line in lines) == sorted(NAMES)
     assert "/" not in lines[0].split()[0]
     assert "quickstart                       Find stains on hazelnuts" in result.stdout
-    assert (blank, how) == ("", "Write one to a file: fbclip configs quickstart > mine.yaml")
+    assert (blank, how) == ("", "Save one: fbclip configs quickstart > mine.yaml")
 
 
 @pytest.mark.parametrize("name", ["quickstart", "data/visa"])

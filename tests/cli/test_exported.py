@@ -203,7 +203,7 @@ def test_no_space_for_the_table(
     assert inspect() == 2
     (row,) = read_rows()
     assert [path.as_posix() for path in Path("fbclip-results/v0").rglob("*.jpg")] == [row["picture"]]
-    assert "the results can't be written ([Errno 28] No space left on device)" in capsys.readouterr().err
+    assert "can't be written ([Errno 28] No space left on device)" in capsys.readouterr().err
 
 
 def test_names_that_the_screen_can_not_show(model: Path, photographs: Path) -> None:

@@ -141,13 +141,13 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
     ),
     "a file as output": (
         lambda root: ["photographs", "--output", damaged(root / "file")],
-        "give another folder with --output",
+        "give another folder",
     ),
     "output in a file": (
         lambda root: ["photographs", "--output", damaged(root / "file") / "results"],
-        "give another folder with --output",
+        "give another folder",
     ),
-    "read-only folder": (lambda _: ["photographs", "--output", "/proc/results"], "give another folder with --output"),
+    "read-only folder": (lambda _: ["photographs", "--output", "/proc/results"], "give another folder"),
     "no camera": (lambda _: ["97"], "Camera 97 can't be opened"),
     "damaged video": (lambda root: [damaged(root / "clip.mp4")], "clip.mp4 can't be opened"),
 }
@@ -240,7 +240,7 @@ def test_full_disk(tmp_path: Path, photographs: Path) -> None:
     assert result.returncode == 2
     (line,) = result.stderr.splitlines()
     assert "File too large" in line
-    assert "give another folder with --output" in line
+    assert "give another folder" in line
     assert list(read_table(tmp_path)) == ["fine.png", "0.png", "1.png", "2.png", "3.png"]
     assert not (tmp_path / "fbclip-results/v0/images/spot.png.jpg").exists()
 
@@ -257,7 +257,7 @@ def test_full_output(tmp_path: Path, photographs: Path) -> None:
             check=False,
         )
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].startswith("error: the results can't be written")
+    assert "can't be written" in result.stderr.splitlines()[-1]
 
 
 def test_traceback(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
