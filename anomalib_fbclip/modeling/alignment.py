@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Semantic alignment: image tokens against the normal and the abnormal state of the text (paper: anomaly score)."""
+"""Semantic alignment: image tokens compared with the text of the normal and abnormal states (paper: anomaly score)."""
 
 import torch
 from torch import nn
@@ -9,15 +9,15 @@ from torch import nn
 from .precision import full_precision, to_full
 
 TEMPERATURE = 0.07
-"""Temperature of all cosine similarities between image and text."""
+"""Temperature of the cosine similarities between image and text."""
 
 NUM_LAYER_WEIGHTS = 6
-"""Number of learned layer weights, which is the number of layers that can be merged. The reference uses 5 of them; all
-take part in the softmax."""
+"""Number of learned layer weights, and largest number of layers. The reference uses 5 of them, after a softmax over all
+6."""
 
 
 class TextAlignment(nn.Module):
-    r"""Compares every token of every map with the text and merges the maps by learned weights of their layers.
+    r"""Compares every token of every map with the text, and merges the maps with a learned weight for each layer.
 
     For token :math:`z_k` of map :math:`k`, of layer :math:`l(k)`, and text features :math:`t_0` (normal) and
     :math:`t_1` (abnormal):
@@ -26,10 +26,10 @@ class TextAlignment(nn.Module):
         p = \operatorname{softmax}_{0, 1}\Bigl(\sum_k w_{l(k)} \frac{\cos(z_k, t)}{0.07}\Bigr)_1, \quad
         w = \operatorname{softmax}(\text{scale weights})
 
-    The class token's probability is the image's score, those of the patches are the patch map.
+    The class token's probability is the image's score; those of the patches are the patch map.
 
     Args:
-        views_per_layer (int): Maps that each layer gives, in a row.
+        views_per_layer (int): Number of consecutive maps of one layer.
 
     Example:
         >>> from torch.nn.functional import normalize
@@ -45,7 +45,7 @@ class TextAlignment(nn.Module):
         self.scale_weights = nn.Parameter(torch.full((NUM_LAYER_WEIGHTS,), 1 / NUM_LAYER_WEIGHTS))
 
     def forward(self, embeddings: list[torch.Tensor], text_features: torch.Tensor) -> torch.Tensor:
-        """Compute the probability of each token to be abnormal.
+        """Compute the probability that each token is abnormal.
 
         Args:
             embeddings (list[torch.Tensor]): Maps in the joint space, layer by layer, each ``[B, 1 + L, D]``.
@@ -67,6 +67,6 @@ def similarity(embedding: torch.Tensor, text_features: torch.Tensor) -> torch.Te
     """Cosine similarity over temperature between ``[..., D]`` and the ``[2, D]`` text features, ``[..., 2]``."""
     with full_precision(embedding.device):
         embedding, text_features = to_full(embedding), to_full(text_features)
-        # Two products are divided by the length, instead of all of the embedding.
+        # Dividing two products by the length is cheaper than dividing the embedding.
         length = embedding.norm(dim=-1, keepdim=True).clamp(min=1e-12)
         return embedding @ text_features.mT / (TEMPERATURE * length)

@@ -13,7 +13,7 @@ from .precision import full_precision, to_full
 from .region import LEAST_SHARE, LEAST_WEIGHT, RegionOfInterest, share_inside
 
 LOWEST = -100.0
-"""Value of pixels outside the region of interest: lower than any that a patch has."""
+"""Value of pixels outside the region of interest: lower than that of any patch."""
 
 
 class AnomalyMapGenerator(nn.Module):
@@ -21,7 +21,7 @@ class AnomalyMapGenerator(nn.Module):
 
     Args:
         sigma (float): Standard deviation of the Gaussian in pixels.
-        radius (int): Pixels to each side after which the Gaussian is cut off.
+        radius (int): Radius in pixels at which the Gaussian is cut off.
 
     Example:
         >>> generator = AnomalyMapGenerator()
@@ -45,8 +45,8 @@ class AnomalyMapGenerator(nn.Module):
         Args:
             patch_map (torch.Tensor): Value of each patch, shape ``[B, 1, h, w]``.
             image_size (Sequence[int]): Height and width of the map in pixels.
-            region (RegionOfInterest | None, optional): What is looked at: no value of a patch outside, more than half
-                of which it leaves out, gets into the map. ``None``: everything. Defaults to ``None``.
+            region (RegionOfInterest | None, optional): Region of interest. Patches with less than half of their area
+                inside do not count. ``None``: everywhere. Defaults to ``None``.
 
         Returns:
             torch.Tensor: Anomaly map, shape ``[B, H, W]``; ``LOWEST`` outside the region.
@@ -55,7 +55,7 @@ class AnomalyMapGenerator(nn.Module):
             return self._smooth(patch_map, image_size)
         pixels = region.pixels.to(patch_map.device)
         inside = (share_inside(pixels[None, None], patch_map.shape[-2:]) >= LEAST_SHARE).to(patch_map.dtype)
-        # Patches inside count alone, by their weight in each pixel.
+        # Only patches inside count, by their weight in each pixel.
         values = self._smooth(patch_map * inside, image_size)
         weights = self._smooth(inside, image_size)
         return torch.where(pixels & (weights > LEAST_WEIGHT), values / weights.clamp(min=LEAST_WEIGHT), LOWEST)
@@ -69,21 +69,18 @@ class AnomalyMapGenerator(nn.Module):
             return blurred.squeeze(1)
 
     def _mirror(self, image: torch.Tensor, dim: int) -> torch.Tensor:
-        """Extend an image by the radius on both sides, mirrored with its edge repeated, as often as it takes."""
+        """Extend an image by the radius on both sides, mirrored with its edge repeated, as often as needed."""
         size = image.shape[dim]
         position = torch.arange(-self.radius, size + self.radius, device=image.device) % (2 * size)
         return image.index_select(dim, torch.minimum(position, 2 * size - 1 - position))
 
 
 def highest_patch(anomaly_map: torch.Tensor, grid: Sequence[int]) -> tuple[int, int]:
-    """Find the patch in which an anomaly map is highest.
+    """Find row and column of the patch in which an anomaly map is highest.
 
     Args:
         anomaly_map (torch.Tensor): Anomaly map of one image, shape ``[H, W]``.
         grid (Sequence[int]): Number of rows and columns of patches.
-
-    Returns:
-        tuple[int, int]: Row and column.
 
     Example:
         >>> highest_patch(torch.eye(4).flip(0)[:3], (3, 2))

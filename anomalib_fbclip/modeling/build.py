@@ -43,21 +43,18 @@ def create_model(
 
     Args:
         backbone (ClipBackbone): Frozen CLIP.
-        tokenizer (Callable[[list[str]], torch.Tensor]): The CLIP's tokenizer, called once prompts are to be encoded.
+        tokenizer (Callable[[list[str]], torch.Tensor]): The CLIP's tokenizer, called when prompts are first encoded.
         views (Mapping[str, nn.Module]): Views by name, in the order of their maps.
-        strategy_weights (Mapping[str, float]): Weight of each text strategy that takes part.
+        strategy_weights (Mapping[str, float]): Weight of each text strategy.
         attention_size (AttentionSize): Size of the foreground-background attention's branches.
         background_suppression (bool): Whether the background is suppressed.
-        image_score (ImageScore): From the class token's probability and the anomaly map to the image's score.
+        image_score (ImageScore): Computes an image's score.
         tiling (WholeImage | None): Cuts images into views. ``None``: one view, the whole image.
-        score_area (int | None): Pixels of the area of a map that an image's score goes by, at most.
+        score_area (int | None): See :class:`FBClipModel`.
         seed (int): Seed of the adapters' initial values.
 
-    Returns:
-        FBClipModel: The model.
-
     Raises:
-        ValueError: If a text strategy is unknown, or none is left.
+        ValueError: If a text strategy is unknown, or all weights are 0.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -3,8 +3,8 @@
 
 """The frozen CLIP: images to layer tokens, prompts to hidden states.
 
-CLIP comes from open_clip. Its towers are used block by block, because FB-CLIP reads the residual stream between the
-blocks of the image tower and runs the text tower without the causal mask.
+CLIP comes from open_clip. Its towers run block by block: FB-CLIP reads the image tower's residual stream between the
+blocks, and runs the text tower without the causal mask.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from open_clip.transformer import Transformer, VisionTransformer
 
 MINIMUM_PATCHES = 3
-"""The smoothing of the foreground mask mirrors two patches at its ends: fewer than three can't be mirrored."""
+"""Smallest number of patches: the foreground mask's smoothing mirrors two patches at each end."""
 
 
 class DeferredText(NamedTuple):
-    """A text tower that is loaded once prompts are to be encoded.
+    """A text tower that is loaded when prompts are first encoded.
 
     Attributes:
         width (int): Its width T.
-        load (Callable[[], open_clip.CLIP]): Loads it, with the CLIP that it belongs to. To be pickled with a model, it
-            must be a function of a module, or a partial of one.
+        load (Callable[[], open_clip.CLIP]): Loads the CLIP that it belongs to. A function of a module, or a partial of
+            one, so that a model can be pickled.
     """
 
     width: int
@@ -45,15 +45,16 @@ class DeferredText(NamedTuple):
 class ClipBackbone(nn.Module):
     """A frozen CLIP with a vision transformer.
 
-    Its parameters never need a gradient and it stays in evaluation mode, also under ``train()``. Gradients flow
+    Its parameters never need a gradient, and it stays in evaluation mode, also under ``train()``. Gradients flow
     through the text tower to the prompts; the image tower builds no graph.
 
     Args:
         clip (open_clip.CLIP): A CLIP, with a ``VisionTransformer`` and open_clip's own text tower.
-        feature_layers (Sequence[int]): Blocks of the image tower, counted from 1 and rising, whose output is read.
+        feature_layers (Sequence[int]): Blocks of the image tower whose outputs are read, counted from 1, in rising
+            order.
         precision (torch.dtype): Type in which the matrices are kept and multiplied. Norms, biases and the residual
-            stream, from which the foreground mask is cut, are float32 in any case.
-        deferred_text (DeferredText | None): The text tower, if it is not to be taken from ``clip``.
+            stream, from which the foreground mask is computed, are always float32.
+        deferred_text (DeferredText | None): The text tower. ``None``: that of ``clip``.
     """
 
     token_embedding: nn.Embedding
@@ -89,9 +90,7 @@ class ClipBackbone(nn.Module):
         return "token_embedding" in self._modules
 
     def load_text_tower(self) -> None:
-        """Load the text tower, if that was deferred until now.
-
-        It comes to the device of the image tower, and in the same types.
+        """Load a deferred text tower, on the device and in the types of the image tower.
 
         Raises:
             ValueError: If its file can't be read.
@@ -117,7 +116,7 @@ class ClipBackbone(nn.Module):
         self.text_projection = text.text_projection
 
     def train(self, mode: bool = True) -> ClipBackbone:
-        """Stay in evaluation mode, whatever the mode of the model around."""
+        """Stay in evaluation mode."""
         del mode
         return super().train(mode=False)
 
@@ -143,22 +142,12 @@ class ClipBackbone(nn.Module):
 
     @property
     def signature(self) -> list[float]:
-        """A few of the weights, by which two sets of weights of one architecture can be told apart."""
+        """A few of the weights, which distinguish two sets of weights of one architecture."""
         sample = torch.cat([self.visual.class_embedding[:4], self.visual.proj[0, :4]])
         return [round(value, 4) for value in sample.float().tolist()]
 
     def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of patches of an image.
-
-        Args:
-            image_size (tuple[int, int]): Height and width in pixels.
-
-        Returns:
-            tuple[int, int]: Rows and columns.
-
-        Raises:
-            ValueError: If the size is not a multiple of the patch, or leaves too few patches.
-        """
+        """Compute the grid of an image's patches. See :func:`patch_grid`."""
         return patch_grid(image_size, self.patch_size)
 
     @torch.no_grad()
@@ -170,10 +159,10 @@ class ClipBackbone(nn.Module):
 
         Returns:
             tuple[list[torch.Tensor], tuple[int, int]]: Tokens after each of ``feature_layers``, class token first, each
-                ``[B, 1 + L, C]``, and the grid of the patches: its rows and columns.
+                ``[B, 1 + L, C]``; and rows and columns of the patches.
 
         Raises:
-            ValueError: If the size of the images is not a multiple of the patch, or leaves too few patches.
+            ValueError: If the size of the images is not a multiple of the patch, or gives too few patches.
         """
         height, width = images.shape[-2:]
         grid = self.grid((height, width))
@@ -191,13 +180,13 @@ class ClipBackbone(nn.Module):
             return tokens @ to_dtype(self.visual.proj, tokens.dtype)
 
     def encode_prompts(self, prompts: torch.Tensor) -> torch.Tensor:
-        """Run the text tower with bidirectional attention, as FB-CLIP's weights were trained.
+        """Run the text tower with bidirectional attention, with which FB-CLIP's weights were trained.
 
         Args:
             prompts (torch.Tensor): Embedded prompts, shape ``[N, P, T]``.
 
         Returns:
-            torch.Tensor: Hidden states of all positions after the last layer norm, shape ``[N, P, T]``.
+            torch.Tensor: Hidden states at all positions after the last layer norm, shape ``[N, P, T]``.
         """
         with self._own_precision(prompts.device):
             hidden_states = prompts + self.positional_embedding[: prompts.shape[1]].to(prompts.dtype)
@@ -211,10 +200,7 @@ class ClipBackbone(nn.Module):
         return hidden_states @ self.text_projection.to(hidden_states.dtype)
 
     def _load_from_state_dict(self, state_dict: MutableMapping, prefix: str, *args, **kwargs) -> None:
-        """Take the parameters of a backbone with or without a text tower.
-
-        With one, this backbone needs a text tower, too. Without one, it keeps its own.
-        """
+        """Load the parameters of a backbone with or without a text tower; without one, the own text tower stays."""
         visual, own = f"{prefix}visual.", self.state_dict(prefix=prefix)
         if any(name.startswith(prefix) and not name.startswith(visual) for name in state_dict):
             self.load_text_tower()
@@ -223,11 +209,11 @@ class ClipBackbone(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _own_precision(self, device: torch.device) -> AbstractContextManager[object]:
-        """Multiply in the precision in which the matrices are kept, if it is not that of the model around."""
+        """Multiply in the backbone's precision, if that is not float32."""
         return nullcontext() if self.precision == torch.float32 else torch.autocast(device.type, self.precision)
 
     def _positions(self, grid: tuple[int, int]) -> torch.Tensor:
-        """Positional embedding of the class token and of a grid of patches, shape ``[1 + L, C]``."""
+        """Return the positional embedding of the class token and a grid of patches, shape ``[1 + L, C]``."""
         class_position, patch_positions = self.visual.positional_embedding.split(
             [1, self.visual.positional_embedding.shape[0] - 1],
         )
@@ -240,10 +226,8 @@ class ClipBackbone(nn.Module):
 
 
 def _run_blocks(transformer: Transformer, tokens: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Run a tower's blocks without a mask and yield what each gives; batch first in and out.
-
-    open_clip before 2.25 puts the sequence first inside its transformers; later versions say what they do.
-    """
+    """Run a tower's blocks without a mask, and yield the output of each; batch first in and out."""
+    # open_clip before 2.25 puts the sequence first inside its transformers, without this attribute.
     batch_first = getattr(transformer, "batch_first", False)
     tokens = tokens if batch_first else tokens.transpose(0, 1)
     for block in transformer.resblocks:
@@ -252,17 +236,14 @@ def _run_blocks(transformer: Transformer, tokens: torch.Tensor) -> Iterator[torc
 
 
 def patch_grid(image_size: tuple[int, int], patch_size: tuple[int, int]) -> tuple[int, int]:
-    """Rows and columns of patches of an image.
+    """Compute rows and columns of an image's patches.
 
     Args:
         image_size (tuple[int, int]): Height and width of the image in pixels.
         patch_size (tuple[int, int]): Height and width of a patch in pixels.
 
-    Returns:
-        tuple[int, int]: Rows and columns.
-
     Raises:
-        ValueError: If the size is not a multiple of the patch, or leaves too few patches.
+        ValueError: If the size is not a multiple of the patch, or gives too few patches.
 
     Example:
         >>> patch_grid((518, 518), (14, 14))
@@ -275,7 +256,7 @@ def patch_grid(image_size: tuple[int, int], patch_size: tuple[int, int]) -> tupl
         near = tuple(max(round(side / patch), 2) * patch for side, patch in zip(image_size, patch_size, strict=True))
         msg = (
             f"Image size {height} x {width} does not fit the backbone: both sides must be multiples of its patch "
-            f"({patch_height} x {patch_width} pixels), with at least {MINIMUM_PATCHES} patches. Near is {near}."
+            f"({patch_height} x {patch_width} pixels), with at least {MINIMUM_PATCHES} patches. Give {near}, say."
         )
         raise ValueError(msg)
     return rows, columns

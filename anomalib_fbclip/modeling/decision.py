@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""From the intermediate outputs of the model to its prediction, and the paper's way there: by the text alone."""
+"""Decisions: from the model's intermediate outputs to its prediction. The paper's decision uses only the text."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -11,22 +11,22 @@ import torch
 from torch import nn
 
 ImageScore = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
-"""From the class token's abnormal probability ``[B]``, the anomaly map ``[B, H, W]`` and the area that its score goes
-by to image scores ``[B]``."""
+"""Computes image scores ``[B]`` from the class token's abnormal probability ``[B]``, the anomaly map ``[B, H, W]``, and
+the area for :func:`top_mean`."""
 
 TOP_SHARE = 0.01
-"""Share of an area whose mean is the image's score."""
+"""Share of the area that :func:`top_mean` averages."""
 
 
 def top_mean(anomaly_map: torch.Tensor, area: int) -> torch.Tensor:
-    """Average the highest pixels of maps ``[B, H, W]``, as many as a hundredth of an area has, shape ``[B]``.
+    """Average the highest pixels of each map: a hundredth of an area.
 
     Args:
-        anomaly_map (torch.Tensor): The maps.
-        area (int): Pixels of the area. With that of a tile, a small place decides in a large map, too.
+        anomaly_map (torch.Tensor): The maps, shape ``[B, H, W]``.
+        area (int): The area in pixels. With the area of a tile, a small defect raises the score of a large map, too.
 
     Returns:
-        torch.Tensor: The means.
+        torch.Tensor: The means, shape ``[B]``.
 
     Example:
         >>> top_mean(torch.arange(200.0).reshape(1, 10, 20), area=200)
@@ -36,19 +36,19 @@ def top_mean(anomaly_map: torch.Tensor, area: int) -> torch.Tensor:
 
 
 def class_token_score(class_score: torch.Tensor, anomaly_map: torch.Tensor, area: int) -> torch.Tensor:
-    """Take the class token's probability, as the paper does."""
+    """Return the class token's probability, as the paper does."""
     del anomaly_map, area
     return class_score
 
 
 def map_score(class_score: torch.Tensor, anomaly_map: torch.Tensor, area: int) -> torch.Tensor:
-    """Take the mean of the map's highest pixels."""
+    """Return the mean of the map's highest pixels."""
     del class_score
     return top_mean(anomaly_map, area)
 
 
 def mean_score(class_score: torch.Tensor, anomaly_map: torch.Tensor, area: int) -> torch.Tensor:
-    """Take the mean of both."""
+    """Return the mean of both."""
     return (class_score + top_mean(anomaly_map, area)) / 2
 
 
@@ -62,9 +62,8 @@ class IntermediateOutputs(NamedTuple):
     Attributes:
         class_score (torch.Tensor): Abnormal probability of each image's class token, shape ``[B]``, 0..1.
         patch_map (torch.Tensor): Abnormal probability of each patch, shape ``[B, 1, h, w]``, 0..1.
-        embeddings (list[torch.Tensor]): Maps in the joint space, layer by layer and in each view by view, each
-            ``[B, 1 + L, D]``.
-        text_features (torch.Tensor): The text features that they were compared with, shape ``[2, D]``.
+        embeddings (list[torch.Tensor]): Maps in the joint space, for each view of each layer, each ``[B, 1 + L, D]``.
+        text_features (torch.Tensor): The text features, shape ``[2, D]``.
         layer_tokens (list[torch.Tensor]): Tokens of the chosen layers of the frozen CLIP, each ``[B, 1 + L, C]``.
     """
 
@@ -95,22 +94,22 @@ class Decision(nn.Module):
 
     @property
     def k_shot(self) -> int:
-        """Number of reference images that it comes from."""
+        """Number of reference images."""
         return 0
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """All that it knows of reference images, by name."""
+        """Return the tensors from reference images, by name."""
         return dict(self.named_buffers())
 
     @abstractmethod
     def forward(self, outputs: IntermediateOutputs) -> torch.Tensor:
-        """Tell how anomalous each patch is.
+        """Compute how anomalous each patch is.
 
         Args:
-            outputs (IntermediateOutputs): What the model found in the images.
+            outputs (IntermediateOutputs): The model's outputs for the images.
 
         Returns:
-            torch.Tensor: A value of each patch, shape ``[B, 1, h, w]``, higher for more anomalous ones.
+            torch.Tensor: Value of each patch, shape ``[B, 1, h, w]``; higher is more anomalous.
         """
 
     @abstractmethod
@@ -119,9 +118,9 @@ class Decision(nn.Module):
 
         Args:
             class_score (torch.Tensor | None): Abnormal probability of each image's class token, shape ``[B]``;
-                ``None`` with a region of interest, because the class token sees all of the image.
-            pixel_values (torch.Tensor): What :meth:`forward` gave, upsampled and smoothed, shape ``[B, H, W]``.
-            area (int): Pixels of the area that the score of the map goes by.
+                ``None`` with a region of interest, because the class token sees the whole image.
+            pixel_values (torch.Tensor): Result of :meth:`forward`, upsampled and smoothed, shape ``[B, H, W]``.
+            area (int): The area for :func:`top_mean`.
 
         Returns:
             ModelOutput: Scores and anomaly maps.
@@ -132,7 +131,7 @@ class ZeroShot(Decision):
     """Decides by the text, as the paper does.
 
     Args:
-        image_score (ImageScore): From the class token's probability and the anomaly map to the image's score.
+        image_score (ImageScore): Computes an image's score.
     """
 
     def __init__(self, image_score: ImageScore) -> None:
@@ -141,11 +140,11 @@ class ZeroShot(Decision):
 
     @staticmethod
     def forward(outputs: IntermediateOutputs) -> torch.Tensor:
-        """Take the text's probabilities. See :meth:`Decision.forward`."""
+        """Return the text's probabilities. See :meth:`Decision.forward`."""
         return outputs.patch_map
 
     def predict(self, class_score: torch.Tensor | None, pixel_values: torch.Tensor, area: int) -> ModelOutput:
-        """Take the map as it is, and score the image. See :meth:`Decision.predict`."""
+        """Score the image, and leave the map unchanged. See :meth:`Decision.predict`."""
         if class_score is None:
             return ModelOutput(top_mean(pixel_values, area), pixel_values)
         return ModelOutput(self.image_score(class_score, pixel_values, area), pixel_values)

@@ -17,7 +17,7 @@ from .few_shot import FewShot
 from .region import RegionOfInterest
 
 Call = tuple[tuple[Any, ...], Any]
-"""Arguments and result of a module."""
+"""Arguments and result of a module's call."""
 
 
 class ReferenceMaps(NamedTuple):
@@ -26,11 +26,11 @@ class ReferenceMaps(NamedTuple):
     Attributes:
         distances (torch.Tensor): Cosine distance of each patch from the nearest reference patch, 0..2, shape
             ``[h, w]``.
-        rows (torch.Tensor): Row of the memory that holds the nearest reference patch, shape ``[h, w]``.
-        deviations (torch.Tensor): How anomalous each patch is, by all maps that take part, in standard deviations of
-            good parts, shape ``[h, w]``.
+        rows (torch.Tensor): Row of the nearest reference patch in the memory, shape ``[h, w]``.
+        deviations (torch.Tensor): How anomalous each patch is in the merged maps, in standard deviations of good parts,
+            shape ``[h, w]``.
         probabilities (torch.Tensor): The same as probabilities, shape ``[h, w]``; above 0.5, a patch is more anomalous
-            than those of good parts are.
+            than those of good parts.
     """
 
     distances: torch.Tensor
@@ -40,24 +40,23 @@ class ReferenceMaps(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """Explanation of FB-CLIP's prediction of one image. All maps are on the CPU.
+    """Explanation of FB-CLIP's prediction for one image. All maps are on the CPU.
 
-    There are N layers and V views of each, and the patches of the image form a grid of ``h x w``. With tiles, maps of
-    what lies between are those of the tiles; how anomalous a place is, the whole says, too.
+    There are N layers with V views each, and the image's patches form a grid of ``h x w``. With tiles, all maps come
+    from the tiles; ``patch_map``, ``anomaly_map`` and ``reference_maps`` also use the whole image.
 
     Attributes:
         layers (tuple[int, ...]): The layers, counted from 1.
         views (tuple[str, ...]): Names of the views.
-        foreground_masks (torch.Tensor): Soft foreground mask of each layer, of 1 (foreground) and ½,
-            shape ``[N, h, w]``.
+        foreground_masks (torch.Tensor): Soft foreground mask of each layer, 1 (foreground) or ½, shape ``[N, h, w]``.
         gates (torch.Tensor): Share of each token that the attention gives to its foreground branch, 0..1,
             shape ``[N, V, h, w]``.
-        suppression_strength (torch.Tensor): Length of what background suppression takes from each token, in lengths of
-            the token, shape ``[N, V, h, w]``; 0 where it is switched off.
-        similarities (torch.Tensor): Similarity of each token to the abnormal state less that to the normal state, over
-            the temperature, before the maps are merged, shape ``[N, V, h, w]``; above 0, it is more like the abnormal.
-        layer_weights (torch.Tensor): Weight of each layer, shape ``[N]``. The sigmoid of all similarities' sum with
-            these weights is the patch map.
+        suppression_strength (torch.Tensor): Length of the part that background suppression removes from each token,
+            relative to the token's length, shape ``[N, V, h, w]``; 0 without suppression.
+        similarities (torch.Tensor): Similarity of each token to the abnormal state minus that to the normal state,
+            divided by the temperature, shape ``[N, V, h, w]``; positive values are closer to the abnormal state.
+        layer_weights (torch.Tensor): Weight of each layer, shape ``[N]``. The patch map is the sigmoid of the
+            similarities' sum with these weights.
         patch_map (torch.Tensor): Abnormal probability of each patch by the text, shape ``[h, w]``.
         anomaly_map (torch.Tensor): The model's anomaly map, 0..1, shape ``[H, W]`` of the model's input.
         pred_score (torch.Tensor): The model's score of the image, 0..1, a scalar.
@@ -84,7 +83,7 @@ class Explanation(NamedTuple):
 
 @torch.no_grad()
 def explain(model: FBClipModel, image: torch.Tensor, region: RegionOfInterest | None = None) -> Explanation:
-    """Run the model on one image and keep what its parts give.
+    """Run the model on one image, and keep the outputs of its parts.
 
     Args:
         model (FBClipModel): The model.
@@ -95,7 +94,7 @@ def explain(model: FBClipModel, image: torch.Tensor, region: RegionOfInterest | 
         Explanation: The intermediate maps, and the model's own score and anomaly map.
 
     Raises:
-        ValueError: If the size of the image does not fit the backbone, or it gives a score that is not finite.
+        ValueError: If the size of the image does not fit the backbone, or its score is not finite.
     """
     with (
         _record(model.mvfbe) as mvfbe_calls,
@@ -116,11 +115,11 @@ def explain(model: FBClipModel, image: torch.Tensor, region: RegionOfInterest | 
     view_count = len(model.mvfbe.views)
 
     def to_map(values: torch.Tensor) -> torch.Tensor:
-        """Bring values of the patches of what is looked at, ``[V, L]``, to the image's patches, ``[h, w]``."""
+        """Bring values of the patches of all views, ``[V, L]``, to the image's patches, ``[h, w]``."""
         return model.tiling.blend(values.unflatten(1, (1, *grid)))[0, 0].cpu()
 
     def to_maps(values: list[torch.Tensor]) -> torch.Tensor:
-        """Bring values of each layer and view, each ``[V, 1 + L]``, to ``[N, V, h, w]``, without the class token."""
+        """Bring values of the tokens, each ``[V, 1 + L]``, to ``[N, V, h, w]``, without the class token."""
         maps = torch.stack([to_map(one[:, 1:]) for one in values])
         return maps.unflatten(0, (-1, view_count))
 
@@ -145,7 +144,7 @@ def explain(model: FBClipModel, image: torch.Tensor, region: RegionOfInterest | 
 
 
 def _compare(model: FBClipModel, few_shot: FewShot, calls: list[Call]) -> ReferenceMaps:
-    """Keep what the comparison with good photographs gives."""
+    """Collect the comparison with good photographs."""
     matches = [few_shot.match(outputs) for (outputs,), _ in calls]
     deviations = torch.cat([values for _, values in calls])
     distances = torch.cat([match.distance for match in matches]).view_as(deviations)
@@ -160,7 +159,7 @@ def _compare(model: FBClipModel, few_shot: FewShot, calls: list[Call]) -> Refere
 
 
 def _join_chunks(values: list[torch.Tensor], chunks: int) -> list[torch.Tensor]:
-    """Join what was computed in chunks of the views of an image."""
+    """Join values that were computed in chunks of an image's views."""
     number = len(values) // chunks
     return [torch.cat(values[index::number]) for index in range(number)]
 

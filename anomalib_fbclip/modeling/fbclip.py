@@ -25,14 +25,13 @@ from .text_fusion import TextFusion
 from .tiling import WholeImage
 
 VIEWS_AT_ONCE = 8
-"""Views of an image that are looked at at the same time, in eager mode."""
+"""Largest number of an image's views to compute at the same time, in eager mode."""
 
 
 class FBClipModel(TextEncoder):
-    """FB-CLIP: a frozen CLIP, and light adapters that tell defects from the normal and foreground from background.
+    """FB-CLIP: a frozen CLIP, and light adapters that separate defects from the normal and foreground from background.
 
-    The parts are handed in, so that each can be exchanged. See :func:`~anomalib_fbclip.modeling.build.create_model` for
-    the paper's choice.
+    Each part can be exchanged. :func:`~anomalib_fbclip.modeling.build.create_model` builds the paper's choice.
 
     Args:
         backbone (ClipBackbone): Frozen CLIP.
@@ -40,17 +39,16 @@ class FBClipModel(TextEncoder):
         text_fusion (TextFusion): Multi-strategy text feature fusion (paper: MSTFF).
         mvfbe (MultiViewDisentanglement): Multi-view foreground-background enhancement (paper: MVFBE).
         alignment (TextAlignment): Similarity of image tokens and text features.
-        anomaly_map_generator (AnomalyMapGenerator): From the values of patches to those of pixels.
-        image_score (ImageScore): From the class token's probability and the anomaly map to the image's score, where the
-            text alone decides. Defaults to the paper's.
+        anomaly_map_generator (AnomalyMapGenerator): Turns values of patches into those of pixels.
+        image_score (ImageScore): Computes an image's score if only the text decides. Defaults to the paper's.
         tiling (WholeImage | None): Cuts images into views. Defaults to one view, the whole image.
-        score_area (int | None): Pixels of the area of an anomaly map that an image's score goes by, at most. ``None``:
-            those of the map. Defaults to ``None``.
+        score_area (int | None): Largest area in pixels for :func:`~.decision.top_mean`. ``None``: the area of the map.
+            Defaults to ``None``.
 
     Attributes:
-        region (RegionOfInterest | None): Where to look in all images; ``None``: everywhere.
+        region (RegionOfInterest | None): Region of interest of all images; ``None``: everywhere.
         zero_shot (ZeroShot): The paper's decision.
-        decision (Decision): The decision in use: the paper's, until another takes its place.
+        decision (Decision): The decision in use; at first the paper's.
     """
 
     def __init__(
@@ -79,39 +77,38 @@ class FBClipModel(TextEncoder):
         """Detect anomalies.
 
         Args:
-            images (torch.Tensor): Normalized images, shape ``[B, 3, H, W]``, sides multiples of the patch; of the size
-                that the tiling takes.
-            region (RegionOfInterest | None, optional): Where to look in these images. ``None``: as in all. Defaults to
-                ``None``.
+            images (torch.Tensor): Normalized images, shape ``[B, 3, H, W]``, sides multiples of the patch; with tiles,
+                of the tiling's ``image_size``.
+            region (RegionOfInterest | None, optional): Region of interest of these images. ``None``: the attribute.
+                Defaults to ``None``.
 
         Returns:
             decision.ModelOutput: Scores and anomaly maps.
 
         Raises:
-            ValueError: If the size of the images does not fit the backbone, or they give a score that is not finite.
+            ValueError: If the size of the images does not fit the backbone, or a score is not finite.
         """
         region = self.region if region is None else region
-        outputs = self.look(images, self.text_features())  # which the compiler breaks off at, here alone
+        outputs = self.look(images, self.text_features())  # the compiler's only graph break
         return self.conclude(outputs, images.shape[-2:], self.decision, region)
 
     def look(self, images: torch.Tensor, text_features: torch.Tensor) -> Iterator[IntermediateOutputs]:
-        """Look at images, before anything is decided.
+        """Compute the intermediate outputs for images.
 
         Args:
-            images (torch.Tensor): Normalized images, as :meth:`forward` takes them.
+            images (torch.Tensor): Normalized images, as for :meth:`forward`.
             text_features (torch.Tensor): See :meth:`intermediate_outputs`.
 
         Returns:
-            Iterator[IntermediateOutputs]: What is found in a few views at a time, so that memory does not grow with
-                their number.
+            Iterator[IntermediateOutputs]: The outputs for a few views at a time, to save memory.
 
         Raises:
             ValueError: If the size of the images does not fit the backbone.
         """
-        if isinstance(images, TVTensor):  # as anomalib's batches are; the compiler does not take them
+        if isinstance(images, TVTensor):  # anomalib's batches are; the compiler refuses them
             images = images.as_subclass(torch.Tensor)
         views = self.tiling.split(images)
-        is_graph = torch.compiler.is_compiling()  # in which nothing may depend on the number of images
+        is_graph = torch.compiler.is_compiling()  # nothing in it may depend on the number of images
         parts = [views] if self.tiling.view_count == 1 or is_graph else views.split(max(VIEWS_AT_ONCE, len(images)))
         return (self.intermediate_outputs(part, text_features) for part in parts)
 
@@ -125,10 +122,10 @@ class FBClipModel(TextEncoder):
         """Decide on images.
 
         Args:
-            outputs (Iterable[IntermediateOutputs]): What :meth:`look` found in all of their views.
+            outputs (Iterable[IntermediateOutputs]): Results of :meth:`look` for all of their views.
             image_size (Sequence[int]): Height and width of the images in pixels.
-            decision (Decision): What decides.
-            region (RegionOfInterest | None): Where to look in these images.
+            decision (Decision): The decision.
+            region (RegionOfInterest | None): Region of interest of these images.
 
         Returns:
             decision.ModelOutput: Scores and anomaly maps.
@@ -142,57 +139,43 @@ class FBClipModel(TextEncoder):
         class_score = self.tiling.highest(class_scores) if region is None else None
         prediction = decision.predict(class_score, pixel_values, self.area_of_score(image_size, region))
         if region is not None:
-            # No product: it would be -0, whose bits are those of no probability.
+            # Not a product: it could be -0, and an anomaly map has no negative values.
             prediction = prediction._replace(anomaly_map=torch.where(region.pixels, prediction.anomaly_map, 0.0))
         _require_finite(prediction.pred_score)
         return prediction
 
     def region_of(self, pixels: torch.Tensor) -> RegionOfInterest:
-        """Make a region of interest of pixels that are to be looked at.
+        """Make a region of interest, on the model's device.
 
-        Pixels that no patch inside reaches, as of lines that are thinner than half a patch, are left out.
+        Pixels far from every patch inside, as in lines thinner than half a patch, are left out.
 
         Args:
-            pixels (torch.Tensor): Where to look, bool ``[H, W]``, of the size that the tiling takes.
-
-        Returns:
-            RegionOfInterest: The region, on the model's device.
+            pixels (torch.Tensor): Where to look, bool ``[H, W]``, of the tiling's ``image_size``.
 
         Raises:
-            ValueError: If there are no pixels, or no patch has half of its pixels there.
+            ValueError: If the region is empty, or no patch has half of its pixels in it.
         """
         device = self.anomaly_map_generator.kernel.device
         region = RegionOfInterest(pixels.to(device))
         nothing = torch.zeros(1, 1, *self.backbone.grid((pixels.shape[0], pixels.shape[1])), device=device)
         reached = self.anomaly_map_generator(nothing, pixels.shape, region)[0] > LOWEST
         if not reached.any():
-            msg = "The region of interest is thinner than half a patch of the model: paint a larger one, or take tiles."
+            msg = "The region of interest is thinner than half a patch of the model: paint a larger one, or use tiles."
             raise ValueError(msg)
         return RegionOfInterest(region.pixels & reached)
 
     def area_of_score(self, image_size: Sequence[int], region: RegionOfInterest | None = None) -> int:
-        """Give the area in pixels that the score of an anomaly map goes by: at most that of ``score_area``.
-
-        Args:
-            image_size (Sequence[int]): Height and width of the map in pixels.
-            region (RegionOfInterest | None, optional): What is looked at. Defaults to everything.
-
-        Returns:
-            int: The area.
-        """
-        looked_at = image_size[0] * image_size[1] if region is None else region.area
-        return looked_at if self.score_area is None else min(looked_at, self.score_area)
+        """Return the area for :func:`~.decision.top_mean`: that of the image or region, but at most ``score_area``."""
+        area = image_size[0] * image_size[1] if region is None else region.area
+        return area if self.score_area is None else min(area, self.score_area)
 
     def intermediate_outputs(self, images: torch.Tensor, text_features: torch.Tensor) -> IntermediateOutputs:
-        """Score images and patches by the text: what inference and training have in common.
+        """Score images and patches by the text, for inference and training.
 
         Args:
             images (torch.Tensor): Normalized images, shape ``[B, 3, H, W]``, sides multiples of the patch.
-            text_features (torch.Tensor): Normalized text features, normal state first, shape ``[2, D]``. Those of
-                :meth:`text_features` serve inference, those of :meth:`encode_text` training.
-
-        Returns:
-            IntermediateOutputs: Scores, patch maps, and what they come from.
+            text_features (torch.Tensor): Normalized text features, normal state first, shape ``[2, D]``: from
+                :meth:`text_features` for inference, from :meth:`encode_text` for training.
 
         Raises:
             ValueError: If the size of the images does not fit the backbone.
@@ -210,7 +193,7 @@ def _require_finite(pred_score: torch.Tensor) -> None:
         return
     faulty = (~pred_score.isfinite()).nonzero().flatten().tolist()
     msg = (
-        f"Images {faulty} of the batch give no finite score: they hold NaN, infinite or extreme values. Give images "
-        "that are normalized with CLIP's mean and standard deviation, as FBClip's pre-processor does."
+        f"Images {faulty} of the batch give no finite score: they have NaN, infinite or extreme values. Normalize them "
+        "with CLIP's mean and standard deviation, as FBClip's pre-processor does."
     )
     raise ValueError(msg)

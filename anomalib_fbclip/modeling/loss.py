@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The losses with which the adapters are trained on an auxiliary dataset."""
+"""Losses for training the adapters on an auxiliary dataset."""
 
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from .precision import to_full
 
 
 class LossParts(NamedTuple):
-    """The terms of the training loss, each a scalar that is already weighted.
+    """The weighted terms of the training loss, each a scalar.
 
     Attributes:
         image_focal (torch.Tensor): Focal loss of the image scores.
@@ -67,9 +67,9 @@ class FBClipLoss(nn.Module):
         """Compute the loss of a batch.
 
         Args:
-            outputs (IntermediateOutputs): What the model found in the batch.
+            outputs (IntermediateOutputs): The model's outputs for the batch.
             gt_label (torch.Tensor): Whether an image is anomalous, shape ``[B]``.
-            gt_mask (torch.Tensor): Anomalous pixels, values above 0.5, shape ``[B, H, W]``.
+            gt_mask (torch.Tensor): Values above 0.5 for anomalous pixels, shape ``[B, H, W]``.
 
         Returns:
             LossParts: The weighted terms.
@@ -96,17 +96,17 @@ class FBClipLoss(nn.Module):
 
 
 def focal_loss(probability: torch.Tensor, target: torch.Tensor, gamma: float = 4.0) -> torch.Tensor:
-    r"""Binary cross-entropy that fades for what is already right, averaged over all entries.
+    r"""Compute binary cross-entropy that fades for correct entries, averaged over all entries.
 
     .. math::
         L_{focal} = -\frac{1}{n} \sum_i (1 - p_i)^\gamma \log p_i
 
-    :math:`p_i` is the probability that is given to the target.
+    :math:`p_i` is the probability of the target.
 
     Args:
         probability (torch.Tensor): Probabilities, any shape.
         target (torch.Tensor): 0 or 1, the same shape.
-        gamma (float): How fast the loss fades.
+        gamma (float): Exponent of the fading.
 
     Returns:
         torch.Tensor: The loss, a scalar.
@@ -121,7 +121,7 @@ def focal_loss(probability: torch.Tensor, target: torch.Tensor, gamma: float = 4
 
 
 def dice_loss(probability: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    r"""One minus the soft dice coefficient, averaged over the images.
+    r"""Compute one minus the soft dice coefficient, averaged over the images.
 
     .. math::
         L_{dice} = 1 - \frac{2 \sum_i p_i y_i + 1}{\sum_i p_i + \sum_i y_i + 1}
@@ -148,7 +148,7 @@ def semantic_consistency(
     entropy_weight: float = 1.0,
     margin_weight: float = 0.5,
 ) -> torch.Tensor:
-    r"""Has the image embedding take sides: low entropy over the two states, and a margin between them (paper: SCR).
+    r"""Favor embeddings that are clearly in one state: low entropy, and a margin between the two (paper: SCR).
 
     With the similarities :math:`s_0, s_1` of the mean token to the normal and the abnormal state, averaged over images:
 

@@ -9,16 +9,16 @@ import torch
 from torch import nn
 
 STATES = ("object without defect.", "object with defect.")
-"""The words of the normal and of the abnormal prompt."""
+"""Words of the normal and the abnormal prompt."""
 
 CONTEXT_LENGTH = 12
-"""Learned vectors before the words of a state."""
+"""Number of learned vectors before a state's words."""
 
 
 class PromptLearner(nn.Module):
     r"""Puts learned context vectors before the words of each state.
 
-    For each state, with learned vectors :math:`v_1 .. v_{12}` and the embedded words :math:`w`:
+    A state with learned vectors :math:`v_1 .. v_{12}` and embedded words :math:`w` gives the prompt:
 
     .. math::
         [\text{start}] [v_1] \ldots [v_{12}] [w_1] \ldots [w_n] [\text{end}]
@@ -26,7 +26,7 @@ class PromptLearner(nn.Module):
     Args:
         token_ids (torch.Tensor | Callable[[], torch.Tensor]): Tokenized prompts, normal state first, shape ``[2, P]``:
             a start token, placeholders for the context vectors, the state's words, an end token with the largest id,
-            and padding. Or what gives them, which is called once they are needed.
+            and padding. Or a function that returns them, called when they are first needed.
         width (int): Width T of the text tower.
     """
 
@@ -67,10 +67,10 @@ def tokenize_states(tokenizer: Callable[[list[str]], torch.Tensor]) -> torch.Ten
     """Tokenize the states behind placeholders for the context vectors.
 
     Args:
-        tokenizer (Callable): Maps a list of texts to token ids, one row a text.
+        tokenizer (Callable): Maps a list of texts to token ids, one row per text.
 
     Returns:
-        torch.Tensor: Token ids, one row a state, shape ``[2, P]``.
+        torch.Tensor: Token ids, one row per state, shape ``[2, P]``.
     """
     placeholders = " ".join("X" * CONTEXT_LENGTH)
     return tokenizer([f"{placeholders} {state}" for state in STATES])

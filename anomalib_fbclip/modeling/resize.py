@@ -3,8 +3,8 @@
 
 """CLIP's normalization of images, and resizing that gives the same pixels in an exported graph.
 
-Neither ONNX Runtime nor OpenVINO has torch's antialiased resize with dynamic sizes. Resizing one side is linear, so
-here it is a product with a matrix that depends only on the image's size. Any runtime can compute that.
+Neither ONNX Runtime nor OpenVINO has torch's antialiased resize with dynamic sizes. Resizing one side is linear, so it
+is a product with a matrix that depends only on the image's size. Any runtime can compute that.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,7 @@ from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Res
 
 
 def create_transform(image_size: tuple[int, int]) -> Compose:
-    """Create the transform of images: the whole image, resized, with CLIP's mean and standard deviation.
-
-    Args:
-        image_size (tuple[int, int]): Height and width in pixels.
-
-    Returns:
-        Compose: The transform, of RGB values 0..1, shape ``[..., 3, H, W]``.
-    """
+    """Create the transform of RGB values 0..1, ``[..., 3, H, W]``: resizing, and CLIP's mean and standard deviation."""
     return Compose([
         Resize(image_size, interpolation=InterpolationMode.BICUBIC, antialias=True),
         Normalize(mean=OPENAI_DATASET_MEAN, std=OPENAI_DATASET_STD),
@@ -31,14 +24,7 @@ def create_transform(image_size: tuple[int, int]) -> Compose:
 
 
 def create_exported_transform(image_size: tuple[int, int]) -> Compose:
-    """Create the same transform as an exported graph has it. Good photographs go through it.
-
-    Args:
-        image_size (tuple[int, int]): Height and width in pixels.
-
-    Returns:
-        Compose: The transform, of RGB values 0..1, shape ``[B, 3, H, W]``.
-    """
+    """Create the same transform in the form of an exported graph, which good photographs go through."""
     return Compose([
         AntialiasedResize(image_size, InterpolationMode.BICUBIC),
         Normalize(mean=OPENAI_DATASET_MEAN, std=OPENAI_DATASET_STD),
@@ -65,9 +51,9 @@ class AntialiasedResize(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Resize images of floating-point values, shape ``[..., H, W]``, to ``[..., height, width]``."""
-        # Flat, because a fixed size makes the matrices constant, and OpenVINO 2026.4 then takes the channels of a
-        # normalization that follows the product for its rows or columns, and refuses the graph. All have three
-        # dimensions from the start: where one is added, OpenVINO may compute in 16 bits even what is marked as precise.
+        # Flat: a fixed size makes the matrices constant, and OpenVINO 2026.4 then mistakes the channels of a following
+        # normalization for rows or columns, and refuses the graph. All operands have three dimensions from the start:
+        # where one is added, OpenVINO may compute in 16 bits even what is marked as precise.
         return self.multiply(images.flatten(0, -3)).unflatten(0, images.shape[:-2])
 
     def multiply(self, images: torch.Tensor) -> torch.Tensor:
@@ -81,12 +67,12 @@ class AntialiasedResize(nn.Module):
 
 
 class NormalizedResize(AntialiasedResize):
-    """Resizes images that are normalized already. See :class:`AntialiasedResize`."""
+    """Resizes normalized images. See :class:`AntialiasedResize`."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Resize images, shape ``[B, C, H, W]``, to ``[B, C, height, width]``."""
-        # Not flat, because a graph in 8 bits has a normalization before it, and OpenVINO 2026.4 then takes the rows for
-        # channels, and refuses the graph.
+        # Not flat: an 8-bit graph has a normalization before this, and OpenVINO 2026.4 would mistake the rows for
+        # channels, and refuse the graph.
         return self.multiply(images)
 
 
@@ -98,19 +84,19 @@ def resize_matrix(
 ) -> torch.Tensor:
     """Compute the matrix that resizes one side of an image with antialiasing.
 
-    Each pixel of the result averages the pixels around its center, weighted by the kernel, which is stretched where the
-    side shrinks. All is computed by tensor operations, so that an exported graph does it for an image of any size.
+    Each pixel of the result averages the pixels around its center, weighted by the kernel, which is stretched if the
+    side shrinks. Tensor operations compute the matrix, so that an exported graph does so for any image size.
 
     Args:
         side (int): Pixels of the side; may be symbolic.
         resized_side (int): Pixels of the side after the resize.
         kernel (Callable[[torch.Tensor], torch.Tensor]): Weight by the distance in pixels.
-        device (torch.device | None): Where the result is wanted.
+        device (torch.device | None): Device of the result.
 
     Returns:
         torch.Tensor: Matrix of shape ``[1, resized_side, side]`` whose rows sum to 1.
     """
-    # No differences and quotients, which OpenVINO may compute in 16 bits even where they are marked as precise.
+    # No differences or quotients: OpenVINO may compute them in 16 bits even where they are marked as precise.
     scale = torch.scalar_tensor(side, device=device) / resized_side
     negative_scale = torch.scalar_tensor(side, device=device) / -resized_side
     negative_centers = (torch.arange(resized_side, device=device)[None, :, None] + 0.5) * negative_scale
@@ -141,4 +127,4 @@ KERNELS: dict[InterpolationMode, Callable[[torch.Tensor], torch.Tensor]] = {
     InterpolationMode.BILINEAR: triangle,
     InterpolationMode.BICUBIC: cubic,
 }
-"""Kernels of the resizes that torch can antialias."""
+"""Kernels of torch's antialiased resizes."""

@@ -3,5 +3,5 @@
 
 """Results of any model: thresholds, regions, the table, pictures and the report.
 
-The model in anomalib and an exported file on a small machine share it, so it needs NumPy and Pillow only.
+They need only NumPy and Pillow, so that exported models use them on small machines.
 """

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""False alarms: the threshold for a share of them, and how many there are on labeled photographs."""
+"""False alarms: the threshold for a share of them, and their number on labeled photographs."""
 
 import argparse
 import math
@@ -20,10 +20,10 @@ CONFIDENCE = 0.95
 """Confidence of a bound on the share of false alarms."""
 
 EXPECTED_SPREAD, EXPECTED_WEIGHT = 0.1, 2.0
-"""Values that :func:`~anomalib_fbclip.modeling.few_shot.calibration.prediction_limit` expects of few scores."""
+"""As in :mod:`anomalib_fbclip.modeling.few_shot.calibration`, which imports torch."""
 
 STEEPNESS = 4.0
-"""Logit by which a place that is like good parts lies below a threshold of 0.5 in the model's scores."""
+"""As in :mod:`anomalib_fbclip.modeling.few_shot.calibration`."""
 
 
 class FalseAlarmLimit(NamedTuple):
@@ -33,7 +33,7 @@ class FalseAlarmLimit(NamedTuple):
         threshold (float): The threshold of scores, 0..1.
         share (float): The share of good parts that may be called anomalous.
         is_sure (bool): Whether the share is an upper bound with 95 % confidence. Otherwise it is an estimate.
-        photographs (int): Number of good photographs behind it.
+        photographs (int): Number of good photographs that set it.
     """
 
     threshold: float
@@ -42,7 +42,7 @@ class FalseAlarmLimit(NamedTuple):
     photographs: int
 
     def describe(self) -> str:
-        """Describe what the threshold promises, and how many good photographs it takes."""
+        """Describe the expected share, and how many good photographs make it certain."""
         count, share = self.photographs, _percent(self.share)
         if self.is_sure:
             return (
@@ -50,8 +50,8 @@ class FalseAlarmLimit(NamedTuple):
                 f"{count} good photographs)."
             )
         return (
-            f"Threshold {self.threshold:.3f}: about {share} of good parts are called anomalous. It takes "
-            f"{photographs_for(self.share)} good photographs to be 95 % sure; with {count}, it may be "
+            f"Threshold {self.threshold:.3f}: about {share} of good parts are called anomalous. Being 95 % sure takes "
+            f"{photographs_for(self.share)} good photographs; with {count}, the share may be "
             f"{_percent(sure_share(count))}."
         )
 
@@ -75,15 +75,7 @@ class Tally(NamedTuple):
 
     @classmethod
     def of(cls, good: Sequence[float], bad: Sequence[float], threshold: float) -> "Tally":
-        """Count the verdicts at a threshold.
-
-        Args:
-            good (Sequence[float]): Scores of good photographs.
-            bad (Sequence[float]): Scores of defective ones.
-            threshold (float): A higher score is anomalous.
-
-        Returns:
-            Tally: The counts.
+        """Count the verdicts on the scores of good and defective photographs at a threshold.
 
         Example:
             >>> Tally.of([0.1, 0.6], [0.4, 0.9], 0.5)
@@ -99,14 +91,11 @@ class Tally(NamedTuple):
 
 
 def best_threshold(good: Sequence[float], bad: Sequence[float]) -> Tally:
-    """Find the threshold with the fewest wrong verdicts.
+    """Find the threshold with the fewest wrong verdicts; among several, the one farthest from any score.
 
     Args:
         good (Sequence[float]): Scores of good photographs.
         bad (Sequence[float]): Scores of defective ones.
-
-    Returns:
-        Tally: The counts there. Among equally good thresholds, the one farthest from any score.
 
     Raises:
         ValueError: If there are no scores.
@@ -129,7 +118,7 @@ def best_threshold(good: Sequence[float], bad: Sequence[float]) -> Tally:
 
 
 def is_wrong(record: Record) -> bool:
-    """Return whether the verdict on a labeled image is wrong. One that is unlike all products counts as anomalous."""
+    """Return whether the verdict on a labeled image is wrong. ``unknown`` counts as anomalous."""
     return (record.verdict == "normal") != (record.label == "normal")
 
 
@@ -137,10 +126,10 @@ def describe_verdicts(records: Iterable[Record]) -> list[str]:
     """Tabulate the verdicts on labeled images, at the threshold and at the best one.
 
     Args:
-        records (Iterable[Record]): Rows of the table. Those without verdict or label do not count.
+        records (Iterable[Record]): Rows of the table. Those without verdict or label are ignored.
 
     Returns:
-        list[str]: Lines of a table; none if no row counts.
+        list[str]: Lines of a table; none if all rows are ignored.
     """
     known = [row for row in records if row.verdict and row.label]
     if not known:
@@ -166,22 +155,19 @@ def describe_verdicts(records: Iterable[Record]) -> list[str]:
 def limit_false_alarms(scores: Sequence[float], share: float) -> FalseAlarmLimit:
     r"""Choose the threshold for a share of false alarms.
 
-    With enough good photographs it is one of their scores, and holds for any distribution: above the r-th highest of
-    :math:`k` scores lies a share of more than :math:`p` with a probability of
+    With enough good photographs, it is one of their scores, whatever their distribution: more than a share :math:`p` of
+    good parts exceeds the r-th highest of :math:`k` scores with a probability of
 
     .. math::
 
         \sum_{i<r} \binom{k}{i} p^i (1 - p)^{k-i} \le 0.05
 
-    With fewer, the scores are assumed to be normally distributed on the model's own scale, and their standard deviation
-    is mixed with the expected one. The limit is about right if the assumption holds.
+    With fewer, it is an estimate: the scores' logits are taken to be normally distributed, and their standard deviation
+    is mixed with the expected one.
 
     Args:
         scores (Sequence[float]): Scores of the good photographs, each compared with the others, 0..1.
         share (float): Share of good parts that may be called anomalous, 0..1.
-
-    Returns:
-        FalseAlarmLimit: The threshold.
 
     Raises:
         ValueError: If there are fewer than 2 scores.
@@ -196,7 +182,9 @@ def limit_false_alarms(scores: Sequence[float], share: float) -> FalseAlarmLimit
 
 
 def sure_rank(count: int, share: float) -> int:
-    """Find the rank, from the highest score, that bounds a share of false alarms with 95 % confidence; 0 if none.
+    """Find the rank of the score, the highest first, that bounds a share of false alarms with 95 % confidence.
+
+    It is 0 if there are too few scores.
 
     Example:
         >>> sure_rank(59, 0.05), sure_rank(58, 0.05), sure_rank(93, 0.05)
@@ -227,13 +215,7 @@ def sure_share(count: int) -> float:
 
 
 def parse_share(text: str) -> float:
-    """Parse a share of a command line.
-
-    Args:
-        text (str): ``1%`` or ``0.01``.
-
-    Returns:
-        float: The share.
+    """Parse a share: ``1%`` or ``0.01``.
 
     Raises:
         ArgumentTypeError: If it is not between 0 and 1.
@@ -253,7 +235,7 @@ def parse_share(text: str) -> float:
 
 
 def _estimate(scores: Sequence[float], share: float) -> float:
-    """Estimate the score that a share of good parts exceeds, from a few."""
+    """Estimate from a few scores the score that a share of good parts exceeds."""
     count = len(scores)
     values = [1 + math.log(score / (1 - score)) / STEEPNESS for score in (min(max(s, 1e-9), 1 - 1e-9) for s in scores)]
     mean = max(sum(values) / count, 1e-3)
@@ -264,7 +246,7 @@ def _estimate(scores: Sequence[float], share: float) -> float:
 
 
 def _student(probability: float, freedom: float) -> float:
-    """Approximate a quantile of Student's distribution by the normal one's (Hill's expansion)."""
+    """Approximate a quantile of Student's distribution from the normal one (Hill's expansion)."""
     z = NormalDist().inv_cdf(probability)
     first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Results on disk: files written to a hidden folder and then moved, numbered folders, and full disks."""
+"""Results on disk: files that are complete or absent, numbered folders, and full disks."""
 
 import re
 import shutil
@@ -21,13 +21,7 @@ VERSION = re.compile(r"v\d+")
 
 @contextmanager
 def incomplete_folder(folder: Path) -> Generator[Path]:
-    """Make a hidden folder for incomplete files, and remove it at the end with what is left in it.
-
-    Args:
-        folder (Path): Its parent, to which complete files move by a rename. Created if missing.
-
-    Yields:
-        Path: The hidden folder.
+    """Make a hidden folder for incomplete files inside another folder, and remove it at the end.
 
     Raises:
         OSError: If it can't be made.
@@ -59,13 +53,13 @@ def _remove(folder: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Generator[Path]:
-    """Replace a file or a folder only when its successor is complete; an error changes nothing.
+    """Replace a file, or make a new folder, only when it is complete. An error changes nothing.
 
     Args:
         path (Path): The file, or a folder that does not exist. Its parent is created if missing.
 
     Yields:
-        Path: Where to write it. The name is the same.
+        Path: A temporary path of the same name to write to.
 
     Raises:
         OSError: If it can't be moved into place.
@@ -82,42 +76,25 @@ def replacing(path: Path) -> Generator[Path]:
 
 @contextmanager
 def naming_full_disk(folder: Path, error_type: type[Exception]) -> Generator[None]:
-    """Raise ``OSError`` with the free space if a library raises its own error because it can't write.
-
-    Args:
-        folder (Path): Where it writes.
-        error_type (type[Exception]): What it raises.
-
-    Yields:
-        None: Nothing.
-
-    Raises:
-        OSError: If it can't write.
-    """
+    """Turn a library's own error on writing to a folder into an ``OSError`` that states the free space."""
     try:
         yield
     except error_type as error:
         free = shutil.disk_usage(folder).free
         msg = (
-            f"Can't write to {folder} ({error}). Its disk has {free / 1e6:,.0f} MB left: free some space, or write "
-            "to another disk (TMPDIR names the folder of temporary files)."
+            f"Can't write to {folder} ({error}). Its disk has {free / 1e6:,.0f} MB left: free some space, or use "
+            "another disk (TMPDIR sets the folder of temporary files)."
         )
         raise OSError(msg) from error
 
 
 def is_numbered(folder: Path) -> bool:
-    """Return whether a folder is a numbered one, or ``latest``, by its name."""
+    """Return whether a folder is called ``v0``, ``v1``, ..., or ``latest``."""
     return folder.name == LATEST or VERSION.fullmatch(folder.name) is not None
 
 
 def make_next(root: Path) -> Path:
-    """Make the next numbered folder.
-
-    Args:
-        root (Path): The parent of the numbered folders. Created if missing.
-
-    Returns:
-        Path: The new folder.
+    """Make the next numbered folder in a folder, which is created if missing.
 
     Raises:
         OSError: If it can't be made.
@@ -137,7 +114,7 @@ def next_numbered(root: Path) -> Path:
 
 
 def link_latest(folder: Path) -> None:
-    """Link ``latest`` to a folder, if the system has links and no other file or folder has that name."""
+    """Link ``latest`` to a folder, if the system supports links and nothing else has that name."""
     link = folder.with_name(LATEST)
     with suppress(OSError):
         if link.is_symlink():

@@ -14,20 +14,20 @@ from anomalib_fbclip.images.photographs import Enough, KeptPhotograph, digest_fi
 ENOUGH_TO_SEE_COLOR = Enough(longer=256, shorter=256)
 
 SWAPPED_SHARE, SWAPPED_GOOD, SWAPPED_PHOTOGRAPHS = 0.15, 6, 4
-"""Share of the pairs of a photograph and a good one in which the photograph has the higher score: about half among good
-parts. At this share and below, with at least so many good photographs and so many others, the folders may be swapped.
-Among good parts, 2 % of the choices of 8 get there; with 4 it can't be told."""
+"""The folders may be swapped if at most this share of pairs (a photograph, a good one) gives the photograph the higher
+score, with at least so many good photographs and so many others. Among good parts the share is about half, and 2 % of
+the choices of 8 good photographs fall below; with 4, the share says nothing."""
 
 
 def find_copies(paths: Iterable[Path], originals: Iterable[Path | KeptPhotograph]) -> dict[Path, Path]:
-    """Find files that are also among others, under any name.
+    """Find copies of photographs, whatever their names.
 
     Args:
-        paths (Iterable[Path]): The files.
-        originals (Iterable[Path | KeptPhotograph]): The others; some may be kept in a product.
+        paths (Iterable[Path]): Files that may be copies.
+        originals (Iterable[Path | KeptPhotograph]): The originals: files, or photographs kept in a product.
 
     Returns:
-        dict[Path, Path]: The first equal file, byte by byte, of each that has one. A file that can't be read has none.
+        dict[Path, Path]: For each copy, the first original with the same bytes. Unreadable files are left out.
     """
     by_size: dict[int, list[Path | KeptPhotograph]] = defaultdict(list)
     for original in originals:
@@ -58,11 +58,11 @@ def _is_same(path: Path, other: Path | KeptPhotograph) -> bool:
 
 
 def describe_inspected_references(copies: Mapping[Path, Path], total: int | None) -> list[str]:
-    """Warn of photographs that are also good ones.
+    """Warn of photographs that are copies of good ones.
 
     Args:
-        copies (Mapping[Path, Path]): These photographs, and which good ones they are.
-        total (int | None): Number of all photographs; ``None`` if it is not known.
+        copies (Mapping[Path, Path]): The copies and their originals.
+        total (int | None): Number of all photographs; ``None`` if unknown.
 
     Returns:
         list[str]: A line, or none.
@@ -70,11 +70,11 @@ def describe_inspected_references(copies: Mapping[Path, Path], total: int | None
     if not copies:
         return []
     number = len(copies) if total is None else f"{len(copies)} of {total}"
-    return [f"Photographs that are also good ones: {number}. Their scores mean nothing."]
+    return [f"Photographs that are also among the good ones: {number}. Their scores mean nothing."]
 
 
 def describe_swap(scores: Sequence[float], good_scores: Sequence[float], *, is_all_normal: bool) -> list[str]:
-    """Warn that the folders may be swapped, if the good photographs are the odd ones.
+    """Warn that the folders may be swapped if the good photographs are the unusual ones.
 
     Args:
         scores (Sequence[float]): Scores of the photographs.
@@ -98,10 +98,10 @@ def describe_colors(
     """Warn that photographs are gray and the good ones in color, or the other way round.
 
     Args:
-        colors (Counter[bool]): Number of photographs that are gray, and that are not.
+        colors (Counter[bool]): Number of gray photographs (``True``) and of others.
         good (Sequence[Path | KeptPhotograph]): The good ones.
-        white_level (int | None, optional): Value of white in files of more than 8 bits that do not name it. Defaults to
-            ``None``.
+        white_level (int | None, optional): Value of white in files of more than 8 bits that do not state it. Defaults
+            to ``None``.
 
     Returns:
         list[str]: A line, or none.
@@ -117,7 +117,7 @@ def describe_colors(
         return []
     kind, good_kind = ("In color", "gray") if is_good_gray else ("Gray", "in color")
     number = f"{others} of {sum(colors.values())}"
-    return [f"{kind}, while the good photographs are {good_kind}: {number}. Give good ones taken with the same camera."]
+    return [f"{kind}, while the good photographs are {good_kind}: {number}. Give good ones from the same camera."]
 
 
 def _is_gray(path: Path | KeptPhotograph, white_level: int | None) -> bool:

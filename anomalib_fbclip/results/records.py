@@ -29,14 +29,14 @@ LARGEST_REGION = ("left", "top", "right", "bottom", "area")
 
 
 class Record(NamedTuple):
-    """A row of the table: the prediction of an image. The schema in this folder describes it, too.
+    """A row of the table: the prediction for an image. ``prediction.schema.json`` is its JSON Schema.
 
     Attributes:
         path (str | None): The image's file; ``None`` for an image without one.
-        error (str | None): Why the image could not be predicted; only its path is then known.
+        error (str | None): Why there is no prediction; then all but the path is ``None``.
         score (float | None): Anomaly score, 0..1, after the normalization if there was one.
-        verdict (Verdict | None): Whether the score is above the threshold; ``unknown`` for an image that is unlike all
-            of several products; ``None`` if no threshold is applied.
+        verdict (Verdict | None): ``anomalous`` if the score is above the threshold; ``unknown`` if the image is unlike
+            all products; ``None`` if no threshold is applied.
         threshold (float | None): The threshold of the score.
         threshold_source (str | None): Its source: ``given``, ``labels``, ``normal images``, ``good photographs``,
             ``checkpoint``, ``exported file`` or ``default``.
@@ -47,11 +47,11 @@ class Record(NamedTuple):
         height (int | None): Height of the image in pixels.
         regions (list[Region] | None): Regions where the anomaly map is above its threshold, the largest first: at least
             one in an anomalous image, and none in a normal one. ``None`` if no threshold is applied.
-        seconds (float | None): Time of the computation, if it was measured.
-        picture (str | None): File of the picture of the prediction, if there is one.
-        same_as (str | None): The good photograph that the image is a copy of, if any: its score means nothing.
+        seconds (float | None): Time of the computation, if measured.
+        picture (str | None): File of the picture, if there is one.
+        same_as (str | None): The good photograph that the image is a copy of, if any. Its score then means nothing.
         product (str | None): Name of the product that the image was compared with.
-        label (Verdict | None): The true verdict, if it is known: ``anomalous`` for a defective part.
+        label (Verdict | None): The true verdict, if known.
     """
 
     path: str | None
@@ -78,7 +78,7 @@ class Record(NamedTuple):
         return json.dumps(self._asdict() | {"regions": regions}, allow_nan=False) + "\n"
 
     def to_csv(self) -> str:
-        """Format the record as a row of a spreadsheet, with the number of regions and the largest one."""
+        """Format the record as a row of CSV, with the number of regions and the largest one."""
         largest = (*self.regions[0].box, self.regions[0].area) if self.regions else ()
         values: dict[str, Any] = self._asdict() | dict(zip(LARGEST_REGION, largest, strict=False))
         return _to_row(values | {"regions": None if self.regions is None else len(self.regions)})
@@ -91,11 +91,11 @@ COLUMNS = tuple(
 
 
 class Tail(NamedTuple):
-    """A row at the end of both files of a table.
+    """The last row of both files of a table.
 
     Attributes:
         rows (tuple[bytes, bytes]): The row, as JSON and as CSV.
-        ends (tuple[int, int]): Where it begins in each file, in bytes.
+        ends (tuple[int, int]): Number of bytes before it in each file.
     """
 
     rows: tuple[bytes, bytes]
@@ -115,15 +115,14 @@ HEADER = Tail((b"", (BYTE_ORDER_MARK + _to_row(dict(zip(COLUMNS, COLUMNS, strict
 class RecordWriter:
     r"""A writer of ``predictions.jsonl`` and ``predictions.csv``, row by row.
 
-    The CSV file is UTF-8 with a byte order mark. Bytes of a name that are not UTF-8 become ``\udcff``; the JSON lines
-    have the name itself. Both files hold complete rows at any time: a row that can't be written, because the disk is
-    full, is removed.
+    The CSV file is UTF-8 with a byte order mark. Bytes of a name that are not UTF-8 become text such as ``\udcff``; the
+    JSON lines have the name itself. Both files always have complete rows: one that does not fit on the disk is removed.
 
     Args:
         folder (Path): The folder. Created if missing.
         name (str, optional): Name of the files without their suffixes. Defaults to ``"predictions"``.
         tail (Tail | None, optional): The last row of a table to continue. It is written again, because the files may
-            have only a part of it, or nothing. ``None``: a new table. Defaults to ``None``.
+            have none or only a part of it. ``None``: a new table. Defaults to ``None``.
 
     Raises:
         FileExistsError: If one of the files of a new table exists already.
@@ -144,21 +143,18 @@ class RecordWriter:
             mode = "x" if tail is None else "a+"
             self._files = [stack.enter_context(io.FileIO(path, mode)) for path in self.paths]
             known = zip(self._files, HEADER.rows, *(tail or HEADER), strict=True)
-            # A file that is empty is new, or its rows were taken elsewhere.
+            # An empty file is new, or was replaced.
             line, row = (last if _cut(file, end) else header for file, header, last, end in known)
             self.append((line, row))
             stack.pop_all()
 
     def next_tail(self, record: Record) -> Tail:
-        """Return the row of a record, and where it begins if it is written next."""
+        """Return a record's row as the next one of the table."""
         lines, table = (file.seek(0, os.SEEK_END) for file in self._files)
         return Tail((record.to_json().encode(), record.to_csv().encode(errors="backslashreplace")), (lines, table))
 
     def write(self, record: Record) -> None:
         """Add a row to both files.
-
-        Args:
-            record (Record): The row.
 
         Raises:
             OSError: If it can't be written.
@@ -172,9 +168,6 @@ class RecordWriter:
 
     def append(self, rows: tuple[bytes, bytes]) -> None:
         """Add a row, as JSON and as CSV.
-
-        Args:
-            rows (tuple[bytes, bytes]): The row.
 
         Raises:
             OSError: If it can't be written.
@@ -203,11 +196,7 @@ class RecordWriter:
 
 
 def write_records(records: Iterable[Record], folder: Path) -> None:
-    """Write a whole table.
-
-    Args:
-        records (Iterable[Record]): The rows.
-        folder (Path): The folder. Created if missing.
+    """Write a whole table to a folder, which is created if missing.
 
     Raises:
         FileExistsError: If there is a table already.
@@ -225,7 +214,7 @@ def read_schema() -> dict[str, Any]:
 
 
 def _cut(file: io.FileIO, end: int) -> bool:
-    """Cut a file at its last row, or after the last whole row if it is shorter; return whether it had any content."""
+    """Cut a file at a length, or after its last whole row if it is shorter; return whether it had any content."""
     size = file.seek(0, os.SEEK_END)
     if size < end:
         file.seek(0)

@@ -10,22 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 STRONGEST_PLACE = 32
-"""Number of squares of the size of a map's strongest place that fit along its shorter side."""
-
+"""Ratio of a map's shorter side to the side of its strongest place, a square."""
 
 SMALLEST_DEFECT = 3.2
-"""Estimated size of the smallest compact defect that the model sees, in pixels of its input. Thin ones are longer."""
+"""Estimated size of the smallest visible compact defect, in pixels of the model's input. Thin ones must be longer."""
 
 
 def smallest_visible_defect(photograph_size: tuple[int, int], input_size: tuple[int, int]) -> int:
-    """Estimate the size of the smallest defect that the model sees.
+    """Estimate the size of the smallest visible defect in pixels of the photograph.
 
     Args:
         photograph_size (tuple[int, int]): Height and width of the photograph in pixels.
         input_size (tuple[int, int]): Height and width of the model's input in pixels.
-
-    Returns:
-        int: Size in pixels of the photograph.
 
     Example:
         >>> smallest_visible_defect((3000, 4000), (224, 224))
@@ -36,12 +32,12 @@ def smallest_visible_defect(photograph_size: tuple[int, int], input_size: tuple[
 
 
 class Region(NamedTuple):
-    """A connected part of an image that is anomalous.
+    """A connected anomalous part of an image.
 
     Attributes:
         box (tuple[int, int, int, int]): Left, top, right and bottom in pixels of the image; the region ends before
             right and bottom.
-        area (int): Its size in pixels of the image.
+        area (int): Its area in pixels of the image.
     """
 
     box: tuple[int, int, int, int]
@@ -49,7 +45,7 @@ class Region(NamedTuple):
 
 
 def strongest_place_radius(height: int, width: int) -> int:
-    """Return the distance from the center to the edge of a map's strongest place, in pixels of the map."""
+    """Return half the side of a map's strongest place in pixels of the map."""
     return min(height, width) // STRONGEST_PLACE // 2
 
 
@@ -66,7 +62,7 @@ def match_verdict(
         is_anomalous (bool): The verdict.
 
     Returns:
-        NDArray[np.bool_]: An empty mask for a normal image. For an anomalous one the mask or, if that is empty, the
+        NDArray[np.bool_]: For a normal image, an empty mask. For an anomalous one, the mask or, if that is empty, the
             strongest place of the map.
     """
     if not is_anomalous:
@@ -84,7 +80,7 @@ def find_regions(mask: NDArray[np.bool_], image_size: tuple[int, int]) -> list[R
     """Find the connected regions of a mask; corners connect.
 
     Args:
-        mask (NDArray[np.bool_]): The mask, shape ``[h, w]``. The whole image lies behind it.
+        mask (NDArray[np.bool_]): The mask of the whole image, shape ``[h, w]``.
         image_size (tuple[int, int]): Height and width of the image in pixels.
 
     Returns:
@@ -135,8 +131,8 @@ def _connect_runs(
     ends: NDArray[np.int64],
     width: int,
 ) -> NDArray[np.int64]:
-    """Return for each run the number of the first run that it is connected with."""
-    stride = width + 2  # so that a position in one row is never mistaken for one in the next
+    """Return for each run the number of the first run of its region."""
+    stride = width + 2  # keeps positions in different rows apart
     first = np.searchsorted(rows * stride + ends, (rows + 1) * stride + starts, side="left")
     last = np.searchsorted(rows * stride + starts, (rows + 1) * stride + ends, side="right")
     parents = list(range(len(rows)))

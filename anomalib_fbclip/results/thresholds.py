@@ -6,27 +6,25 @@
 import argparse
 
 USUAL_THRESHOLD = 0.5
-"""Threshold of scores and of anomaly maps unless one is given or comes from data."""
-
+"""Threshold of scores and of anomaly maps, unless one is given or fitted."""
 
 DEFAULT = "default"
-"""Source of a threshold that neither the user nor data gave, in the words of the table."""
+"""Source of a threshold that was neither given nor fitted, in the words of the table."""
 
 REFERENCES = "good photographs"
-"""Source of a threshold of 0.5 if good photographs set the scale of the scores."""
+"""Source of a threshold of 0.5 on a scale set by good photographs."""
 
 UNLABELED = "unlabeled photographs"
-"""Source of a threshold of 0.5 if photographs without labels do; their number precedes it."""
-
+"""Source of a threshold of 0.5 on a scale set by photographs without labels. Their number precedes it."""
 
 ADVICE_FOR_EXPORTED = "Export the model again with photographs of good parts, or give --threshold."
-"""Advice where the threshold of an exported model does not come from the parts."""
+"""Advice for an exported model whose threshold does not come from the parts."""
 
 THRESHOLD_KEYS = ("score_threshold", "map_threshold")
-"""Names in an exported file of the graph's thresholds of images and places."""
+"""Names of the thresholds of images and places in an exported file."""
 
 SOURCE_KEYS = ("image_threshold_source", "pixel_threshold_source")
-"""Names in an exported file of the sources of these thresholds; a post-processor has properties of the same names."""
+"""Names of their sources in an exported file; a post-processor has properties of the same names."""
 
 
 def describe_guess(source: str | None, advice: str) -> list[str]:
@@ -34,10 +32,10 @@ def describe_guess(source: str | None, advice: str) -> list[str]:
 
     Args:
         source (str | None): Source of the threshold, in the words of the table.
-        advice (str): How to get a threshold from the parts.
+        advice (str): How to get a threshold that fits the parts.
 
     Returns:
-        list[str]: A line; none if the threshold has a source.
+        list[str]: A line, or none.
     """
     if source != DEFAULT:
         return []
@@ -45,14 +43,10 @@ def describe_guess(source: str | None, advice: str) -> list[str]:
 
 
 def check_threshold(name: str, threshold: float | None) -> None:
-    """Check that a threshold lies on the scale of the scores.
-
-    Args:
-        name (str): Name of the threshold, for the error.
-        threshold (float | None): The threshold; ``None`` if none was given.
+    """Check that a threshold, if given, is between 0 and 1, as scores are.
 
     Raises:
-        ValueError: If it is not in 0..1.
+        ValueError: If it is not.
 
     Example:
         >>> check_threshold("image_threshold", 1.5)
@@ -60,19 +54,13 @@ def check_threshold(name: str, threshold: float | None) -> None:
         ...
         ValueError: image_threshold must be in 0..1, like the scores, but is 1.5.
     """
-    if threshold is not None and not 0 <= threshold <= 1:  # NaN is not, either
+    if threshold is not None and not 0 <= threshold <= 1:  # true for NaN, too
         msg = f"{name} must be in 0..1, like the scores, but is {threshold}."
         raise ValueError(msg)
 
 
 def parse_threshold(text: str) -> float:
-    """Parse a threshold of a command line.
-
-    Args:
-        text (str): The argument.
-
-    Returns:
-        float: The threshold.
+    """Parse a threshold.
 
     Raises:
         ArgumentTypeError: If it is not a number, or not in 0..1.

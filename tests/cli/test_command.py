@@ -150,7 +150,7 @@ def test_photographs_that_are_good_ones(tmp_path: Path, photographs: Path, fbcli
     shutil.copy(photographs / "good/2.png", photographs / "fine.png")
     result = fbclip("photographs", "--good", "photographs/good")
     lines = result.stdout.splitlines()
-    assert lines[3].startswith("Photographs that are also good ones: 1 of 2.")
+    assert lines[3].startswith("Photographs that are also among the good ones: 1 of 2.")
     assert ["good/2.png" in line for line in lines[4:6]] == [True, False]
     table = (tmp_path / "fbclip-results/v0/predictions.jsonl").read_text().splitlines()
     assert [json.loads(row)["same_as"] for row in table] == ["photographs/good/2.png", None]
@@ -159,7 +159,7 @@ def test_photographs_that_are_good_ones(tmp_path: Path, photographs: Path, fbcli
 
 def test_one_folder_twice(photographs: Path, fbclip: Run) -> None:
     result = fbclip("photographs/good", "--good", "photographs/good")
-    assert result.stdout.splitlines()[3].startswith("Photographs that are also good ones: 4 of 4.")
+    assert result.stdout.splitlines()[3].startswith("Photographs that are also among the good ones: 4 of 4.")
 
 
 def test_gray_photographs_and_good_ones_in_color(tmp_path: Path, photographs: Path, fbclip: Run) -> None:

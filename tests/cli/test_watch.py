@@ -190,8 +190,8 @@ MISTAKES = {
     "an unknown trigger": (["0", "--trigger", "motion"], "choose from"),
     "no model": (["incoming"], "none.xml does not exist"),
     "good with a model": (["incoming", "--good", "incoming"], "--good does not go with --model"),
-    "a file as output": (["incoming", "--output", "model.xml"], "give another folder with --output"),
-    "results of another run": (["incoming", "--output", "other"], "give another folder with --output"),
+    "a file as output": (["incoming", "--output", "model.xml"], "give another folder"),
+    "results of another run": (["incoming", "--output", "other"], "give another folder"),
 }
 
 

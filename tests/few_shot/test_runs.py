@@ -142,7 +142,7 @@ class TestReferencesThatAreTested:
 
     @staticmethod
     def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-        return [record.message for record in caplog.records if "Photographs that are also good ones" in record.message]
+        return [record.message for record in caplog.records if "among the good ones" in record.message]
 
     @pytest.mark.parametrize("run", ["test", "predict"])
     def test_few_shot_source_in_the_test_split(

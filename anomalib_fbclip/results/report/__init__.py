@@ -3,6 +3,5 @@
 
 """Presentation of predictions: a picture of one photograph, and a page of all of them.
 
-Both are drawn from :class:`~anomalib_fbclip.results.records.Record`, for any model. Pictures need NumPy and Pillow
-only; the page also needs Jinja2.
+Pictures need only NumPy and Pillow; the page also needs Jinja2.
 """

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-# Matplotlib's "inferno" at eleven places: its lightness rises evenly, for eyes of every kind and in gray print.
+# Matplotlib's "inferno" at eleven places. Its lightness rises evenly, also for the color-blind and in gray print.
 INFERNO = np.array([
     (0, 0, 4),
     (22, 11, 57),
@@ -27,16 +27,16 @@ INFERNO = np.array([
 PALETTE: NDArray[np.float32] = np.stack(
     [np.interp(np.arange(256), np.linspace(0, 255, len(INFERNO)), channel) for channel in INFERNO.T], axis=1
 ).astype(np.float32)
-"""RGB values 0..255 of the colors of 0/255 to 255/255, shape ``[256, 3]``."""
+"""Colors of the values 0/255 to 255/255: RGB values 0..255, shape ``[256, 3]``."""
 
 OPACITY = 0.75
-"""Opacity of the color where the anomaly map is 1. It falls with the map's root, so that 0.5 is still visible."""
+"""Opacity of the color where the anomaly map is 1. It follows the root of the map, so that 0.5 is still visible."""
 
 LINES_PER_SIDE = 250
-"""Number of outlines that would cover the photograph's shorter side."""
+"""Ratio of the photograph's shorter side to the width of an outline."""
 
 ROWS = 64
-"""Number of rows of a picture that are drawn at once."""
+"""Number of rows of a picture to draw at once."""
 
 
 def draw_heatmap(
@@ -44,7 +44,7 @@ def draw_heatmap(
     anomaly_map: NDArray[np.floating],
     mask: NDArray[np.bool_],
 ) -> Image.Image:
-    """Draw an anomaly map and its regions on a photograph turned gray, so that all color is the anomaly map's.
+    """Draw an anomaly map and its regions on the gray photograph, so that all color comes from the map.
 
     Args:
         photograph (Image.Image): The photograph, RGB.
@@ -52,7 +52,7 @@ def draw_heatmap(
         mask (NDArray[np.bool_]): The regions, of any shape ``[h, w]``.
 
     Returns:
-        Image.Image: An RGB picture of the photograph's size. A color means the same value in every picture.
+        Image.Image: An RGB picture of the photograph's size.
     """
     width, height = photograph.size
     heat = resize_map(anomaly_map, height, width)
@@ -68,12 +68,12 @@ def draw_heatmap(
 def to_colors(values: NDArray[np.floating]) -> Image.Image:
     """Convert values 0..1 of shape ``[H, W]`` to colors: an RGB image."""
     codes = to_gray(values)
-    codes.putpalette(PALETTE.astype(np.uint8).tobytes())  # rounded down, lightness rises from each color to the next
+    codes.putpalette(PALETTE.astype(np.uint8).tobytes())  # rounding down keeps lightness rising at each step
     return codes.convert("RGB")
 
 
 def to_gray(values: NDArray[np.floating]) -> Image.Image:
-    """Convert values 0..1 of shape ``[H, W]`` to a gray image, where 255 stands for 1."""
+    """Convert values 0..1 of shape ``[H, W]`` to a gray image, 0..255."""
     return Image.fromarray((255 * values).round().astype(np.uint8))
 
 
@@ -92,7 +92,7 @@ def resize_map(values: NDArray, height: int, width: int) -> NDArray:
 
 
 def _strips(height: int) -> Iterator[slice]:
-    """Cut a picture into strips: allocating whole pictures would take longer than the work on them."""
+    """Cut a picture into strips: allocating whole pictures would take longer than drawing them."""
     for top in range(0, height, ROWS):
         yield slice(top, min(top + ROWS, height))
 

@@ -3,8 +3,8 @@
 
 """The report: a page that shows all photographs of a prediction, and lets the user try other thresholds.
 
-It is one file that needs no network; many photographs make several files, linked to each other. On a page,
-``report.js`` decides as :func:`~anomalib_fbclip.results.regions.match_verdict` does.
+It is one file that needs no network, or several linked ones for many photographs. ``report.js`` decides as
+:func:`~anomalib_fbclip.results.regions.match_verdict` does.
 """
 
 import base64
@@ -47,7 +47,7 @@ MAX_MAP_SIDE = 128
 """Largest sides in pixels of a photograph, of a place in it, and of an anomaly map on the page."""
 
 PHOTOGRAPHS_PER_PAGE = 1000
-"""Largest number of photographs on a page: about 33 MB, which a browser still shows quickly."""
+"""Largest number of photographs on a page: about 33 MB, which browsers still show quickly."""
 
 BINS = 50
 """Number of bars of the histogram, from a score of 0 to 1."""
@@ -73,8 +73,8 @@ class NearestReference(NamedTuple):
     """The most anomalous place of a photograph, and the nearest place in a good photograph.
 
     Attributes:
-        place (Image.Image): The most anomalous place, cut out.
-        reference (Image.Image): The place of the good photograph, cut out.
+        place (Image.Image): The most anomalous place.
+        reference (Image.Image): The nearest place.
         path (str): The good photograph's file.
     """
 
@@ -100,23 +100,23 @@ class Entry(NamedTuple):
 
 
 class Card(NamedTuple):
-    """An entry as it is written into the page, with images as ``data:`` URIs.
+    """An entry as text for the page, with images as ``data:`` URIs.
 
     Attributes:
         name (str): The file's name.
         folder (str): The file's folder.
         state (str): ``normal``, ``anomalous``, ``unknown`` or ``error``.
         error (str | None): Why there is no prediction.
-        score (float): The score; below all others for an error, so that those come last.
+        score (float): The score; -1 for an error, which thus comes last.
         same_as (str | None): The good photograph that it is a copy of, if any.
         size (tuple[int, int]): Width and height of the photograph on the page.
         photograph (str): The photograph.
         anomaly_map (str | None): The anomaly map.
         place (str | None): The most anomalous place, if there are references.
         reference (str): The nearest place in a good photograph.
-        reference_name (str): The reference's file name.
+        reference_name (str): The good photograph's name.
         product (str | None): The product that it was compared with, if it has a name.
-        argument (str): The photograph's file as an argument of a shell command.
+        argument (str): The photograph's file, quoted for a shell command.
     """
 
     name: str
@@ -136,26 +136,18 @@ class Card(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """Sort key of a card that is kept in a file, the most anomalous first.
+    """Sort key of a card in a file, at a position, the most anomalous first."""
 
-    Attributes:
-        lowness (float): The score, negated.
-        folder (str): The photograph's folder.
-        name (str): The photograph's name.
-        state (str): ``normal``, ``anomalous``, ``unknown`` or ``error``.
-        place (int): Position of the card in the file.
-    """
-
-    lowness: float
+    negated_score: float
     folder: str
     name: str
     state: str
-    place: int
+    position: int
 
     @property
     def score(self) -> float:
-        """The score; below all others for an error."""
-        return -self.lowness
+        """The card's score."""
+        return -self.negated_score
 
 
 def write_report(
@@ -176,14 +168,13 @@ def write_report(
         path (Path): The file, which is replaced when all pages are complete. Its folder is created if missing.
         entries (Iterable[Entry]): The photographs. One that can't be read again is shown as an error.
         thresholds (Thresholds): Initial thresholds of the page.
-        command (str): Command to predict again. The page replaces ``{threshold}`` and ``{pixel_threshold}`` in it by
-            the chosen ones.
+        command (str): Command to predict again. The page fills in ``{threshold}`` and ``{pixel_threshold}``.
         about (Mapping[str, str]): Facts about the run by name, such as its model. The page adds the date and the
             package's version.
         good_scores (Sequence[float], optional): Scores of the good photographs, each compared with the rest. Defaults
             to ``()``.
-        feedback (str | None, optional): Command to add false alarms to the good photographs. The page collects them and
-            replaces ``{photographs}`` by their files. ``None``: the page collects none. Defaults to ``None``.
+        feedback (str | None, optional): Command that adds false alarms to the good photographs. The page collects them,
+            and fills in ``{photographs}``. ``None``: the page collects none. Defaults to ``None``.
 
     Raises:
         ValueError: If an entry has neither an error nor both a score and a photograph.
@@ -228,7 +219,7 @@ def write_report(
                 stream.dump(str(folder / page.name), encoding="utf-8")
         for page in pages:
             (folder / page.name).replace(page)
-    for number in count(len(pages) + 1):  # those of an earlier, longer report
+    for number in count(len(pages) + 1):  # pages of an earlier, longer report
         if not _page_path(path, number).exists():
             return
         _page_path(path, number).unlink()
@@ -247,7 +238,7 @@ def _read_template() -> Template:
 def _describe_all(
     kept: Sequence[_Kept], thresholds: Thresholds, about: Mapping[str, str], good_scores: Sequence[float]
 ) -> dict[str, object]:
-    """Describe the run, for every page."""
+    """Return the template's values that all pages share."""
     style, script = (_read(name) for name in ("report.css", "report.js"))
     states = [card.state for card in kept]
     return {
@@ -269,16 +260,16 @@ def _page_path(path: Path, number: int) -> Path:
 
 
 def _keep(cards: Iterable[Card], file: BinaryIO) -> Iterator[_Kept]:
-    """Write cards to a file, and return their sort keys."""
+    """Write cards to a file, and yield their sort keys."""
     for card in cards:
-        place = file.tell()
+        position = file.tell()
         file.write(json.dumps(card).encode() + b"\n")
-        yield _Kept(-card.score, card.folder, card.name, card.state, place)
+        yield _Kept(-card.score, card.folder, card.name, card.state, position)
 
 
 def _take(file: BinaryIO, kept: _Kept) -> Card:
     """Read a card from the file."""
-    file.seek(kept.place)
+    file.seek(kept.position)
     return Card(*json.loads(file.readline()))
 
 
@@ -301,7 +292,7 @@ def _to_card(entry: Entry, threshold: float) -> Card:
         same_as=None if record.same_as is None else printable(record.same_as),
         size=image.size,
         photograph=_to_data_uri(image),
-        anomaly_map=None if anomaly_map is None else _to_data_uri(_shrink_map(anomaly_map, MAX_MAP_SIDE)),
+        anomaly_map=None if anomaly_map is None else _to_data_uri(_shrink_map(anomaly_map)),
         argument="" if record.path is None else shlex.quote(record.path),
         product=None if record.product is None else printable(record.product),
     )
@@ -311,18 +302,18 @@ def _to_card(entry: Entry, threshold: float) -> Card:
     return card._replace(place=place, reference=reference, reference_name=printable(Path(nearest.path).name))
 
 
-def _shrink_map(anomaly_map: NDArray[np.floating], max_side: int) -> Image.Image:
-    """Convert an anomaly map, 0..1, ``[h, w]``, to a gray image, where 255 stands for 1, shrunk if it is large."""
+def _shrink_map(anomaly_map: NDArray[np.floating]) -> Image.Image:
+    """Shrink an anomaly map, 0..1, ``[h, w]``, if it is large, and convert it to a gray image."""
     image = Image.fromarray(anomaly_map.astype(np.float32))
-    image.thumbnail((max_side, max_side), Image.Resampling.BILINEAR)
+    image.thumbnail((MAX_MAP_SIDE, MAX_MAP_SIDE), Image.Resampling.BILINEAR)
     return to_gray(np.asarray(image).clip(0, 1))
 
 
 def _to_data_uri(image: Image.Image) -> str:
-    """Write an image as a ``data:`` URI: a JPEG if it has colors, and a PNG, which keeps every value, if it is gray."""
+    """Write an image as a ``data:`` URI: a color image as JPEG, and a gray one as PNG, which keeps every value."""
     file = io.BytesIO()
     kind = "png" if image.mode == "L" else "jpeg"
-    image.save(file, kind, quality=85, optimize=kind == "jpeg")  # a PNG would take eight times as long, for 3 % less
+    image.save(file, kind, quality=85, optimize=kind == "jpeg")  # a PNG would take eight times as long, and save 3 %
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
@@ -341,7 +332,7 @@ def describe_good(photographs: Sequence[object], kept: int = 0) -> str:
     """Describe the good photographs for the report.
 
     Args:
-        photographs (Sequence[object]): The good photographs. Those that are not files are only counted.
+        photographs (Sequence[object]): The good photographs: files, and others, which are only counted.
         kept (int, optional): Number of photographs in a model's file, if there are no others. Defaults to ``0``.
 
     Returns:
@@ -360,7 +351,7 @@ def _read(name: str) -> str:
 
 
 def _policy(style: str, script: str) -> str:
-    """Forbid the page everything but its own style, its own script, and the images it holds."""
+    """Allow the page only its own style, its own script, and the images in it."""
     return (
         f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
@@ -378,7 +369,7 @@ def bar_heights(scores: Sequence[float]) -> list[float]:
         scores (Sequence[float]): The scores, 0..1.
 
     Returns:
-        list[float]: Height of each bar, where the highest is 1; all 0 if there are no scores.
+        list[float]: Height of each bar; the highest is 1. All are 0 if there are no scores.
 
     Example:
         >>> bar_heights([0.01, 0.01, 0.99])[::49]

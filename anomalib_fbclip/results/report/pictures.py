@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The picture of a prediction: heatmap, regions and a caption on the photograph."""
+"""The picture of a prediction: the photograph with heatmap, regions and a caption."""
 
 from typing import NamedTuple, TypeGuard, cast
 
@@ -22,7 +22,7 @@ LETTERS_PER_SIDE = 28
 """Ratio of the picture's shorter side to the height of the caption's letters."""
 
 BAND_OPACITY = 0.65
-"""Opacity of the black behind the caption, through which the photograph is still visible."""
+"""Opacity of the black band behind the caption."""
 
 MIN_FONT_SIZE = 10
 """Smallest height of the caption's letters in pixels, if the picture is wide enough."""
@@ -34,12 +34,7 @@ VERDICT_COLORS = {"anomalous": "#ff9e94", "normal": "#9fe0a8", "unknown": "#e0b3
 
 
 class Words(NamedTuple):
-    """A part of a caption.
-
-    Attributes:
-        text (str): The text.
-        color (str): The color.
-    """
+    """A part of a caption, in one color."""
 
     text: str
     color: str = "white"
@@ -51,8 +46,8 @@ def draw_picture(photograph: PhotographSource, anomaly_map: NDArray[np.floating]
     Args:
         photograph (PhotographSource): The photograph.
         anomaly_map (NDArray[np.floating]): Its anomaly map, 0..1, shape ``[h, w]``.
-        record (Record): Its row of the table. Outlines are drawn where the map is above the record's pixel threshold,
-            or around the boxes of its regions if it has none.
+        record (Record): Its row of the table. Outlines are drawn where the map is above the row's pixel threshold, or
+            around the boxes of its regions if it has no threshold.
 
     Returns:
         Image.Image: An RGB picture of the photograph's size, up to 2048 pixels a side.
@@ -68,14 +63,7 @@ def draw_picture(photograph: PhotographSource, anomaly_map: NDArray[np.floating]
 
 
 def shrink_photograph(photograph: PhotographSource, max_side: int) -> Image.Image:
-    """Read a photograph upright, and shrink it if it is large. Its proportions stay.
-
-    Args:
-        photograph (PhotographSource): The photograph.
-        max_side (int): Largest side of the result in pixels.
-
-    Returns:
-        Image.Image: An RGB image; the same one, if it is an RGB image in memory and not large.
+    """Read a photograph upright as an RGB image, and shrink it to a largest side in pixels. Its proportions stay.
 
     Raises:
         ImageError: If it can't be read.
@@ -112,7 +100,7 @@ def _find_mask(heat: NDArray[np.floating], record: Record) -> NDArray[np.bool_]:
 
 
 def _draw_caption(picture: Image.Image, heat: NDArray[np.floating], record: Record) -> None:
-    """Write the caption at the bottom or, if that is the more anomalous place, at the top."""
+    """Write the caption at the bottom or, if the bottom is more anomalous, at the top."""
     words = _words_of(record)
     font = _fit_font(words, picture.size)
     band_height = min(round(2 * font.size), picture.height)
@@ -138,7 +126,7 @@ def _words_of(record: Record) -> list[Words]:
 
 
 def _fit_font(words: list[Words], size: tuple[int, int]) -> ImageFont.FreeTypeFont:
-    """Choose a font with which the caption fits into a picture."""
+    """Choose a size of the font with which the caption fits into a picture."""
     font = _font(max(min(size) / LETTERS_PER_SIDE, MIN_FONT_SIZE))
     spaces = len(words) + COLOR_BAR_SIZE[0] + 3  # the color bar's labels and gaps take three
     needed = sum(font.getlength(text) for text, _ in words) + spaces * font.size
@@ -155,7 +143,7 @@ def _draw_color_bar(
     middle: float,
     pixel_threshold: float | None,
 ) -> None:
-    """Draw the colors of 0 to 1 at the caption's right end, with a line at the pixel threshold."""
+    """Draw the color bar at the caption's right end, with a line at the pixel threshold."""
     width, height = (max(1, round(letters * font.size)) for letters in COLOR_BAR_SIZE)
     right, top = round(picture.width - 1.5 * font.size), round(middle - height / 2)
     left = right - width
