@@ -3,8 +3,7 @@
 
 """Export to ONNX and OpenVINO: self-describing files with the verdicts of the tested model.
 
-The other modules of this package import anomalib, onnx_ir, openvino and nncf, and are therefore imported where they are
-used.
+The other modules of this package import onnx_ir, openvino and nncf, so they are imported only where they are used.
 """
 
 from .description import describe

@@ -20,65 +20,62 @@ if TYPE_CHECKING:
     import torch
 
 PRODUCT_KEYS = ("product", "taught")
-"""Keys that tell products apart: the name, and the date of the first teaching."""
+"""Keys that identify a product: the name, and the date of the first teaching."""
 
 GOOD_SCORES = "good_scores"
-"""Name of the scores of the good photographs. They follow from these, to rounding."""
+"""Key of the good photographs' scores. They follow from the photographs, except for rounding."""
 
 NAMES = (
-    *(
-        "backbone",
-        "pretrained",
-        "source",
-        "adapters",
-        "image_size",
-        "tiles",
-        "region",
-        "patch_size",
-        "k_shot",
-        GOOD_SCORES,
-        "unlabeled",
-        "photographs",
-        "white_level",
-    ),
+    "backbone",
+    "pretrained",
+    "source",
+    "adapters",
+    "image_size",
+    "tiles",
+    "region",
+    "patch_size",
+    "k_shot",
+    GOOD_SCORES,
+    "unlabeled",
+    "photographs",
+    "white_level",
     *PRODUCT_KEYS,
     "version",
 )
+"""Keys of a model's metadata that do not depend on its post-processor."""
+
 THRESHOLDS = ("image_threshold", "pixel_threshold")
 LIMITS = ("image_min", "image_max", "pixel_min", "pixel_max")
 
 MODEL_INFO = "model_info"
-"""Section of OpenVINO's rt_info from which openvino-model-api and OpenVINO Model Server read a model's kind."""
+"""Section of OpenVINO's rt_info that openvino-model-api and OpenVINO Model Server read."""
 
 COMPRESSION_KEY = "compression"
-"""Compression in a file's metadata: a name of anomalib's ``CompressionType``, or this one."""
+"""Key of a file's compression: a name of anomalib's ``CompressionType``, or ``UNCOMPRESSED``."""
 
 UNCOMPRESSED = "FP32"
 
 TORCH_FILE_PART = f"{NAMESPACE}.json"
-"""File in the only folder of a file of torch, which is a zip archive."""
+"""Metadata inside a torch file, which is a zip archive with one folder."""
 
 ROUNDING = 1e-3
-"""Tolerance for thresholds and limits of the same model, which differ in the last digits when computed again."""
+"""Tolerance for thresholds and limits, whose last digits differ when the same model is computed again."""
 
 
 def describe(metadata: Mapping[str, Any], post_processor: object) -> dict[str, str]:
-    """Describe a model in strings.
+    """Describe a model as strings.
 
     Args:
-        metadata (Mapping[str, Any]): ``backbone``, ``pretrained``, ``source``, ``adapters``, ``image_size``, ``tiles``,
-            ``region``, ``patch_size``, ``k_shot``, ``good_scores``, ``unlabeled``, ``photographs`` (a digest of them),
-            ``white_level``, ``product``, ``taught`` and ``version``, as far as they are known.
-        post_processor (object): The model's post-processor. One of anomalib's has thresholds at which the graph decides
-            and, if they were fitted, thresholds and limits of the normalization, of the scores before it. FBClip's says
-            where the thresholds come from, too.
+        metadata (Mapping[str, Any]): Any of ``NAMES``. ``photographs`` is a digest of them.
+        post_processor (object): The model's post-processor. anomalib's has the graph's thresholds and, if fitted, those
+            before the normalization and its limits. FBClip's also has the sources of the thresholds.
 
     Returns:
-        dict[str, str]: What is known, by name. Lists are JSON.
+        dict[str, str]: Known values by name. Lists are JSON.
     """
     known = {name: metadata.get(name) for name in NAMES}
     if known["pretrained"]:
-        known["pretrained"] = Path(known["pretrained"]).name  # of a file, not where it lies
+        known["pretrained"] = Path(known["pretrained"]).name  # not the folder of a file
     description = {
         name: value if isinstance(value, str) else json.dumps(value) for name, value in known.items() if value
     }
@@ -100,13 +97,13 @@ def _thresholds_and_limits(post_processor: object) -> dict[str, str]:
 
 
 def model_info(description: Mapping[str, str]) -> dict[str, str]:
-    """Describe a model as openvino-model-api reads it.
+    """Describe a model for openvino-model-api.
 
     Args:
-        description (Mapping[str, str]): What the model says of itself.
+        description (Mapping[str, str]): The model's metadata.
 
     Returns:
-        dict[str, str]: Parameters of its ``AnomalyDetection``, by name. Lists are words.
+        dict[str, str]: Parameters of openvino-model-api's ``AnomalyDetection``. Lists are words.
     """
     thresholds = {
         name: description[key] for name, key in zip(THRESHOLDS, THRESHOLD_KEYS, strict=True) if key in description
@@ -115,12 +112,12 @@ def model_info(description: Mapping[str, str]) -> dict[str, str]:
         "model_type": "AnomalyDetection",
         "task": "detection",  # without it, no boxes
         "labels": "normal anomalous",
-        "scale_values": "255 255 255",  # of images for a fixed input size; it divides all others by 255 by itself
+        "scale_values": "255 255 255",  # for a fixed input size; for any other, it divides by 255 without this
     }
 
 
 def add_to_torch_file(path: Path, description: Mapping[str, str]) -> None:
-    """Write the metadata into a file of torch, which is a zip archive."""
+    """Write the metadata into a torch file."""
     with ZipFile(path, "a") as archive:
         archive.writestr(_place(archive), json.dumps(description))
 
@@ -130,17 +127,17 @@ def check_replaced(path: Path, description: Mapping[str, str]) -> None:
 
     Args:
         path (Path): The file to be written: ``.xml`` with its ``.bin``, ``.onnx`` or ``.pt``.
-        description (Mapping[str, str]): What it will say of itself.
+        description (Mapping[str, str]): Its metadata.
 
     Raises:
-        ValueError: If there is a file that says something else, but for its version, or can't be read. Of an earlier
-            state of the same product, only the compression counts.
+        ValueError: If there is a file with other metadata, or one that can't be read. The version does not matter. For
+            an earlier state of the same product, only the compression does.
     """
     if not path.exists() and not (path.suffix == ".xml" and path.with_suffix(".bin").exists()):
         return
     found = _read(path)
     if found is None:
-        reason = "does not name its model"
+        reason = "has no metadata"
     else:
         is_same_product = all(name in found and found[name] == description.get(name) for name in PRODUCT_KEYS)
         names = [name for name in (*description, *found) if name not in {"version", GOOD_SCORES}]
@@ -150,8 +147,8 @@ def check_replaced(path: Path, description: Mapping[str, str]) -> None:
             return
         reason = f"is a model with {other} {found.get(other, 'unknown')}, not {description.get(other, 'unknown')}"
     msg = (
-        f"{path} {reason}, and this export would replace it: give another export_root or model_file_name (fbclip "
-        "export: --output)."
+        f"{path} {reason}, and this export would replace it: give another export_root or model_file_name, or with "
+        "fbclip export another --output."
     )
     raise ValueError(msg)
 
@@ -172,7 +169,7 @@ def _read(path: Path) -> dict[str, str] | None:
 
 
 def _place(archive: ZipFile) -> str:
-    """Return the path of the metadata inside a file of torch."""
+    """Return the path of the metadata inside a torch file."""
     return f"{archive.namelist()[0].partition('/')[0]}/{TORCH_FILE_PART}"
 
 

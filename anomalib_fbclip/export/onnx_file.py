@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Simplifies an exported ONNX file and adds its metadata."""
+"""An exported ONNX file: simplified, with metadata and with names that say where nodes belong."""
 
 import ast
 import re
@@ -33,54 +33,54 @@ PRECISE_MODULES = (
     "model.decision",
     "model.decision.calibration",
 )
-"""Modules that are to be computed in 32 bits in every graph: positions of pixels need more than 8 bits, a mask that is
-cut at a threshold flips with the rounding, the gate scales all tokens by what its last layer gives, and distances from
-good parts are small differences of cosines near 1."""
+"""Modules computed in 32 bits in every graph: positions of pixels need more than 8 bits, a mask cut at a threshold
+flips with rounding, the gate's last layer scales all tokens, and distances from good parts are small differences of
+cosines near 1."""
 
 PRECISE_PREFIX = "precise/"
-"""Beginning of the names of the nodes of these modules."""
+"""Prefix of the names of these modules' nodes."""
 
 IMAGE_TOWER = "model.backbone."
-"""Beginning of the names of the image tower's modules."""
+"""Prefix of the names of the image tower's modules."""
 
 BLOCK = re.compile(re.escape(f"{IMAGE_TOWER}visual.transformer.resblocks.") + r"(\d+)")
 """Name of a block of the image tower, with its number, counted from 0."""
 
 BLOCK_PREFIX = "block"
-"""Beginning of the names of the nodes of the image tower's blocks; then come the block's number and a slash."""
+"""Prefix of the names of the image tower's nodes, before the block's number and a slash."""
 
 ATTENTION = "model.mvfbe"
-"""Module whose linear layers are those of the foreground-background attention, merged."""
+"""Module whose linear layers are the merged ones of the foreground-background attention."""
 
 ATTENTION_PREFIX = "attention/"
-"""Beginning of the names of the nodes of these layers."""
+"""Prefix of the names of these layers' nodes."""
 
 HEAD_PREFIX = "head/"
-"""Beginning of the names of all other nodes that do not belong to the image tower."""
+"""Prefix of the names of all other nodes outside the image tower."""
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
-"""Property under which torch's exporter names the modules around a node, outermost first, and last the node itself."""
+"""Property in which torch's exporter lists the modules around a node, outermost first, and then the node."""
 
 LARGEST_FILE = 2**31 - 2**26
-"""Bytes of weights that an ONNX file can hold beside its graph; with more, they go to a file of their own."""
+"""Largest size of weights inside an ONNX file, in bytes. Larger weights go to a second file."""
 
 
 def finish_onnx(path: Path, description: Mapping[str, str]) -> None:
-    """Simplify an ONNX model that torch has exported, and write into it what it is.
+    """Simplify an ONNX model from torch's exporter, and add its metadata.
 
     Args:
-        path (Path): The model. Weights in another file beside it are taken in, as far as the format allows.
-        description (Mapping[str, str]): What the model is, by name.
+        path (Path): The model. Weights in a second file are moved into it, if they fit.
+        description (Mapping[str, str]): The model's metadata.
     """
     model = ir.load(path)
     _name_nodes(model.graph)
-    # torch's own optimization takes longer than the export, and makes copies of one constant for each of its uses.
+    # torch's own optimization takes longer than the export, and copies a constant for each of its uses.
     Sequential(InlinePass(), CommonSubexpressionEliminationPass())(model)
-    with np.errstate(divide="ignore"):  # a window inside the image has no entries beyond its border, and 0 a logarithm
+    with np.errstate(divide="ignore"):  # the spatial view computes log(0) inside the image
         fold_constants(model, onnx_shape_inference=False)
     _make_constant_choices(model.graph)
     Sequential(
-        IdentityEliminationPass(),  # OpenVINO does so, too, but then gives an output the names on both sides
+        IdentityEliminationPass(),  # OpenVINO's own elimination would give an output two names
         RemoveUnusedNodesPass(),
         LiftConstantsToInitializersPass(),
         CommonSubexpressionEliminationPass(),
@@ -101,7 +101,7 @@ def _name_nodes(graph: ir.Graph) -> None:
 
 
 def _prefix(scopes: Sequence[str]) -> str:
-    """Begin the name of a node by where it belongs; of the image tower, the blocks alone are told apart."""
+    """Return the prefix of a node's name; in the image tower, only blocks have one."""
     if any(scope in PRECISE_MODULES for scope in scopes):
         return PRECISE_PREFIX
     if scopes[-2:-1] == [ATTENTION] and scopes[-1].startswith("linear"):
@@ -113,7 +113,7 @@ def _prefix(scopes: Sequence[str]) -> str:
 
 
 def _make_constant_choices(graph: ir.Graph) -> None:
-    """Choose where a condition is constant: thresholds that were not fitted are NaN, which not every runtime bears."""
+    """Replace choices by a constant condition: unfitted thresholds are NaN, which some runtimes can't handle."""
     for node in graph:
         if node.op_type != "Where":
             continue
@@ -129,7 +129,7 @@ def _make_constant_choices(graph: ir.Graph) -> None:
 
 
 def _forget_shapes(graph: ir.Graph) -> None:
-    """Drop shapes and types within the graph, which every runtime infers: they take as much space as the nodes."""
+    """Drop shapes and types inside the graph. Runtimes infer them, and they take as much space as the nodes."""
     for node in graph:
         for value in node.outputs:
             if not value.is_graph_output():

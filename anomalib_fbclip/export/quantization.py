@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""8-bit quantization with NNCF at little cost in accuracy."""
+"""8-bit quantization with NNCF."""
 
 from __future__ import annotations
 
@@ -30,40 +30,36 @@ if TYPE_CHECKING:
 PRECISE_NODES = nncf.IgnoredScope(patterns=[f"{PRECISE_PREFIX}.*"], validate=False)
 """Nodes that stay in 32 bits."""
 
-nncf.set_log_level(logging.ERROR)  # it prints a line for each node that is left out, and there are thousands
+nncf.set_log_level(logging.ERROR)  # it prints a line for each of thousands of ignored nodes
 
 QUANTIZATION = nncf.AdvancedQuantizationParameters(
     activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
     smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=-1),
 )
-"""Ranges of values that hold all calibration images, for the images to come may be of other objects; and no smoothing,
-which makes a copy of the attention's weights for each of its uses, and does not gain accuracy."""
-
+"""Ranges that include all values of the calibration images, because later images may show other objects; and no
+smoothing, which copies the attention's weights for each use, and does not raise accuracy."""
 
 MOST_IMAGES = 300
-"""Images from which nncf takes the ranges of values at most."""
+"""Largest number of images from which nncf takes the ranges of values."""
 
 LARGE_DROP = 0.1
-"""A loss of the metric from which a user is asked whether it is meant."""
+"""Loss of the metric above which a user is warned."""
 
 logger = logging.getLogger(__name__)
 
 
 def check_max_drop(max_drop: float) -> None:
-    """Check how far ``INT8_ACQ`` lets a metric drop, and warn where that is far.
-
-    Args:
-        max_drop (float): How far.
+    """Check how far ``INT8_ACQ`` lets a metric drop, and warn if that is far.
 
     Raises:
         ValueError: If it is not between 0 and 1.
     """
     if not 0 <= max_drop <= 1:
-        msg = f"max_drop must be between 0 and 1, got {max_drop}: 0.01 lets the metric lose one point of a hundred."
+        msg = f"max_drop must be between 0 and 1, not {max_drop}: with 0.01, the metric may drop by one point in 100."
         raise ValueError(msg)
     if max_drop > LARGE_DROP:
         logger.warning(
-            "max_drop=%s is large: the metric may lose %.0f points of a hundred. 0.01 to 0.03 are usual.",
+            "max_drop=%s is large: the metric may drop by %.0f points in 100. 0.01 to 0.03 is usual.",
             max_drop,
             100 * max_drop,
         )
@@ -83,13 +79,10 @@ def compress(
         model (openvino.Model): The model.
         compression_type (CompressionType | None): The compression; ``None`` and ``FP16`` need nothing here.
         datamodule (AnomalibDataModule | None): Images, for ``INT8_PTQ`` and ``INT8_ACQ``.
-        metric (Metric | None): What may not drop with ``INT8_ACQ``. ``None``: the F1 score of the images.
-        max_drop (float): How far the metric may drop.
-        check (Callable[[AnomalibDataset], Sequence[ImageItem]]): Has a dataset read its images correctly, or reject
+        metric (Metric | None): Metric to keep with ``INT8_ACQ``. ``None``: the images' F1 score.
+        max_drop (float): Largest drop of the metric.
+        check (Callable[[AnomalibDataset], Sequence[ImageItem]]): Makes a dataset read its images correctly, or reject
             them by name.
-
-    Returns:
-        openvino.Model: The compressed model.
 
     Raises:
         ValueError: If the datamodule has no images that are needed.
@@ -110,14 +103,11 @@ def compress(
 
 
 def quantize(model: openvino.Model, images: Sequence[ImageItem]) -> openvino.Model:
-    """Let a model compute in 8 bits where that loses little.
+    """Quantize the parts of a model that lose little accuracy in 8 bits.
 
     Args:
         model (openvino.Model): The model.
-        images (Sequence[ImageItem]): Images from which the ranges of values are taken; up to 300 are used.
-
-    Returns:
-        openvino.Model: The quantized model.
+        images (Sequence[ImageItem]): Images for the ranges of values; up to 300 are used.
     """
     size = _input_size(model)
     quantized = nncf.quantize(
@@ -137,17 +127,14 @@ def quantize_with_accuracy_control(
     metric: Metric,
     max_drop: float,
 ) -> openvino.Model:
-    """Let a model compute in 8 bits, but for the layers without which a metric drops too far.
+    """Quantize a model, except for layers that make a metric drop too far.
 
     Args:
         model (openvino.Model): The model.
-        images (Sequence[ImageItem]): Images from which the ranges of values are taken; up to 300 are used.
-        test_images (Sequence[ImageItem]): Labeled images on which the metric is computed.
-        metric (Metric): A metric of anomalib; the higher, the better.
-        max_drop (float): How far the metric may drop.
-
-    Returns:
-        openvino.Model: The quantized model.
+        images (Sequence[ImageItem]): Images for the ranges of values; up to 300 are used.
+        test_images (Sequence[ImageItem]): Labeled images for the metric.
+        metric (Metric): A metric of anomalib; higher is better.
+        max_drop (float): Largest drop of the metric.
     """
     size = _input_size(model)
 
@@ -171,15 +158,15 @@ def quantize_with_accuracy_control(
 
 
 def _compress_weights(model: openvino.Model) -> openvino.Model:
-    """Store in 8 bits the weights that are not yet, and compute with them in full precision."""
+    """Store the remaining weights in 8 bits, but compute with them in full precision."""
     return nncf.compress_weights(model, ignored_scope=PRECISE_NODES)
 
 
 def _sensitive_nodes(model: openvino.Model) -> nncf.IgnoredScope:
-    """Select what is not to compute in 8 bits, because it costs most accuracy.
+    """Select the nodes that would lose most accuracy in 8 bits.
 
-    That is all but the image tower and the linear layers of the foreground-background attention, the tower's first and
-    last blocks, and the products of queries, keys and values.
+    These are the image tower's first and last blocks, the products of queries, keys and values, and everything outside
+    of the image tower and the linear layers of the foreground-background attention.
     """
     names = [node.get_friendly_name() for node in model.get_ops()]
     blocks = sorted({int(found[1]) for name in names if (found := re.match(rf"{BLOCK_PREFIX}(\d+)/", name))})
@@ -192,22 +179,22 @@ def _sensitive_nodes(model: openvino.Model) -> nncf.IgnoredScope:
 def _images(
     datamodule: AnomalibDataModule, subset: str, check: Callable[[AnomalibDataset], Sequence[ImageItem]]
 ) -> Sequence[ImageItem]:
-    """Take the images of a subset, ``"val"`` or ``"test"``, one by one and at their own sizes."""
+    """Return the images of a subset, ``"val"`` or ``"test"``, in their own sizes."""
     images = getattr(datamodule, f"{subset}_data", None)
     if not images:
-        msg = f"{datamodule.name} has no {subset} images to quantize with: see its {subset}_split_mode."
+        msg = f"{datamodule.name} has no {subset} images to quantize with: change its {subset}_split_mode."
         raise ValueError(msg)
     return check(images)
 
 
 def _input_size(model: openvino.Model) -> tuple[int, int] | None:
-    """Height and width that a model takes in pixels; ``None`` if it takes any."""
+    """Return a model's fixed input height and width in pixels; ``None`` if any size fits."""
     *_, height, width = model.input(0).get_partial_shape()
     return (height.get_length(), width.get_length()) if height.is_static and width.is_static else None
 
 
 def _to_input(item: ImageItem, size: tuple[int, int] | None) -> np.ndarray[Any, Any]:
-    """Make a batch of one image, as large as a model wants it."""
+    """Make a batch of one image, resized if the model's input size is fixed."""
     image = torch.as_tensor(item.image).as_subclass(torch.Tensor)
     return (image if size is None else resize(image, list(size), antialias=True)).unsqueeze(0).numpy()
 

@@ -3,8 +3,7 @@
 
 """Predictions from an exported model, without torch and anomalib.
 
-Of third parties, nothing is imported but NumPy, Pillow and OpenVINO or, for ``.onnx`` where there is no OpenVINO, ONNX
-Runtime.
+It needs only NumPy, Pillow, and OpenVINO or, for an ``.onnx`` file, ONNX Runtime.
 
 Example:
     >>> from anomalib_fbclip.exported import EdgeInferencer
@@ -14,7 +13,7 @@ Example:
     >>> prediction.score, prediction.is_anomalous  # doctest: +SKIP
     (0.83, True)
 
-    Of a camera; the images are computed side by side, and come in order:
+    Frames of a camera, computed in parallel and returned in order:
 
     >>> inferencer = EdgeInferencer("model.xml", performance_hint="THROUGHPUT")  # doctest: +SKIP
     >>> for prediction in inferencer.stream(frames):  # doctest: +SKIP

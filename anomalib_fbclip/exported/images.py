@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Images as an exported graph takes them."""
+"""Images for an exported graph."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ ImageSource = PhotographSource | NDArray[np.uint8]
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read an image upright, as its EXIF data say; one of more than 8 bits gives the same values as with 8 bits.
+    """Read an image upright, following its EXIF data. More than 8 bits are reduced to 8.
 
     Args:
         path (str | Path): The image.
@@ -25,26 +25,23 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         NDArray[np.uint8]: RGB values of shape ``[H, W, 3]``.
 
     Raises:
-        ImageError: If it can't be read, or the range of its values is not known.
+        ImageError: If it can't be read, or the range of its values is unknown.
     """
     return to_rgb(path)
 
 
 def to_rgb(source: ImageSource, minimum_side: int = 1, white_level: int | None = None) -> NDArray[np.uint8]:
-    """Return the values of an image; files and images of Pillow are turned upright.
+    """Return the RGB values of an image, ``[H, W, 3]``. Files and images of Pillow are turned upright.
 
     Args:
         source (ImageSource): The image.
-        minimum_side (int, optional): Pixels that each side must have. Defaults to ``1``.
+        minimum_side (int, optional): Smallest side in pixels. Defaults to ``1``.
         white_level (int | None, optional): Value of white in a file or an image of Pillow of more than 8 bits that does
-            not say it. Defaults to ``None``.
-
-    Returns:
-        NDArray[np.uint8]: RGB values of shape ``[H, W, 3]``.
+            not state it. Defaults to ``None``.
 
     Raises:
-        ImageError: If it can't be read, the range of its values is not known, or it is too small.
-        ValueError: If it is none of what is expected.
+        ImageError: If it can't be read, the range of its values is unknown, or it is too small.
+        ValueError: If it is not an image.
     """
     if isinstance(source, PhotographSource):
         return read_photograph(source, upright=True, minimum_side=minimum_side, white_level=white_level)
@@ -54,7 +51,7 @@ def to_rgb(source: ImageSource, minimum_side: int = 1, white_level: int | None =
 
 
 def to_pixels(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Check that an array holds RGB values.
+    """Check that an array has RGB values.
 
     Raises:
         ValueError: If it does not.
@@ -72,8 +69,8 @@ def to_batch(image: NDArray[np.uint8], size: tuple[int | None, int | None]) -> N
 
     Args:
         image (NDArray[np.uint8]): RGB values of shape ``[H, W, 3]``.
-        size (tuple[int | None, int | None]): Height and width that the graph takes; ``None`` where it takes any. The
-            image is resized as torch does it: bicubic, antialiased, and without rounding to whole values.
+        size (tuple[int | None, int | None]): Height and width of the graph's input; ``None`` if any fits. The image is
+            resized as in torch: bicubic, antialiased, and without rounding to whole values.
 
     Returns:
         NDArray[np.float32]: Values 0..1 of shape ``[1, 3, H, W]``.

@@ -35,12 +35,12 @@ class Prediction:
         path (Path | None): Its file, if it came from one.
         score (float): The graph's ``pred_score``, 0..1.
         is_anomalous (bool): The verdict.
-        anomaly_map (NDArray[np.float32]): How anomalous each place is, 0..1, of shape ``[h, w]``, which is the model's
-            input size: the whole image lies behind it.
+        anomaly_map (NDArray[np.float32]): How anomalous each place is, 0..1, for the whole image in the model's input
+            size ``[h, w]``.
         mask (NDArray[bool]): Where it is anomalous, of shape ``[h, w]``: nowhere if the verdict is normal; otherwise
-            where the anomaly map is above its threshold or, if it is nowhere, at its strongest place.
-        seconds (float): How long the graph took, with others computed beside it; reading the image comes on top.
-        product (str | None): Name of the product that the image was compared with, if it is known.
+            where the anomaly map is above its threshold or, if that is nowhere, at its strongest place.
+        seconds (float): Time of the graph, while others may run in parallel; without reading the image.
+        product (str | None): Name of the product that the image was compared with, if known.
     """
 
     image: NDArray[np.uint8]
@@ -77,37 +77,37 @@ class Failed:
 
 
 class EdgeInferencer:
-    """Predicts with a model that anomalib exported, without torch and anomalib.
+    """Predicts with an exported model, without torch and anomalib.
 
-    Images are given to the graph as :class:`~anomalib.deploy.OpenVINOInferencer` gives them, at their own size, so the
-    results are the same. A graph with a fixed input size, which that one refuses to give any other, gets them resized.
+    The graph gets images in their own size, as from :class:`~anomalib.deploy.OpenVINOInferencer`, and gives the same
+    results. For a graph with a fixed input size, images are resized first.
 
     Args:
-        path (str | Path): The exported model. A ``.xml``, with the ``.bin`` beside it, is run by OpenVINO, an ``.onnx``
-            by OpenVINO too, or by ONNX Runtime where OpenVINO is not installed.
+        path (str | Path): The exported model. OpenVINO runs an ``.xml``, with the ``.bin`` beside it, and an ``.onnx``.
+            Without OpenVINO, ONNX Runtime runs the latter.
         device (str, optional): A device of OpenVINO, such as ``"CPU"`` or ``"GPU"``. Defaults to ``"AUTO"``.
-        threshold (float | None, optional): An image with a higher score is anomalous, 0..1. ``None``: as the model was
-            exported. Defaults to ``None``.
-        pixel_threshold (float | None, optional): A place with a higher value in the anomaly map belongs to the
-            anomalous region, 0..1. ``None``: as the model was exported. Defaults to ``None``.
-        performance_hint (PerformanceHint, optional): What OpenVINO optimizes for: ``"LATENCY"`` gives each image the
-            whole device, ``"THROUGHPUT"`` computes several images of a stream at the same time, which is faster in
-            total and takes more memory. Defaults to ``"LATENCY"``.
-        precision (Precision, optional): What OpenVINO computes in, but for what the file says to compute in 8 bits.
-            ``"f32"`` decides as the tested model did; ``"default"`` is OpenVINO's own choice, which on many devices is
-            16 bits: faster, with scores that are a little off. Defaults to ``"f32"``.
-        white_level (int | None, optional): Value of white in a photograph of more than 8 bits that does not say it:
-            4095 for 12 bits. ``None``: as the model was exported. Defaults to ``None``.
+        threshold (float | None, optional): An image with a higher score is anomalous, 0..1. ``None``: the exported
+            threshold. Defaults to ``None``.
+        pixel_threshold (float | None, optional): A place with a higher value in the anomaly map is anomalous, 0..1.
+            ``None``: the exported threshold. Defaults to ``None``.
+        performance_hint (PerformanceHint, optional): OpenVINO's goal: ``"LATENCY"`` gives each image the whole device;
+            ``"THROUGHPUT"`` computes several images of a stream at the same time, which is faster in total and takes
+            more memory. Defaults to ``"LATENCY"``.
+        precision (Precision, optional): Precision of the layers that are not in 8 bits. ``"f32"`` decides as the tested
+            model; ``"default"`` is OpenVINO's choice, on many devices 16 bits: faster, with slightly different scores.
+            Defaults to ``"f32"``.
+        white_level (int | None, optional): Value of white in a photograph of more than 8 bits that does not state it:
+            4095 for 12 bits. ``None``: the exported value. Defaults to ``None``.
 
     Attributes:
-        metadata (dict[str, str]): What the file says of itself: backbone, image size and so on; empty if nothing.
+        metadata (dict[str, str]): The file's metadata: backbone, image size and so on; may be empty.
         parallel_requests (int): Number of images of a stream that are computed at the same time.
-        minimum_side (int): Pixels that each side of an image must have.
-        white_level (int | None): Value of white in a photograph of more than 8 bits that does not say it.
-        input_size (tuple[int, int] | None): Height and width in pixels that the model resizes images to; ``None`` if
-            the file does not say it.
-        tile_count (int): Number of tiles that are looked at beside the whole image.
-        region (Mask | None): Where the model looks, of that size; ``None``: everywhere.
+        minimum_side (int): Smallest side of an image in pixels.
+        white_level (int | None): Value of white in a photograph of more than 8 bits that does not state it.
+        input_size (tuple[int, int] | None): Height and width in pixels to which the model resizes images; ``None`` if
+            unknown.
+        tile_count (int): Number of tiles besides the whole image.
+        region (Mask | None): Region of interest, of that size; ``None``: everywhere.
 
     Raises:
         EdgeError: If the model or the device can't be used.
@@ -148,18 +148,18 @@ class EdgeInferencer:
         self.white_level = known if white_level is None else white_level
 
     def __reduce__(self) -> tuple[Callable[..., "EdgeInferencer"], tuple[Any, ...]]:
-        """Travel to other processes as the path of the file, which is loaded there again."""
+        """Pickle as the file's path, which is loaded again in the other process."""
         device, performance_hint, precision = self._engine
         thresholds = (self.threshold, self.pixel_threshold)
         return type(self), (self.path.absolute(), device, *thresholds, performance_hint, precision, self.white_level)
 
     @property
     def runtime(self) -> str:
-        """The library that computes, its version, and the device."""
+        """Name and version of the library, and the device."""
         return self._runtime.name
 
     def describe(self) -> str:
-        """Say in one line which model it is: its file, what the file says of it, and what computes it."""
+        """Describe the model in one line: its file, its metadata, and the runtime."""
         words = {
             "product": "product",
             "backbone": "backbone",
@@ -170,11 +170,9 @@ class EdgeInferencer:
         return "; ".join([printable(self.path), *map(printable, known), self.runtime])
 
     def decision_thresholds(self) -> tuple[float | None, float | None]:
-        """Give the thresholds that decide on images and on places: those given, or those that the file names.
+        """Return the thresholds of scores and of anomaly maps: the given ones, or those of the file.
 
-        Returns:
-            tuple[float | None, float | None]: On the scale of the scores and of the anomaly map; ``None`` where the
-                graph decides and the file does not say at what.
+        ``None``: the graph decides, and the file does not state its threshold.
         """
         given = (self.threshold, self.pixel_threshold)
         named = (self.metadata.get(name) for name in THRESHOLD_KEYS)
@@ -185,16 +183,12 @@ class EdgeInferencer:
         return image, pixel
 
     def decide_at(self, threshold: float) -> None:
-        """Decide at a threshold from now on, also on places if none was given for them."""
+        """Set the threshold of scores, and that of anomaly maps unless it was given."""
         self.threshold = threshold
         self.pixel_threshold = threshold if self.pixel_threshold is None else self.pixel_threshold
 
     def threshold_sources(self) -> tuple[str | None, str | None]:
-        """Tell where the thresholds of :meth:`decision_thresholds` come from, in the words of the table.
-
-        Returns:
-            tuple[str | None, str | None]: Of the scores and of the anomaly map; ``None`` where there is no threshold.
-        """
+        """Return the sources of :meth:`decision_thresholds` in the words of the table; ``None`` if one is unknown."""
         given = (self.threshold, self.pixel_threshold)
         image, pixel = (
             "given" if value is not None else None if known is None else self.metadata.get(key, "exported file")
@@ -207,15 +201,12 @@ class EdgeInferencer:
 
         Args:
             image (ImageSource): A file, an image of Pillow, or RGB values 0..255 of shape ``[H, W, 3]``. Files and
-                images of Pillow are turned upright as their EXIF data say. OpenCV's arrays are BGR: give
+                images of Pillow are turned upright by their EXIF data. OpenCV's arrays are BGR: give
                 ``array[..., ::-1]``.
 
-        Returns:
-            Prediction: The prediction.
-
         Raises:
-            ImageError: If the image can't be read, the range of its values is not known, or it is smaller than a patch
-                of the model.
+            ImageError: If the image can't be read, the range of its values is unknown, or it is smaller than a patch of
+                the model.
             EdgeError: If the model fails.
         """
         (prediction,) = self.stream([image])
@@ -226,22 +217,19 @@ class EdgeInferencer:
         images: Iterable[ImageSource],
         on_failure: Callable[[ImageSource, ImageError], None] | None = None,
     ) -> Iterator[Prediction]:
-        """Predict images as they come, several of them at the same time.
+        """Predict images as they come, several at the same time, in order.
 
-        No more than :attr:`parallel_requests` images are taken ahead of the prediction that was given last: a camera
-        waits for whoever reads the predictions.
+        At most :attr:`parallel_requests` images are read ahead of the last prediction: a camera waits until predictions
+        are read.
 
         Args:
-            images (Iterable[ImageSource]): Images, as :meth:`predict` takes them; there may be no end of them.
-            on_failure (Callable[[ImageSource, ImageError], None] | None, optional): Called with an image that can't be
-                read, when it is its turn; then the others go on. ``None``: the error is raised. Defaults to ``None``.
-
-        Yields:
-            Prediction: The predictions, in the order of the images.
+            images (Iterable[ImageSource]): Images as for :meth:`predict`, possibly without end.
+            on_failure (Callable[[ImageSource, ImageError], None] | None, optional): Called in order with each image
+                that can't be read. ``None``: the error is raised. Defaults to ``None``.
 
         Raises:
             ImageError: If an image can't be read and there is no ``on_failure``.
-            EdgeError: If the model fails. OpenVINO may then fail on every other image too.
+            EdgeError: If the model fails. OpenVINO may then fail on all other images, too.
         """
         pending: deque[_Started | Failed] = deque()
         try:
@@ -258,11 +246,7 @@ class EdgeInferencer:
                         item.request.result()
 
     def _check_graph(self) -> None:
-        """Check that the graph is what anomalib exports.
-
-        Raises:
-            EdgeError: If it is not.
-        """
+        """Check that the graph has the input and outputs of anomalib's export."""
         shape, names = self._runtime.input_shape, self._runtime.output_names
         if len(shape) != 4 or shape[0] not in {1, None} or shape[1] not in {3, None}:  # noqa: PLR2004
             sizes = ", ".join("any" if size is None else str(size) for size in shape)
@@ -288,7 +272,7 @@ class EdgeInferencer:
         item: _Started | Failed,
         on_failure: Callable[[ImageSource, ImageError], None] | None,
     ) -> Iterator[Prediction]:
-        """Wait for an image, and give its prediction, unless it failed."""
+        """Wait for an image, and yield its prediction, unless it failed."""
         try:
             if isinstance(item, Failed):
                 raise item.error
@@ -306,7 +290,7 @@ class EdgeInferencer:
         anomaly_map = single_map(computed.outputs, "anomaly_map")
         if not (math.isfinite(score) and np.isfinite(anomaly_map).all()):
             name = printable(path) if path else "An image"
-            msg = f"{name} has no score: the model's output is not a number. Export in a higher precision."
+            msg = f"{name} has no score: the model's output is not a number. Export with a higher precision."
             raise ImageError(msg)
         is_anomalous = (
             bool(single_value(computed.outputs, "pred_label")) if self.threshold is None else score > self.threshold
@@ -334,18 +318,18 @@ def _is_done(item: _Started | Failed) -> bool:
 
 
 def single_value(outputs: dict[str, NDArray], name: str) -> float:
-    """Get an output of one image: ``[1]`` or ``[1, 1]``."""
+    """Return an output of one image, ``[1]`` or ``[1, 1]``, as a number."""
     output = outputs[name]
     if output.size != 1:
-        msg = f"The model's output {name} has the shape {list(output.shape)}, not one value for one image."
+        msg = f"The model's output {name} has shape {list(output.shape)}, not one value for one image."
         raise EdgeError(msg)
     return float(output.item())
 
 
 def single_map(outputs: dict[str, NDArray], name: str) -> NDArray:
-    """Get a map of one image, ``[1, h, w]`` or ``[1, 1, h, w]``, as ``[h, w]``."""
+    """Return a map of one image, ``[1, h, w]`` or ``[1, 1, h, w]``, as ``[h, w]``."""
     output = outputs[name]
     if output.ndim < 2 or output.size != math.prod(output.shape[-2:]):  # noqa: PLR2004
-        msg = f"The model's output {name} has the shape {list(output.shape)}, not one map for one image."
+        msg = f"The model's output {name} has shape {list(output.shape)}, not one map for one image."
         raise EdgeError(msg)
     return output.reshape(output.shape[-2:])

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     import openvino
 
 NAMESPACE = "fbclip"
-"""Place of the metadata in an exported file: the section of OpenVINO's rt_info, and the prefix of ONNX's properties."""
+"""Section of OpenVINO's rt_info, and prefix of ONNX's properties, that hold the metadata."""
 
 PerformanceHint = Literal["LATENCY", "THROUGHPUT"]
 
 Precision = Literal["f32", "default"]
 
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
-"""OpenVINO's configuration with which a file decides as the tested model did; otherwise it may compute in 16 bits."""
+"""OpenVINO's configuration with which a file decides as the tested model. Otherwise it may compute in 16 bits."""
 
 XML_START = b"<?xml"
 
@@ -39,8 +39,8 @@ class GraphOutputs(NamedTuple):
     """Outputs of a graph for one image.
 
     Attributes:
-        outputs (dict[str, NDArray]): Output by name.
-        seconds (float): How long that took.
+        outputs (dict[str, NDArray]): Outputs by name.
+        seconds (float): Time of the computation.
     """
 
     outputs: dict[str, NDArray]
@@ -48,13 +48,13 @@ class GraphOutputs(NamedTuple):
 
 
 class Request(Protocol):
-    """A computation that was started."""
+    """A computation in progress."""
 
     def done(self) -> bool:
-        """Tell whether the outputs are there, or the computation has failed."""
+        """Return whether the computation has ended or failed."""
 
     def result(self) -> GraphOutputs:
-        """Wait for the outputs; to be called once.
+        """Wait for the outputs. Call it only once.
 
         Raises:
             EdgeError: If the computation failed.
@@ -68,7 +68,7 @@ class Runtime(Protocol):
         name (str): The library, its version and the device.
         input_shape (tuple[int | None, ...]): Shape of the graph's first input; ``None`` for a dimension of any size.
         output_names (frozenset[str]): Names of the graph's outputs.
-        metadata (dict[str, str]): What the file says of itself.
+        metadata (dict[str, str]): The file's metadata.
         parallel_requests (int): Number of computations that run at the same time.
     """
 
@@ -82,24 +82,21 @@ class Runtime(Protocol):
         """Start a computation.
 
         Raises:
-            EdgeError: If the graph does not take the batch.
+            EdgeError: If the graph refuses the batch.
         """
 
 
 def load(path: Path, device: str, performance_hint: PerformanceHint, precision: Precision) -> Runtime:
-    """Load a graph: with OpenVINO, or with ONNX Runtime where it is an ONNX file and there is no OpenVINO.
+    """Load a graph with OpenVINO or, if that is not installed, an ONNX file with ONNX Runtime.
 
     Args:
         path (Path): The file, ``.xml`` (with its ``.bin`` beside it) or ``.onnx``.
-        device (str): A device of OpenVINO. ONNX Runtime is used on the CPU.
-        performance_hint (PerformanceHint): What OpenVINO optimizes for.
-        precision (Precision): What OpenVINO computes in where the file does not say 8 bits: 32 bits, or its choice.
-
-    Returns:
-        Runtime: The graph.
+        device (str): A device of OpenVINO. ONNX Runtime uses only the CPU.
+        performance_hint (PerformanceHint): OpenVINO's goal.
+        precision (Precision): OpenVINO's precision of the layers that are not in 8 bits.
 
     Raises:
-        EdgeError: If the file is not there or can't be read, the device can't be used, or a library is missing.
+        EdgeError: If the file is missing or can't be read, the device can't be used, or a library is missing.
     """
     if path.suffix not in {".xml", ".onnx"}:
         msg = f"{path} is not an exported model: give the .xml of 'anomalib export --export_type openvino' or a .onnx."
@@ -127,7 +124,7 @@ class OpenVinoRuntime:
         core = openvino_core()
         check_device(device, core.available_devices)
         model = read_openvino_model(core, path)
-        if not model.inputs:  # what is left of an ONNX file of no bytes
+        if not model.inputs:  # an empty ONNX file
             raise unreadable(path, "it holds no model")
         config = {"PERFORMANCE_HINT": performance_hint} | (EXACT if precision == "f32" else {})
         try:
@@ -145,8 +142,8 @@ class OpenVinoRuntime:
         self.metadata = read_openvino_metadata(model)
         self.parallel_requests: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._compiled = compiled
-        # Not an AsyncInferQueue: it gives a request away before its outputs were fetched, and after a computation that
-        # failed it neither tells which one that was, nor takes another.
+        # Not an AsyncInferQueue: it reuses a request before its outputs are fetched, and after a failed computation it
+        # neither tells which one failed, nor accepts another.
         self._idle: list[openvino.InferRequest] = []
 
     def start(self, batch: NDArray[np.float32]) -> "OpenVinoRequest":
@@ -176,7 +173,7 @@ class OpenVinoRequest:
         self._idle = idle
 
     def done(self) -> bool:
-        """Tell whether the outputs are there, or the computation has failed."""
+        """Return whether the computation has ended or failed."""
         try:
             return bool(self._request.wait_for(0))
         except RuntimeError:
@@ -205,7 +202,7 @@ class OnnxRuntime:
         check_device(device, ["CPU"])
         try:
             self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its errors have nothing else in common
+        except Exception as error:  # its errors have no narrower base class
             raise unreadable(path, last_line(error)) from error
         graph_input = self._session.get_inputs()[0]
         self.name = f"ONNX Runtime {onnxruntime.__version__} on CPU"
@@ -213,7 +210,7 @@ class OnnxRuntime:
         self._output_names = [output.name for output in self._session.get_outputs()]
         self.output_names = frozenset(self._output_names)
         self.metadata = without_namespace(self._session.get_modelmeta().custom_metadata_map)
-        self.parallel_requests = 1  # which uses all cores
+        self.parallel_requests = 1  # one computation uses all cores
         self._input_name = graph_input.name
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onnxruntime")
 
@@ -225,37 +222,37 @@ class OnnxRuntime:
         start = time.perf_counter()
         try:
             outputs = self._session.run(self._output_names, {self._input_name: batch})
-        except Exception as error:  # its errors have nothing else in common
+        except Exception as error:  # its errors have no narrower base class
             raise rejected(batch, error) from error
         return GraphOutputs(dict(zip(self._output_names, outputs, strict=True)), time.perf_counter() - start)
 
 
 @cache
 def openvino_core() -> "openvino.Core":
-    """Give the process's only Core: several leave a freed signal stack (OpenVINO 2026.4), where a signal is fatal."""
+    """Return the process's only Core: with several (OpenVINO 2026.4), a signal handler's stack is freed too early."""
     import openvino
 
     return openvino.Core()
 
 
 def check_openvino(version: str) -> None:
-    """Check that OpenVINO is new enough: the wheel's dependencies may not have been installed with it.
+    """Check that OpenVINO is new enough, because the package may be installed without its dependencies.
 
     Raises:
         EdgeError: If it is not.
     """
     if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_OPENVINO:
         minimum = ".".join(map(str, MINIMUM_OPENVINO))
-        msg = f"OpenVINO {version.partition('-')[0]} gives different scores. Upgrade: pip install 'openvino>={minimum}'"
+        msg = f"OpenVINO {version.partition('-')[0]} gives other scores. Upgrade: pip install 'openvino>={minimum}'"
         raise EdgeError(msg)
 
 
 def check_device(device: str, available: list[str]) -> None:
-    """Check that a device is there.
+    """Check that a device is available.
 
     Args:
         device (str): The device, or AUTO, or one of OpenVINO's combinations such as ``HETERO:GPU,CPU``.
-        available (list[str]): The devices that are there, such as ``CPU`` and ``GPU.0``.
+        available (list[str]): The available devices, such as ``CPU`` and ``GPU.0``.
 
     Raises:
         EdgeError: If it is not.
@@ -267,21 +264,14 @@ def check_device(device: str, available: list[str]) -> None:
 
 
 def read_openvino_model(core: "openvino.Core", path: Path) -> "openvino.Model":
-    """Read a graph from a file.
-
-    Args:
-        core (openvino.Core): OpenVINO.
-        path (Path): The file, ``.xml`` or ``.onnx``.
-
-    Returns:
-        openvino.Model: The graph.
+    """Read a graph from an ``.xml`` or ``.onnx`` file.
 
     Raises:
         EdgeError: If the file can't be read.
     """
     from openvino.frontend import FrontEndManager, GeneralFailure
 
-    # Core.read_model shows a file of a kind that it can't tell to every frontend, and some complain on the screen.
+    # Core.read_model tries all frontends on an unknown kind of file, and some write to the screen.
     try:
         if path.suffix == ".onnx":
             frontend = FrontEndManager().load_by_framework("onnx")
@@ -292,11 +282,11 @@ def read_openvino_model(core: "openvino.Core", path: Path) -> "openvino.Model":
             return core.read_model(path)
     except (OSError, RuntimeError, GeneralFailure) as error:
         raise unreadable(path, last_line(error)) from error
-    raise unreadable(path, "it does not begin like XML")
+    raise unreadable(path, "it is not XML")
 
 
 def read_openvino_metadata(model: "openvino.Model") -> dict[str, str]:
-    """Read what a graph says of itself; OpenVINO keeps ONNX's metadata under ``framework``."""
+    """Read a graph's metadata. OpenVINO keeps that of ONNX files under ``framework``."""
     sections = dict(model.get_rt_info().items())
     own = {key: value.astype(str) for key, value in sections.get(NAMESPACE, {}).items()}
     onnx = {key: value.astype(str) for key, value in sections.get("framework", {}).items()}
@@ -304,18 +294,18 @@ def read_openvino_metadata(model: "openvino.Model") -> dict[str, str]:
 
 
 def without_namespace(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Select what an ONNX file says of itself under our name."""
+    """Select the properties of an ONNX file that have our prefix, and remove it."""
     prefix = f"{NAMESPACE}."
     return {key.removeprefix(prefix): value for key, value in metadata.items() if key.startswith(prefix)}
 
 
 def unreadable(path: Path, reason: str) -> EdgeError:
-    """Say that a model can't be read, and why."""
+    """Create the error for a model that can't be read."""
     files = f"{path} and {path.with_suffix('.bin').name}" if path.suffix == ".xml" else path
     return EdgeError(f"{path} can't be read as a model: copy {files} again, or export again ({reason}).")
 
 
 def rejected(batch: NDArray[np.float32], error: Exception) -> EdgeError:
-    """Say that a graph failed on a batch, and why."""
+    """Create the error for a graph that failed on a batch."""
     height, width = batch.shape[2:]
     return EdgeError(f"The model failed on an image of {width} x {height} pixels: {last_line(error)}")

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The text side of FB-CLIP: prompts through the frozen CLIP to text features, which are kept for inference."""
+"""The text side of FB-CLIP: from prompts to text features, which are cached for inference."""
 
 from collections.abc import Callable, Mapping, MutableMapping
 from hashlib import sha256
@@ -14,14 +14,14 @@ from .prompt_learner import STATES, PromptLearner
 from .text_fusion import TextFusion
 
 TEXT_PARTS = {"backbone", "prompt_learner", "text_fusion"}
-"""Parts that the text goes through."""
+"""Parts on which the text features depend."""
 
 TEXT_PREFIXES = ("prompt_learner.", "text_fusion.")
-"""Prefix of the text's learned parameters."""
+"""Prefixes of the learned parameters among them."""
 
 
 class TextEncoder(nn.Module):
-    """Encodes the prompts of both states, and keeps the text features, which do not depend on the image.
+    """Encodes the prompts of both states, and caches the text features, which do not depend on the image.
 
     :class:`~anomalib_fbclip.modeling.fbclip.FBClipModel` adds the image side.
 
@@ -33,7 +33,7 @@ class TextEncoder(nn.Module):
 
     def __init__(self, backbone: ClipBackbone, prompt_learner: PromptLearner, text_fusion: TextFusion) -> None:
         super().__init__()
-        # In this order: the optimizer's states in a checkpoint go by the parameters' order.
+        # The order matters: a checkpoint's optimizer states follow the order of the parameters.
         self.backbone = backbone
         self.prompt_learner = prompt_learner
         self.text_fusion = text_fusion
@@ -43,7 +43,7 @@ class TextEncoder(nn.Module):
     def encode_text(self) -> torch.Tensor:
         """Compute the text features from the prompts, with a graph to the text parameters.
 
-        The features for inference are forgotten, for who computes these is about to change the parameters.
+        Clears the cache: the caller is about to change the parameters.
 
         Returns:
             torch.Tensor: Normalized text features, normal state first, shape ``[2, D]``.
@@ -56,10 +56,10 @@ class TextEncoder(nn.Module):
         return self.text_fusion(hidden_states, projected, self.prompt_learner.end_positions)
 
     def text_features(self) -> torch.Tensor:
-        """Give the text features for inference, which are computed once and kept, unless they were given.
+        """Return the text features for inference: the given or cached ones, or else new ones.
 
-        They are forgotten where parameters are loaded, where a part of the model is replaced, and in every step of a
-        training. After any other change of parameters, call :meth:`forget_text_features`.
+        The cache is cleared when parameters are loaded, when a part of the model is replaced, and in training steps.
+        After any other change of parameters, call :meth:`forget_text_features`.
 
         Returns:
             torch.Tensor: Normalized text features without a graph, normal state first, shape ``[2, D]``.
@@ -70,16 +70,13 @@ class TextEncoder(nn.Module):
 
     @torch.compiler.disable
     def _compute_text_features(self) -> torch.Tensor:
-        """Compute what outlives the call, and must be of use to autograd and to callers in full precision.
-
-        The compiler leaves this out, and has the graph begin after it.
-        """
+        """Compute text features for the cache, outside of compiled graphs, inference mode and autocast."""
         device = self.prompt_learner.normal_context.device
         with torch.inference_mode(mode=False), torch.no_grad(), torch.autocast(device.type, enabled=False):
             return self.encode_text()
 
     def use_text_features(self, text_features: torch.Tensor) -> None:
-        """Take text features that the same parameters gave before, so that inference needs no text tower.
+        """Cache text features that these parameters gave before, so that inference needs no text tower.
 
         Args:
             text_features (torch.Tensor): Normalized text features, normal state first, shape ``[2, D]``.
@@ -89,20 +86,20 @@ class TextEncoder(nn.Module):
         self._given_for = self.text_digest()
 
     def text_digest(self) -> str:
-        """Digest of what text features depend on beside the CLIP: see :func:`text_digest`."""
+        """Digest the parameters of the text. See :func:`text_digest`."""
         return text_digest(self.state_dict(), self.text_fusion.weights)
 
     def forget_text_features(self) -> None:
-        """Have the text features for inference computed anew: to be called after a change of parameters in place."""
+        """Clear the cache. Call this after changing parameters in place."""
         self._text_features = self._given_for = None
 
     def forget_outdated_text_features(self) -> None:
-        """Have the text features computed anew, unless they were given and their parameters are still the same."""
+        """Clear the cache, unless the features were given and their parameters are unchanged."""
         if self._given_for is None or self._given_for != self.text_digest():
             self.forget_text_features()
 
     def __setattr__(self, name: str, value: torch.Tensor | nn.Module) -> None:
-        """Set an attribute. Another part that the text goes through gives other text features."""
+        """Set an attribute, and clear the cache if the text features depend on it."""
         super().__setattr__(name, value)
         if name in TEXT_PARTS:
             self.forget_text_features()
@@ -116,21 +113,21 @@ class TextEncoder(nn.Module):
         return self
 
     def _load_from_state_dict(self, state_dict: MutableMapping, prefix: str, *args, **kwargs) -> None:
-        """Forget the text features, which may come from other parameters."""
+        """Load parameters, and clear the cache."""
         self.forget_text_features()
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 def text_digest(tensors: Mapping[str, torch.Tensor], weights: Mapping[str, float]) -> str:
-    """Digest what text features depend on beside the CLIP, so that it can be told whether they belong together.
+    """Digest the prompts, parameters and weights that text features depend on, beside the CLIP.
 
     Args:
         tensors (Mapping[str, torch.Tensor]): Parameters by their names in :class:`FBClipModel`. Only those of the text
-            are looked at.
-        weights (Mapping[str, float]): Weight of each text strategy that takes part.
+            count.
+        weights (Mapping[str, float]): Weight of each text strategy.
 
     Returns:
-        str: Other for other prompts, parameters or weights.
+        str: The digest.
     """
     digest = sha256(repr((STATES, sorted(weights.items()))).encode())
     for name in sorted(name for name in tensors if name.startswith(TEXT_PREFIXES)):

@@ -22,7 +22,7 @@ class GlobalStrategy(nn.Module):
 
     @staticmethod
     def forward(hidden_states: torch.Tensor, projected: torch.Tensor, end_positions: torch.Tensor) -> torch.Tensor:
-        """Average the projected hidden states, shape ``[2, D]``."""
+        """Average the projected hidden states: ``[2, D]``."""
         del hidden_states, end_positions
         return projected.mean(dim=1)
 
@@ -32,7 +32,7 @@ class EndOfTextStrategy(nn.Module):
 
     @staticmethod
     def forward(hidden_states: torch.Tensor, projected: torch.Tensor, end_positions: torch.Tensor) -> torch.Tensor:
-        """Take the projected hidden state of the end token, shape ``[2, D]``."""
+        """Return the projected hidden state of the end token: ``[2, D]``."""
         del hidden_states
         return projected[torch.arange(projected.shape[0], device=projected.device), end_positions]
 
@@ -56,7 +56,7 @@ class AttentionStrategy(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, projected: torch.Tensor, end_positions: torch.Tensor
     ) -> torch.Tensor:
-        """Select and project, shape ``[2, D]``."""
+        """Average with learned weights, and project: ``[2, D]``."""
         del projected, end_positions
         selection = self.selector(hidden_states).softmax(dim=1)
         return self.mlp((selection * hidden_states).sum(dim=1))
@@ -72,11 +72,11 @@ class TextFusion(nn.Module):
 
     Args:
         strategies (Mapping[str, nn.Module]): The readings by name.
-        weights (Mapping[str, float]): Weight of each reading that takes part. A reading without weight stays in the
-            module, frozen, so that its trained parameters can be loaded and saved.
+        weights (Mapping[str, float]): Weight of each reading. A reading without weight stays in the module, frozen, so
+            that its trained parameters can be loaded and saved.
 
     Raises:
-        ValueError: If a weight names no strategy, or no weight is left.
+        ValueError: If a strategy is unknown, or all weights are 0.
 
     Example:
         >>> fusion = TextFusion({"global": GlobalStrategy(), "end_of_text": EndOfTextStrategy()}, {"global": 1.0})
@@ -113,17 +113,14 @@ class TextFusion(nn.Module):
 
 
 def resolve_strategy_weights(weights: Mapping[str, float], strategies: Collection[str]) -> dict[str, float]:
-    """Find the text strategies that take part.
+    """Check the weights of text strategies, and drop those that are 0.
 
     Args:
-        weights (Mapping[str, float]): Weight of each strategy; one that is not named, or has weight 0, is left out.
-        strategies (Collection[str]): Names of the strategies that there are.
-
-    Returns:
-        dict[str, float]: Weights other than 0.
+        weights (Mapping[str, float]): Weights by strategy.
+        strategies (Collection[str]): Names of all strategies.
 
     Raises:
-        ValueError: If a weight names no strategy, or no weight is left.
+        ValueError: If a strategy is unknown, or all weights are 0.
     """
     if unknown := sorted(set(weights) - set(strategies)):
         msg = f"Unknown text strategies {unknown}: choose among {sorted(strategies)}."

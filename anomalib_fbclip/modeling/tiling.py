@@ -14,7 +14,7 @@ from .region import LEAST_SHARE, LEAST_WEIGHT, RegionOfInterest, share_inside
 from .resize import NormalizedResize
 
 OVERLAP = 0.25
-"""Share of a tile's side that it has in common with the next one."""
+"""Share of a tile's side that overlaps with the next tile."""
 
 
 class WholeImage(nn.Module):
@@ -25,7 +25,7 @@ class WholeImage(nn.Module):
 
     Attributes:
         view_size (tuple[int, int]): Height and width of a view in pixels.
-        view_count (int): Views of an image.
+        view_count (int): Number of views of an image.
         count (tuple[int, int]): Number of rows and columns of tiles.
         image_size (tuple[int, int]): Height and width of an image in pixels.
     """
@@ -49,24 +49,24 @@ class WholeImage(nn.Module):
         return images
 
     def highest(self, values: torch.Tensor) -> torch.Tensor:  # noqa: PLR6301 - of tiles
-        """Take the highest value of the views of each image.
+        """Return the highest value of each image's views.
 
         Args:
-            values (torch.Tensor): Of each view, shape ``[B V]``.
+            values (torch.Tensor): Value of each view, shape ``[B V]``.
 
         Returns:
-            torch.Tensor: Of each image, shape ``[B]``.
+            torch.Tensor: Value of each image, shape ``[B]``.
         """
         return values
 
     def blend(self, values: torch.Tensor) -> torch.Tensor:  # noqa: PLR6301 - of tiles
-        """Blend the values of the tiles' patches, where they overlap.
+        """Blend the values of the tiles' patches where they overlap.
 
         Args:
-            values (torch.Tensor): Of each view, shape ``[B V, 1, h, w]``.
+            values (torch.Tensor): Maps of the views, shape ``[B V, 1, h, w]``.
 
         Returns:
-            torch.Tensor: Of each image, shape ``[B, 1, rows, columns]``.
+            torch.Tensor: Maps of the images, shape ``[B, 1, rows, columns]``.
         """
         return values
 
@@ -75,44 +75,44 @@ class WholeImage(nn.Module):
         values: torch.Tensor,
         region: RegionOfInterest | None = None,
     ) -> torch.Tensor:
-        """Join how anomalous the views find their patches.
+        """Join the views' maps of how anomalous their patches are.
 
         Args:
-            values (torch.Tensor): Of each view, shape ``[B V, 1, h, w]``.
-            region (RegionOfInterest | None, optional): Where to look in the images. Defaults to everywhere.
+            values (torch.Tensor): Maps of the views, shape ``[B V, 1, h, w]``.
+            region (RegionOfInterest | None, optional): Region of interest of the images. Defaults to everywhere.
 
         Returns:
-            torch.Tensor: Of each image, shape ``[B, 1, rows, columns]``.
+            torch.Tensor: Maps of the images, shape ``[B, 1, rows, columns]``.
         """
         return values
 
     def pick(self, values: torch.Tensor) -> torch.Tensor:  # noqa: PLR6301 - of tiles
-        """Take values of the view that shows a place best, where they can't be averaged.
+        """Take each value from the view that shows its place best, for values that can't be averaged.
 
         Args:
-            values (torch.Tensor): Of the views of one image, shape ``[V, h, w]``.
+            values (torch.Tensor): Maps of the views of one image, shape ``[V, h, w]``.
 
         Returns:
-            torch.Tensor: Of the image, shape ``[rows, columns]``.
+            torch.Tensor: Map of the image, shape ``[rows, columns]``.
         """
         return values[0]
 
     def places(self, grid: Sequence[int]) -> torch.Tensor:  # noqa: PLR6301 - of tiles
-        """Tell where in the image the patches of its views lie.
+        """Find the image's patch at each patch of its views.
 
         Args:
             grid (Sequence[int]): Number of rows and columns of patches of a view.
 
         Returns:
-            torch.Tensor: Index of the image's patch, for each patch of each view, shape ``[V h w]``.
+            torch.Tensor: Indices of the image's patches, shape ``[V h w]``.
         """
         return torch.arange(grid[0] * grid[1])
 
 
 class Tiles(WholeImage):
-    """Looks at images as a whole and in tiles, all of the size that the model takes.
+    """Looks at images as a whole and in tiles, all of the size of a view.
 
-    Tiles overlap. There, a tile counts less the nearer its edge is, so that the joint map has no seams.
+    Where tiles overlap, each counts less towards its edge, so that the joint map has no seams.
 
     Args:
         count (Sequence[int]): Number of rows and columns of tiles.
@@ -163,7 +163,7 @@ class Tiles(WholeImage):
         return torch.cat([self._shrink(images).unsqueeze(1), tiles], dim=1).flatten(0, 1)
 
     def highest(self, values: torch.Tensor) -> torch.Tensor:
-        """Take the highest value of whole and tiles. See :meth:`WholeImage.highest`."""
+        """Return the highest value of whole and tiles. See :meth:`WholeImage.highest`."""
         return values.unflatten(0, (-1, self.view_count)).amax(dim=1)
 
     def blend(self, values: torch.Tensor) -> torch.Tensor:
@@ -172,9 +172,9 @@ class Tiles(WholeImage):
         return (self.weights_y @ self._lay_out(tiles) @ self.weights_x.mT).unsqueeze(1)
 
     def join(self, values: torch.Tensor, region: RegionOfInterest | None = None) -> torch.Tensor:
-        """Take what is higher: the blended tiles, or the whole, which shows large defects.
+        """Take the higher value: of the blended tiles, or of the whole, which shows large defects.
 
-        The patches of the whole are large: those outside a region of interest would reach far into it, and are left
+        Patches of the whole are large. Those outside a region of interest would reach far into it, so they are left
         out. See :meth:`WholeImage.join`.
         """
         whole, tiles = values.unflatten(0, (-1, self.view_count))[:, 0], self.blend(values)
@@ -191,12 +191,12 @@ class Tiles(WholeImage):
         return F.interpolate(values, size=self.grid, mode="bilinear", align_corners=False)
 
     def pick(self, values: torch.Tensor) -> torch.Tensor:
-        """Take the values of the tile in whose middle a patch lies most. See :meth:`WholeImage.pick`."""
+        """Take each value from the tile that has the patch nearest to its middle. See :meth:`WholeImage.pick`."""
         laid_out = self._lay_out(values[None, 1:])[0]
         return laid_out[self.weights_y.argmax(dim=1)][:, self.weights_x.argmax(dim=1)]
 
     def places(self, grid: Sequence[int]) -> torch.Tensor:
-        """Tell where in the image the patches of whole and tiles lie. See :meth:`WholeImage.places`."""
+        """Find the image's patch at each patch of whole and tiles. See :meth:`WholeImage.places`."""
         rows, columns = (torch.arange(side) * whole // side for side, whole in zip(grid, self.grid, strict=True))
         whole = rows[:, None] * self.grid[1] + columns
         y, x = (
@@ -211,7 +211,7 @@ class Tiles(WholeImage):
 
 
 def tile_starts(number: int, side: int) -> torch.Tensor:
-    """Give the patches at which tiles of ``side`` patches begin, shape ``[number]``."""
+    """Return the patches at which tiles of ``side`` patches begin, shape ``[number]``."""
     return torch.arange(number) * (side - int(OVERLAP * side))
 
 
@@ -220,11 +220,11 @@ def blend_weights(starts: torch.Tensor, side: int) -> torch.Tensor:
 
     Args:
         starts (torch.Tensor): Patches at which the tiles begin, shape ``[number]``.
-        side (int): Patches of a tile along that side.
+        side (int): Number of a tile's patches along that side.
 
     Returns:
-        torch.Tensor: Weight of each patch of the tiles in each patch of the image, shape
-            ``[image's patches, number side]``. Rows sum to 1.
+        torch.Tensor: Weight of each tile patch in each image patch, shape ``[image's patches, number side]``. Rows sum
+            to 1.
     """
     nearest_edge = torch.minimum(torch.arange(1, side + 1), torch.arange(side, 0, -1)).float()
     weights = torch.zeros(int(starts[-1]) + side, len(starts), side)

@@ -9,11 +9,11 @@ from anomalib_fbclip.errors import run_command
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command with these arguments, or with those of the process, and give the exit code."""
+    """Run the command with given arguments, or with those of the process, and return the exit code."""
     words = sys.argv[1:] if arguments is None else arguments
 
     def command() -> int:
-        if words[:1] == ["compare"]:  # what each imports takes time, and may be missing
+        if words[:1] == ["compare"]:  # imports take time, and may be missing
             from .comparison import run
 
             return run(words[1:])
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         return run(words)
 
-    return run_command(command, "interrupted: the same command goes on where it stopped")
+    return run_command(command, "interrupted: run the same command again to continue")
 
 
 if __name__ == "__main__":

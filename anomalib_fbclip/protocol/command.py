@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Command line: tests FB-CLIP on all categories of a dataset."""
+"""Command line that tests FB-CLIP on all categories of a dataset."""
 
 import hashlib
 import inspect
@@ -31,41 +31,41 @@ from .tables import read_results, tabulate, tabulate_shots, to_markdown
 
 THRESHOLDS: set[str | int] = {"image_threshold", "pixel_threshold"}
 OBJECTS: set[str | int] = {"pre_processor", "post_processor", "evaluator", "visualizer"}
-"""Arguments of FBClip that are no matter of choice here: none of the paper's metrics needs a threshold."""
+"""Arguments of FBClip that are not options here. None of the paper's metrics needs a threshold."""
 
 UNLABELED_SHOTS = "unlabeled"
-"""Value in place of a number of good photographs if test images are compared with each other."""
+"""Value of ``--shots`` with which test images are compared with each other."""
 
 WITHOUT_EFFECT = {"category", "categories", "train_batch_size", "eval_batch_size", "num_workers"}
-"""Arguments of datamodules on which the results of a category do not depend."""
+"""Arguments of datamodules that do not change a category's results."""
 
 
 def create_parser() -> ArgumentParser:
-    """Create the parser of the command line, and of the file that ``--config`` takes."""
+    """Create the parser of the command line and of ``--config`` files."""
     parser = ArgumentParser(
         prog="python -m anomalib_fbclip.protocol",
         description="Test FB-CLIP on each category of a dataset, and average the metrics, as the paper does. "
-        "'compare --help' tells how models are put side by side.",
+        "'compare --help' describes how to compare models.",
         epilog="Exit codes: 0, all categories were tested; 2, something went wrong; 130, interrupted.",
         exit_on_error=False,
     )
     parser.add_argument("--config", action=ActionConfigFile, help="YAML file of any of these options")
-    of_data = "the dataset: a file such as those in configs/data, or the name of a datamodule"
+    of_data = "the dataset: a file as in configs/data, or the name of a datamodule"
     parser.add_subclass_arguments(AnomalibDataModule, "data", required=True, fail_untyped=False, help=of_data)
     parser.add_class_arguments(FBClip, "model", skip=OBJECTS | THRESHOLDS, fail_untyped=False, instantiate=False)
-    parser.add_argument("--categories", type=list[str] | None, help="those to test (default: all)")
-    of_shots = "numbers of good photographs, of each category's training split, 0 for zero-shot, or 'unlabeled' for "
-    of_shots += "test images that are compared with each other: [0, unlabeled, 1, 2, 4, 8]"
+    parser.add_argument("--categories", type=list[str] | None, help="categories to test (default: all)")
+    of_shots = "numbers of good photographs from each category's training split, 0 for zero-shot, or 'unlabeled' to "
+    of_shots += "compare test images with each other: [0, unlabeled, 1, 2, 4, 8]"
     parser.add_argument("--shots", type=list[NonNegativeInt | Literal["unlabeled"]] | None, help=of_shots)
-    parser.add_argument("--choices", type=PositiveInt, default=3, help="how often so many photographs are chosen")
-    of_output = "folder for DATASET.csv and DATASET.md; what is in the CSV file already is not tested again"
+    parser.add_argument("--choices", type=PositiveInt, default=3, help="number of random choices of photographs")
+    of_output = "folder for DATASET.csv and DATASET.md; results in the CSV file are not computed again"
     parser.add_argument("--output", type=Path, default=Path("results/protocol"), help=of_output)
     parser.add_argument("--accelerator", type=str, default="auto", help="an accelerator of Lightning: cpu, cuda, ...")
     return parser
 
 
 def run(arguments: list[str]) -> int:
-    """Test the categories that are not tested yet, show the table of all, and give the exit code."""
+    """Test the missing categories, show the table of all, and return the exit code."""
     if line := describe_missing(arguments):
         raise ProtocolError(line)
     options = create_parser().parse_args(arguments)
@@ -92,7 +92,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _make_plans(options: Namespace, data: dict[str, Any], file: Path) -> list[Plan]:
-    """Plan what is tested: so many choices of each number of good photographs, or the model as it is."""
+    """Plan the tests: several choices of each number of good photographs, or the model as given."""
     model = options.model.as_dict()
     if options.shots and (model["k_shot"] or model["few_shot_source"] or model["unlabeled_source"]):
         msg = "--shots chooses the photographs: leave out k_shot, few_shot_source and unlabeled_source"
@@ -108,15 +108,15 @@ def _make_plans(options: Namespace, data: dict[str, Any], file: Path) -> list[Pl
 
 
 def _check_dataset(file: Path, root: Path) -> None:
-    """Refuse a file with results of another dataset, whose folder has the same name."""
+    """Refuse a file with results of another dataset of the same name."""
     roots = [json.loads(settings)["data"].get("root", root) for settings in read_results(file)["settings"]]
     if others := [other for other in roots if Path(other).resolve() != root.resolve()]:
-        msg = f"{file} holds results of another dataset, in {others[0]}. Give another --output"
+        msg = f"{file} has results of another dataset, in {others[0]}: give another --output"
         raise ProtocolError(msg)
 
 
 def _show(file: Path, tested: str, cells: pd.DataFrame) -> None:
-    """Show the table of the results, and write it beside the file of them."""
+    """Show the table of the results, and write it beside the CSV file."""
     table, markdown = to_markdown(cells.rename_axis(index={"category": file.stem})), file.with_suffix(".md")
     with replacing(markdown) as temporary:
         temporary.write_text(table, encoding="utf-8")
@@ -126,7 +126,7 @@ def _show(file: Path, tested: str, cells: pd.DataFrame) -> None:
 
 
 def _digest_files(model: dict[str, Any]) -> list[str]:
-    """Compute the digests of the files of weights that these arguments of FBClip name."""
+    """Compute digests of the weight files in arguments of FBClip."""
     backbone = resolve_backbone(model["backbone"])
     adapters = None if model["weights"] is None else resolve_adapters_file(str(model["weights"]), backbone)
     files = [Path(path) for path in (adapters, model["pretrained"]) if path]
@@ -134,9 +134,9 @@ def _digest_files(model: dict[str, Any]) -> list[str]:
 
 
 def _describe_settings(model: dict[str, Any], data: dict[str, Any], files: list[str]) -> str:
-    """Describe as JSON what the results depend on, but for the category. Usual arguments of FBClip are left out."""
+    """Describe as JSON what the results depend on, except for the category. Defaults of FBClip are left out."""
 
-    def plain(value: object) -> object:  # versions of the parser differ in what they make of a sequence
+    def plain(value: object) -> object:  # some versions of the parser turn lists into tuples
         return list(value) if isinstance(value, tuple) else value
 
     usual = {name: parameter.default for name, parameter in inspect.signature(FBClip).parameters.items()}

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A table and a picture of what ``anomalib benchmark`` measured: models side by side, accuracy against duration."""
+"""Comparison of models that ``anomalib benchmark`` measured: a table, and a picture of accuracy and duration."""
 
 import sys
 from argparse import ArgumentParser
@@ -23,7 +23,7 @@ DURATIONS = {"fit_duration": "fit, s", "test_duration": "test, s"}
 
 
 def _read_tables(paths: Sequence[Path]) -> pd.DataFrame:
-    """Read CSV files, and those in folders, as a table with a row for each model and dataset: that measured last."""
+    """Read CSV files, and those in folders, as a table with the last measurement of each model on each dataset."""
     tables = []
     for path in paths:
         files = sorted(path.rglob("results.csv")) if path.is_dir() else [path]
@@ -40,24 +40,27 @@ def _read_table(file: Path) -> pd.DataFrame:
         table = pd.read_csv(file, dtype={"data.init_args.category": str})
         table[[MODEL, *DURATIONS]]
     except (KeyError, OSError, ValueError) as error:
-        msg = f"{file} is not a table of 'anomalib benchmark': {error!r}"
+        msg = f"{file} is not a table of 'anomalib benchmark': give its results.csv ({error!r})"
         raise ProtocolError(msg) from error
     return table
 
 
 def _join_cells(table: pd.DataFrame, separator: str) -> pd.Series:
-    """Join the cells of each row that are filled."""
+    """Join the filled cells of each row."""
     rows = table.astype(object).iterrows()
     return pd.Series([separator.join(map(str, row.dropna())) for _, row in rows], table.index)
 
 
 def _summarize(table: pd.DataFrame) -> pd.DataFrame:
-    """Average over the datasets that all models were tested on: their number, metrics and durations, the best first."""
+    """Average metrics and durations over the datasets on which all models were tested, the best model first."""
     tested = table.groupby("dataset")["model"].nunique()
     common = tested[tested == table["model"].nunique()].index
     metrics = [column for column in table if column.startswith(("image_", "pixel_"))]
     if common.empty or not metrics:
-        msg = f"No {'dataset' if metrics else 'metric'} was tested by all of {', '.join(table['model'].unique())}."
+        msg = (
+            f"There is no common {'dataset' if metrics else 'metric'} of {', '.join(table['model'].unique())}: give "
+            "tables that have one."
+        )
         raise ProtocolError(msg)
     groups = table[table["dataset"].isin(common)].groupby("model", sort=False)
     summary = groups[[*metrics, *DURATIONS]].mean().sort_values(metrics[0], ascending=False)
@@ -66,14 +69,14 @@ def _summarize(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tabulate(summary: pd.DataFrame) -> pd.DataFrame:
-    """Arrange a summary for a reader, metrics in percent."""
+    """Format a summary, with metrics in percent."""
     metrics = summary.drop(columns=["datasets", *DURATIONS]).map(percent)
     cells = pd.concat([summary["datasets"], metrics, summary[[*DURATIONS]].map("{:.1f}".format)], axis="columns")
     return cells.rename(columns=lambda name: DURATIONS.get(name, name.replace("_", " ")))
 
 
 def _draw(summary: pd.DataFrame) -> Figure:
-    """Draw the first metric of a summary against the duration of the test."""
+    """Plot the first metric of a summary against the duration of the test."""
     metric = summary.columns[1]
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
@@ -88,10 +91,10 @@ def _draw(summary: pd.DataFrame) -> Figure:
 
 
 def run(arguments: list[str]) -> int:
-    """Write the table and the picture, show the table, and give the exit code."""
+    """Write the table and the picture, show the table, and return the exit code."""
     parser = ArgumentParser(
         prog="python -m anomalib_fbclip.protocol compare",
-        description="Put what 'anomalib benchmark' measured into a table and a picture.",
+        description="Compare models that 'anomalib benchmark' measured, in a table and a picture.",
         epilog="Exit codes: 0, written; 2, something went wrong; 130, interrupted.",
     )
     parser.add_argument("tables", type=Path, nargs="+", help="results.csv of benchmarks, or folders with such files")

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The categories of a dataset, and the test of each: one after the other, or one a device."""
+"""The categories of a dataset, and their tests: one after the other, or in parallel on several devices."""
 
 import inspect
 import json
@@ -33,13 +33,13 @@ from .tables import METRICS, add_results, read_results
 
 
 def _argument_of_category(datamodule: type[AnomalibDataModule]) -> str | None:
-    """Name the argument by which a datamodule chooses a category; ``None`` if it has no categories."""
+    """Return the name of the argument for a datamodule's category; ``None`` if there is none."""
     parameters = inspect.signature(datamodule).parameters
     return next((name for name in ("category", "categories") if name in parameters), None)
 
 
 def name_dataset(datamodule: AnomalibDataModule) -> str:
-    """Name the dataset that a datamodule reads: by the name it was given, or else by the dataset's folder."""
+    """Return the name of a datamodule's dataset: the given name, or else that of the folder."""
     root = getattr(datamodule, "root", None)
     if root is None or "name" in inspect.signature(type(datamodule)).parameters:
         return datamodule.name
@@ -51,32 +51,32 @@ def find_categories(datamodule: AnomalibDataModule, chosen: Sequence[str] | None
 
     Args:
         datamodule (AnomalibDataModule): Datamodule of any category of the dataset.
-        chosen (Sequence[str] | None, optional): Those to take. Defaults to ``None``: all.
+        chosen (Sequence[str] | None, optional): The categories to use. Defaults to ``None``: all.
 
     Returns:
-        list[str]: Names of the categories; the dataset's own name where it has none.
+        list[str]: Names of the categories; the dataset's name if it has none.
 
     Raises:
-        ProtocolError: If the folder of the dataset does not exist, has no categories, or not those that are chosen.
+        ProtocolError: If the folder of the dataset does not exist, has no categories, or not the chosen ones.
     """
     root = Path(getattr(datamodule, "root", None) or ".")
     if not root.is_dir():
-        msg = f"The folder of the dataset does not exist: {root}. Give another --data.root"
+        msg = f"The dataset's folder {root} does not exist: give another --data.root"
         raise ProtocolError(msg)
     found = [datamodule.name]
     if isinstance(datamodule, MetaJson):
         samples = make_meta_json_dataset(root, datamodule.categories, datamodule.meta_file, split=Split.TEST)
         found = [*samples["category"].unique()]
     elif _argument_of_category(type(datamodule)):
-        # VisA's and Real-IAD's lie in a folder of their own below the root.
+        # Those of VisA and Real-IAD are in a subfolder of the root.
         folders = [path for pattern in ("*", "*/*") for path in root.glob(pattern) if path.is_dir()]
         published = published_categories(datamodule)
         found = sorted({path.name for path in folders if path.name in published or (path / "test").is_dir()})
     if not found:
-        msg = f"There are no categories of {datamodule.name} in {root}. Give another --data.root"
+        msg = f"{root} has no categories of {datamodule.name}: give another --data.root"
         raise ProtocolError(msg)
     if unknown := [name for name in chosen or () if name not in found]:
-        msg = f"{datamodule.name} has no category {', '.join(unknown)} in {root}. Found: {', '.join(found)}"
+        msg = f"{root} has no category {', '.join(unknown)} of {datamodule.name}: choose among {', '.join(found)}"
         raise ProtocolError(msg)
     return list(dict.fromkeys(chosen)) if chosen else found
 
@@ -97,9 +97,9 @@ class FalsePositiveRate(AnomalibMetric, BinarySpecificity):  # type: ignore[misc
 
 @lru_cache(maxsize=1)
 def _load_model(arguments: str) -> FBClip:
-    """Create the model of arguments as JSON, once a process: that takes longer than to test a small category.
+    """Create a model from JSON, once per process, because that takes longer than testing a small category.
 
-    Beside the paper's metrics, its verdicts are counted, at the threshold 0.5, which is that of good photographs.
+    Besides the paper's metrics, it counts verdicts at the threshold 0.5, that of good photographs.
     """
     evaluator, fields = RankingEvaluator(), ["pred_score", "gt_label"]
     evaluator.test_metrics.extend([Recall(fields, prefix="image_"), FalsePositiveRate(fields, prefix="image_")])
@@ -107,11 +107,11 @@ def _load_model(arguments: str) -> FBClip:
 
 
 class Plan(NamedTuple):
-    """Settings shared by the tests of all categories; plain data, which goes to another process."""
+    """Settings shared by the tests of all categories; plain data for other processes."""
 
-    shots: int | str  # how many good photographs the model is given, or "unlabeled"
-    choice: int  # which of the choices of so many this is, from 0
-    settings: str  # what the results depend on, but for the category
+    shots: int | str  # number of good photographs, or "unlabeled"
+    choice: int  # number of the choice of photographs, from 0
+    settings: str  # all that the results depend on, except for the category
     model: str  # arguments of FBClip, as JSON
     data: dict[str, Any]  # class_path and init_args of the datamodule
     accelerator: str  # of Lightning
@@ -119,12 +119,7 @@ class Plan(NamedTuple):
 
 
 def run_missing(plan: Plan, categories: Sequence[str]) -> None:
-    """Test categories that the plan's file does not hold yet, and add each. One that fails does not stop the others.
-
-    Args:
-        plan (Plan): What is tested.
-        categories (Sequence[str]): The categories.
-    """
+    """Test the categories that are missing in the plan's file, and add them. A failure does not stop the others."""
     results = read_results(plan.file)
     done = {*results.loc[results["settings"] == plan.settings, "category"]}
     missing = [category for category in categories if category not in done]
@@ -134,7 +129,7 @@ def run_missing(plan: Plan, categories: Sequence[str]) -> None:
     for number, (category, test) in enumerate(_list_tests(plan, missing, devices), 1):
         try:
             row = test()
-        except Exception as error:  # noqa: BLE001 - whatever it is, other categories can be tested
+        except Exception as error:  # noqa: BLE001 - other categories can still be tested
             outcome = f" failed: {' '.join(str(error).split()) or type(error).__name__}"
         else:
             add_results(plan.file, [row])
@@ -144,7 +139,7 @@ def run_missing(plan: Plan, categories: Sequence[str]) -> None:
 
 
 def _list_tests(plan: Plan, categories: Sequence[str], devices: int) -> Iterator[tuple[str, Callable]]:
-    """List what gives the results: this process or, as they are done, one process for each of several devices."""
+    """Yield functions that return the results: computed here, or in one process per device, in order of completion."""
     if devices <= 1:
         yield from ((category, partial(_evaluate, plan, category)) for category in categories)
         return
@@ -158,13 +153,13 @@ def _list_tests(plan: Plan, categories: Sequence[str], devices: int) -> Iterator
 
 
 def _evaluate(plan: Plan, category: str, device: int | None = None) -> dict[str, Any]:
-    """Test a category, in a process for the device of this number, and give its results by their columns."""
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # devices, for each category
+    """Test a category, on the device with a number if given, and return its results by column."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)  # it lists devices each time
     data = plan.data
     if argument := _argument_of_category(type(get_datamodule(data))):
         data = {**data, "init_args": {**data["init_args"], argument: category}}
     datamodule = get_datamodule(data)
-    # Anomalib's engine would validate first, for thresholds that none of the metrics needs.
+    # anomalib's engine would first validate, to fit thresholds that the metrics do not need.
     trainer = Trainer(
         accelerator=plan.accelerator,
         devices=1 if device is None or plan.accelerator == "cpu" else [device],

@@ -1,10 +1,10 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Results of categories: a CSV file, from which a run goes on, and tables of it.
+"""Results of categories: a CSV file, which a run continues, and tables.
 
-A frame of results has a row for each category and settings: the category, the measures of ``MEASURED`` (0..1, NaN where
-one is not defined), the numbers of normal and of anomalous test images, and the settings that the results depend on.
+A frame of results has a row for each category and settings: the category, the measures of ``MEASURED`` (0..1, or NaN if
+undefined), the numbers of normal and of anomalous test images, and the settings.
 """
 
 import json
@@ -23,10 +23,10 @@ METRICS = {
     "pixel_AUROC": "pixel AUROC",
     "pixel_AUPRO": "pixel AUPRO",
 }
-"""Title of each of the paper's metrics by its name."""
+"""Titles of the paper's metrics by name."""
 
 MEASURED = {**METRICS, "image_Recall": "found", "image_FalsePositiveRate": "false alarms"}
-"""Those, and of the verdicts at the threshold 0.5."""
+"""Titles of these, and of the measures of the verdicts at the threshold 0.5."""
 
 MEAN = "mean"
 """Category of the row of the means."""
@@ -41,11 +41,8 @@ def read_results(path: Path) -> pd.DataFrame:
     Args:
         path (Path): The CSV file. It may not exist yet.
 
-    Returns:
-        pd.DataFrame: The results.
-
     Raises:
-        ProtocolError: If the file is another one than :func:`add_results` writes.
+        ProtocolError: If the file was not written by :func:`add_results`.
     """
     if not path.exists():
         return pd.DataFrame(columns=list(TYPES)).astype(TYPES)
@@ -53,18 +50,18 @@ def read_results(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, encoding="utf-8-sig", dtype=TYPES, na_values=names, keep_default_na=False)[[*TYPES]]
     except (KeyError, ValueError) as error:
-        msg = f"{path} is not a table of results: {error!r}. Move it away, or give another --output"
+        msg = f"{path} is not a table of results ({error!r}): move it away, or give another --output"
         raise ProtocolError(msg) from error
     return table[table["category"] != MEAN]
 
 
 def add_results(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Add results to a file, with the means of each settings. It is replaced only by a complete one.
+    """Add results and the means for each settings to a file, which is replaced when it is complete.
 
     Args:
-        path (Path): The file, which :func:`read_results` reads.
-        rows (Sequence[Mapping[str, object]]): Results by column, without what is not defined. Each takes the place of
-            one of the same category and settings.
+        path (Path): The file for :func:`read_results`.
+        rows (Sequence[Mapping[str, object]]): Results by column, without undefined ones. They replace rows of the same
+            category and settings.
     """
     table = pd.concat([read_results(path), pd.DataFrame(rows, columns=list(TYPES)).astype(TYPES)])
     table = table.drop_duplicates(["settings", "category"], keep="last")
@@ -75,16 +72,16 @@ def add_results(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def _with_mean(results: pd.DataFrame) -> pd.DataFrame:
-    """Add a row with the mean of each measure over the categories for which it is defined, and the sums of images."""
+    """Add a row with the mean of each measure over categories where it is defined, and with sums of images."""
     images = results[["normal", "anomalous"]].sum()
     mean = {**results.iloc[0], **results[[*MEASURED]].mean(), **images, "category": MEAN}
     return pd.concat([results, pd.DataFrame([mean]).astype(TYPES)])
 
 
 def _find_published(dataset: str, results: pd.DataFrame) -> pd.DataFrame:
-    """Find what the paper's model reaches, 0..1, by category, and by ``MEAN`` if each category has some.
+    """Return published figures, 0..1, by category, and by ``MEAN`` if each category has some.
 
-    There are figures for MVTec AD and VisA, if that is the model that was measured. ``published.csv`` names the source.
+    ``published.csv`` has those of the paper's model on MVTec AD and VisA, and their source. Other models have none.
     """
     table = pd.read_csv(Path(__file__).with_name("published.csv"), comment="#", index_col="category")
     name = canonical_name(dataset)
@@ -98,7 +95,7 @@ def _find_published(dataset: str, results: pd.DataFrame) -> pd.DataFrame:
 
 
 def tabulate(dataset: str, results: pd.DataFrame) -> pd.DataFrame:
-    """Arrange results of a dataset and their means by category, in percent, with published figures in parentheses."""
+    """Format a dataset's results by category, with means, in percent, and with published figures in parentheses."""
     published = _find_published(dataset, results)
     note = " (published)" if len(published) else ""
     measured = _with_mean(results).set_index("category")[[*METRICS]]
@@ -108,11 +105,11 @@ def tabulate(dataset: str, results: pd.DataFrame) -> pd.DataFrame:
 
 
 def tabulate_shots(results: pd.DataFrame, complete: Sequence[str]) -> pd.DataFrame:
-    """Arrange results by number of good photographs, in percent: means over the choices, with the standard deviation.
+    """Format results by number of good photographs, in percent: means and standard deviations over the choices.
 
     Args:
         results (pd.DataFrame): Results with the columns ``shots`` and ``choice``, in the order of the rows.
-        complete (Sequence[str]): Categories that were tested each time. The means are over them.
+        complete (Sequence[str]): Categories with all results, which the means are over.
 
     Returns:
         pd.DataFrame: A row for each category and number, with means at the end.
@@ -125,25 +122,22 @@ def tabulate_shots(results: pd.DataFrame, complete: Sequence[str]) -> pd.DataFra
 
 
 def percent(value: float) -> str:
-    """Write a share in percent, and a dash for NaN."""
+    """Format a share in percent, and NaN as a dash."""
     return "-" if pd.isna(value) else f"{100 * value:.1f}"
 
 
 def to_markdown(cells: pd.DataFrame) -> str:
-    """Write a table in Markdown, with the index on the left."""
+    """Format a table as Markdown, with the index on the left."""
     cells = cells.reset_index().astype(str)
     return "\n".join(markdown_lines([*cells], cells.to_numpy().tolist())) + "\n"
 
 
 def markdown_lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Write a table in Markdown, line by line, with names on the left and figures aligned on the right.
+    """Yield the lines of a Markdown table, with names on the left and figures aligned on the right.
 
     Args:
         header (Sequence[str]): Title of each column.
         rows (Iterable[Sequence[str]]): Name and figures of each row; they may come one by one.
-
-    Yields:
-        str: Lines of the table, without line breaks.
     """
     yield f"| {' | '.join(header)} |"
     yield "|---" + "|---:" * (len(header) - 1) + "|"

@@ -208,7 +208,7 @@ class TestPrediction:
 
     def test_wrong_shapes_are_refused(self, tmp_path: Path, model_name: str) -> None:
         path = write_graph(tmp_path / model_name, only_of_width(8))
-        with pytest.raises(EdgeError, match=r"pred_score has the shape \[2\]") as error:
+        with pytest.raises(EdgeError, match=r"pred_score has shape \[2\]") as error:
             EdgeInferencer(path).predict(image(height=16))
         check_one_line(error.value)
 

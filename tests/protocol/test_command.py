@@ -177,7 +177,7 @@ def test_two_datasets_of_one_name(
     assert main([*small, *of_mvtec(mvtec)]) == 0
     before = {path.name: path.read_bytes() for path in Path("results").iterdir()}
     assert main([*small, *of_mvtec(other)]) == 2
-    assert f"MVTecAD.csv holds results of another dataset, in {mvtec}. Give another --output" in capsys.readouterr().err
+    assert f"MVTecAD.csv has results of another dataset, in {mvtec}" in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in Path("results").iterdir()} == before
     assert main([*small, *of_mvtec(other), "--output", "other"]) == 0
 
@@ -253,7 +253,7 @@ def test_options_in_a_file(mvtec: Path, small_backbone: str, small_adapters: Pat
     [
         ((), "data"),
         (("--data", "MVTecXY"), "MVTecXY"),
-        (("--data", "MVTecAD", "--data.root", "nowhere"), "folder of the dataset does not exist: nowhere"),
+        (("--data", "MVTecAD", "--data.root", "nowhere"), "folder nowhere does not exist"),
         (("--data", "MVTecAD", "--data.root", "."), "no categories of MVTecAD"),
         (("--data", "MVTecAD", "--model.backbone", "ViT-L-14-337"), "Unknown backbone 'ViT-L-14-337'"),
         (("--data", "MVTecAD", "--modle", "x"), "modle"),
@@ -316,4 +316,4 @@ def test_two_processes(mvtec: Path, small_backbone: str, small_adapters: Path) -
 def test_module(tmp_path: Path) -> None:
     result = run(tmp_path, sys.executable, "-m", "anomalib_fbclip.protocol", "--data", "MVTecAD", "--data.root", "no")
     assert result.returncode == 2
-    assert result.stderr.splitlines()[-1].startswith("error: The folder of the dataset does not exist: no.")
+    assert result.stderr.splitlines()[-1].startswith("error: The dataset's folder no does not exist")

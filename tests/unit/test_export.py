@@ -272,12 +272,12 @@ class TestReplacing:
     def test_a_file_that_is_no_model(self, tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_text("something else")
         path = tmp_path / name.replace("bin", "xml")
-        with pytest.raises(ValueError, match=rf"{path.name} does not name its model"):
+        with pytest.raises(ValueError, match=rf"{path.name} has no metadata"):
             check_replaced(path, {COMPRESSION_KEY: "FP16"})
 
     def test_weights_that_are_missing(self, path: Path) -> None:
         path.with_suffix(".bin").unlink()
-        with pytest.raises(ValueError, match=r"model\.xml does not name its model"):
+        with pytest.raises(ValueError, match=r"model\.xml has no metadata"):
             check_replaced(path, {COMPRESSION_KEY: "FP16"})
 
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Photographs beside the text: a few of good parts (few-shot), or those of a folder (mutual scoring)."""
+"""Decisions by photographs and the text: photographs of good parts (few-shot), or a whole folder (mutual scoring)."""
 
 from .few_shot import MAPS, FewShot
 from .fit import Block, Fit, Photograph, ReferenceImage, fit, unlikeness

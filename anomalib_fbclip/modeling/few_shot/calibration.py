@@ -7,19 +7,19 @@ import torch
 from torch import nn
 
 EXPECTED_SPREAD, EXPECTED_WEIGHT = 0.1, 2.0
-"""Standard deviation that scores of good parts are expected to have, as a share of their mean, and how many photographs
-that expectation is worth. With few photographs it keeps the threshold off their scores."""
+"""Expected standard deviation of good parts' scores as a share of their mean, and its weight in photographs. With few
+photographs, it keeps the threshold away from their scores."""
 
 STEEPNESS = 4.0
-"""Logit by which a place that is like good parts lies below the threshold: it has a probability of 0.018."""
+"""Logit of the threshold minus that of a place like good parts, which thus has a probability of 0.018."""
 
 OUTLIER_DEVIATIONS, OUTLIER_MINIMUM = 10.0, 4
-"""Standard deviations above the mean of the others from which on a photograph is unlike them, and the number of
-photographs from which on that can be told."""
+"""Standard deviations above the mean of the others at which a photograph is an outlier, and the smallest number of
+photographs for this test."""
 
 
 class Spread(nn.Module):
-    r"""Measures values in standard deviations from what good parts have.
+    r"""Measures values in standard deviations from the mean of good parts.
 
     .. math::
 
@@ -53,14 +53,14 @@ class Spread(nn.Module):
 
 
 class Calibration(nn.Module):
-    r"""Makes probabilities in which 0.5 means: as unlike as good parts ever are.
+    r"""Turns values into probabilities: 0.5 is the largest value expected of good parts.
 
     .. math::
 
         p(v) = \operatorname{sigmoid}\left(4 \left(\frac{v}{\theta} - 1\right)\right)
 
-    The order of values stays. Pixels and images have the same threshold :math:`\theta`, the :func:`prediction_limit` of
-    the scores of good parts.
+    The order of values stays the same. Pixels and images have the same threshold :math:`\theta`, the
+    :func:`prediction_limit` of the scores of good parts.
 
     Args:
         threshold (torch.Tensor): The limit in standard deviations, a scalar.
@@ -81,7 +81,7 @@ class Calibration(nn.Module):
 
 
 def prediction_limit(scores: torch.Tensor) -> torch.Tensor:
-    r"""Limit below which the score of a good part is expected: one standard deviation above the mean.
+    r"""Compute the limit below which the score of a good part is expected: one standard deviation above the mean.
 
     .. math::
 
@@ -101,7 +101,7 @@ def prediction_limit(scores: torch.Tensor) -> torch.Tensor:
 def find_outliers(scores: torch.Tensor) -> list[int]:
     r"""Find photographs that are unlike the others.
 
-    Each one is compared with the others alone:
+    Each score is compared with the other scores:
 
     .. math::
 
@@ -111,7 +111,7 @@ def find_outliers(scores: torch.Tensor) -> list[int]:
         scores (torch.Tensor): Leave-one-out scores of the photographs, shape ``[k]``.
 
     Returns:
-        list[int]: Their indices; none where there are too few photographs to tell.
+        list[int]: Their indices; none if there are too few photographs to tell.
 
     Example:
         >>> find_outliers(torch.tensor([1.0, 1.1, 0.9, 1.0, 4.0]))

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Decides by a few photographs of good parts, together with the text."""
+"""Decision by a few photographs of good parts, together with the text."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
@@ -18,21 +18,21 @@ MAPS: tuple[Literal["references", "text"], ...] = ("references", "text")
 """Maps that take part in the decision."""
 
 LOWEST_DEVIATION = -3.0
-"""Standard deviations below which a patch is no more normal. A clear defect makes the text sure of the rest of its
-image, and smoothing would hide the defect in that."""
+"""Lowest standard deviations of a patch. The text finds the rest of an image with a clear defect very normal, and
+smoothing would hide the defect in that."""
 
 
 class Merge(nn.Module):
-    r"""Adds up how unlike good parts an image's patches are, and how abnormal the text finds them.
+    r"""Adds the distances of an image's patches from good parts and the text's logits.
 
-    Both are measured in standard deviations of good parts: a text map that varies much on good parts is worth little.
+    Both are measured in standard deviations of good parts: a text map that varies much on good parts counts little.
 
     .. math::
 
         Z = \max(z_d(d), -3) + \max(z_t(\operatorname{logit} p), -3)
 
     Args:
-        spreads (Mapping[str, Spread]): What good parts have, for each map that takes part, of ``MAPS``.
+        spreads (Mapping[str, Spread]): Spread on good parts of each merged map, by its name in ``MAPS``.
     """
 
     def __init__(self, spreads: Mapping[str, Spread]) -> None:
@@ -44,7 +44,7 @@ class Merge(nn.Module):
 
         Args:
             distances (torch.Tensor): Distance of each patch from good parts, shape ``[B, 1, h, w]``.
-            logits (torch.Tensor): Logits that the text gives them, of the same shape.
+            logits (torch.Tensor): The text's logits, of the same shape.
 
         Returns:
             torch.Tensor: How anomalous each patch is, in standard deviations of good parts, of the same shape.
@@ -60,12 +60,12 @@ class FewShot(Decision):
     Args:
         memory (MemoryBank): Patches of good parts.
         merge (Merge): Merges the distances from them with the text map.
-        calibration (Calibration): From standard deviations to probabilities.
+        calibration (Calibration): Turns standard deviations into probabilities.
     """
 
     memory_bank: ClassVar[type[MemoryBank]] = MemoryBank
     limit = staticmethod(prediction_limit)
-    """From leave-one-out scores to the threshold."""
+    """Computes the threshold from leave-one-out scores."""
 
     def __init__(self, memory: MemoryBank, merge: Merge, calibration: Calibration) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class FewShot(Decision):
         """Compare images with good parts.
 
         Args:
-            outputs (IntermediateOutputs): What the model found in the images.
+            outputs (IntermediateOutputs): The model's outputs for the images.
 
         Returns:
             torch.Tensor: How anomalous each patch is in standard deviations of good parts, shape ``[B, 1, h, w]``.
@@ -92,14 +92,11 @@ class FewShot(Decision):
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, torch.Tensor], views: int = 1) -> "FewShot":
-        """Build the part anew from :meth:`tensors`.
+        """Restore a decision from its :meth:`tensors`.
 
         Args:
             tensors (Mapping[str, torch.Tensor]): The tensors by name.
-            views (int, optional): Views of a photograph that they come from. Defaults to ``1``.
-
-        Returns:
-            FewShot: The part.
+            views (int, optional): Number of views of a photograph. Defaults to ``1``.
         """
         spreads: dict[str, Spread] = {
             name: Spread(tensors[f"merge.spreads.{name}.mean"], tensors[f"merge.spreads.{name}.std"])
@@ -120,10 +117,10 @@ class FewShot(Decision):
 
 
 def later_half(layer_tokens: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:
-    """Take the later half of the chosen layers, whose tokens tell parts best."""
+    """Return the later half of the chosen layers, whose tokens distinguish parts best."""
     return layer_tokens[len(layer_tokens) // 2 :]
 
 
 def text_logits(outputs: IntermediateOutputs) -> torch.Tensor:
-    """Logits of the patches' abnormal probabilities, shape ``[B, 1, h, w]``."""
+    """Compute the logits of the patches' abnormal probabilities, shape ``[B, 1, h, w]``."""
     return outputs.patch_map.logit(eps=1e-6)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Learns from photographs by leaving out one after the other."""
+"""Fit of a decision to photographs, by comparing each with the others."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -19,15 +19,15 @@ from .few_shot import MAPS, FewShot, Merge, later_half, text_logits
 from .memory_bank import MemoryBank, join_layers, select_coreset
 
 MEMORY_VALUES = 2**23
-"""Values that a memory holds at most: 33 MB."""
+"""Largest number of values in a memory: 33 MB."""
 
 UNLIKE, LEAST_UNLIKE = 1.5, 0.12
-"""Ratio, in both directions, of an image's distance from good parts to their distance from each other, if it shows
-something else, and how far at least. Of 328 images of 12 products, some alike, 7 are so far from their own product, and
-320 from all others. ``tests/benchmark/products.py`` measures it."""
+"""An image shows something else if its distance from good parts, in both directions, exceeds this multiple of their
+distance from each other, and this value. Of 328 images of 12 products, some alike, 7 are so far from their own product,
+and 320 from all others. ``tests/benchmark/products.py`` measures it."""
 
 WHOLLY_INSIDE = 0.99
-"""Share of a patch of a turned copy that its photograph fills, if the memory may keep the patch."""
+"""Smallest share of a rotated copy's patch that the photograph fills, if the memory may keep the patch."""
 
 
 class ReferenceImage(NamedTuple):
@@ -35,7 +35,7 @@ class ReferenceImage(NamedTuple):
 
     Attributes:
         image (torch.Tensor): The image, shape ``[1, 3, H, W]``.
-        region (RegionOfInterest | None): What counts of it; ``None``: everything.
+        region (RegionOfInterest | None): Its region of interest; ``None``: everywhere.
     """
 
     image: torch.Tensor
@@ -43,21 +43,20 @@ class ReferenceImage(NamedTuple):
 
 
 Photograph = Callable[[], Iterable[ReferenceImage]]
-"""Gives the images of a photograph of a good part: first as it is, then turned."""
+"""Returns the images of a photograph: the original, then its rotated copies."""
 
 
 class Block(NamedTuple):
     """Values kept of a photograph. Others can be added later, without its rotated copies.
 
     Attributes:
-        patches (torch.Tensor): Joined patch tokens, shape ``[R, D]``, in the order in which they were chosen: the first
-            ones are those that a memory of more photographs keeps.
-        origins (torch.Tensor): Where they come from: which of the turned images, and which patch, shape ``[R, 2]``.
-        logits (torch.Tensor): What the text gives the patches of the views of the image that is not turned, shape
-            ``[V, 1, h, w]``.
+        patches (torch.Tensor): Joined patch tokens, shape ``[R, D]``, in the order of :func:`select_coreset`: a memory
+            of more photographs keeps the first ones.
+        origins (torch.Tensor): Index of the rotated image and of the patch for each, shape ``[R, 2]``.
+        logits (torch.Tensor): The text's logits of the patches of the original's views, shape ``[V, 1, h, w]``.
         inside (torch.Tensor): Which of these patches count, bool, of the same shape.
-        region (RegionOfInterest | None): What counts of that image.
-        is_whole (bool): Whether these are all patches of that image, and no others.
+        region (RegionOfInterest | None): Region of interest of the original.
+        is_whole (bool): Whether ``patches`` are exactly the patches of the original.
     """
 
     patches: torch.Tensor
@@ -68,7 +67,7 @@ class Block(NamedTuple):
     is_whole: bool = False
 
     def shorten(self, rows: int) -> "Block":
-        """Keep fewer patches: those that would have been chosen, if only so many had been asked for."""
+        """Keep only a number of patches: those that would have been chosen for that number."""
         chosen = select_coreset(self.patches, rows)
         return self._replace(patches=self.patches[chosen], origins=self.origins[chosen], is_whole=False)
 
@@ -77,13 +76,14 @@ class Fit(NamedTuple):
     """Result of a fit to photographs.
 
     Attributes:
-        decision (FewShot): The part of the model that decides by them.
-        origins (torch.Tensor): For each row of the memory: photograph, turned image and patch, shape ``[k R, 3]``.
-        logits (torch.Tensor): What the text gives the patches of their views, shape ``[k, V, 1, h, w]``.
+        decision (FewShot): The decision.
+        origins (torch.Tensor): Index of photograph, rotated image and patch for each row of the memory, shape
+            ``[k R, 3]``.
+        logits (torch.Tensor): The text's logits of the patches of their views, shape ``[k, V, 1, h, w]``.
         inside (torch.Tensor): Which of these patches count, bool, of the same shape.
-        scores (torch.Tensor): Leave-one-out scores as the model gives them, 0..1, shape ``[k]``.
-        unlikeness (torch.Tensor): How far each is from the others as a whole, :func:`unlikeness`, shape ``[k, 2]``.
-        outliers (list[int]): Photographs that are unlike the others.
+        scores (torch.Tensor): Leave-one-out scores, 0..1, shape ``[k]``.
+        unlikeness (torch.Tensor): :func:`unlikeness` of each to the others, shape ``[k, 2]``.
+        outliers (list[int]): Indices of photographs that are unlike the others.
     """
 
     decision: FewShot
@@ -95,31 +95,31 @@ class Fit(NamedTuple):
     outliers: list[int]
 
     def is_unlike(self, unlikeness: torch.Tensor) -> bool:
-        """Tell whether an image shows something else than good parts, by its :func:`unlikeness`."""
+        """Return whether an image shows something other than good parts, given its :func:`unlikeness`."""
         return bool((unlikeness > (UNLIKE * self.unlikeness.mean(dim=0)).clamp(min=LEAST_UNLIKE)).all())
 
     @property
     def false_alarms(self) -> int:
-        """Number of ``k + 1`` good parts that is to be expected above the threshold, about.
+        """Expected number above the threshold among ``k + 1`` good parts, roughly.
 
-        The next good part is as likely to take any rank among the ``k + 1``, whatever the distribution. It is not a
-        bound: the threshold itself comes from these few.
+        The next good part takes each rank among the ``k + 1`` with the same probability, whatever the distribution.
+        This is not a bound: the threshold comes from the same photographs.
         """
         return int((self.scores > 0.5).sum()) + 1  # noqa: PLR2004
 
     def block(self, index: int, region: RegionOfInterest | None) -> Block:
-        """Give what is kept of a photograph.
+        """Return the values kept of a photograph.
 
         Args:
-            index (int): Which one.
-            region (RegionOfInterest | None): What counts of it, as the model looks at it.
+            index (int): Its index.
+            region (RegionOfInterest | None): Its region of interest, made by the model.
         """
         patches = self.decision.memory.patches
         origins = self.origins.view(*patches.shape[:2], -1)[index, :, 1:]
         return Block(patches[index], origins, self.logits[index], self.inside[index], region)
 
 
-@torch.inference_mode(mode=False)  # what comes of it outlives a run
+@torch.inference_mode(mode=False)  # the result outlives a run
 @torch.no_grad()
 def fit(
     model: FBClipModel,
@@ -128,22 +128,21 @@ def fit(
     decision: type[FewShot] = FewShot,
     known: Mapping[int, Block] | None = None,
 ) -> Fit:
-    """Learn from photographs.
+    """Fit a decision to photographs.
 
-    Each is asked for twice, so that one at a time is in memory; once, if the memory keeps all of its patches, or if
-    what the memory keeps of it is known. Of the latter, only the image that is not turned is looked at.
+    Each is read twice, so that only one at a time is in memory; or once, if the memory keeps all of its patches, or if
+    its values are known. Of known ones, only the original is read.
 
     Args:
-        model (FBClipModel): The model. It stays as it is.
+        model (FBClipModel): The model, which is not changed.
         photographs (Sequence[Photograph]): The photographs.
-        maps (Sequence[str], optional): Maps that take part in the decision. Defaults to both.
-        decision (type[FewShot], optional): The kind of decision. Defaults to :class:`FewShot`, by photographs of good
-            parts.
-        known (Mapping[int, Block] | None, optional): What an earlier fit kept of photographs, by index. One that has
-            too few rows is not used. Defaults to ``None``.
+        maps (Sequence[str], optional): Maps to merge. Defaults to both.
+        decision (type[FewShot], optional): The kind of decision. Defaults to :class:`FewShot`.
+        known (Mapping[int, Block] | None, optional): Values of photographs from an earlier fit, by index. Those with
+            too few rows are not used. Defaults to ``None``.
 
     Returns:
-        Fit: The part of the model that decides by them, and what is to be said of them.
+        Fit: The decision, and results for the photographs.
 
     Raises:
         ValueError: If a region of interest is thinner than half a patch.
@@ -178,18 +177,19 @@ def fit(
 
 
 def unlikeness(memory: MemoryBank, tokens: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-    """Tell how far an image is from good parts as a whole, in both directions.
+    """Compute the distance of a whole image from good parts, in both directions.
 
-    What a defect adds to a part has no like among good parts, but the part still has. Of something else, neither has.
+    A defective part has patches unlike any of good parts, but it still has patches like each of theirs. Something else
+    has neither.
 
     Args:
         memory (MemoryBank): The good parts.
         tokens (torch.Tensor): Joined patch tokens of the image's first view, shape ``[L, D]``.
-        inside (torch.Tensor): Which of them count, bool of L elements. Where none does, all do.
+        inside (torch.Tensor): Which of them count, bool of L elements. If none counts, all do.
 
     Returns:
-        torch.Tensor: Mean distance of the image's patches from the nearest of good parts, and of the patches of a good
-            part from the nearest of the image, of the good part that is nearest; shape ``[2]``.
+        torch.Tensor: Mean distance of the image's patches from the nearest patches of good parts, and mean distance of
+            the nearest good part's patches from the nearest patches of the image; shape ``[2]``.
     """
     counted = inside.flatten() | ~inside.any()
     with full_precision(tokens.device):
@@ -200,13 +200,13 @@ def unlikeness(memory: MemoryBank, tokens: torch.Tensor, inside: torch.Tensor) -
 
 
 def _reuse(block: Block, count: int) -> Block | None:
-    """Give the rows that a memory of so many photographs keeps; ``None`` if there are too few."""
+    """Return the rows for a memory of a number of photographs; ``None`` if there are too few."""
     wanted = _count_rows(block.logits[0].numel(), block.patches.shape[1], count)
     return block.shorten(wanted) if wanted <= len(block.patches) else None
 
 
 def _count_rows(patches: int, width: int, count: int) -> int:
-    """Tell how many rows the memory keeps of each photograph: the patches of a view, fewer of many photographs."""
+    """Return the number of rows per photograph in the memory: the patches of a view, or fewer with many photographs."""
     return max(min(patches, MEMORY_VALUES // (count * width)), 1)
 
 
@@ -223,10 +223,7 @@ def _score(model: FBClipModel, values: torch.Tensor, regions: Sequence[RegionOfI
 
 
 def _remember(model: FBClipModel, images: Iterable[ReferenceImage], count: int) -> Block:
-    """Choose what the memory keeps of a photograph: as many patches as a view has, fewer if there are many of them.
-
-    So the comparison of a view takes as long with tiles as without.
-    """
+    """Choose the patches of a photograph to keep: as many as one view has, or fewer with many photographs."""
     one_by_one = iter(images)
     first = _as_looked_at(model, next(one_by_one))
     tokens, logits = _look(model, first.image)
@@ -250,9 +247,9 @@ class _LeftOut(NamedTuple):
     """Result of comparing a photograph with the others.
 
     Attributes:
-        distances (torch.Tensor): Of the patches of its views, shape ``[V, 1, h, w]``.
-        logits (torch.Tensor): What the text gives them, of the same shape.
-        unlikeness (torch.Tensor): How far it is from them as a whole, shape ``[2]``.
+        distances (torch.Tensor): Distances of the patches of its views, shape ``[V, 1, h, w]``.
+        logits (torch.Tensor): The text's logits, of the same shape.
+        unlikeness (torch.Tensor): Its :func:`unlikeness`, shape ``[2]``.
     """
 
     distances: torch.Tensor
@@ -278,7 +275,7 @@ def _mirror(model: FBClipModel, photograph: Photograph, block: Block) -> _LeftOu
 
 
 def _look(model: FBClipModel, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give joined patch tokens of the views of an image, ``[V, L, D]``, and the text's logits, ``[V, 1, h, w]``."""
+    """Return joined patch tokens of an image's views, ``[V, L, D]``, and the text's logits, ``[V, 1, h, w]``."""
     outputs = [
         model.intermediate_outputs(views, model.text_features())
         for views in model.tiling.split(image).split(VIEWS_AT_ONCE)
@@ -288,20 +285,20 @@ def _look(model: FBClipModel, image: torch.Tensor) -> tuple[torch.Tensor, torch.
 
 
 def _encode(model: FBClipModel, image: torch.Tensor) -> torch.Tensor:
-    """Give joined patch tokens of the views of an image, shape ``[V, L, D]``."""
+    """Return joined patch tokens of an image's views, shape ``[V, L, D]``."""
     layers = [model.backbone.encode_image(views)[0] for views in model.tiling.split(image).split(VIEWS_AT_ONCE)]
     return torch.cat([join_layers(later_half(layer_tokens)) for layer_tokens in layers])
 
 
 def _as_looked_at(model: FBClipModel, reference: ReferenceImage) -> ReferenceImage:
-    """Leave out of what counts of an image what the model leaves out when it looks at it."""
+    """Replace an image's region by the one that the model makes of it."""
     return (
         reference if reference.region is None else reference._replace(region=model.region_of(reference.region.pixels))
     )
 
 
 def _inside(model: FBClipModel, reference: ReferenceImage, grid: Sequence[int], least: float) -> torch.Tensor:
-    """Tell which patches of the views of an image count, bool ``[V, 1, h, w]``."""
+    """Return which patches of an image's views count, bool ``[V, 1, h, w]``."""
     if reference.region is None:
         return torch.ones((model.tiling.view_count, 1, *grid), dtype=torch.bool, device=reference.image.device)
     views = model.tiling.split(reference.region.pixels[None, None].to(reference.image))

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The patches of good parts, and how far an image's patches are from them."""
+"""Memory of the patches of good parts, and distances of an image's patches from them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from anomalib_fbclip.modeling.precision import full_precision, to_full
 
 
 class Match(NamedTuple):
-    """The reference patches that are nearest to the patches of images.
+    """The nearest reference patches of the patches of images.
 
     Attributes:
         distance (torch.Tensor): Cosine distance, 0..2, shape ``[B, L]``.
@@ -27,18 +27,17 @@ class Match(NamedTuple):
 class MemoryBank(nn.Module):
     r"""Patches of good parts.
 
-    Of an image with normalized patch tokens :math:`x`, and a memory with rows :math:`m`, the distance of a patch is
+    For a normalized patch token :math:`x` of an image, and rows :math:`m` of the memory, the distance is
 
     .. math::
 
         d = 1 - \max_m x^\top m
 
-    Everything is in a buffer, which ``torch.compile`` and an exported graph take as a constant.
+    The rows are a buffer, which is a constant for ``torch.compile`` and in an exported graph.
 
     Args:
-        patches (torch.Tensor): Joined patch tokens of :func:`join_layers`, as many of each photograph, shape
-            ``[k, R, D]``.
-        views (int, optional): Views of a photograph that they come from. Defaults to ``1``.
+        patches (torch.Tensor): Joined patch tokens of :func:`join_layers`, R of each photograph, shape ``[k, R, D]``.
+        views (int, optional): Number of views of a photograph. Defaults to ``1``.
 
     Example:
         >>> tokens = join_layers([torch.randn(2, 1 + 9, 8), torch.randn(2, 1 + 9, 8)])
@@ -58,24 +57,14 @@ class MemoryBank(nn.Module):
 
         Args:
             tokens (torch.Tensor): Joined patch tokens of images, shape ``[B, L, D]``.
-
-        Returns:
-            Match: Distance and row.
         """
         with full_precision(tokens.device):
-            # A graph in 16 bits may round what it subtracts, and what it selects: no cosines near 1, but distances.
+            # Distances, not cosines near 1: a 16-bit graph may round what it subtracts or selects.
             distance, row = (tokens @ -self.patches.flatten(0, 1).mT + 1).min(dim=-1)
             return Match(distance, row)
 
     def without(self, photograph: int) -> "MemoryBank":
-        """Leave a photograph out.
-
-        Args:
-            photograph (int): Its index.
-
-        Returns:
-            MemoryBank: The memory of the others.
-        """
+        """Return the memory without a photograph, given its index."""
         others = [index for index in range(len(self.patches)) if index != photograph]
         return type(self)(self.patches[others], self.views)
 
@@ -94,21 +83,21 @@ def join_layers(layer_tokens: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _normalize(tokens: torch.Tensor) -> torch.Tensor:
-    """Give tokens a length of 1 by a product: a graph in 16 bits may round a division, even one marked as precise."""
+    """Scale tokens to length 1 by a product: a 16-bit graph may round a division, even if marked as precise."""
     return tokens * tokens.square().sum(dim=-1, keepdim=True).clamp(min=1e-24).pow(-0.5)
 
 
 def select_coreset(rows: torch.Tensor, count: int) -> torch.Tensor:
-    """Choose rows that cover all others, by k-center greedy: the next one is the one that is farthest from all chosen.
+    """Choose rows that cover all others, by k-center greedy: each next row is the one farthest from those chosen.
 
-    anomalib's ``KCenterGreedy`` starts at random, and compares projections; rows of length 1 need one product a step.
+    anomalib's ``KCenterGreedy`` starts at random, and compares projections; rows of length 1 need one product per step.
 
     Args:
         rows (torch.Tensor): Rows of length 1, shape ``[M, D]``.
-        count (int): How many are chosen.
+        count (int): Number of rows to choose.
 
     Returns:
-        torch.Tensor: Indices of the chosen rows, the first row first, shape ``[count]``.
+        torch.Tensor: Indices of the chosen rows, beginning with the first row, shape ``[count]``.
     """
     if count >= len(rows):
         return torch.arange(len(rows), device=rows.device)

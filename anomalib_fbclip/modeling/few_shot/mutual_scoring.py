@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Decides by photographs without labels, most of which are good: what most of them share is normal.
+"""Decision by photographs without labels, most of which are good: what most of them share is normal.
 
 The idea is MuSc's (https://arxiv.org/abs/2401.16753, ICLR 2024); distances, merge and calibration are those of
 :mod:`~anomalib_fbclip.modeling.few_shot`.
@@ -17,46 +17,45 @@ from .few_shot import FewShot
 from .memory_bank import Match, MemoryBank
 
 SAME_PHOTOGRAPH = 0.005
-"""Mean distance below which a photograph of the memory is the one that is looked at. Rounding gives 1e-6, also of files
-that were saved again; the most similar parts in a fixture have 0.010."""
+"""Mean distance below which a photograph of the memory is the inspected one itself. Rounding gives 1e-6, also for files
+saved again; the most similar parts in a fixture have 0.010."""
 
 LOW, HIGH = 0.1, 0.4
 LOW_DEVIATION, HIGH_DEVIATION = -1.2816, -0.2533
-"""Quantiles of the scores that set the threshold, of good photographs where half are defective, too; and the standard
-deviations at which a normal distribution has them."""
+"""Quantiles of the scores that set the threshold, which belong to good photographs even if half are defective; and the
+standard deviations at which a normal distribution has them."""
 
 LIMIT_DEVIATIONS = 3.0
-"""Standard deviations above the mean at which the threshold lies."""
+"""Standard deviations of the threshold above the mean."""
 
 EXPECTED_SPREAD, EXPECTED_WEIGHT = 0.2, 4.0
-"""Standard deviation that scores are expected to have, as a share of their mean, and how many photographs that
-expectation is worth."""
+"""Expected standard deviation of scores as a share of their mean, and its weight in photographs."""
 
 SPLIT_KURTOSIS, SPLIT_RATIO = 2.2, 1.6
-"""Kurtosis below which scores may fall into two groups, if the third quartile is so many times the first."""
+"""Scores fall into two groups below this kurtosis, if the third quartile is more than this multiple of the first."""
 
 LEAST_SILHOUETTE, LEAST_SHARE = 0.5, 0.2
-"""Silhouette and share of the smaller group from which on photographs show different things."""
+"""Smallest silhouette, and smallest share of the smaller group, of photographs that show different things."""
 
 UNALIKE_DISTANCE = 0.25
-"""Median distance of photographs from the second-nearest one, from which on they are not alike."""
+"""Median distance of photographs from their second-nearest one above which they are not alike."""
 
 COMPARED_ROWS = 100
-"""Rows of the memory that are compared, at most, to tell how far two photographs are from each other."""
+"""Largest number of rows of a photograph that are compared for the distance between photographs."""
 
 
 class MutualMemory(MemoryBank):
     r"""Patches of photographs without labels.
 
-    A photograph's own patches are left out, and a defect may have a like in one other photograph. So the distance of a
+    A photograph is not compared with itself, and one other photograph may have the same defect. So the distance of a
     patch :math:`x` is that from the second-nearest photograph. With rows :math:`m \in M_j` of photograph :math:`j`:
 
     .. math::
 
         d_j = 1 - \max_{m \in M_j} x^\top m, \qquad d = \operatorname{second\,smallest}_{j \ne \text{own}} d_j
 
-    Its own is the one whose rows all lie in the image: their mean distance from the nearest patch is below 0.005. Of an
-    image in several views, a quarter of the rows that a view has on average.
+    The photograph itself is recognized by its rows: their mean distance from the nearest patch is below 0.005. With
+    tiles, the nearest quarter of a view's average number of rows counts.
     """
 
     def forward(self, tokens: torch.Tensor) -> Match:
@@ -65,29 +64,29 @@ class MutualMemory(MemoryBank):
         with full_precision(tokens.device):
             distances = (tokens @ -self.patches.flatten(0, 1).mT + 1).unflatten(-1, (-1, rows))
             nearest_patches = distances.amin(dim=1)
-            if self.views > 1:  # of which this is one; of a plain view, the memory keeps fewer rows than its share
+            if self.views > 1:  # the memory may keep fewer rows of a plain view than its share
                 share = max(rows // self.views // 4, 1)
                 nearest_patches = nearest_patches.topk(share, largest=False).values
             is_own = nearest_patches.mean(dim=-1) < SAME_PHOTOGRAPH
             nearest, row = distances.min(dim=-1)
-            # Distances are at most 2, so that its own photographs come last.
+            # Distances are at most 2, so the photograph itself comes last.
             photograph = (nearest + 4 * is_own.unsqueeze(1)).topk(2, largest=False).indices[..., 1:]
             distance, row = (values.gather(-1, photograph).squeeze(-1) for values in (nearest, row))
             return Match(distance, photograph.squeeze(-1) * rows + row)
 
 
 def folder_limit(scores: torch.Tensor) -> torch.Tensor:
-    r"""Limit below which most photographs are expected, where at most half of them are defective.
+    r"""Compute the limit below which good photographs are expected, if at most half are defective.
 
-    The lower quantiles :math:`q` are good photographs' in any case. They give mean and standard deviation, which are
-    mixed with what is expected:
+    The lower quantiles :math:`q` belong to good photographs. They give mean and standard deviation, which is mixed with
+    the expected one:
 
     .. math::
 
         \hat\sigma = \frac{q_{0.4} - q_{0.1}}{1.028}, \qquad \mu = q_{0.4} + 0.253\,\hat\sigma, \qquad
         \theta = \mu + 3 \sqrt{\frac{k \hat\sigma^2 + 4 (0.2 \mu)^2}{k + 4}}
 
-    Where the scores fall into two groups (:func:`is_split`), the limit lies between them if that is lower.
+    If the scores fall into two groups (:func:`is_split`), the limit is at most the value between them.
 
     Args:
         scores (torch.Tensor): Leave-one-out scores of the photographs, shape ``[k]``.
@@ -104,7 +103,7 @@ def folder_limit(scores: torch.Tensor) -> torch.Tensor:
 
 
 def _between_groups(scores: torch.Tensor) -> torch.Tensor:
-    """Give the value that parts scores into two groups whose means are farthest apart, weighed by size (Otsu)."""
+    """Return the value between two groups of scores, by Otsu's method."""
     ordered = scores.sort().values
     number = torch.arange(1, len(ordered), device=scores.device)
     below = ordered.cumsum(0)[:-1] / number
@@ -121,11 +120,7 @@ class MutualScoring(FewShot):
 
 
 def is_split(scores: torch.Tensor) -> bool:
-    """Tell whether scores fall into two groups: then about half of the photographs may be defective.
-
-    Args:
-        scores (torch.Tensor): Scores in any unit, shape ``[k]``.
-    """
+    """Return whether scores, ``[k]``, fall into two groups. Then about half of the photographs may be defective."""
     centered = scores - scores.mean()
     kurtosis = centered.pow(4).mean() / centered.square().mean().square().clamp(min=1e-12)
     ratio = scores.quantile(0.75) / scores.quantile(0.25).clamp(min=1e-6)
@@ -133,14 +128,14 @@ def is_split(scores: torch.Tensor) -> bool:
 
 
 def photograph_distances(memory: MemoryBank) -> torch.Tensor:
-    """Tell how far photographs are from each other.
+    """Compute the distances between photographs.
 
     Args:
         memory (MemoryBank): Their patches.
 
     Returns:
-        torch.Tensor: Mean distance of the patches of one from the nearest of another, in both directions, shape
-            ``[k, k]``.
+        torch.Tensor: Mean distance of the patches of one from the nearest of another, averaged over both directions,
+            shape ``[k, k]``.
     """
     patches = memory.patches[:, :: -(-memory.patches.shape[1] // COMPARED_ROWS)]
     with full_precision(patches.device):
@@ -152,19 +147,19 @@ def photograph_distances(memory: MemoryBank) -> torch.Tensor:
 
 
 def are_unalike(distances: torch.Tensor) -> bool:
-    """Tell whether most photographs have no two others that are like them.
+    """Return whether most photographs have fewer than two others like them.
 
     Args:
-        distances (torch.Tensor): What :func:`photograph_distances` gives, of 3 photographs or more.
+        distances (torch.Tensor): :func:`photograph_distances` of 3 photographs or more.
     """
     return bool(distances.sort(dim=1).values[:, 2].median() > UNALIKE_DISTANCE)
 
 
 def find_kinds(distances: torch.Tensor) -> tuple[int, int] | None:
-    """Tell whether photographs show different things: two groups, each about one of them, whose silhouette is clear.
+    """Find out whether photographs show two different things: two groups around one photograph each, clearly apart.
 
     Args:
-        distances (torch.Tensor): What :func:`photograph_distances` gives.
+        distances (torch.Tensor): :func:`photograph_distances` of the photographs.
 
     Returns:
         tuple[int, int] | None: Number of photographs of each group; ``None`` if there is one.

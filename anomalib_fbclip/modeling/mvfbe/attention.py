@@ -3,8 +3,8 @@
 
 """Foreground-background attention: two branches of self-attention, fed by a gate (paper: MVFBE).
 
-This is the textbook form. In the model, :class:`~anomalib_fbclip.modeling.mvfbe.fused.FusedAttention` takes its place,
-which gives the same and is faster.
+This is the textbook form. The model computes the same faster, by
+:class:`~anomalib_fbclip.modeling.mvfbe.fused.FusedAttention`.
 """
 
 from collections.abc import Iterable
@@ -36,12 +36,12 @@ PAPER_SIZE = AttentionSize(num_heads=8, head_dim=64)
 
 
 class Gate(nn.Sequential):
-    r"""Share of each token that the foreground branch gets.
+    r"""Computes the share of each token that goes to the foreground branch.
 
     .. math::
         g(x) = \sigma(w_2^\top \operatorname{relu}(W_1 x + b_1) + b_2)
 
-    The product :math:`W_1 x` is handed in, because the fused attention computes it with its other products.
+    The product :math:`W_1 x` is the input, because the fused attention computes it with its other products.
 
     Args:
         width (int): Channels C of the tokens.
@@ -55,7 +55,7 @@ class Gate(nn.Sequential):
         return F.linear(tokens, self[0].get_parameter("weight"))
 
     def forward(self, projected: torch.Tensor) -> torch.Tensor:
-        """Decide from projected tokens ``[..., C / 2]``: a share of 0..1, ``[..., 1]``."""
+        """Compute the shares, 0..1, ``[..., 1]``, from projected tokens ``[..., C / 2]``."""
         first, activation, second, sigmoid = self
         return sigmoid(to_full(second(activation(projected + first.get_parameter("bias")))))
 
@@ -140,7 +140,7 @@ class ForegroundBackgroundAttention(nn.Module):
             layers (Iterable[LayerViews]): The layers and their views.
 
         Returns:
-            list[torch.Tensor]: Attended tokens, layer by layer and in each view by view, each ``[B, 1 + L, C]``.
+            list[torch.Tensor]: Attended tokens of each view of each layer, each ``[B, 1 + L, C]``.
         """
         return [self.attend(linear_map(layer.tokens)) for layer in layers for linear_map in layer.maps]
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The soft foreground mask: which patches belong to the object, and which to its background (paper: MVFBE)."""
+"""The soft foreground mask: separates the object's patches from those of the background (paper: MVFBE)."""
 
 import torch
 from torch import nn
@@ -12,18 +12,18 @@ from anomalib_fbclip.modeling.precision import full_precision, to_dtype, to_full
 from .linear_maps import split_tokens
 
 NEIGHBORHOOD = 3
-"""Patches, along the flattened sequence, whose mean a patch is compared with for its local saliency."""
+"""Number of patches along the flattened sequence, with whose mean a patch is compared for its local saliency."""
 
 SMOOTHING = 5
-"""Width in patches of the box filter over the scores, along the flattened sequence."""
+"""Width of the box filter over the scores, in patches along the flattened sequence."""
 
 
 class SoftForegroundMask(nn.Module):
     r"""Marks each patch as foreground (1) or as probable background (½).
 
-    Four cues are each scaled to 0..1 over the patches of their image and averaged: how far a patch :math:`x_i` lies
-    from its neighbors, from the image's mean patch, from the class token's direction :math:`c`, and from itself in the
-    layer that was chosen before, :math:`q_i`. The score is smoothed along the sequence and cut at a threshold.
+    The score of a patch :math:`x_i` averages four cues, each scaled to 0..1 over the image's patches: its distance from
+    its neighbors, from the image's mean patch, from the class token's direction :math:`c`, and from itself in the
+    previous chosen layer, :math:`q_i`. The score is smoothed along the sequence, and compared with a threshold.
 
     .. math::
         s_i &= 0.3 \, \overline{\lVert x_i - \tfrac{1}{3} (x_{i-1} + x_i + x_{i+1}) \rVert}
@@ -67,18 +67,18 @@ class SoftForegroundMask(nn.Module):
 
         Args:
             tokens (torch.Tensor): Tokens of the layer, class token first. Shape ``[B, 1 + L, C]``, L at least 3.
-            previous_tokens (torch.Tensor | None): Tokens of the layer chosen before; ``None`` for the first layer.
+            previous_tokens (torch.Tensor | None): Tokens of the previous chosen layer; ``None`` for the first layer.
 
         Returns:
             torch.Tensor: Foreground mask of values 1 and ½, shape ``[B, L]``. The background mask is 1 minus it.
         """
-        # A rounded score falls on the other side of the threshold now and then.
+        # Rounding would sometimes move a score across the threshold.
         with full_precision(tokens.device):
             score = self.smooth(self.score(tokens, previous_tokens))
             return to_dtype(torch.where(score > self.threshold, 1.0, 0.5), tokens.dtype)
 
     def score(self, tokens: torch.Tensor, previous_tokens: torch.Tensor | None = None) -> torch.Tensor:
-        """Combine the four cues to a score of 0..1 for each patch, shape ``[B, L]``."""
+        """Combine the four cues into a score of each patch, 0..1, shape ``[B, L]``."""
         tokens = to_full(tokens)
         class_token, patches = split_tokens(tokens)
         padded = F.pad(patches, (0, 0, 1, 1))
@@ -98,7 +98,7 @@ class SoftForegroundMask(nn.Module):
 
     @staticmethod
     def smooth(score: torch.Tensor) -> torch.Tensor:
-        """Average each score with its neighbors in the sequence, which is mirrored at its ends."""
+        """Average each score with its neighbors in the sequence, mirrored at its ends."""
         padded = F.pad(score.unsqueeze(1), (SMOOTHING // 2, SMOOTHING // 2), mode="reflect")
         return F.avg_pool1d(padded, SMOOTHING, stride=1).squeeze(1)
 

@@ -11,10 +11,10 @@ It equals :class:`~anomalib_fbclip.modeling.mvfbe.attention.ForegroundBackground
   .. math::
       \operatorname{LayerNorm}(g x) = \frac{g}{\sqrt{g^2 v + \epsilon}} (x - \mu) \odot \gamma + \beta
 
-  So the matrices of queries, keys and values of both branches, and of the gate's first layer, are one matrix that is
+  So the matrices of queries, keys and values of both branches, and of the gate's first layer, form one matrix, which is
   applied to the token itself. The mean is subtracted from the matrix's rows instead of from the token.
-- A view is a linear map over the tokens of its layer. The layer's products with that matrix are mapped instead.
-- Both branches are heads of one attention, and leave through one matrix.
+- A view is a linear map over the tokens of its layer. It is applied to the layer's products with that matrix.
+- Both branches are heads of one attention with one output matrix.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,12 +30,12 @@ from .attention import AttentionBranch, ForegroundBackgroundAttention
 from .linear_maps import LayerViews
 
 TOKENS_AT_ONCE = 2**15
-"""Tokens that a GPU attends at once: all 15 maps of one image of the paper's size, one or two maps of a large batch.
-With the paper's widths they take 1 GB in float32. A CPU gains nothing by more than one map."""
+"""Number of tokens that a GPU attends at once: all 15 maps of one image of the paper's size, or one or two maps of a
+large batch. With the paper's widths they take 1 GB in float32. A CPU gains nothing from more than one map."""
 
 
 class AttentionWeights(NamedTuple):
-    """The parameters of gate and branches, merged: each tensor serves a single operation.
+    """The merged parameters of gate and branches, one tensor per operation.
 
     Attributes:
         inputs (torch.Tensor): Gate's first layer, then query, key and value of both branches, shape ``[P, C]`` with
@@ -52,7 +52,7 @@ class AttentionWeights(NamedTuple):
 
 
 class ProjectedView(NamedTuple):
-    """Statistics of a view's tokens for the fused attention.
+    """A view's tokens, prepared for the fused attention.
 
     Attributes:
         tokens (torch.Tensor): The tokens' products with ``AttentionWeights.inputs``, shape ``[B, 1 + L, P]``.
@@ -67,7 +67,7 @@ class FusedAttention:
     """Attends in many views with the parameters of one attention, which it merges once.
 
     Args:
-        attention (ForegroundBackgroundAttention): The attention that it equals.
+        attention (ForegroundBackgroundAttention): The attention.
     """
 
     def __init__(self, attention: ForegroundBackgroundAttention) -> None:
@@ -79,13 +79,13 @@ class FusedAttention:
         return self.attend(self.project(layers))
 
     def project(self, layers: Iterable[LayerViews]) -> Iterator[ProjectedView]:
-        """Compute what is linear in the tokens and comes before the attention: once a layer, then mapped.
+        """Project the tokens once per layer, and map the products to each view.
 
         Args:
             layers (Iterable[LayerViews]): The layers and their views.
 
         Yields:
-            ProjectedView: Each view in turn, layer by layer.
+            ProjectedView: The views, layer by layer.
         """
         for tokens, maps in layers:
             projected = F.linear(tokens, self.weights.inputs)
@@ -95,10 +95,10 @@ class FusedAttention:
                 yield ProjectedView(linear_map(projected), variance)
 
     def attend(self, views: Iterable[ProjectedView]) -> list[torch.Tensor]:
-        """Attend in both branches, in several views at once as far as ``TOKENS_AT_ONCE`` allows.
+        """Attend in both branches, in several views at once if ``TOKENS_AT_ONCE`` allows.
 
         Args:
-            views (Iterable[ProjectedView]): The views. Each is taken when it is its turn.
+            views (Iterable[ProjectedView]): The views, each taken only when needed.
 
         Returns:
             list[torch.Tensor]: Attended tokens of each view, shape ``[B, 1 + L, C]``.
@@ -126,14 +126,7 @@ class FusedAttention:
 
 
 def merge_weights(attention: ForegroundBackgroundAttention) -> AttentionWeights:
-    """Merge the parameters of an attention.
-
-    Args:
-        attention (ForegroundBackgroundAttention): The attention.
-
-    Returns:
-        AttentionWeights: The merged parameters, with a graph to the attention's own.
-    """
+    """Merge the parameters of an attention, with a graph to its own."""
     branches = (attention.foreground, attention.background)
     matrices, biases = zip(*map(_merge_branch, branches), strict=True)
     return AttentionWeights(
@@ -146,7 +139,7 @@ def merge_weights(attention: ForegroundBackgroundAttention) -> AttentionWeights:
 
 def _merge_branch(branch: AttentionBranch) -> tuple[torch.Tensor, torch.Tensor]:
     """Merge a branch's layer norm and scale into query, key and value, ``[3, I, C]``, and their bias, ``[3, I]``."""
-    # The scale is learned: it goes into the query, because the fused kernels take only a constant one.
+    # The learned scale goes into the query: the fused kernels take only a constant one.
     matrices = torch.stack([branch.scale * branch.to_q.weight, branch.to_k.weight, branch.to_v.weight])
     weighted = matrices * branch.norm.weight
     return weighted - weighted.mean(dim=-1, keepdim=True), matrices @ branch.norm.bias

@@ -1,9 +1,9 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Linear maps over the tokens of a layer, which views are: matrices with few entries that differ from one another.
+"""Linear maps over the tokens of a layer, which views are: matrices with few distinct or few nonzero entries.
 
-A map applies to a layer's tokens, and as well to whatever is linear in them.
+A map applies to a layer's tokens, or to anything linear in them.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from anomalib_fbclip.modeling.precision import to_dtype
 
 
 class LinearMap(Protocol):
-    """Makes each token of a view a weighted sum of a layer's tokens, or of anything that is linear in them."""
+    """Makes each token of a view a weighted sum of a layer's tokens, or of values linear in them."""
 
     def __call__(self, values: torch.Tensor, /) -> torch.Tensor:
         """Map values of all tokens, from ``[B, 1 + L, ...]`` to the same shape."""
@@ -27,7 +27,7 @@ class LayerViews(NamedTuple):
 
     Attributes:
         tokens (torch.Tensor): Tokens of the layer, class token first, shape ``[B, 1 + L, C]``.
-        maps (Sequence[LinearMap]): Each view, as the map that makes it of the tokens.
+        maps (Sequence[LinearMap]): The views: maps that are applied to the tokens.
     """
 
     tokens: torch.Tensor
@@ -36,19 +36,19 @@ class LayerViews(NamedTuple):
 
 def split_tokens(values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Split values of all tokens, ``[B, 1 + L, ...]``, into those of the class token and those of the patches."""
-    # A slice has a node for the batch, too, where its size is open, as in an exported graph.
+    # Slices would add a node for the batch, too, to an exported graph with any batch size.
     return values.narrow(1, 0, 1), values.narrow(1, 1, values.shape[1] - 1)
 
 
 def identity(values: torch.Tensor) -> torch.Tensor:
-    """Leave everything as it is: a :class:`LinearMap` by the identity matrix."""
+    """Return the values unchanged: a :class:`LinearMap` by the identity matrix."""
     return values
 
 
 class GroupMap(NamedTuple):
     r"""Makes each token a weighted sum of itself and of the sums of two groups of tokens.
 
-    It is a matrix of :math:`L \times L` with two distinct entries in each row, off the diagonal, in the form
+    It is an :math:`L \times L` matrix with two distinct entries per row off the diagonal, in the form
 
     .. math::
         y_i = s_i x_i + w_{i1} \sum_{j \in G_1} x_j + w_{i2} \sum_{j \in G_2} x_j
@@ -70,15 +70,15 @@ class GroupMap(NamedTuple):
 
 
 class Bands(NamedTuple):
-    """Neighborhoods of the patches of a grid, for a few rows of the grid at once: a band.
+    """Neighborhoods of a grid's patches in K bands: each has N patches of a few rows, and M patches around them.
 
-    All patches near those of a band lie in the rows around it, so a matrix of all pairs of patches has nothing beyond.
+    The neighbors of a band's patches lie in the rows around it, so a matrix of all pairs has no other entries.
 
     Attributes:
-        near (torch.Tensor): Says to which of K times N patches, the grid's in their order and beyond its last, which of
-            the M patches of their band are near, shape ``[K, N, M]``.
-        above (int): Patches of the first band that lie above the grid.
-        below (int): Patches of the last band that lie below the grid.
+        near (torch.Tensor): Whether each of the M patches is near each of the N patches, bool ``[K, N, M]``. The last
+            band may end below the grid.
+        above (int): Number of the first band's M patches above the grid.
+        below (int): Number of the last band's M patches below the grid.
     """
 
     near: torch.Tensor
@@ -86,25 +86,22 @@ class Bands(NamedTuple):
     below: int
 
     def gather(self, values: torch.Tensor) -> torch.Tensor:
-        """Take the patches of each band: from values of all patches, ``[B, L, ...]``, to ``[B, K, M, ...]``.
-
-        There are zeros above and below the grid.
-        """
+        """Split values of all patches, ``[B, L, ...]``, into bands, ``[B, K, M, ...]``, with zeros beyond the grid."""
         count, _, size = self.near.shape
         padding = (0, 0) * (values.ndim - 2) + (self.above, self.below)
-        # Bands overlap by half, and slices have a deterministic gradient on a GPU, which a choice by index has not.
+        # Bands overlap by half. Slices have a deterministic gradient on a GPU; indexing does not.
         halves = F.pad(values, padding).unflatten(1, (count + 1, size // 2))
         return torch.cat([halves.narrow(1, 0, count), halves.narrow(1, 1, count)], dim=2)
 
     def inside(self, length: int) -> Iterator[tuple[int, slice, slice]]:
-        """Tell what of each band lies on the grid.
+        """Find the part of each band on the grid.
 
         Args:
             length (int): Number of the grid's patches.
 
         Yields:
-            tuple[int, slice, slice]: How many of the band's N patches, which of the M patches around them, and where
-                these lie among all patches of the grid.
+            tuple[int, slice, slice]: Number of the N patches on the grid, which of the M patches are on it, and where
+                they are among all patches.
         """
         count, own, size = self.near.shape
         for first in range(0, count * own, own):
@@ -116,11 +113,11 @@ class Bands(NamedTuple):
 class BandMap:
     """Makes each patch a weighted sum of patches near it, and leaves the class token as it is.
 
-    It is a matrix of ``[L, L]`` of which only the bands beside the diagonal are kept.
+    It is an ``[L, L]`` matrix of which only bands around the diagonal are kept.
 
     Args:
-        bands (Bands): The patches near each patch.
-        weights (torch.Tensor): Weight of each of them in each sum, shape ``[B, K, N, M]``.
+        bands (Bands): The neighborhoods.
+        weights (torch.Tensor): Weight of each neighbor in each sum, shape ``[B, K, N, M]``.
     """
 
     def __init__(self, bands: Bands, weights: torch.Tensor) -> None:
@@ -131,7 +128,7 @@ class BandMap:
         """Map values of all tokens, ``[B, 1 + L, C]``."""
         class_value, patches = split_tokens(values)
         bands = to_dtype(self.weights, values.dtype).unbind(dim=1)
-        # One band after the other: values are wide, and copies of them take longer than the products.
+        # Band by band: copying the wide values would take longer than the products.
         inside = self.bands.inside(patches.shape[1])
         sums = (
             weights[..., :own, near] @ patches[..., around, :]
@@ -141,15 +138,12 @@ class BandMap:
 
 
 def neighborhoods(grid: tuple[int, int], window: int, device: torch.device) -> Bands:
-    """Tell which patches of a grid lie in whose neighborhood.
+    """Find the neighborhoods of a grid's patches.
 
     Args:
         grid (tuple[int, int]): Rows and columns of the patches.
-        window (int): Side of the neighborhood in patches, odd.
-        device (torch.device): Where the result is wanted.
-
-    Returns:
-        Bands: The neighborhoods.
+        window (int): Side of a neighborhood in patches, odd.
+        device (torch.device): Device of the result.
 
     Example:
         >>> bands = neighborhoods((6, 5), window=3, device=torch.device("cpu"))
@@ -160,7 +154,7 @@ def neighborhoods(grid: tuple[int, int], window: int, device: torch.device) -> B
     """
     height, width = grid
     reach = window // 2
-    rows = max(2 * reach, 1)  # and as many around them
+    rows = max(2 * reach, 1)  # per band, and as many around them
     count = -(-height // rows)
     columns = torch.arange(width, device=device)
     near_column = (columns.unsqueeze(-1) - columns).abs() <= reach

@@ -15,7 +15,7 @@ from .linear_maps import LayerViews
 
 
 class MultiViewDisentanglement(nn.Module):
-    r"""Tells foreground and background apart in several views of every layer (paper: MVFBE).
+    r"""Separates foreground and background in several views of every layer (paper: MVFBE).
 
     For layer :math:`l` with tokens :math:`X_l`, soft foreground mask :math:`f_l` and view :math:`v`:
 
@@ -70,11 +70,11 @@ class MultiViewDisentanglement(nn.Module):
             grid (tuple[int, int]): Rows and columns of the patches, ``h * w == L``.
 
         Returns:
-            list[torch.Tensor]: Maps, layer by layer and in each view by view, each ``[B, 1 + L, C]``.
+            list[torch.Tensor]: Maps of each view of each layer, each ``[B, 1 + L, C]``.
         """
         layers = []
         for tokens, previous_tokens in zip(layer_tokens, [None, *layer_tokens], strict=False):
             mask = self.foreground_mask(tokens, previous_tokens)
             layers.append(LayerViews(tokens, [view(tokens, mask, grid) for view in self.views.values()]))
-        attention = FusedAttention(self.attention)  # what self.attention gives, faster
+        attention = FusedAttention(self.attention)  # equals self.attention, but is faster
         return self.suppression(attention(layers))

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Background suppression: takes from all tokens what they share with the image's background (paper: MVFBE)."""
+"""Background suppression: removes from all tokens what they share with the image's background (paper: MVFBE)."""
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from anomalib_fbclip.modeling.precision import full_precision, to_full
 class BackgroundSuppression(nn.Module):
     r"""Moves every token away from the image's background prototype.
 
-    With the prototype :math:`\beta` of the image and a strength :math:`\lambda` of ½:
+    With the image's prototype :math:`\beta` and a strength :math:`\lambda` of ½:
 
     .. math::
         \hat{y} = (1 - \lambda) y + \lambda (1 - \cos(y, \beta)) (y - \beta)
@@ -38,7 +38,7 @@ class BackgroundSuppression(nn.Module):
             maps (list[torch.Tensor]): One map for each layer and view, each ``[B, 1 + L, C]``.
 
         Returns:
-            list[torch.Tensor]: The maps without what the background explains, in the same order and shape.
+            list[torch.Tensor]: The maps with less background, in the same order and shape.
         """
         with full_precision(maps[0].device):
             prototype = self.prototype(maps)

@@ -1,10 +1,10 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The three views of a layer in which foreground and background are told apart (paper: MVFBE).
+"""The three views of a layer in which foreground and background are separated (paper: MVFBE).
 
-Every view gives a linear map over the tokens of one layer, ``[B, 1 + L, C]``, whose weights come from the tokens and
-from their foreground mask. It leaves the class token as it is. The patches form an ``h x w`` grid, row by row.
+A view returns a linear map over the tokens of one layer, ``[B, 1 + L, C]``, with weights from the tokens and their
+foreground mask. The class token stays unchanged. The patches form an ``h x w`` grid, row by row.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from .linear_maps import BandMap, GroupMap, LinearMap, identity, neighborhoods, 
 
 
 class IdentityView(nn.Module):
-    """The tokens as the backbone left them: the paper's identity view."""
+    """The tokens of the backbone, unchanged: the paper's identity view."""
 
     @staticmethod
     def forward(tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> LinearMap:
-        """Leave everything as it is.
+        """Return the identity.
 
         Args:
             tokens (torch.Tensor): Tokens of a layer, shape ``[B, 1 + L, C]``.
@@ -32,18 +32,18 @@ class IdentityView(nn.Module):
             grid (tuple[int, int]): Rows and columns of the patches, ``h * w == L``.
 
         Returns:
-            LinearMap: The map that makes the view of the tokens.
+            LinearMap: The map from the tokens to the view.
         """
         del tokens, foreground_mask, grid
         return identity
 
 
 class SemanticView(nn.Module):
-    r"""Draws each patch towards the patches of its own kind, over the whole image.
+    r"""Draws each patch towards patches of its kind in the whole image.
 
-    A patch :math:`x_i` attends to all others with a strength that is the product of both masks and of its own stability
-    (its agreement with the class token :math:`c`) for the background, or of its information (its disagreement) for the
-    foreground. With :math:`s_i = \cos(x_i, c)` and the background mask :math:`b = 1 - f`:
+    A patch :math:`x_i` attends to all patches. Its logits are the product of both masks with, for the background, its
+    agreement with the class token :math:`c` or, for the foreground, its disagreement. With :math:`s_i = \cos(x_i, c)`
+    and the background mask :math:`b = 1 - f`:
 
     .. math::
         F_i &= \sum_j \operatorname{softmax}_j((1 - s_i) f_i f_j) \, x_j \\
@@ -60,7 +60,7 @@ class SemanticView(nn.Module):
     and :math:`G_i` likewise, with :math:`\gamma_i = e^{s_i b_i / 2}` on the other group.
 
     Args:
-        blend (float): Share of the attended patch in the result. The rest is the patch itself.
+        blend (float): Share of the attended patch in the result; the rest is the patch itself.
 
     Example:
         >>> view = SemanticView()
@@ -91,7 +91,7 @@ class SemanticView(nn.Module):
             foreground = self.blend * mask / (alpha * foreground_count + background_count)
             background = self.blend * (1 - mask) / (foreground_count + gamma * background_count)
             group_weights = torch.stack([alpha * foreground + background, foreground + gamma * background], dim=-1)
-            # The class token belongs to no group, and stays what it is.
+            # The class token belongs to no group, and stays unchanged.
             return GroupMap(
                 groups=F.pad(torch.stack([is_foreground, 1 - is_foreground], dim=1), (1, 0)),
                 group_weights=F.pad(group_weights, (0, 0, 1, 0)),
@@ -100,10 +100,10 @@ class SemanticView(nn.Module):
 
 
 class SpatialView(nn.Module):
-    r"""Rebuilds each patch from its neighborhood on the grid, foreground and background apart.
+    r"""Rebuilds each patch from its neighborhood on the grid, separately for foreground and background.
 
-    In the background branch, neighbors count by their agreement with the class token :math:`c`. In the foreground
-    branch, they count by their disagreement with it and their distance from the neighborhood's mean :math:`m_i`. With
+    The background branch weighs neighbors by their agreement with the class token :math:`c`. The foreground branch
+    weighs them by their disagreement with it, and by their distance from the neighborhood's mean :math:`m_i`. With
     :math:`u_j = f_j x_j`, :math:`v_j = b_j x_j`, and sums over the neighborhood :math:`N(i)`:
 
     .. math::
@@ -112,11 +112,10 @@ class SpatialView(nn.Module):
         Q_i &= \frac{1}{\sum_j b_j} \sum_j \operatorname{softmax}_j(\cos(v_j, c) \, \lVert v_j \rVert) \, v_j \\
         y_i &= P_i + Q_i
 
-    A neighborhood always has ``window * window`` entries. Beyond the border there are zeros, which are background.
+    A neighborhood always has ``window * window`` entries. Those beyond the border are zeros, and background.
 
-    Both branches weigh the same patches, so one product gives the sum of both. The patches of a few rows of the grid,
-    and all of their neighbors, are a few rows that follow one another: a product of a small matrix with a part of the
-    features, which are never unfolded.
+    Both branches weigh the same patches, so one product gives their sum. A band of rows and all of its neighbors are
+    consecutive patches: its result is a product of a small matrix with a slice of the features. Nothing is unfolded.
 
     Args:
         window (int): Side of the neighborhood in patches, odd.
@@ -139,7 +138,7 @@ class SpatialView(nn.Module):
             tokens, mask = to_full(tokens), to_full(foreground_mask)
             class_token, patches = split_tokens(tokens)
             masked = mask.unsqueeze(-1) * patches
-            # Distances do not change when both points are moved; near the origin the difference of squares loses least.
+            # Moving all points does not change distances. Near the origin, differences of squares lose least.
             origin = masked.mean(dim=1, keepdim=True)
             neighbors = _Neighbors(
                 centered=masked - origin,
@@ -152,14 +151,14 @@ class SpatialView(nn.Module):
             return BandMap(bands, self._weights(in_bands, origin.unsqueeze(1), bands.near.to(mask.dtype)))
 
     def _weights(self, neighbors: "_Neighbors", origin: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
-        r"""Weigh the neighbors of the patches: the factors of :math:`x_j` in :math:`P_i + Q_i`.
+        r"""Compute the factors of :math:`x_j` in :math:`P_i + Q_i`.
 
         Distances come from products, as :math:`\lVert u - m \rVert^2 = \lVert u \rVert^2 - 2 u m + \lVert m \rVert^2`.
 
         Args:
             neighbors (_Neighbors): The M patches of each of K bands.
-            origin (torch.Tensor): The point from which the patches are given, shape ``[B, 1, 1, C]``.
-            near (torch.Tensor): 1 where patch j is near patch i, otherwise 0, shape ``[K, N, M]``.
+            origin (torch.Tensor): Origin of the centered patches, shape ``[B, 1, 1, C]``.
+            near (torch.Tensor): 1 if patch j is near patch i, otherwise 0, shape ``[K, N, M]``.
 
         Returns:
             torch.Tensor: Weights, shape ``[B, K, N, M]``.
@@ -178,7 +177,7 @@ class SpatialView(nn.Module):
         # Both branches together, [B, 2, ...]. All entries beyond the border share one logit.
         agreement = neighbors.agreement.unsqueeze(2).expand_as(distance)
         inside_logits = torch.stack([neighbors.disagreement.unsqueeze(2) * distance, agreement], dim=1)
-        # After they are stacked: OpenVINO 2026.4 adds a vector wrongly to a norm where there are several images.
+        # Added after stacking: OpenVINO 2026.4 adds a vector wrongly to a norm in batches of several images.
         outside_logits = torch.stack([mean_length, torch.zeros_like(mean_length)], dim=1) + outside.log()
         logits = torch.cat([inside_logits.masked_fill(near == 0, -torch.inf), outside_logits], dim=-1)
         foreground_total = (neighbors.mask.unsqueeze(2) * near).sum(dim=-1, keepdim=True)
@@ -188,10 +187,10 @@ class SpatialView(nn.Module):
 
 
 class _Neighbors(NamedTuple):
-    """Patches of which neighborhoods are made: all L of them, or the M of each of K bands.
+    """Values of the patches in neighborhoods: all L patches, or the M of each of K bands.
 
     Attributes:
-        centered (torch.Tensor): Patches times the foreground mask, from some origin, shape ``[B, L, C]``.
+        centered (torch.Tensor): Patches times the foreground mask, minus an origin, shape ``[B, L, C]``.
         mask (torch.Tensor): Foreground mask, shape ``[B, L]``.
         disagreement (torch.Tensor): One minus the cosine to the class token, shape ``[B, L]``.
         agreement (torch.Tensor): Length along the class token, times the background mask, shape ``[B, L]``.
@@ -204,17 +203,11 @@ class _Neighbors(NamedTuple):
 
 
 VIEWS: dict[str, type[nn.Module]] = {"identity": IdentityView, "semantic": SemanticView, "spatial": SpatialView}
-"""The paper's views by name, in the order of the maps that they give."""
+"""The paper's views by name, in the order of their maps."""
 
 
 def create_views(names: Sequence[str]) -> dict[str, nn.Module]:
-    """Create views of the paper.
-
-    Args:
-        names (Sequence[str]): Names of the views, in the order of their maps.
-
-    Returns:
-        dict[str, nn.Module]: The views by name.
+    """Create the paper's views by name, in the order of their maps.
 
     Raises:
         ValueError: If a view is unknown or named twice, or there is none.
