@@ -253,7 +253,7 @@ class Inspection:
         return self._folder / PICTURES / item.picture
 
     def _draw(self, predicted: _Predicted) -> Entry:
-        """Draw the picture, if wanted, and return the report's entry. Called in a thread beside the model."""
+        """Draw the picture, if wanted, and return the report's entry. Runs in its own thread."""
         prediction, item = predicted.prediction, predicted.item
         if prediction is None:
             return Entry(Record(item.name, error=predicted.error))

@@ -16,12 +16,12 @@ LOWEST = -100.0
 """Value of pixels outside the region of interest: lower than that of any patch."""
 
 
-class AnomalyMapGenerator(nn.Module):
-    """Upsamples a patch map bilinearly and smooths it with a Gaussian.
+SIGMA, RADIUS = 4.0, 16
+"""Standard deviation of the Gaussian, and the radius at which it is cut off, in pixels."""
 
-    Args:
-        sigma (float): Standard deviation of the Gaussian in pixels.
-        radius (int): Radius in pixels at which the Gaussian is cut off.
+
+class AnomalyMapGenerator(nn.Module):
+    """Upsamples a patch map bilinearly, and smooths it with a Gaussian.
 
     Example:
         >>> generator = AnomalyMapGenerator()
@@ -29,11 +29,10 @@ class AnomalyMapGenerator(nn.Module):
         torch.Size([2, 518, 518])
     """
 
-    def __init__(self, sigma: float = 4.0, radius: int = 16) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.radius = radius
-        offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
-        kernel = (-0.5 * (offsets / sigma).square()).exp()
+        offsets = torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float64)
+        kernel = (-0.5 * (offsets / SIGMA).square()).exp()
         self.kernel: torch.Tensor
         self.register_buffer("kernel", (kernel / kernel.sum()).float(), persistent=False)
 
@@ -63,16 +62,17 @@ class AnomalyMapGenerator(nn.Module):
     def _smooth(self, patch_map: torch.Tensor, image_size: Sequence[int]) -> torch.Tensor:
         with full_precision(patch_map.device):
             upsampled = F.interpolate(to_full(patch_map), size=image_size, mode="bilinear", align_corners=False)
-            padded = self._mirror(self._mirror(upsampled, -2), -1)
+            padded = _mirror(_mirror(upsampled, -2), -1)
             kernel = self.kernel.to(padded.dtype)
             blurred = F.conv2d(F.conv2d(padded, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
             return blurred.squeeze(1)
 
-    def _mirror(self, image: torch.Tensor, dim: int) -> torch.Tensor:
-        """Extend an image by the radius on both sides, mirrored with its edge repeated, as often as needed."""
-        size = image.shape[dim]
-        position = torch.arange(-self.radius, size + self.radius, device=image.device) % (2 * size)
-        return image.index_select(dim, torch.minimum(position, 2 * size - 1 - position))
+
+def _mirror(image: torch.Tensor, dim: int) -> torch.Tensor:
+    """Extend an image by the radius on both sides, mirrored with its edge repeated, as often as needed."""
+    size = image.shape[dim]
+    position = torch.arange(-RADIUS, size + RADIUS, device=image.device) % (2 * size)
+    return image.index_select(dim, torch.minimum(position, 2 * size - 1 - position))
 
 
 def highest_patch(anomaly_map: torch.Tensor, grid: Sequence[int]) -> tuple[int, int]:

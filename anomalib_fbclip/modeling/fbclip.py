@@ -16,7 +16,7 @@ from torchvision.tv_tensors import TVTensor
 from .alignment import TextAlignment
 from .anomaly_map import LOWEST, AnomalyMapGenerator
 from .clip import ClipBackbone
-from .decision import Decision, ImageScore, IntermediateOutputs, ModelOutput, ZeroShot, class_token_score
+from .decision import Decision, ImageScore, IntermediateOutputs, ModelOutput, ZeroShot
 from .mvfbe import MultiViewDisentanglement
 from .prompt_learner import PromptLearner
 from .region import RegionOfInterest
@@ -40,10 +40,9 @@ class FBClipModel(TextEncoder):
         mvfbe (MultiViewDisentanglement): Multi-view foreground-background enhancement (paper: MVFBE).
         alignment (TextAlignment): Similarity of image tokens and text features.
         anomaly_map_generator (AnomalyMapGenerator): Turns values of patches into those of pixels.
-        image_score (ImageScore): Computes an image's score if only the text decides. Defaults to the paper's.
-        tiling (WholeImage | None): Cuts images into views. Defaults to one view, the whole image.
+        image_score (ImageScore): Computes an image's score if only the text decides.
+        tiling (WholeImage | None): Cuts images into views. ``None``: one view, the whole image.
         score_area (int | None): Largest area in pixels for :func:`~.decision.top_mean`. ``None``: the area of the map.
-            Defaults to ``None``.
 
     Attributes:
         region (RegionOfInterest | None): Region of interest of all images; ``None``: everywhere.
@@ -59,9 +58,9 @@ class FBClipModel(TextEncoder):
         mvfbe: MultiViewDisentanglement,
         alignment: TextAlignment,
         anomaly_map_generator: AnomalyMapGenerator,
-        image_score: ImageScore = class_token_score,
-        tiling: WholeImage | None = None,
-        score_area: int | None = None,
+        image_score: ImageScore,
+        tiling: WholeImage | None,
+        score_area: int | None,
     ) -> None:
         super().__init__(backbone, prompt_learner, text_fusion)
         self.mvfbe = mvfbe

@@ -13,6 +13,12 @@ from .alignment import similarity
 from .decision import IntermediateOutputs
 from .precision import to_full
 
+GAMMA = 4.0
+"""Exponent of the focal loss."""
+
+DICE_WEIGHT, ENTROPY_WEIGHT, MARGIN_WEIGHT = 0.2, 1.0, 0.5
+"""Weights of the dice loss, and of the terms of the semantic consistency regularization."""
+
 
 class LossParts(NamedTuple):
     """The weighted terms of the training loss, each a scalar.
@@ -39,29 +45,17 @@ class FBClipLoss(nn.Module):
     r"""Focal loss on scores and maps, dice loss on maps, and the semantic consistency regularization (paper: SCR).
 
     .. math::
-        L = L_{focal}(\hat{s}, s) + L_{focal}(\hat{M}, M) + \lambda_d L_{dice}(\hat{M}, M) + \lambda_c L_{SCR}
+        L = L_{focal}(\hat{s}, s) + L_{focal}(\hat{M}, M) + 0.2 \, L_{dice}(\hat{M}, M) + \lambda_c L_{SCR}
 
     :math:`\hat{s}` are the scores and :math:`\hat{M}` the patch maps, upsampled to the masks :math:`M`.
 
     Args:
-        dice_weight (float): Weight :math:`\lambda_d` of the dice loss.
         consistency_weight (float): Weight :math:`\lambda_c` of the semantic consistency regularization.
-        entropy_weight (float): Weight of the entropy in the semantic consistency regularization.
-        margin_weight (float): Weight of the margin's hinge in the semantic consistency regularization.
     """
 
-    def __init__(
-        self,
-        dice_weight: float = 0.2,
-        consistency_weight: float = 0.15,
-        entropy_weight: float = 1.0,
-        margin_weight: float = 0.5,
-    ) -> None:
+    def __init__(self, consistency_weight: float = 0.15) -> None:
         super().__init__()
-        self.dice_weight = dice_weight
         self.consistency_weight = consistency_weight
-        self.entropy_weight = entropy_weight
-        self.margin_weight = margin_weight
 
     def forward(self, outputs: IntermediateOutputs, gt_label: torch.Tensor, gt_mask: torch.Tensor) -> LossParts:
         """Compute the loss of a batch.
@@ -81,32 +75,26 @@ class FBClipLoss(nn.Module):
             patch_map = outputs.patch_map.float()
             upsampled = F.interpolate(patch_map, size=mask.shape[-2:], mode="bilinear", align_corners=False)
             probability = upsampled.squeeze(1)
-            consistency = semantic_consistency(
-                outputs.embeddings[-1],
-                outputs.text_features,
-                self.entropy_weight,
-                self.margin_weight,
-            )
+            consistency = semantic_consistency(outputs.embeddings[-1], outputs.text_features)
             return LossParts(
                 image_focal=focal_loss(outputs.class_score.float(), label),
                 pixel_focal=focal_loss(probability, mask),
-                pixel_dice=self.dice_weight * dice_loss(probability, mask),
+                pixel_dice=DICE_WEIGHT * dice_loss(probability, mask),
                 consistency=self.consistency_weight * consistency.float(),
             )
 
 
-def focal_loss(probability: torch.Tensor, target: torch.Tensor, gamma: float = 4.0) -> torch.Tensor:
+def focal_loss(probability: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     r"""Compute binary cross-entropy that fades for correct entries, averaged over all entries.
 
     .. math::
-        L_{focal} = -\frac{1}{n} \sum_i (1 - p_i)^\gamma \log p_i
+        L_{focal} = -\frac{1}{n} \sum_i (1 - p_i)^4 \log p_i
 
     :math:`p_i` is the probability of the target.
 
     Args:
         probability (torch.Tensor): Probabilities, any shape.
         target (torch.Tensor): 0 or 1, the same shape.
-        gamma (float): Exponent of the fading.
 
     Returns:
         torch.Tensor: The loss, a scalar.
@@ -117,7 +105,7 @@ def focal_loss(probability: torch.Tensor, target: torch.Tensor, gamma: float = 4
     """
     cross_entropy = F.binary_cross_entropy(probability, target, reduction="none")
     probability_of_target = torch.where(target == 1, probability, 1 - probability)
-    return (cross_entropy * (1 - probability_of_target).pow(gamma)).mean()
+    return (cross_entropy * (1 - probability_of_target).pow(GAMMA)).mean()
 
 
 def dice_loss(probability: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -142,24 +130,17 @@ def dice_loss(probability: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return 1 - ((2 * intersection + 1) / (total + 1)).mean()
 
 
-def semantic_consistency(
-    embedding: torch.Tensor,
-    text_features: torch.Tensor,
-    entropy_weight: float = 1.0,
-    margin_weight: float = 0.5,
-) -> torch.Tensor:
+def semantic_consistency(embedding: torch.Tensor, text_features: torch.Tensor) -> torch.Tensor:
     r"""Favor embeddings that are clearly in one state: low entropy, and a margin between the two (paper: SCR).
 
     With the similarities :math:`s_0, s_1` of the mean token to the normal and the abnormal state, averaged over images:
 
     .. math::
-        L_{SCR} = \lambda_e H(\operatorname{softmax}(s)) + \lambda_m \max(0, 1 - |s_1 - s_0|)
+        L_{SCR} = H(\operatorname{softmax}(s)) + \tfrac{1}{2} \max(0, 1 - |s_1 - s_0|)
 
     Args:
         embedding (torch.Tensor): Last map in the joint space, shape ``[B, 1 + L, D]``.
         text_features (torch.Tensor): Normalized text features, normal state first, shape ``[2, D]``.
-        entropy_weight (float): Weight :math:`\lambda_e` of the entropy.
-        margin_weight (float): Weight :math:`\lambda_m` of the margin's hinge.
 
     Returns:
         torch.Tensor: The regularization, a scalar.
@@ -168,4 +149,4 @@ def semantic_consistency(
     probability = similarities.softmax(dim=-1)
     entropy = -(probability * (probability + 1e-8).log()).sum(dim=-1).mean()
     margin = F.relu(1 - similarities.diff(dim=-1).abs()).mean()
-    return entropy_weight * entropy + margin_weight * margin
+    return ENTROPY_WEIGHT * entropy + MARGIN_WEIGHT * margin

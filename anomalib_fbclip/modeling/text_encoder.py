@@ -119,7 +119,7 @@ class TextEncoder(nn.Module):
 
 
 def text_digest(tensors: Mapping[str, torch.Tensor], weights: Mapping[str, float]) -> str:
-    """Digest the prompts, parameters and weights that text features depend on, beside the CLIP.
+    """Digest the prompts, parameters and weights on which text features depend, besides the CLIP.
 
     Args:
         tensors (Mapping[str, torch.Tensor]): Parameters by their names in :class:`FBClipModel`. Only those of the text

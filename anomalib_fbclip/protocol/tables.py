@@ -56,7 +56,7 @@ def read_results(path: Path) -> pd.DataFrame:
 
 
 def add_results(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Add results and the means for each settings to a file, which is replaced when it is complete.
+    """Add results to a file, with means over the same settings. The file is replaced when it is complete.
 
     Args:
         path (Path): The file for :func:`read_results`.

@@ -15,8 +15,8 @@ ENOUGH_TO_SEE_COLOR = Enough(longer=256, shorter=256)
 
 SWAPPED_SHARE, SWAPPED_GOOD, SWAPPED_PHOTOGRAPHS = 0.15, 6, 4
 """The folders may be swapped if at most this share of pairs (a photograph, a good one) gives the photograph the higher
-score, with at least so many good photographs and so many others. Among good parts the share is about half, and 2 % of
-the choices of 8 good photographs fall below; with 4, the share says nothing."""
+score. The other values are the smallest numbers of good photographs and of others for this test. Among good parts the
+share is about half, and 2 % of the choices of 8 good photographs fall below; with 4, it says nothing."""
 
 
 def find_copies(paths: Iterable[Path], originals: Iterable[Path | KeptPhotograph]) -> dict[Path, Path]:

@@ -77,9 +77,9 @@ def test_fitted_thresholds(fbclip: Command, mvtec: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     (line,) = [line for line in result.stderr.splitlines() if "threshold" in line]
-    assert line.startswith("Image threshold 0.")
-    assert " on the model's scale, shown as 0.5 (from labels). Pixel threshold 0." in line
-    assert line.endswith("shown as 0.5 (from masks).")
+    assert line.startswith("Image threshold 0.5 (from labels; 0.")
+    assert "Pixel threshold 0.5 (from masks; 0." in line
+    assert line.endswith("before normalization).")
     assert "Warning" not in result.stderr
     assert "ckpt_path" not in result.stdout + result.stderr
     assert "fewest wrong  0." in result.stdout

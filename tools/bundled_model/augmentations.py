@@ -9,13 +9,10 @@ from torchvision.transforms import v2
 
 
 def create_augmentations(image_size: int) -> v2.Compose:
-    """Create augmentations of an image and its mask.
+    """Create augmentations of images ``[3, H, W]``, 0..1 or 0..255, and masks ``[H, W]``.
 
     Args:
-        image_size (int): Side of the images that come out, in pixels.
-
-    Returns:
-        v2.Compose: From images ``[3, H, W]``, 0..1 or 0..255, with masks ``[H, W]``, to images 0..1 and masks.
+        image_size (int): Side of the resulting images, 0..1, in pixels.
     """
     return v2.Compose([
         v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),

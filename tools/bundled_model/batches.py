@@ -16,7 +16,7 @@ from tools.bundled_model.augmentations import create_augmentations
 from tools.bundled_model.images import DEFECT, TrainingImage, draw_training_image
 
 DRAWN_SIZE = 1.25
-"""Size at which images are drawn, in sizes of the network's input: what is cut out of them need not be blown up."""
+"""Ratio of the size of drawn images to that of the network's input, so that crops need not be enlarged."""
 
 
 class TrainingBatch(NamedTuple):
@@ -25,8 +25,8 @@ class TrainingBatch(NamedTuple):
     Attributes:
         images (torch.Tensor): Normalized images ``[B, 3, H, W]``.
         regions (torch.Tensor): Background, object or defect ``[B, H, W]``.
-        captions (list[str]): What each image shows.
-        texts (list[tuple[str, str, str]]): What each region of each image shows.
+        captions (list[str]): Captions of the images.
+        texts (list[tuple[str, str, str]]): Words of each image's regions.
     """
 
     images: torch.Tensor
@@ -36,7 +36,7 @@ class TrainingBatch(NamedTuple):
 
 
 class TrainingBatches(IterableDataset):
-    """Batches of images that are drawn when they are needed, each once.
+    """Batches of images, each drawn once, when it is needed.
 
     Args:
         batches (int): Number of batches.

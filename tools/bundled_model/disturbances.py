@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Disturbances that a line's camera and lamps have, to measure what they cost."""
+"""Disturbances of a line's camera and lamps, to measure the accuracy that they cost."""
 
 import math
 from typing import Any
@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 SIZE = 448
-"""Side of the images that are disturbed, in pixels."""
+"""Side of the disturbed images in pixels."""
 
 
 class RandomLight(v2.Transform):
@@ -21,7 +21,7 @@ class RandomLight(v2.Transform):
 
         \hat x = x^{\gamma} \left(1 + a (u \cos\varphi + v \sin\varphi)\right)
 
-    with column and row :math:`u, v \in [-1, 1]`. Masks stay as they are.
+    with column and row :math:`u, v \in [-1, 1]`. Masks are not changed.
 
     Args:
         gamma (float, optional): Largest :math:`|\ln\gamma|`. Defaults to ``0.5``.
@@ -35,7 +35,7 @@ class RandomLight(v2.Transform):
 
     @staticmethod
     def make_params(flat_inputs: list[Any]) -> dict[str, float]:
-        """Draw how far gamma and slope go, and the direction."""
+        """Draw the strengths of gamma and slope, and the direction."""
         del flat_inputs
         exponent, slope, turn = torch.rand(3).tolist()
         return {"exponent": 2 * exponent - 1, "slope": slope, "angle": 2 * math.pi * turn}
@@ -52,11 +52,7 @@ class RandomLight(v2.Transform):
 
 
 def create_disturbances() -> dict[str, v2.Compose]:
-    """Give disturbances by name, each of images ``[3, H, W]``, 0..1, and of their masks ``[H, W]``.
-
-    Returns:
-        dict[str, v2.Compose]: The disturbances; random ones take torch's random numbers.
-    """
+    """Create disturbances of images ``[3, H, W]``, 0..1, and masks ``[H, W]``, by name, with torch's random numbers."""
     disturbances: dict[str, v2.Transform] = {
         "blur, 1 px": v2.GaussianBlur(7, sigma=1.0),
         "blur, 3 px": v2.GaussianBlur(19, sigma=3.0),

@@ -1,12 +1,10 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Images to train fbclip-small on: procedural scenes, most of them with texture from photographs, and photographs.
+"""Training images of fbclip-small: procedural scenes, half of them with texture from photographs, and photographs.
 
-Sizes, places, shapes and markings vary far more than in the test categories, so that the network learns what is normal
-rather than what is drawn.
-
-The text tower learns the words of regions, so each image comes with those of its own.
+Sizes, places, shapes and markings vary far more than in the test categories, so that the network does not learn how
+images are drawn. Each image has words for its regions, which the text tower learns.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,45 +44,45 @@ PHOTOGRAPHED = 0.5
 """Share of the scenes with texture from photographs."""
 
 WHOLE = 0.3
-"""Share of photographs that are shown as they are, with all that they show."""
+"""Share of photographs shown unchanged or nearly so."""
 
 SURFACES = 0.4
 """Share of surfaces among the scenes."""
 
 NAMED = 0.5
-"""Share of the kinds that have a name among the objects; the others are shapes at random."""
+"""Share of named kinds among the objects; the others are random shapes."""
 
 MARKED = 0.3
-"""Share of surfaces with markings at random."""
+"""Share of surfaces with random markings."""
 
 NEIGHBORED = 0.15
-"""Share of objects beside which another one lies."""
+"""Share of objects with another one beside them."""
 
 SCALES = 0.18, 0.42
 """Smallest and largest scale of an object: half its size, as a fraction of the side."""
 
 SURFACE_REACH = 0.75
-"""Extent of defects on surfaces, in extents of defects on the largest objects: a defect is smaller than an object."""
+"""Ratio of the extent of defects on surfaces to that on the largest objects."""
 
 MIXED = 0.5
 """Share of mixtures among the defects."""
 
 GIVEN = 0.4
-"""Share of the given defects among all, where there are some."""
+"""Share of given defects, if there are any."""
 
 MOST_DEFECTS = 4
-"""Most defects of an image: a network learns more from an image with several."""
+"""Largest number of defects in an image. A network learns more from an image with several."""
 
 
 class TrainingImage(NamedTuple):
-    """An image, its regions, and what it shows in words.
+    """An image with its regions and words.
 
     Attributes:
         image (NDArray[np.uint8]): Red, green and blue ``[size, size, 3]``.
         regions (NDArray[np.uint8]): Background, object or defect ``[size, size]``.
-        texts (tuple[str, str, str]): What each region shows.
-        normal_caption (str): What the image shows where the defect is cut off.
-        caption (str): What the image shows.
+        texts (tuple[str, str, str]): Words of each region.
+        normal_caption (str): Caption without the defect, for crops that do not show it.
+        caption (str): Caption.
     """
 
     image: NDArray[np.uint8]
@@ -98,10 +96,10 @@ class Subject(NamedTuple):
     """The subject of a photograph.
 
     Attributes:
-        scene (Scene): It, without defect.
-        noun (str): What it is called.
-        background (str): What it lies on.
-        reach (float): Factor of the extent of its defects, which are small beside an object.
+        scene (Scene): The scene without defect.
+        noun (str): Its name.
+        background (str): Name of its background.
+        reach (float): Factor of the extent of its defects.
     """
 
     scene: Scene
@@ -118,23 +116,18 @@ def draw_training_image(
     photographed: float = PHOTOGRAPHED,
     given: Mapping[str, Defect] = MappingProxyType({}),
 ) -> TrainingImage:
-    """Draw an image of something that is not held out, every second time with a defect.
+    """Draw an image of kinds that are not held out. Half of the images have a defect.
 
     Args:
         seed (int): Seed, not negative.
         size (int): Side of the image in pixels, at least 32.
-        photographs (Sequence[Photograph], optional): Photographs whose texture is used.
-            Defaults to ``TRAINING_PHOTOGRAPHS``.
-        defect_kinds (Sequence[str], optional): Defects, keys of ``procedural.DEFECTS``; there are also mixtures.
-            Defaults to ``TRAINING_DEFECTS``.
-        photographed (float, optional): Share of the scenes with texture from photographs.
-            Defaults to ``PHOTOGRAPHED``.
-        given (Mapping[str, Defect], optional): Further defects, such as those of real photographs, by the words of a
-            caption.
+        photographs (Sequence[Photograph], optional): Photographs to use as texture. Defaults to
+            ``TRAINING_PHOTOGRAPHS``.
+        defect_kinds (Sequence[str], optional): Defects, keys of ``procedural.DEFECTS``, besides mixtures. Defaults to
+            ``TRAINING_DEFECTS``.
+        photographed (float, optional): Share of the scenes with texture from photographs. Defaults to ``PHOTOGRAPHED``.
+        given (Mapping[str, Defect], optional): Further defects, such as real ones, by their words in a caption.
             Defaults to none.
-
-    Returns:
-        TrainingImage: The image.
     """
     rng = stream(seed, "training image")
     mixed = mixtures(lambda stream, side: _draw_texture(stream, side, photographs)[0])
@@ -145,7 +138,7 @@ def draw_training_image(
     while True:
         subject = _draw_subject(rng, size, photographs, photographed)
         defects = {kind: repeat(draw, subject.reach) for kind, draw in {**DEFECTS, **mixed, **given}.items()}
-        with suppress(InvisibleDefectError):  # another subject shows it
+        with suppress(InvisibleDefectError):  # try another subject
             image, mask = photograph(subject.scene, seed, defect, defects)
             break
     regions = np.where(subject.scene.coverage > 0.5, OBJECT, BACKGROUND)  # noqa: PLR2004
@@ -196,7 +189,7 @@ def _draw_surface(rng: Generator, surface: Surface, material: str) -> Subject:
 
 
 def _draw_part(rng: Generator, draw: Object, size: int, scale: float) -> Part:
-    """Draw an object anywhere in the image and, sometimes, another one of its kind, which the image's edge may cut."""
+    """Draw an object anywhere in the image and, sometimes, another of its kind, which may be cut off at the edge."""
     room = max(0.0, 0.48 - scale)
     x, y = 0.5 + rng.uniform(-room, room, 2)
     angle = rng.uniform(0, 2 * np.pi)
@@ -214,7 +207,7 @@ def _draw_part(rng: Generator, draw: Object, size: int, scale: float) -> Part:
 
 
 def _draw_background(rng: Generator, size: int, photographs: Sequence[Photograph]) -> tuple[Surface, str]:
-    """Draw a background, and what it is called."""
+    """Draw a background, and return its name, too."""
     if rng.integers(2):
         even = plain_background(rng, rng, size)
         tint = color(rng, saturation=(0.0, 0.9), value=(0.6, 1.0))
@@ -223,7 +216,7 @@ def _draw_background(rng: Generator, size: int, photographs: Sequence[Photograph
 
 
 def _draw_texture(rng: Generator, size: int, photographs: Sequence[Photograph]) -> tuple[Surface, str]:
-    """Draw a material or a photographed texture, and what it is called."""
+    """Draw a material or a photographed texture, and return its name, too."""
     return _draw_photographed(rng, size, photographs) if rng.integers(2) else _draw_material(rng, size)
 
 
@@ -238,15 +231,7 @@ def _draw_material(rng: Generator, size: int) -> tuple[Surface, str]:
 
 
 def repeat(defect: Defect, reach: float) -> Defect:
-    """Give a defect that comes one to ``MOST_DEFECTS`` times.
-
-    Args:
-        defect (Defect): The defect.
-        reach (float): Factor of its extent.
-
-    Returns:
-        Defect: The defects, as one.
-    """
+    """Make a defect appear one to ``MOST_DEFECTS`` times, with a factor for its extent."""
 
     def repeated(scene: Scene, rng: Generator, extent: float) -> Scene:
         for _ in range(int(rng.integers(1, MOST_DEFECTS + 1))):

@@ -1,10 +1,10 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Locked-image tuning (LiT): a text tower and a projection are aligned to an image tower that stays as it is.
+"""Locked-image tuning (LiT): aligns a text tower and a projection to a frozen image tower.
 
-Three terms, all on the same forward pass: whole images against captions, as CLIP does it; patches against the words of
-their region, as dino.txt does it; images and patches against the words of the two states.
+The loss compares whole images with captions, as CLIP does; patches with the words of their region, as dino.txt does;
+and images and patches with the words of the two states.
 """
 
 from collections.abc import Iterable
@@ -25,10 +25,14 @@ STATE_WORDS = (STATES, ("flawless object.", "damaged object."), ("intact surface
 """Words of the normal and of the abnormal state."""
 
 STATE_WEIGHT = 2.0
-"""Weight of the words of the two states, which are the hardest to learn."""
+"""Weight of the loss of the two states, which are the hardest to learn."""
 
 LEARNED_OF_IMAGE_TOWER = {"visual.proj", "visual.ln_post.weight", "visual.ln_post.bias"}
-"""Parameters of the image tower's side that are learned: those after its blocks."""
+"""Trained parameters of the image side: those after the tower's blocks."""
+
+
+LEARNING_RATE = 2e-3
+"""Highest learning rate."""
 
 
 class LockedImageTuning(pl.LightningModule):
@@ -38,16 +42,9 @@ class LockedImageTuning(pl.LightningModule):
         clip (open_clip.CLIP): The CLIP, whose text tower and projections are trained in place.
         tokenizer (open_clip.SimpleTokenizer): Its tokenizer.
         steps (int): Number of steps.
-        learning_rate (float): Highest learning rate.
     """
 
-    def __init__(
-        self,
-        clip: open_clip.CLIP,
-        tokenizer: open_clip.SimpleTokenizer,
-        steps: int,
-        learning_rate: float = 2e-3,
-    ) -> None:
+    def __init__(self, clip: open_clip.CLIP, tokenizer: open_clip.SimpleTokenizer, steps: int) -> None:
         super().__init__()
         self.clip = clip
         self.backbone = ClipBackbone(clip, [len(clip.visual.transformer.resblocks)])
@@ -55,25 +52,16 @@ class LockedImageTuning(pl.LightningModule):
             parameter.requires_grad = not name.startswith("visual.") or name in LEARNED_OF_IMAGE_TOWER
         self.clip.logit_scale.requires_grad = False  # FB-CLIP has a fixed temperature
         self.tokenizer = tokenizer
-        # Read as FB-CLIP reads prompts, but for the attention, which is one of its adapters.
+        # As FB-CLIP reads prompts, but without the attention, which is one of its adapters.
         self.text_fusion = TextFusion(
             strategies={"global": GlobalStrategy(), "end_of_text": EndOfTextStrategy()},
             weights={"global": 1.0, "end_of_text": 0.5},
         )
         self.steps = steps
-        self.learning_rate = learning_rate
         self.used_tokens: set[int] = set()
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> torch.Tensor:
-        """Compute the loss of a batch.
-
-        Args:
-            batch (TrainingBatch): Images with words.
-            batch_idx (int): Number of the batch.
-
-        Returns:
-            torch.Tensor: The loss, a scalar.
-        """
+        """Compute the loss of a batch, given its number."""
         losses = self.losses(batch, STATE_WORDS[batch_idx % len(STATE_WORDS)])
         self.log_dict(dict(losses), prog_bar=True)
         return torch.stack(list(losses.values())).sum()
@@ -105,22 +93,15 @@ class LockedImageTuning(pl.LightningModule):
         }
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Optimize with AdamW; the learning rate rises in the first tenth of the steps, and then falls to 0."""
+        """Use AdamW, with a learning rate that rises during the first tenth of the steps, and then falls to 0."""
         learned = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(learned, self.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
-        rise = max(0.1, 2 / (self.steps + 1))  # as a share; OneCycleLR divides by the number of steps less one
-        schedule = OneCycleLR(optimizer, self.learning_rate, self.steps, pct_start=rise, cycle_momentum=False)
+        optimizer = torch.optim.AdamW(learned, LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05)
+        rise = max(0.1, 2 / (self.steps + 1))  # as a share; OneCycleLR divides by the number of steps minus one
+        schedule = OneCycleLR(optimizer, LEARNING_RATE, self.steps, pct_start=rise, cycle_momentum=False)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def encode_text(self, texts: Iterable[str]) -> torch.Tensor:
-        """Embed texts as FB-CLIP embeds its prompts, without a causal mask.
-
-        Args:
-            texts (Iterable[str]): N texts.
-
-        Returns:
-            torch.Tensor: Normalized text features, shape ``[N, D]``.
-        """
+        """Embed N texts as FB-CLIP embeds its prompts, without a causal mask: normalized features ``[N, D]``."""
         ids = self.tokenizer(list(texts)).to(self.device)
         self.used_tokens.update(ids.unique().tolist())
         hidden_states = self.backbone.encode_prompts(self.backbone.token_embedding(ids))

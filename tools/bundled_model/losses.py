@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Losses of the locked-image tuning, and the regions of patches that they compare with words."""
+"""Losses of the locked-image tuning, and the regions of patches."""
 
 import torch
 from torch.nn import functional as F  # noqa: N812
@@ -13,11 +13,11 @@ AMBIGUOUS = -1
 """Region of a patch that a defect only touches."""
 
 TOUCHED, COVERED = 0.02, 0.2
-"""Share of a patch that a defect covers: up to the first it is not a defect, from the second on it is one."""
+"""Shares of a patch: a patch is normal if a defect covers at most the first, and a defect from the second on."""
 
 
 def caption_loss(pooled: torch.Tensor, caption_features: torch.Tensor) -> torch.Tensor:
-    """Tell each image's caption from those of the others, and each caption's image, as CLIP does.
+    """Match images and captions, as CLIP does.
 
     Args:
         pooled (torch.Tensor): Embedded images ``[B, D]``.
@@ -37,7 +37,7 @@ def region_loss(
     of_region: torch.Tensor,
     word_features: torch.Tensor,
 ) -> torch.Tensor:
-    """Tell the words of a patch's region from those of all other regions in the batch.
+    """Match patches and the words of their regions, among all words in the batch.
 
     Args:
         embeddings (torch.Tensor): Embedded patches ``[B, L, D]``.
@@ -54,7 +54,7 @@ def region_loss(
 
 
 def state_loss(embeddings: torch.Tensor, regions: torch.Tensor, state_features: torch.Tensor) -> torch.Tensor:
-    """Tell defects from all else by the words of the two states.
+    """Separate defective patches from others by the words of the two states.
 
     Args:
         embeddings (torch.Tensor): Embedded patches ``[B, L, D]``.
@@ -69,7 +69,7 @@ def state_loss(embeddings: torch.Tensor, regions: torch.Tensor, state_features: 
 
 
 def image_state_loss(pooled: torch.Tensor, regions: torch.Tensor, state_features: torch.Tensor) -> torch.Tensor:
-    """Tell images with a defect from those without by the words of the two states.
+    """Separate defective images from others by the words of the two states.
 
     Args:
         pooled (torch.Tensor): Embedded images ``[B, D]``.
@@ -101,7 +101,7 @@ def patch_regions(regions: torch.Tensor, patch_size: tuple[int, int]) -> torch.T
 
 
 def balanced_mean(losses: torch.Tensor, regions: torch.Tensor) -> torch.Tensor:
-    """Average losses so that background, object and defect weigh the same, however large they are.
+    """Average losses with equal weights for background, object and defect, whatever their sizes.
 
     Args:
         losses (torch.Tensor): Loss of each patch, any shape.

@@ -1,9 +1,9 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Defects of no kind: a region of a surface is exchanged, moved, or disturbed.
+"""Synthetic defects without a real counterpart: a region of a surface is exchanged, moved, or disturbed.
 
-No drawing has them. They keep a network from learning how defects are drawn.
+They keep a network from learning how defects are drawn.
 """
 
 from collections.abc import Callable
@@ -20,24 +20,17 @@ Texture = Callable[[Generator, int], Surface]
 """Draws a texture of a size in pixels."""
 
 FRAYED = 0.5
-"""Share of the regions that noise breaks up."""
+"""Share of regions broken up by noise."""
 
 THIN = 0.4
-"""Share of the patches that are strips."""
+"""Share of strips among the patches."""
 
 SMALLEST_PATCH = 0.05
 """Smallest extent of a patch, as a fraction of the side."""
 
 
 def mixtures(draw_texture: Texture) -> dict[str, Defect]:
-    """Give the defects by the words of a caption.
-
-    Args:
-        draw_texture (Texture): Draws the textures that are mixed in.
-
-    Returns:
-        dict[str, Defect]: The defects.
-    """
+    """Create the defects, by their words in a caption, with a function that draws textures to mix in."""
 
     def foreign_texture(scene: Scene, rng: Generator, extent: float) -> Scene:
         other = draw_texture(rng, scene.size).albedo
@@ -60,27 +53,27 @@ def mixtures(draw_texture: Texture) -> dict[str, Defect]:
 
 
 def misplaced_piece(scene: Scene, rng: Generator, extent: float) -> Scene:
-    """Piece of another place of the surface, sometimes with exchanged colors."""
+    """Insert a piece of the surface from another place, sometimes with exchanged colors."""
     moved = _moved(scene, rng)[rng.permutation(3) if rng.integers(2) else [0, 1, 2]]
     return _replace(scene, moved, irregular(scene, rng, extent))
 
 
 def smear(scene: Scene, rng: Generator, extent: float) -> Scene:
-    """Region whose detail is blurred."""
+    """Blur a region."""
     radius = rng.uniform(0.02, 0.06)
     smeared = np.stack([soften(channel, radius) for channel in scene.surface.albedo])
     return _replace(scene, np.float32(rng.uniform(0.75, 1.2)) * smeared, irregular(scene, rng, 1.3 * extent))
 
 
 def colour_shift(scene: Scene, rng: Generator, extent: float) -> Scene:
-    """Region in another tint, or lighter or darker."""
+    """Change the tint or the lightness of a region."""
     level = rng.uniform(0.4, 0.75) if rng.integers(2) else rng.uniform(1.3, 1.8)
     gains = rng.uniform(0.5, 1.6, (3, 1, 1)) if rng.integers(2) else np.full((3, 1, 1), level)
     return _replace(scene, scene.surface.albedo * gains.astype(np.float32), _region(scene, rng, extent))
 
 
 def erased_region(scene: Scene, rng: Generator, extent: float) -> Scene:
-    """Region without texture, in the surface's own color or in another one."""
+    """Fill a region with the surface's median color or another one."""
     albedo = scene.surface.albedo
     tone = np.median(albedo, axis=(1, 2))[:, None, None] if rng.integers(2) else color(rng, (0.0, 0.9), (0.05, 0.95))
     even = tone + np.float32(0.03) * noise(rng, scene.size, 8)
@@ -88,7 +81,7 @@ def erased_region(scene: Scene, rng: Generator, extent: float) -> Scene:
 
 
 def grainy_region(scene: Scene, rng: Generator, extent: float) -> Scene:
-    """Region with fine or coarse noise, gray or colored."""
+    """Add fine or coarse noise to a region, gray or colored."""
     albedo = scene.surface.albedo
     channels = 1 if rng.integers(2) else 3
     grain = rng.standard_normal((channels, *albedo.shape[1:]), dtype=np.float32) * np.float32(rng.uniform(0.1, 0.4))
@@ -98,7 +91,7 @@ def grainy_region(scene: Scene, rng: Generator, extent: float) -> Scene:
 
 
 def distortion(scene: Scene, rng: Generator, extent: float) -> Scene:
-    """Region whose texture is bent."""
+    """Bend the texture of a region."""
     size = scene.size
     reach, waves = rng.uniform(0.02, 0.08) * size, rng.uniform(2, 8)
     rows, columns = (
@@ -109,7 +102,7 @@ def distortion(scene: Scene, rng: Generator, extent: float) -> Scene:
 
 
 def _moved(scene: Scene, rng: Generator) -> Field:
-    """Give the surface's colors from another place."""
+    """Shift the surface's colors by a random distance."""
     shift = rng.integers(scene.size // 8, scene.size // 2, 2) * rng.choice([-1, 1], 2)
     return np.roll(scene.surface.albedo, shift, (1, 2))
 

@@ -24,7 +24,7 @@ def draw_category(
     test_images: int = 20,
     image_seed: int = 0,
 ) -> Path:
-    """Draw the images of a category, with masks: anomalib's ``MVTecAD`` reads them.
+    """Draw the images of a category, with masks, for anomalib's ``MVTecAD``.
 
     Args:
         root (Path): Folder of the categories.
@@ -33,13 +33,13 @@ def draw_category(
         train_images (int, optional): Number of normal images to train on. Defaults to ``20``.
         test_images (int, optional): Number of normal images, and number of anomalous images, to test on. Defaults to
             ``20``.
-        image_seed (int, optional): Seed that the images are drawn with, not negative. Defaults to ``0``.
+        image_seed (int, optional): Seed of the images, not negative. Defaults to ``0``.
 
     Returns:
-        Path: The category's folder. It appears when it is complete.
+        Path: The category's folder, which appears when it is complete.
 
     Raises:
-        OSError: If the folder is there already, or can't be written.
+        OSError: If the folder exists already or can't be written.
     """
     folder = root / category
     plan = list(_plan(category, train_images, test_images, image_seed))

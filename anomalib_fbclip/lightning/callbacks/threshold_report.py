@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Report of the fitted thresholds of a run, and warning where verdicts are unreliable."""
+"""Report of a run's fitted thresholds, and warning if verdicts are unreliable."""
 
 import logging
 
@@ -19,10 +19,10 @@ ADVICE = "Set few_shot_source to a folder of good photographs, unlabeled_source,
 
 
 class ThresholdReport(Callback):
-    """Logs fitted thresholds before a test and before a prediction, and warns where there is none.
+    """Logs fitted thresholds before a test and before a prediction, and warns if there is none.
 
     Args:
-        post_processor (ThresholdPostProcessor): Has the thresholds.
+        post_processor (ThresholdPostProcessor): The post-processor with the thresholds.
     """
 
     def __init__(self, post_processor: ThresholdPostProcessor) -> None:
@@ -43,23 +43,12 @@ class ThresholdReport(Callback):
 
 
 def describe_threshold(post_processor: ThresholdPostProcessor, level: str) -> str:
-    """Describe a fitted threshold.
-
-    Args:
-        post_processor (ThresholdPostProcessor): Has the threshold.
-        level (str): ``image`` or ``pixel``.
-
-    Returns:
-        str: A sentence; empty if the threshold was not fitted.
-    """
+    """Describe the ``image`` or ``pixel`` threshold in a sentence; empty if it was not fitted."""
     source = getattr(post_processor, f"{level}_threshold_source")
     if source not in FITTED:
         return ""
-    fitted, shown = (getattr(post_processor, f"{name}{level}_threshold").item() for name in ("", "normalized_"))
-    is_normalized = getattr(post_processor, f"{level}_min").isfinite()
-    scale = f" on the model's scale, shown as {shown:.3g}" if is_normalized else ""
-    return f"{level.capitalize()} threshold {fitted:.4g}{scale} (from {_name(source)})."
-
-
-def _name(source: str) -> str:
-    return "the checkpoint" if source == CHECKPOINT else source
+    fitted, normalized = (getattr(post_processor, f"{name}{level}_threshold").item() for name in ("", "normalized_"))
+    origin = f"from {'the checkpoint' if source == CHECKPOINT else source}"
+    if getattr(post_processor, f"{level}_min").isfinite():
+        return f"{level.capitalize()} threshold {normalized:.3g} ({origin}; {fitted:.4g} before normalization)."
+    return f"{level.capitalize()} threshold {fitted:.4g} ({origin})."

@@ -73,7 +73,7 @@ class AttentionBranch(nn.Module):
         size (AttentionSize): Number and channels of its heads.
     """
 
-    def __init__(self, width: int, size: AttentionSize = PAPER_SIZE) -> None:
+    def __init__(self, width: int, size: AttentionSize) -> None:
         super().__init__()
         inner_width = size.num_heads * size.head_dim
         self.head_dim = size.head_dim
@@ -126,7 +126,7 @@ class ForegroundBackgroundAttention(nn.Module):
         torch.Size([2, 50, 32])
     """
 
-    def __init__(self, width: int, size: AttentionSize = PAPER_SIZE) -> None:
+    def __init__(self, width: int, size: AttentionSize) -> None:
         super().__init__()
         self.gate = Gate(width)
         self.foreground = AttentionBranch(width, size)

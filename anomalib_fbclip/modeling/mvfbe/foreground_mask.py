@@ -18,6 +18,13 @@ SMOOTHING = 5
 """Width of the box filter over the scores, in patches along the flattened sequence."""
 
 
+CUE_WEIGHT, CHANGE_WEIGHT = 0.3, 0.1
+"""Weight of each of the first three cues, and of the change since the previous chosen layer."""
+
+THRESHOLD = 0.5
+"""Score above which a patch is foreground."""
+
+
 class SoftForegroundMask(nn.Module):
     r"""Marks each patch as foreground (1) or as probable background (½).
 
@@ -34,33 +41,11 @@ class SoftForegroundMask(nn.Module):
 
     The bar is the scaling to 0..1.
 
-    Args:
-        local_weight (float): Weight of the distance to the neighbors in the sequence.
-        center_weight (float): Weight of the distance to the image's mean patch.
-        class_weight (float): Weight of the disagreement with the class token.
-        change_weight (float): Weight of the change since the previous chosen layer.
-        threshold (float): Score above which a patch is foreground.
-
     Example:
         >>> mask = SoftForegroundMask()
         >>> mask(torch.randn(2, 1 + 49, 32)).shape
         torch.Size([2, 49])
     """
-
-    def __init__(
-        self,
-        local_weight: float = 0.30,
-        center_weight: float = 0.30,
-        class_weight: float = 0.30,
-        change_weight: float = 0.10,
-        threshold: float = 0.5,
-    ) -> None:
-        super().__init__()
-        self.local_weight = local_weight
-        self.center_weight = center_weight
-        self.class_weight = class_weight
-        self.change_weight = change_weight
-        self.threshold = threshold
 
     def forward(self, tokens: torch.Tensor, previous_tokens: torch.Tensor | None = None) -> torch.Tensor:
         """Compute the mask of one layer.
@@ -75,9 +60,10 @@ class SoftForegroundMask(nn.Module):
         # Rounding would sometimes move a score across the threshold.
         with full_precision(tokens.device):
             score = self.smooth(self.score(tokens, previous_tokens))
-            return to_dtype(torch.where(score > self.threshold, 1.0, 0.5), tokens.dtype)
+            return to_dtype(torch.where(score > THRESHOLD, 1.0, 0.5), tokens.dtype)
 
-    def score(self, tokens: torch.Tensor, previous_tokens: torch.Tensor | None = None) -> torch.Tensor:
+    @staticmethod
+    def score(tokens: torch.Tensor, previous_tokens: torch.Tensor | None = None) -> torch.Tensor:
         """Combine the four cues into a score of each patch, 0..1, shape ``[B, L]``."""
         tokens = to_full(tokens)
         class_token, patches = split_tokens(tokens)
@@ -87,14 +73,14 @@ class SoftForegroundMask(nn.Module):
         center = (patches - patches.mean(dim=1, keepdim=True)).norm(dim=-1)
         disagreement = 1 - F.cosine_similarity(patches, class_token, dim=-1)
         score = (
-            self.local_weight * min_max_normalize(local)
-            + self.center_weight * min_max_normalize(center)
-            + self.class_weight * min_max_normalize(disagreement)
+            CUE_WEIGHT * min_max_normalize(local)
+            + CUE_WEIGHT * min_max_normalize(center)
+            + CUE_WEIGHT * min_max_normalize(disagreement)
         )
         if previous_tokens is None:
             return score
         change = (patches - split_tokens(to_full(previous_tokens))[1]).norm(dim=-1)
-        return score + self.change_weight * min_max_normalize(change)
+        return score + CHANGE_WEIGHT * min_max_normalize(change)
 
     @staticmethod
     def smooth(score: torch.Tensor) -> torch.Tensor:

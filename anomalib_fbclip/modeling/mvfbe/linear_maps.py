@@ -111,7 +111,7 @@ class Bands(NamedTuple):
 
 
 class BandMap:
-    """Makes each patch a weighted sum of patches near it, and leaves the class token as it is.
+    """Makes each patch a weighted sum of patches near it, and leaves the class token unchanged.
 
     It is an ``[L, L]`` matrix of which only bands around the diagonal are kept.
 

@@ -9,6 +9,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_fbclip.modeling.precision import full_precision, to_full
 
+STRENGTH = 0.5
+"""Share of the suppressed token in the result; the rest is the token itself."""
+
 
 class BackgroundSuppression(nn.Module):
     r"""Moves every token away from the image's background prototype.
@@ -18,18 +21,11 @@ class BackgroundSuppression(nn.Module):
     .. math::
         \hat{y} = (1 - \lambda) y + \lambda (1 - \cos(y, \beta)) (y - \beta)
 
-    Args:
-        strength (float): Share :math:`\lambda` of the suppressed token in the result. The rest is the token itself.
-
     Example:
         >>> suppression = BackgroundSuppression()
         >>> [tokens.shape for tokens in suppression([torch.randn(2, 1 + 49, 32), torch.randn(2, 1 + 49, 32)])]
         [torch.Size([2, 50, 32]), torch.Size([2, 50, 32])]
     """
-
-    def __init__(self, strength: float = 0.5) -> None:
-        super().__init__()
-        self.strength = strength
 
     def forward(self, maps: list[torch.Tensor]) -> list[torch.Tensor]:
         """Suppress the background in all maps of a batch.
@@ -42,7 +38,7 @@ class BackgroundSuppression(nn.Module):
         """
         with full_precision(maps[0].device):
             prototype = self.prototype(maps)
-            return [self._suppress(tokens, prototype) for tokens in maps]
+            return [_suppress(tokens, prototype) for tokens in maps]
 
     @staticmethod
     def prototype(maps: list[torch.Tensor]) -> torch.Tensor:
@@ -62,7 +58,8 @@ class BackgroundSuppression(nn.Module):
         maximum = torch.stack([half.amax(dim=1) for half in halves]).amax(dim=0)
         return 0.5 * mean + 0.5 * maximum
 
-    def _suppress(self, tokens: torch.Tensor, prototype: torch.Tensor) -> torch.Tensor:
-        similarity = F.cosine_similarity(to_full(tokens), prototype.unsqueeze(1), dim=-1).unsqueeze(-1)
-        taken = self.strength * (1 - similarity)
-        return torch.addcmul((1 - self.strength + taken) * tokens, taken, prototype.unsqueeze(1), value=-1)
+
+def _suppress(tokens: torch.Tensor, prototype: torch.Tensor) -> torch.Tensor:
+    similarity = F.cosine_similarity(to_full(tokens), prototype.unsqueeze(1), dim=-1).unsqueeze(-1)
+    taken = STRENGTH * (1 - similarity)
+    return torch.addcmul((1 - STRENGTH + taken) * tokens, taken, prototype.unsqueeze(1), value=-1)

@@ -18,6 +18,12 @@ from anomalib_fbclip.modeling.precision import full_precision, to_full
 
 from .linear_maps import BandMap, GroupMap, LinearMap, identity, neighborhoods, split_tokens
 
+BLEND = 0.6
+"""Share of the attended patch in the semantic view; the rest is the patch itself."""
+
+WINDOW = 5
+"""Side of a neighborhood of the spatial view in patches, odd."""
+
 
 class IdentityView(nn.Module):
     """The tokens of the backbone, unchanged: the paper's identity view."""
@@ -57,10 +63,7 @@ class SemanticView(nn.Module):
         F_i = \frac{\alpha_i \sum_{f_j = 1} x_j + \sum_{f_j = 1/2} x_j}{\alpha_i n_1 + n_{1/2}}, \quad
         \alpha_i = e^{(1 - s_i) f_i / 2}
 
-    and :math:`G_i` likewise, with :math:`\gamma_i = e^{s_i b_i / 2}` on the other group.
-
-    Args:
-        blend (float): Share of the attended patch in the result; the rest is the patch itself.
+    and correspondingly for :math:`G_i`, with :math:`\gamma_i = e^{s_i b_i / 2}` on the other group.
 
     Example:
         >>> view = SemanticView()
@@ -70,11 +73,8 @@ class SemanticView(nn.Module):
         torch.Size([2, 50, 32])
     """
 
-    def __init__(self, blend: float = 0.6) -> None:
-        super().__init__()
-        self.blend = blend
-
-    def forward(self, tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> LinearMap:
+    @staticmethod
+    def forward(tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> LinearMap:
         """Attend within foreground and background. See :meth:`IdentityView.forward`."""
         del grid
         with full_precision(tokens.device):
@@ -88,14 +88,14 @@ class SemanticView(nn.Module):
             # A row's entries are exp(r f_i) and exp(r f_i / 2): divided by the smaller, only their ratio is left.
             alpha = ((1 - stability) * mask / 2).exp()
             gamma = (stability * (1 - mask) / 2).exp()
-            foreground = self.blend * mask / (alpha * foreground_count + background_count)
-            background = self.blend * (1 - mask) / (foreground_count + gamma * background_count)
+            foreground = BLEND * mask / (alpha * foreground_count + background_count)
+            background = BLEND * (1 - mask) / (foreground_count + gamma * background_count)
             group_weights = torch.stack([alpha * foreground + background, foreground + gamma * background], dim=-1)
             # The class token belongs to no group, and stays unchanged.
             return GroupMap(
                 groups=F.pad(torch.stack([is_foreground, 1 - is_foreground], dim=1), (1, 0)),
                 group_weights=F.pad(group_weights, (0, 0, 1, 0)),
-                self_weight=F.pad(torch.full_like(mask, 1 - self.blend), (1, 0), value=1.0).unsqueeze(-1),
+                self_weight=F.pad(torch.full_like(mask, 1 - BLEND), (1, 0), value=1.0).unsqueeze(-1),
             )
 
 
@@ -112,13 +112,10 @@ class SpatialView(nn.Module):
         Q_i &= \frac{1}{\sum_j b_j} \sum_j \operatorname{softmax}_j(\cos(v_j, c) \, \lVert v_j \rVert) \, v_j \\
         y_i &= P_i + Q_i
 
-    A neighborhood always has ``window * window`` entries. Those beyond the border are zeros, and background.
+    A neighborhood always has ``WINDOW * WINDOW`` entries. Those beyond the border are zeros, and background.
 
     Both branches weigh the same patches, so one product gives their sum. A band of rows and all of its neighbors are
     consecutive patches: its result is a product of a small matrix with a slice of the features. Nothing is unfolded.
-
-    Args:
-        window (int): Side of the neighborhood in patches, odd.
 
     Example:
         >>> view = SpatialView()
@@ -128,11 +125,8 @@ class SpatialView(nn.Module):
         torch.Size([2, 50, 32])
     """
 
-    def __init__(self, window: int = 5) -> None:
-        super().__init__()
-        self.window = window
-
-    def forward(self, tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> LinearMap:
+    @staticmethod
+    def forward(tokens: torch.Tensor, foreground_mask: torch.Tensor, grid: tuple[int, int]) -> LinearMap:
         """Rebuild the patches from their neighbors. See :meth:`IdentityView.forward`."""
         with full_precision(tokens.device):
             tokens, mask = to_full(tokens), to_full(foreground_mask)
@@ -146,11 +140,12 @@ class SpatialView(nn.Module):
                 disagreement=1 - F.cosine_similarity(patches, class_token, dim=-1),
                 agreement=(1 - mask) * (patches @ F.normalize(class_token, dim=-1).mT).squeeze(-1),
             )
-            bands = neighborhoods(grid, self.window, tokens.device)
+            bands = neighborhoods(grid, WINDOW, tokens.device)
             in_bands = _Neighbors(*map(bands.gather, neighbors))
-            return BandMap(bands, self._weights(in_bands, origin.unsqueeze(1), bands.near.to(mask.dtype)))
+            return BandMap(bands, SpatialView._weights(in_bands, origin.unsqueeze(1), bands.near.to(mask.dtype)))
 
-    def _weights(self, neighbors: "_Neighbors", origin: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
+    @staticmethod
+    def _weights(neighbors: "_Neighbors", origin: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
         r"""Compute the factors of :math:`x_j` in :math:`P_i + Q_i`.
 
         Distances come from products, as :math:`\lVert u - m \rVert^2 = \lVert u \rVert^2 - 2 u m + \lVert m \rVert^2`.
@@ -163,7 +158,7 @@ class SpatialView(nn.Module):
         Returns:
             torch.Tensor: Weights, shape ``[B, K, N, M]``.
         """
-        size = self.window**2
+        size = WINDOW**2
         outside = size - near.sum(dim=-1, keepdim=True)
         centered_mean = (near @ neighbors.centered - outside * origin) / size
         squared_distance = (

@@ -1,7 +1,7 @@
 // Copyright (C) 2026 anomalib-fbclip contributors
 // SPDX-License-Identifier: Apache-2.0
 
-// Decides on the photographs of a report once more, at the thresholds of its sliders, and draws their heatmaps.
+// Decides on a report's photographs at the thresholds of its sliders, and draws their heatmaps.
 
 "use strict";
 
@@ -13,13 +13,13 @@ const sliders = {
   heat: document.getElementById("heat"),
 };
 
-/** Number of outlines that would cover a photograph's longer side. */
+/** Ratio of a photograph's longer side to the width of an outline. */
 const LINES_PER_SIDE = 240;
 
-// The sliders' steps are coarser than the first thresholds, so these are kept here.
+// The sliders' steps are coarser than the initial thresholds, so these are kept here.
 const thresholds = { ...settings.thresholds };
 
-/** Decide at the image threshold. At the first one the table has the word: it was decided before rounding. */
+/** Decide at the image threshold. At the initial one, the table's verdict holds, from before rounding. */
 function decide(score, firstState) {
   const isDecided = firstState === "anomalous" || firstState === "normal";
   if (thresholds.image === settings.thresholds.image || !isDecided) return firstState;
@@ -103,7 +103,7 @@ function readValues(image, width, height) {
   return { data: data.filter((_, index) => index % 4 === 0), width, height };
 }
 
-/** Find the regions of a map, as match_verdict of the package: 1 where there is one. */
+/** Find the regions of a map, as match_verdict of the package does: 1 inside, 0 outside. */
 function matchVerdict(values, width, height, threshold, isAnomalous) {
   const mask = new Uint8Array(values.length);
   if (!isAnomalous) return mask;
@@ -123,7 +123,7 @@ function matchVerdict(values, width, height, threshold, isAnomalous) {
   return mask;
 }
 
-/** Paint the colors of a map: the higher a value, the more of its color. */
+/** Paint the colors of a map, more opaque for higher values. */
 function paintHeat(pixels, values, strength) {
   const { palette, opacity } = settings;
   for (let index = 0; index < values.length; index++) {
@@ -136,7 +136,7 @@ function paintHeat(pixels, values, strength) {
   }
 }
 
-/** Paint lines around the regions: white at their edge and black around it are seen on any ground. */
+/** Paint lines around the regions: white at the edge and black outside, visible on any background. */
 function paintOutline(pixels, mask, width, height) {
   if (!mask.includes(1)) return;
   const line = Math.ceil(Math.max(width, height) / LINES_PER_SIDE);
@@ -153,14 +153,14 @@ function paintOutline(pixels, mask, width, height) {
   }
 }
 
-/** Write out a command with the thresholds in it. */
+/** Return the command with the thresholds. */
 function fillCommand() {
   return settings.command
     .replaceAll("{threshold}", thresholds.image)
     .replaceAll("{pixel_threshold}", thresholds.pixel);
 }
 
-/** Decide on all photographs, and bring everything on the page in line with that. */
+/** Decide on all photographs, and update the page. */
 function update() {
   for (const photograph of photographs) photograph.decide();
   const filter = controls.elements.filter.value;
@@ -191,7 +191,7 @@ function update() {
   for (const photograph of photographs) photograph.draw();
 }
 
-/** Take over what was chosen on another page, which the address says. */
+/** Apply the choices made on another page, from the address. */
 function takeChoice() {
   const choice = new URLSearchParams(location.hash.slice(1));
   for (const name of Object.keys(thresholds)) {
@@ -204,14 +204,14 @@ function takeChoice() {
   if (filter) filter.checked = true;
 }
 
-/** Show the command that learns from the photographs of this page that were called good. */
+/** Show the command that adds the photographs marked as good on this page. */
 function collectFeedback() {
   const files = [...document.querySelectorAll(".feedback input:checked")].map(({ value }) => value);
   document.getElementById("feedback").hidden = files.length === 0;
   document.getElementById("feedback-command").textContent = settings.feedback.replaceAll("{photographs}", () => files.join(" "));
 }
 
-/** Copy the command beside a button or, where a page may not, select it. */
+/** Copy the command next to a button or, if the page may not, select it. */
 async function copyCommand({ currentTarget }) {
   const told = currentTarget.parentElement.querySelector(".copied");
   const command = currentTarget.parentElement.querySelector("code");

@@ -3,7 +3,7 @@
 
 """Procedural photographs of industrial parts and surfaces, with and without defects.
 
-Images are composed of independent concepts: material, object, light, camera and defect. Each is in a file of its own.
+Images are composed of independent concepts, each in its own file: material, object, light, camera and defect.
 """
 
 from tools.bundled_model.procedural.categories import (

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Bodies of objects: where they are in the image, and how they rise above the ground."""
+"""Bodies of objects: coverage of the image, and height above the ground."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,9 +17,9 @@ class Part(NamedTuple):
     """An object in the image.
 
     Attributes:
-        coverage (Field): Where the object is ``[size, size]``, from 0 to 1.
-        height (Field): Its body above the ground ``[size, size]``, as a fraction of the side.
-        layers (tuple[Layer, ...]): Details of other colors than the material's, from below to above.
+        coverage (Field): Coverage by the object ``[size, size]``, from 0 to 1.
+        height (Field): Its height above the ground ``[size, size]``, as a fraction of the side.
+        layers (tuple[Layer, ...]): Details in other colors than the material's, from bottom to top.
     """
 
     coverage: Field
@@ -44,7 +44,7 @@ def dome(coverage: Field, pose: Pose, radius_x: float, radius_y: float, height: 
 
 
 def flat(pose: Pose, *outlines: Outline, holes: tuple[Outline, ...] = (), edge: float = 0.06) -> tuple[Field, Field]:
-    """Give coverage and height of a flat body with holes; the width of its round edge is in units of the object."""
+    """Return coverage and height of a flat body with holes; the width of its round edge is in units of the object."""
     coverage = pose.draw(*outlines)
     if holes:
         coverage *= 1 - pose.draw(*holes)

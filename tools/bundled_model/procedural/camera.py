@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Camera: exposure, white balance, softness of lens and compression, sensor noise."""
+"""Camera: exposure, white balance, blur of lens and compression, and sensor noise."""
 
 from dataclasses import dataclass
 
@@ -44,14 +44,7 @@ class Camera:
         )
 
     def photograph(self, colors: Field) -> NDArray[np.uint8]:
-        """Take a photograph.
-
-        Args:
-            colors (Field): Colors ``[3, size, size]``.
-
-        Returns:
-            NDArray[np.uint8]: Red, green and blue ``[size, size, 3]``.
-        """
+        """Take a photograph of colors ``[3, size, size]``: red, green and blue ``[size, size, 3]``."""
         levels = colors * np.float32(255)
         levels += np.float32(0.5)
         np.clip(levels, 0, 255, out=levels)
@@ -67,12 +60,12 @@ class Camera:
         return noisy.astype(np.uint8)
 
     def _tone_curves(self) -> list[int]:
-        """Give the level that each level of red, green and blue becomes."""
+        """Return the output level of each input level of red, green and blue."""
         levels = np.clip(np.arange(256) / 255 * self.gains[:, None], 0, 1) ** self.contrast
         return np.rint(levels * 255).astype(int).ravel().tolist()
 
     def _lens(self) -> ImageFilter.Kernel:
-        """Give a blur over 3 x 3 pixels."""
+        """Create a blur over 3 x 3 pixels."""
         side = self.blur**2 / 2
         weights = np.outer(*2 * [np.array([side, 1 - 2 * side, side])])
         return ImageFilter.Kernel((3, 3), weights.ravel().tolist(), scale=1)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Captions: what a photograph shows, in words."""
+"""Captions of photographs."""
 
 from numpy.random import Generator
 
@@ -15,19 +15,16 @@ ANOMALOUS = ("{} with {}", "{} with a defect: {}", "a damaged {} with {}", "a de
 """Templates of something with a defect."""
 
 UNCOUNTABLE = ("bubbles", "abrasion", "contamination", "corrosion")
-"""Defects that take no article."""
+"""Defects without an article."""
 
 
 def describe(noun: str, defect: str | None, rng: Generator) -> str:
-    """Say that a photograph shows something, with or without a defect, in one of many ways.
+    """Make a caption of something, with or without a defect, from random templates.
 
     Args:
-        noun (str): What is photographed, such as ``"wood surface"``.
+        noun (str): The subject, such as ``"wood surface"``.
         defect (str | None): Its defect, or ``None``.
         rng (Generator): Random stream that chooses the templates.
-
-    Returns:
-        str: Caption.
     """
     if defect is None:
         subject = _fill(str(rng.choice(NORMAL)), noun)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Categories of a dataset: a product, and the defects that it is tested for."""
+"""Categories of a dataset: a product and its defects."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ class Category(NamedTuple):
     """A category of a dataset.
 
     Attributes:
-        product (Product): What all of its images show.
+        product (Product): The product in all of its images.
         defects (tuple[str, ...]): Defects of its anomalous images.
     """
 
@@ -27,7 +27,7 @@ HELD_OUT_CATEGORIES: dict[str, Category] = {
     "leather": Category(Product("leather", design=7), HELD_OUT_DEFECTS),
     "knitted_fabric": Category(Product("knitted fabric", design=5), HELD_OUT_DEFECTS),
 }
-"""Categories to test on: material, object, background and defects are held out from all training."""
+"""Categories to test on: their materials, objects, backgrounds and defects are held out from all training."""
 
 TRAINING_CATEGORIES: dict[str, Category] = {
     "bottle": Category(
@@ -58,7 +58,7 @@ TRAINING_CATEGORIES: dict[str, Category] = {
     ),
     "wood": Category(Product("wood", design=5), ("crack", "hole", "misprint", "scratch", "stain")),
 }
-"""Categories to train on: nothing in them is held out or validated on."""
+"""Categories to train on, with nothing held out or for validation."""
 
 VALIDATION_CATEGORIES: dict[str, Category] = {
     "foam": Category(Product("foam", design=4), VALIDATION_DEFECTS),
@@ -66,7 +66,7 @@ VALIDATION_CATEGORIES: dict[str, Category] = {
     "spring": Category(Product("ceramic tile", "spring", design=6), VALIDATION_DEFECTS),
     "tile": Category(Product("ceramic tile", design=1), VALIDATION_DEFECTS),
 }
-"""Categories to choose by: material, object, background and defects are neither trained nor tested on."""
+"""Categories for validation: their materials, objects, backgrounds and defects are neither trained nor tested on."""
 
 CATEGORIES: dict[str, Category] = {**HELD_OUT_CATEGORIES, **TRAINING_CATEGORIES, **VALIDATION_CATEGORIES}
-"""All categories by name: to test, to train and to choose by."""
+"""All categories by name."""

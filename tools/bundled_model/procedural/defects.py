@@ -3,8 +3,8 @@
 
 """Defects: each changes a scene in one place.
 
-A defect is a function of the scene, a random stream and the defect's extent as a fraction of the image's side. It says
-nothing of where the picture changes: that is seen from the photographs with and without it.
+A defect is a function of the scene, a random stream and the defect's extent as a fraction of the image's side. Its mask
+is the difference of the photographs with and without it.
 """
 
 from collections.abc import Callable
@@ -123,7 +123,7 @@ def fracture(scene: Scene, rng: Generator, extent: float) -> Scene:
 
 
 def foreign_object(scene: Scene, rng: Generator, extent: float) -> Scene:
-    """Something that does not belong there: a crumb, a pellet, a splinter, a scrap."""
+    """Something foreign: a crumb, a pellet, a splinter or a scrap."""
     center = tuple(_place(scene, rng))
     angle = rng.uniform(0, 2 * np.pi)
     outline = {
@@ -138,7 +138,7 @@ def foreign_object(scene: Scene, rng: Generator, extent: float) -> Scene:
 
 
 def misprint(scene: Scene, rng: Generator, extent: float) -> Scene:
-    """Letters, bars or a stamp that were printed where none belong."""
+    """Letters, bars or a stamp, printed in the wrong place."""
     center, angle = _place(scene, rng), rng.uniform(0, 2 * np.pi)
     draw = (characters, bars, stamp)[rng.integers(3)]
     outlines = draw(rng)
@@ -154,7 +154,7 @@ def misprint(scene: Scene, rng: Generator, extent: float) -> Scene:
 
 
 def color_fault(scene: Scene, rng: Generator, extent: float) -> Scene:
-    """Region of a wrong color, whose texture is as it should be."""
+    """Region of a wrong color, with the right texture."""
     center = _place(scene, rng)
     outline = blob(rng, 0.8 * extent, 0.12, tuple(center))
     softness = rng.uniform(0.004, max(0.004, 0.2 * extent))
@@ -231,7 +231,7 @@ def corrosion(scene: Scene, rng: Generator, extent: float) -> Scene:
 
 
 def dent(scene: Scene, rng: Generator, extent: float) -> Scene:
-    """Hollow that an impact left; its color is the surface's."""
+    """Hollow from an impact, in the surface's color."""
     center, angle = _place(scene, rng), rng.uniform(0, np.pi)
     ratio = rng.uniform(0.5, 1.0)
     outline = disc(1.0) * np.array([0.55 * extent, 0.55 * extent * ratio], dtype=np.float32)
@@ -311,14 +311,14 @@ DEFECTS: dict[str, Defect] = {
     "thread": thread,
     "bubbles": bubbles,
 }
-"""Defects by the word that a caption names them with."""
+"""Defects by their words in a caption."""
 
 
 def _place(scene: Scene, rng: Generator, *, edge: bool = False) -> Field:
     """Draw a point on the object, or on its edge, as fractions of the side."""
     margin = scene.size // 10
     coverage = soften(scene.coverage, 0.02)[margin:-margin, margin:-margin]
-    # Relative to the maximum, for there are objects that are thinner than the blur.
+    # Relative to the maximum: some objects are thinner than the blur.
     inside = np.abs(coverage - 0.5) < 0.2 if edge else coverage >= 0.8 * coverage.max()
     candidates = np.flatnonzero(inside)
     row, column = divmod(int(candidates[rng.integers(len(candidates))]), scene.size - 2 * margin)
@@ -326,13 +326,13 @@ def _place(scene: Scene, rng: Generator, *, edge: bool = False) -> Field:
 
 
 def _center(coverage: Field) -> Field:
-    """Give the middle of the covered pixels, as fractions of the side."""
+    """Return the middle of the covered pixels, as fractions of the side."""
     x, y = coordinates(len(coverage))
     return np.array([(x * coverage).sum(), (y * coverage).sum()], dtype=np.float32) / coverage.sum()
 
 
 def _mean_color(scene: Scene, region: Field) -> Field:
-    """Give the surface's mean color in a region."""
+    """Return the surface's mean color in a region."""
     weight = (region * scene.coverage).ravel()
     mean = scene.surface.albedo.reshape(3, -1) @ weight / max(float(weight.sum()), 1e-6)
     return mean.astype(np.float32)[:, None, None]
@@ -362,7 +362,7 @@ def irregular(scene: Scene, rng: Generator, extent: float) -> Field:
 
 
 def _lay(scene: Scene, body: Field, tone: Field, height: float, gloss: float) -> Scene:
-    """Lay something onto the scene; what goes beyond the object lies on the background."""
+    """Lay something onto the scene. Beyond the object, it lies on the background."""
     relief = np.float32(height) * smoothstep(soften(body, 0.006), 0.2, 1.0)
 
     def cover(layer: Surface) -> Surface:

@@ -1,9 +1,9 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Scalar fields, colors and random streams: what every concept of an image is drawn with.
+"""Scalar fields, colors and random streams, with which everything is drawn.
 
-Lengths are fractions of the image's side, so that a picture looks alike at every size. Heights are, too.
+Lengths and heights are fractions of the image's side, so that a picture looks alike at every size.
 """
 
 import colorsys
@@ -16,27 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Field = NDArray[np.float32]
-"""Values of an image ``[size, size]``; colors, from 0 to 1, ``[3, size, size]`` or, for one alone, ``[3, 1, 1]``."""
+"""Values of an image ``[size, size]``; colors, from 0 to 1, ``[3, size, size]`` or, for a single one, ``[3, 1, 1]``."""
 
 
 def stream(seed: int, *names: str | int) -> Generator:
-    """Give the random stream of a seed that belongs to a name.
-
-    Streams of different names are independent, and none depends on what was drawn from another one.
-
-    Args:
-        seed (int): Seed, not negative.
-        *names (str | int): What the stream is for.
-
-    Returns:
-        Generator: Random number generator.
-    """
+    """Return the random stream of a seed, not negative, and of names. Streams of different names are independent."""
     return np.random.default_rng([seed, *(zlib.crc32(str(name).encode()) for name in names)])
 
 
 @lru_cache(maxsize=8)
 def coordinates(size: int) -> tuple[Field, Field]:
-    """Give the coordinates x and y of each pixel's center, from 0 to 1."""
+    """Return the coordinates x and y of each pixel's center, from 0 to 1."""
     axis = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
     x, y = np.broadcast_to(axis, (size, size)).copy(), np.repeat(axis[:, None], size, axis=1)
     x.flags.writeable = y.flags.writeable = False
@@ -44,7 +34,7 @@ def coordinates(size: int) -> tuple[Field, Field]:
 
 
 def directions(size: int, angle: float) -> tuple[Field, Field]:
-    """Give the coordinates along and across a direction, ``angle`` in radians, about the image's center."""
+    """Return the coordinates along and across a direction, ``angle`` in radians, from the image's center."""
     x, y = coordinates(size)
     cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     x, y = x - np.float32(0.5), y - np.float32(0.5)
@@ -66,8 +56,7 @@ def noise(rng: Generator, size: int, cells: float, octaves: int = 1, aspect: flo
         cells (float): Number of bumps along the side, in the coarsest octave.
         octaves (int, optional): Number of octaves; each is twice as fine and about half as strong as the one before.
             Defaults to ``1``.
-        aspect (float, optional): Length of the bumps along y divided by that along x.
-            Defaults to ``1.0``.
+        aspect (float, optional): Length of the bumps along y divided by that along x. Defaults to ``1.0``.
 
     Returns:
         Field: Values with mean about 0 and standard deviation about 0.5.
@@ -97,7 +86,7 @@ def soften(field: Field, radius: float) -> Field:
     Returns:
         Field: Blurred values.
     """
-    # On a coarser grid, where the kernel is short, it takes a fifth of the time.
+    # A coarser grid, with a short kernel, takes a fifth of the time.
     size = len(field)
     side = max(4, min(size, round(1.6 / radius)))
     image = Image.fromarray(np.ascontiguousarray(field, dtype=np.float32))
@@ -109,7 +98,7 @@ def soften(field: Field, radius: float) -> Field:
 
 
 def smoothstep(field: Field, low: float, high: float) -> Field:
-    """Rise smoothly from 0 at ``low`` to 1 at ``high``."""
+    """Map values smoothly to 0 at ``low`` and 1 at ``high``."""
     t = field - np.float32(low)
     t *= np.float32(1 / (high - low))
     np.clip(t, 0, 1, out=t)

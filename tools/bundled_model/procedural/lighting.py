@@ -14,14 +14,14 @@ from tools.bundled_model.procedural.scene import Scene
 
 @dataclass(frozen=True)
 class Light:
-    """A lamp, and the light that comes from everywhere.
+    """A lamp and ambient light.
 
     Attributes:
-        azimuth (float): Direction that the light comes from, in radians.
-        elevation (float): Height of the lamp above the ground, in radians.
-        ambient (float): Share of the light that comes from everywhere, from 0 to 1.
-        falloff (float): How much darker the side away from the lamp is, from 0 to 1.
-        vignette (float): How much darker the corners are, from 0 to 1.
+        azimuth (float): Direction of the lamp in radians.
+        elevation (float): Height of the lamp above the ground in radians.
+        ambient (float): Share of ambient light, from 0 to 1.
+        falloff (float): Darkening of the side away from the lamp, from 0 to 1.
+        vignette (float): Darkening of the corners, from 0 to 1.
     """
 
     azimuth: float
@@ -84,7 +84,7 @@ class Light:
 
 
 def _slopes(height: Field) -> tuple[Field, Field]:
-    """Give the relief's slopes along x and y."""
+    """Compute the relief's slopes along x and y."""
     size = np.float32(len(height))
     slope_x, slope_y = np.zeros_like(height), np.zeros_like(height)
     slope_x[:, 1:-1] = (height[:, 2:] - height[:, :-2]) * (size / 2)

@@ -50,9 +50,9 @@ def _surface(albedo: Field, height: Field, gloss: float) -> Surface:
     return Surface(albedo, height, np.full(height.shape, gloss, dtype=np.float32))
 
 
-def _jitter(variation: Generator, base: Field, amount: float = 0.03) -> Field:
+def _jitter(variation: Generator, base: Field) -> Field:
     """Vary a color from piece to piece."""
-    jitter = 1 + variation.normal(0, amount) + variation.normal(0, amount / 3, (3, 1, 1))
+    jitter = 1 + variation.normal(0, 0.03) + variation.normal(0, 0.01, (3, 1, 1))
     return np.clip(base * jitter, 0.02, 0.98).astype(np.float32)
 
 
@@ -319,4 +319,4 @@ MATERIALS: dict[str, Material] = {
     "terrazzo": terrazzo,
     "baked dough": dough,
 }
-"""Materials by the word that a caption names them with."""
+"""Materials by their words in a caption."""

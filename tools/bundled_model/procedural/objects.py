@@ -1,9 +1,9 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Objects: silhouette, body and details of a part that lies in the image.
+"""Objects: silhouette, body and details of a part in the image.
 
-An object is a function of two random streams, as a material is, and of its pose. Its material comes from elsewhere.
+An object is a function of two random streams, as a material is, and of its pose. Its material is chosen separately.
 """
 
 import numpy as np
@@ -366,4 +366,4 @@ OBJECTS: dict[str, Object] = {
     "button": button,
     "bearing": bearing,
 }
-"""Objects by the word that a caption names them with."""
+"""Objects by their words in a caption."""

@@ -3,7 +3,7 @@
 
 """Outlines in the coordinates of an object, and the pose that draws them into an image.
 
-An object is about two units wide and lies about the origin.
+An object is about two units wide, and centered at the origin.
 """
 
 from collections.abc import Sequence
@@ -23,18 +23,18 @@ SUPERSAMPLING = 2
 
 
 def regular(corners: int, radius: float, center: tuple[float, float] = (0, 0), angle: float = 0) -> Outline:
-    """Give a regular polygon; many corners make a disc."""
+    """Return a regular polygon. Many corners make a disc."""
     angles = np.arange(corners) * (2 * np.pi / corners) + angle
     return (np.stack([np.cos(angles), np.sin(angles)], axis=1) * radius + center).astype(np.float32)
 
 
 def disc(radius: float, center: tuple[float, float] = (0, 0)) -> Outline:
-    """Give a circle."""
+    """Return a circle."""
     return regular(56, radius, center)
 
 
 def rectangle(width: float, height: float, center: tuple[float, float] = (0, 0), corner: float = 0) -> Outline:
-    """Give a rectangle, whose corners are rounded with the radius ``corner``."""
+    """Return a rectangle with corners of the radius ``corner``."""
     angles = np.arange(4)[:, None] * (np.pi / 2) + np.linspace(0, np.pi / 2, 7 if corner else 1)
     arcs = np.stack([np.cos(angles), np.sin(angles)], axis=2) * corner
     signs = np.array([(1, 1), (-1, 1), (-1, -1), (1, -1)])[:, None]
@@ -43,7 +43,7 @@ def rectangle(width: float, height: float, center: tuple[float, float] = (0, 0),
 
 
 def blob(rng: Generator, radius: float, wobble: float, center: tuple[float, float] = (0, 0)) -> Outline:
-    """Draw a closed curve whose radius varies by the fraction ``wobble``."""
+    """Draw a closed curve with a radius that varies by the fraction ``wobble``."""
     angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     waves = sum(rng.normal(0, wobble / k) * np.cos(k * angles + rng.uniform(0, 2 * np.pi)) for k in range(2, 7))
     radii = radius * np.clip(1 + waves, 0.3, 2)
@@ -51,7 +51,7 @@ def blob(rng: Generator, radius: float, wobble: float, center: tuple[float, floa
 
 
 def ribbon(line: Outline, width: float | Field) -> Outline:
-    """Give the outline of a line with a width, or with a width for each of its points."""
+    """Return the outline of a line with a width, or with a width for each point."""
     tangent = np.gradient(line, axis=0)
     tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-6)
     normal = np.stack([-tangent[:, 1], tangent[:, 0]], axis=1) * (np.broadcast_to(width, len(line)) / 2)[:, None]
@@ -59,11 +59,7 @@ def ribbon(line: Outline, width: float | Field) -> Outline:
 
 
 def fill(size: int, outlines: Sequence[Outline]) -> Field:
-    """Draw polygons whose corners are fractions of the image's side.
-
-    Returns:
-        Field: Coverage ``[size, size]``, from 0 to 1, with smooth edges.
-    """
+    """Draw polygons, with corners as fractions of the image's side: coverage ``[size, size]`` with smooth edges."""
     side = size * SUPERSAMPLING
     image = Image.new("L", (side, side))
     draw = ImageDraw.Draw(image)
@@ -89,18 +85,14 @@ class Pose:
     scale: float
 
     def draw(self, *outlines: Outline) -> Field:
-        """Draw outlines in the object's coordinates.
-
-        Returns:
-            Field: Coverage ``[size, size]``, from 0 to 1.
-        """
+        """Draw outlines in the object's coordinates: coverage ``[size, size]``."""
         cos, sin = np.cos(self.angle) * self.scale, np.sin(self.angle) * self.scale
         rotation = np.array([[cos, sin], [-sin, cos]], dtype=np.float32)
         offset = np.array(self.center, dtype=np.float32)
         return fill(self.size, [outline @ rotation + offset for outline in outlines])
 
     def coordinates(self) -> tuple[Field, Field]:
-        """Give the object's coordinates of each pixel."""
+        """Return the object's coordinates of each pixel."""
         x, y = coordinates(self.size)
         x, y = (
             (x - np.float32(self.center[0])) / np.float32(self.scale),
@@ -111,12 +103,12 @@ class Pose:
 
 
 class Layer(NamedTuple):
-    """Something of another color on an object.
+    """A detail of an object in another color.
 
     Attributes:
-        coverage (Field): Where it is ``[size, size]``, from 0 to 1.
+        coverage (Field): Its coverage ``[size, size]``, from 0 to 1.
         color (Field): Red, green and blue ``[3, 1, 1]``, from 0 to 1.
-        height (float): How far it stands out, as a fraction of the side; below 0 it is sunk.
+        height (float): Its height above the object as a fraction of the side; negative if it is sunk.
     """
 
     coverage: Field

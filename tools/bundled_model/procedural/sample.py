@@ -51,7 +51,7 @@ class Product:
         material (str): Material, a key of ``MATERIALS``.
         object (str | None): Object, a key of ``OBJECTS``; ``None`` for a surface that fills the image.
         background (str | None): Material of the background; ``None`` for an even one.
-        design (int): Seed of what all pieces of the product have in common, such as colors and proportions.
+        design (int): Seed of the properties shared by all pieces, such as colors and proportions.
     """
 
     material: str
@@ -75,9 +75,9 @@ class Sample:
     Attributes:
         image (NDArray[np.uint8]): Red, green and blue ``[size, size, 3]``.
         mask (NDArray[np.bool_]): Pixels ``[size, size]`` that the defect changes visibly.
-        product (Product): What is photographed.
+        product (Product): The product.
         defect (str | None): Defect, a key of ``DEFECTS``, or ``None``.
-        foreground (NDArray[np.bool_]): Pixels ``[size, size]`` of the object, were it without defect; all of a surface.
+        foreground (NDArray[np.bool_]): Pixels ``[size, size]`` of the object before the defect; all of a surface.
     """
 
     image: NDArray[np.uint8]
@@ -90,23 +90,18 @@ class Sample:
 def draw_sample(product: Product, seed: int, defect: str | None = None, size: int = 256) -> Sample:
     """Photograph a piece of a product.
 
-    The sample depends on the arguments alone. With and without a defect the same seed gives the same piece in the same
-    place, light and camera: the photographs differ by the defect.
+    The sample depends only on the arguments. The same seed with and without a defect gives photographs that differ only
+    by the defect.
 
     Args:
-        product (Product): What to photograph.
+        product (Product): The product.
         seed (int): Seed of the piece, its pose, light, camera and defect, not negative.
-        defect (str | None, optional): Defect, a key of ``DEFECTS``.
-            Defaults to ``None``: none.
-        size (int, optional): Side of the image in pixels, at least 32.
-            Defaults to ``256``.
-
-    Returns:
-        Sample: The photograph and its mask.
+        defect (str | None, optional): Defect, a key of ``DEFECTS``. Defaults to ``None``.
+        size (int, optional): Side of the image in pixels, at least 32. Defaults to ``256``.
 
     Raises:
-        ValueError: If the defect is unknown, if the size is below 32, or if a seed is negative.
-        InvisibleDefectError: If the defect cannot be seen, however it is placed. That is rare.
+        ValueError: If the defect is unknown, the size is below 32, or a seed is negative.
+        InvisibleDefectError: If the defect can't be seen anywhere, which is rare.
     """
     if defect is not None:
         _check_known("defect", defect, DEFECTS)
@@ -129,22 +124,20 @@ def photograph(
     defect: str | None = None,
     defects: Mapping[str, Defect] = DEFECTS,
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Photograph a scene, and find out where a defect changes the photograph.
+    """Photograph a scene, and find the pixels that a defect changes.
 
     Args:
-        scene (Scene): What to photograph, without defect.
+        scene (Scene): The scene without defect.
         seed (int): Seed of the light, the camera and the defect, not negative.
-        defect (str | None, optional): Defect, a key of ``defects``.
-            Defaults to ``None``: none.
-        defects (Mapping[str, Defect], optional): Defects by name.
-            Defaults to ``DEFECTS``.
+        defect (str | None, optional): Defect, a key of ``defects``. Defaults to ``None``.
+        defects (Mapping[str, Defect], optional): Defects by name. Defaults to ``DEFECTS``.
 
     Returns:
         tuple[NDArray[np.uint8], NDArray[np.bool_]]: Red, green and blue ``[size, size, 3]``, and the pixels
             ``[size, size]`` that the defect changes visibly.
 
     Raises:
-        InvisibleDefectError: If the defect cannot be seen, however it is placed.
+        InvisibleDefectError: If the defect can't be seen anywhere.
     """
     light, camera = Light.draw(stream(seed, "light")), Camera.draw(stream(seed, "camera"), scene.size)
     image = camera.photograph(light.illuminate(scene))
@@ -153,7 +146,7 @@ def photograph(
         return best, best_mask
     for attempt in range(ATTEMPTS):
         rng = stream(seed, defect, attempt)
-        # From attempt to attempt it grows, so that what is hardly visible when small is found larger.
+        # It grows with each attempt, because small ones may be hardly visible.
         smallest, largest = EXTENTS
         extent = smallest * (largest / smallest) ** rng.uniform(attempt / ATTEMPTS, 1)
         changed = camera.photograph(light.illuminate(defects[defect](scene, rng, extent)))
@@ -182,7 +175,7 @@ def make_scene(product: Product, seed: int, size: int) -> Scene:
 
 
 def _compare(image: NDArray[np.uint8], changed: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], float]:
-    """Find the pixels that differ visibly, and how visible they are together: 1 or more is enough."""
+    """Find the pixels that differ visibly, and their total visibility: 1 or more is enough."""
     red, green, blue = np.moveaxis(np.maximum(image, changed) - np.minimum(image, changed), 2, 0)
     difference = np.maximum(np.maximum(red, green), blue)
     mask = _fill_gaps(difference >= VISIBLE_DIFFERENCE)
@@ -193,11 +186,11 @@ def _compare(image: NDArray[np.uint8], changed: NDArray[np.uint8]) -> tuple[NDAr
 
 
 def _fill_gaps(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Fill small gaps, where a defect happens to have the surface's color; thin lines do not grow."""
+    """Fill small gaps, where a defect happens to have the surface's color. Thin lines do not grow."""
     return mask | (soften(mask.astype(np.float32), 0.016) > FILLED)
 
 
 def _check_known(argument: str, name: str, known: Mapping[str, object]) -> None:
     if name not in known:
-        msg = f"Unknown {argument} '{name}'. Available: {', '.join(known)}."
+        msg = f"Unknown {argument} '{name}': choose one of {', '.join(known)}."
         raise ValueError(msg)

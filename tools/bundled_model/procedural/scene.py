@@ -20,8 +20,8 @@ class Scene(NamedTuple):
 
     Attributes:
         surface (Surface): The object, or the surface that fills the image.
-        background (Surface | None): What is behind the object; ``None`` for a surface, which has nothing behind it.
-        coverage (Field): Where the object is ``[size, size]``, from 0 to 1; 1 everywhere for a surface.
+        background (Surface | None): Background of an object; ``None`` for a surface.
+        coverage (Field): Coverage by the object ``[size, size]``, from 0 to 1; 1 everywhere for a surface.
         shadow (float): Strength of the object's shadow on the background, from 0 to 1.
     """
 
@@ -46,7 +46,7 @@ class Scene(NamedTuple):
 
 
 def plain_background(design: Generator, variation: Generator, size: int) -> Surface:
-    """Give an even background: paper, a cloth or a light table."""
+    """Draw an even background: paper, a cloth or a light table."""
     base = color(design, saturation=(0.0, 0.25), value=(0.05, 0.95)) * np.float32(1 + variation.normal(0, 0.03))
     uneven = noise(variation, size, 2)
     albedo = np.clip(base * (1 + np.float32(0.03) * uneven), 0, 1)
@@ -66,17 +66,14 @@ def make_object(
     design: Generator,
     variation: Generator,
 ) -> Scene:
-    """Make a scene of an object that lies on a background, in a random pose.
+    """Make a scene of an object on a background, in a random pose.
 
     Args:
         name (str): Object, a key of ``OBJECTS``.
-        surface (Surface): What the object is made of.
-        background (Surface): What it lies on.
+        surface (Surface): Its material.
+        background (Surface): The background.
         design (Generator): Random stream of the product.
         variation (Generator): Random stream of the image.
-
-    Returns:
-        Scene: The scene.
     """
     size = len(surface.height)
     x, y = 0.5 + variation.uniform(-0.04, 0.04, 2)
@@ -91,12 +88,9 @@ def lay(part: Part, surface: Surface, background: Surface, shadow: float) -> Sce
 
     Args:
         part (Part): The part.
-        surface (Surface): What it is made of.
-        background (Surface): What it lies on.
+        surface (Surface): Its material.
+        background (Surface): The background.
         shadow (float): Strength of its shadow, from 0 to 1.
-
-    Returns:
-        Scene: The scene.
     """
     albedo, height = surface.albedo, surface.height + part.height
     for layer in part.layers:

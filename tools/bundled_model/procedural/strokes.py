@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Lines and prints at random, along which defects are drawn."""
+"""Random lines and prints, along which defects are drawn."""
 
 import numpy as np
 from numpy.random import Generator
@@ -11,7 +11,7 @@ from tools.bundled_model.procedural.outlines import Outline, disc, rectangle, ri
 
 
 def curve(rng: Generator, center: Field, length: float, bend: float) -> Outline:
-    """Draw a smooth curve through a point; ``bend`` is how far it turns, in radians."""
+    """Draw a smooth curve through a point, with a bend in radians."""
     t = np.linspace(-1, 1, 28)
     heading = rng.uniform(0, 2 * np.pi) + rng.normal(0, bend / 2) * t + rng.normal(0, bend / 2) * np.sin(3 * t)
     steps = np.stack([np.cos(heading), np.sin(heading)], axis=1) * length / len(t)
@@ -28,12 +28,12 @@ def jagged(rng: Generator, start: Field, heading: float, length: float) -> Outli
 
 
 def unit_vector(angle: float) -> Field:
-    """Give the vector of length 1 at an angle."""
+    """Return the vector of length 1 at an angle."""
     return np.array([np.cos(angle), np.sin(angle)], dtype=np.float32)
 
 
 def rotation(angle: float) -> Field:
-    """Give the matrix that turns points, which are rows, by an angle."""
+    """Return the matrix that rotates points, which are rows, by an angle."""
     return np.stack([unit_vector(angle), unit_vector(angle + np.pi / 2)])
 
 
