@@ -57,37 +57,17 @@ class FalseAlarmLimit(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Count of verdicts on labeled photographs.
+    """Count of wrong verdicts on labeled photographs.
 
     Attributes:
         threshold (float): The threshold of scores.
-        found (int): Defective photographs called anomalous.
         missed (int): Defective photographs called normal.
         false_alarms (int): Good photographs called anomalous.
-        passed (int): Good photographs called normal.
     """
 
     threshold: float
-    found: int
     missed: int
     false_alarms: int
-    passed: int
-
-    @classmethod
-    def of(cls, good: Sequence[float], bad: Sequence[float], threshold: float) -> "Tally":
-        """Count the verdicts on the scores of good and defective photographs at a threshold.
-
-        Example:
-            >>> Tally.of([0.1, 0.6], [0.4, 0.9], 0.5)
-            Tally(threshold=0.5, found=1, missed=1, false_alarms=1, passed=1)
-        """
-        found, alarms = (sum(score > threshold for score in scores) for scores in (bad, good))
-        return cls(threshold, found, len(bad) - found, alarms, len(good) - alarms)
-
-    @property
-    def wrong(self) -> int:
-        """Number of wrong verdicts."""
-        return self.missed + self.false_alarms
 
 
 def best_threshold(good: Sequence[float], bad: Sequence[float]) -> Tally:
@@ -102,7 +82,7 @@ def best_threshold(good: Sequence[float], bad: Sequence[float]) -> Tally:
 
     Example:
         >>> best_threshold([0.1, 0.3], [0.7, 0.9])
-        Tally(threshold=0.5, found=2, missed=0, false_alarms=0, passed=2)
+        Tally(threshold=0.5, missed=0, false_alarms=0)
     """
     scores = np.unique(np.array([*good, *bad]))
     if not scores.size:
@@ -114,7 +94,7 @@ def best_threshold(good: Sequence[float], bad: Sequence[float]) -> Tally:
     missed = np.searchsorted(np.sort(bad), thresholds, side="right")
     alarms = len(good) - np.searchsorted(np.sort(good), thresholds, side="right")
     best = np.lexsort([-distances, missed + alarms])[0]
-    return Tally.of(good, bad, float(thresholds[best]))
+    return Tally(float(thresholds[best]), int(missed[best]), int(alarms[best]))
 
 
 def is_wrong(record: Record) -> bool:

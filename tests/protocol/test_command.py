@@ -111,7 +111,7 @@ def test_goes_on_where_it_was_interrupted(
         context.setattr(runs, "_evaluate", interrupt)
         assert main([*small, *of_mvtec(mvtec)]) == 130
     assert tested == ["bottle"]
-    assert "goes on" in capsys.readouterr().err
+    assert "continue" in capsys.readouterr().err
     assert main([*small, *of_mvtec(mvtec)]) == 0
     assert tested == ["bottle", "cable"]
     assert "1 of 2 categories are in results/MVTecAD.csv already" in capsys.readouterr().err

@@ -77,8 +77,8 @@ def test_the_last_of_several_measurements_counts(runs: Path) -> None:
         (("nowhere",), "nowhere is not a table of 'anomalib benchmark'"),
         (("runs", "empty"), "empty/results.csv is not a table of 'anomalib benchmark'"),
         (("other.csv",), "other.csv is not a table of 'anomalib benchmark'"),
-        (("runs", "alone.csv"), "no common dataset"),
-        (("bare.csv",), "no common metric"),
+        (("runs", "alone.csv"), "There is no common dataset"),
+        (("bare.csv",), "There is no common metric"),
     ],
 )
 def test_nothing_to_compare(

@@ -96,7 +96,7 @@ def test_foreground_mask(grid: tuple[int, int], seed: int, magnitude: float, is_
     earlier = [None, None] if previous is None else list(previous)
     expected = torch.stack(list(map(oracle.foreground_score, tokens, earlier)))
     torch.testing.assert_close(module.smooth(module.score(tokens, previous)), expected, rtol=1e-9, atol=1e-9)
-    assume(((expected - module.threshold).abs() > 1e-9).all())
+    assume(((expected - 0.5).abs() > 1e-9).all())
     assert torch.equal(module(tokens, previous), torch.where(expected > 0.5, 1.0, 0.5).double())
 
 
