@@ -3,7 +3,7 @@
 
 """Training images of fbclip-small's adapters: drawn images and, if given, photographs with masks.
 
-Real defects come twice: in crops of their photographs, and cut out and laid on other photographs and on drawings.
+Real defects appear in crops of their photographs, and cut out and pasted on other photographs and on drawings.
 """
 
 import shutil
@@ -39,34 +39,34 @@ from tools.bundled_model.procedural.fields import Field, blend, stream
 from tools.bundled_model.procedural.scene import Scene
 
 CROPPED = 0.4
-"""Share of crops of photographs among the images, where there are photographs."""
+"""Share of crops of photographs among the images, if there are photographs."""
 
 WHOLE = 0.25
-"""Share of crops that show the whole photograph, squeezed to a square as the model sees it."""
+"""Share of crops that show the whole photograph, squeezed to a square as for the model."""
 
 DEFECTIVE = 0.6
-"""Share of photographs with defects among those that are cropped: not every crop of them shows a defect."""
+"""Share of photographs with defects among the cropped ones. Not all of their crops show a defect."""
 
 SMALLEST_CROP = 1 / 8
-"""Side of the smallest crop, in shorter sides of the photograph."""
+"""Side of the smallest crop as a share of the photograph's shorter side."""
 
 FEWEST_PIXELS = 64
 """Side of the smallest crop, in pixels."""
 
 COVERED = 0.25
-"""Share of a pixel that a defect covers at least: most of a small one is lost when a large photograph is shrunk."""
+"""Smallest share of a pixel that a defect must cover. It is low, so that small defects survive shrinking."""
 
 MARGIN = 0.3
-"""Size of the cutout around a defect, in multiples of its longer side."""
+"""Margin of the cutout around a defect, as a share of its longer side."""
 
 TEXTURES = 6
-"""Photographs of good parts among which an image's textures are chosen, beside those of the packages."""
+"""Number of photographs of good parts from which an image's textures are chosen, besides those of the packages."""
 
 JPEG = 0.3
-"""Share of images that were compressed."""
+"""Share of compressed images."""
 
 QUALITIES = 30, 96
-"""Least quality of a compressed image, and what the quality is below."""
+"""Lowest quality of compressed images, and the one above the highest."""
 
 
 class LabeledPhotographs(NamedTuple):
@@ -74,9 +74,9 @@ class LabeledPhotographs(NamedTuple):
 
     Attributes:
         name (str): Name of the folder.
-        licence (str): Their licence, and where they come from.
+        licence (str): Their licence and origin.
         good (tuple[Path, ...]): Photographs without defects.
-        defective (tuple[LabeledImage, ...]): Photographs with defects, and the masks of these.
+        defective (tuple[LabeledImage, ...]): Photographs with defects, and their masks.
         side (int): Shorter side of the first one in pixels.
     """
 
@@ -88,18 +88,14 @@ class LabeledPhotographs(NamedTuple):
 
 
 def read_folders(folders: Mapping[str, str]) -> list[LabeledPhotographs]:
-    """Read folders in MVTec AD's layout; of ``train`` the good photographs are used, too.
+    """Read folders in MVTec AD's layout, including the good photographs in ``train``.
 
     Args:
         folders (Mapping[str, str]): The licence by folder, or by pattern of folders with ``*``.
 
-    Returns:
-        list[LabeledPhotographs]: The photographs of each folder.
-
     Raises:
         FileNotFoundError: If there is no such folder, or an image or a mask is missing.
-        ValueError: If there is no mask, a mask has another size than its image, or has more values than 0 and one
-            other.
+        ValueError: If there are no masks, or a mask has another size than its image, or more than one value besides 0.
     """
     found = []
     for pattern, licence in folders.items():
@@ -115,14 +111,14 @@ def _read_folder(folder: Path, licence: str) -> LabeledPhotographs:
     images = list_images(folder)
     defective = tuple(image for image in images if image.is_anomalous)
     if not any(image.mask_path for image in defective):
-        msg = f"{printable(folder)} has no masks in ground_truth/<defect>: the adapters are trained on masks, too."
+        msg = f"{printable(folder)} has no masks: put them into ground_truth/<defect>, for the adapters' training."
         raise ValueError(msg)
     for path, mask_path in track(defective, f"Checking {folder.name}", console=Console(stderr=True), transient=True):
         check_mask(Path(str(mask_path)))
         with Image.open(path) as image, Image.open(Path(str(mask_path))) as mask:
             if image.size != mask.size:
                 sizes = " and ".join(f"{width} x {height}" for width, height in (image.size, mask.size))
-                msg = f"Image and mask have different sizes, {sizes}: {printable(path)}, {printable(str(mask_path))}."
+                msg = f"Image and mask differ in size, {sizes}: {printable(path)}, {printable(str(mask_path))}."
                 raise ValueError(msg)
     train = folder / "train" / "good"
     good = [
@@ -134,7 +130,7 @@ def _read_folder(folder: Path, licence: str) -> LabeledPhotographs:
 
 
 def describe_folders(sets: Sequence[LabeledPhotographs]) -> str:
-    """Write a table of photographs for the model card, in Markdown."""
+    """Format a Markdown table of photographs for the model card."""
     rows = [[one.name, str(len(one.good)), str(len(one.defective)), one.licence] for one in sets]
     return "\n".join(markdown_lines(["photographs", "good", "with defects", "license"], rows)) + "\n"
 
@@ -142,15 +138,15 @@ def describe_folders(sets: Sequence[LabeledPhotographs]) -> str:
 def draw_adapter_images(
     folder: Path, seeds: range, size: int, sets: Sequence[LabeledPhotographs], processes: Executor, title: str
 ) -> None:
-    """Draw images to train on: images in ``good`` and ``defect``, masks in ``mask``.
+    """Draw training images: images in ``good`` and ``defect``, masks in ``mask``.
 
     Args:
-        folder (Path): Folder for the images; what is in it is replaced.
+        folder (Path): Folder for the images, whose content is replaced.
         seeds (range): Seeds of the images.
         size (int): Side of the images in pixels.
-        sets (Sequence[LabeledPhotographs]): Photographs to use beside drawings; may be empty.
-        processes (Executor): What draws them.
-        title (str): What the progress bar says.
+        sets (Sequence[LabeledPhotographs]): Photographs to use besides drawings; may be empty.
+        processes (Executor): The processes that draw.
+        title (str): Text of the progress bar.
     """
     shutil.rmtree(folder, ignore_errors=True)
     for name in ("good", "defect", "mask"):
@@ -180,7 +176,7 @@ def draw_adapter_image(
         sets (Sequence[LabeledPhotographs], optional): Photographs. Defaults to none.
 
     Returns:
-        tuple[NDArray[np.uint8], NDArray[np.bool_]]: Red, green and blue ``[size, size, 3]``, and where the defect is
+        tuple[NDArray[np.uint8], NDArray[np.bool_]]: Red, green and blue ``[size, size, 3]``, and the defect's mask
             ``[size, size]``.
     """
     rng = stream(seed, "adapter image")
@@ -204,8 +200,8 @@ def augment(
 
     Args:
         image (NDArray[np.uint8]): Red, green and blue ``[H, W, 3]``.
-        mask (NDArray[np.bool_]): Where the defect is ``[H, W]``.
-        size (int): Side of the image that comes out, in pixels.
+        mask (NDArray[np.bool_]): The defect's mask ``[H, W]``.
+        size (int): Side of the resulting image in pixels.
         seed (int): Seed of the changes.
 
     Returns:
@@ -224,25 +220,18 @@ def augment(
 
 
 def lay_defects_of(sets: Sequence[LabeledPhotographs]) -> Defect:
-    """Give a defect that is cut out of a photograph along its mask, turned, resized and laid on a scene.
-
-    Args:
-        sets (Sequence[LabeledPhotographs]): The photographs.
-
-    Returns:
-        Defect: The defect.
-    """
+    """Create a defect that is cut out of a photograph along its mask, turned, resized and laid on a scene."""
 
     def real_defect(scene: Scene, rng: Generator, extent: float) -> Scene:
         piece = _cut_out(rng, sets)
-        spot = irregular(scene, rng, extent)  # it finds a place on the object
+        spot = irregular(scene, rng, extent)  # finds a place on the object
         rows, columns = np.nonzero(spot >= spot.max())
         pick = int(rng.integers(len(rows)))
         colors, weight = _place(
             piece, rng, scene.size, max(6, round(2 * extent * scene.size)), (rows[pick], columns[pick])
         )
         albedo = scene.surface.albedo
-        if rng.integers(2):  # what makes it differ from its surroundings, rather than its own colors
+        if rng.integers(2):  # its difference from its surroundings, rather than its own colors
             colors = albedo + colors - piece.ground[:, None, None]
         mixed = blend(albedo, np.clip(colors, 0, 1).astype(np.float32), weight * scene.coverage)
         return scene._replace(surface=scene.surface._replace(albedo=mixed))
@@ -251,12 +240,12 @@ def lay_defects_of(sets: Sequence[LabeledPhotographs]) -> Defect:
 
 
 class Piece(NamedTuple):
-    """A defect that is cut out.
+    """A cut-out defect.
 
     Attributes:
         image (Image.Image): Red, green and blue.
-        mask (Image.Image): Where the defect is, 0 or 255.
-        ground (NDArray[np.float32]): Color of what is around it ``[3]``, 0..1.
+        mask (Image.Image): The defect's mask, 0 or 255.
+        ground (NDArray[np.float32]): Mean color around it ``[3]``, 0..1.
     """
 
     image: Image.Image
@@ -268,7 +257,7 @@ def _cut_out(rng: Generator, sets: Sequence[LabeledPhotographs]) -> Piece:
     (one,) = _choose(rng, sets, 1)
     pixels, mask = _read(one.defective[int(rng.integers(len(one.defective)))])
     parts = label(mask)
-    part = parts == rng.choice(parts[mask])  # a pixel's part: large ones are chosen more often
+    part = parts == rng.choice(parts[mask])  # by pixel, so that large parts are chosen more often
     rows, columns = np.nonzero(part)
     margin = round(MARGIN * max(np.ptp(rows), np.ptp(columns))) + 2
     box = np.s_[
@@ -301,7 +290,7 @@ def _place(
 
 
 def _crop(rng: Generator, size: int, sets: Sequence[LabeledPhotographs]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """Cut a photograph's crop, turned by quarters and sometimes mirrored."""
+    """Crop a photograph, turned by multiples of 90° and sometimes mirrored."""
     (one,) = _choose(rng, sets, 1)
     good = [LabeledImage(path, None) for path in one.good]
     images = one.defective if rng.random() < DEFECTIVE or not good else good
@@ -316,7 +305,7 @@ def _crop(rng: Generator, size: int, sets: Sequence[LabeledPhotographs]) -> tupl
 
 
 def _draw_box(rng: Generator, mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """Draw a square of any scale: around a pixel of the defect, if there is one."""
+    """Draw a square of any scale, around a pixel of the defect if there is one."""
     shorter = min(mask.shape)
     smallest = min(shorter, max(FEWEST_PIXELS, round(SMALLEST_CROP * shorter)))
     side = round(np.exp(rng.uniform(np.log(smallest), np.log(shorter))))
@@ -327,7 +316,7 @@ def _draw_box(rng: Generator, mask: NDArray[np.bool_]) -> tuple[int, int, int, i
 
 
 def _choose(rng: Generator, sets: Sequence[LabeledPhotographs], count: int) -> list[LabeledPhotographs]:
-    """Choose folders: the more photographs one has and the larger they are, the more there is to show."""
+    """Choose folders, with more weight for more and larger photographs."""
     weights = np.array([(len(one.good) + len(one.defective)) * one.side for one in sets], dtype=float)
     return [sets[int(index)] for index in rng.choice(len(sets), count, p=weights / weights.sum())]
 

