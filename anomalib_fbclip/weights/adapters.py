@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Trained adapters: read from a file, checked against the model that they are for, loaded and saved."""
+"""Trained adapters: read from a file, checked against a model, loaded and saved."""
 
 from __future__ import annotations
 
@@ -46,49 +46,45 @@ logger = logging.getLogger(__name__)
 FORMAT = "anomalib-fbclip adapters"
 
 FORMAT_VERSION = 1
-"""Version of the format of files of adapters, and of products, which are files of adapters with good photographs. A
-file that older packages can't read gets a higher one."""
+"""Version of the file format of adapters and products. It rises when older packages can't read a file."""
 
 REFERENCES_PREFIX = "photographs."
-"""Prefix of the tensors that a product keeps of good photographs, besides those of the decision."""
+"""Prefix of a product's tensors about good photographs, except those of the decision."""
 
 BUNDLED_ADAPTERS = "bundled_adapters"
-"""Key of the digest of adapters that a product leaves out, because they come with the package."""
+"""Metadata key for the digest of the bundled adapters, which a product does not contain."""
 
 FROZEN_PREFIX = "backbone."
-"""Prefixes of a model's frozen parameters. All others are adapters."""
+"""Prefix of a model's frozen parameters. All others are adapters."""
 
 DECISIONS: dict[str, type[FewShot]] = {"few_shot.": FewShot, "unlabeled.": MutualScoring}
-"""Prefixes of the tensors of photographs' patches and their results, and the decisions made with them."""
+"""Decisions by comparison with photographs, by the prefix of their tensors."""
 
 DIGEST = "digest"
-"""Name of what tells a file that was changed."""
+"""Metadata key for the digest of the file's content."""
 
 TEXT_FEATURES = "text_features"
-"""Name of the text features that the adapters give with their CLIP."""
+"""Name of the text features that were computed with the adapters."""
 
 SIGNATURE_TOLERANCE = 2e-3
-"""Largest difference between signatures of the same CLIP, one of them in half precision."""
+"""Largest difference between signatures of a CLIP in full and in half precision."""
 
 WIDTHS_OF_TENSORS = (
     ("mvfbe.attention.norm.weight", 0),
     ("prompt_learner.normal_context", 1),
     ("text_fusion.strategies.attention.mlp.2.weight", 0),
 )
-"""Adapters, and a dimension of each, that tell the widths of image tower, text tower and joint space."""
+"""Adapters, each with the dimension that has the width of the image tower, text tower or joint space."""
 
 
 def describe_model(backbone: str, pretrained: str | None, weights: str | None, trained_on: str | None) -> str:
-    """Say which model it is.
+    """Describe a model in words.
 
     Args:
         backbone (str): Name of the frozen CLIP.
         pretrained (str | None): Its weights; ``None`` if they are random.
-        weights (str | None): The adapters that were asked for, usually a file; ``None`` for the usual ones.
+        weights (str | None): The requested adapters, usually a file; ``None`` for the default.
         trained_on (str | None): Dataset that the adapters were trained on; ``None`` if they are untrained.
-
-    Returns:
-        str: The words.
 
     Example:
         >>> describe_model("ViT-L-14-336", "openai", "mine.safetensors", "VisA")
@@ -105,15 +101,14 @@ class Adapters:
 
     Attributes:
         tensors (Mapping[str, torch.Tensor]): The adapters by their names in :class:`~anomalib_fbclip.FBClipModel`.
-        metadata (Mapping[str, Any]): What is known of them: ``source`` (the dataset that they were trained on) and, in
-            a file of this project, ``backbone``, ``pretrained``, ``signature``, ``image_size``, ``feature_layers`` and
-            ``version``; with text features ``text_strategies`` and ``text_digest``; of a product what
-            :meth:`~anomalib_fbclip.data.reference_set.ReferenceSet.keep` says, and ``region``, ``thresholds``,
-            ``taught`` and ``changed``.
+        metadata (Mapping[str, Any]): ``source`` (the dataset that they were trained on) and, in a file of this project,
+            ``backbone``, ``pretrained``, ``signature``, ``image_size``, ``feature_layers`` and ``version``; with text
+            features ``text_strategies`` and ``text_digest``; in a product also the metadata of
+            :meth:`~anomalib_fbclip.data.reference_set.ReferenceSet.keep`, ``region``, ``thresholds``, ``taught`` and
+            ``changed``.
         origin (str): Where they come from, as the subject of a message.
-        arguments (Mapping[str, Any]): Arguments of the model that they were trained with, as far as a checkpoint of a
-            training tells them.
-        normalizations (tuple[Normalization, Normalization]): Of scores and of anomaly maps, likewise.
+        arguments (Mapping[str, Any]): Arguments of the model that they were trained with, if the file has them.
+        normalizations (tuple[Normalization, Normalization]): Normalizations of scores and of anomaly maps.
 
     Example:
         >>> adapters = Adapters.read(Path("adapters.safetensors"))  # doctest: +SKIP
@@ -128,23 +123,24 @@ class Adapters:
 
     @classmethod
     def read(cls, path: Path, name: str | None = None) -> Adapters:
-        """Read adapters from a file without running code of it.
+        """Read adapters from a file without running code from it.
 
         Args:
-            path (Path): A ``.safetensors`` file of this project, or a checkpoint of a training or of the reference.
-            name (str | None, optional): What messages call them. ``None``: the path. Defaults to ``None``.
+            path (Path): A file of adapters, a product, or a checkpoint of anomalib or of the reference implementation.
+            name (str | None, optional): Name in messages; ``None`` for the path. Defaults to ``None``.
 
         Returns:
             Adapters: The adapters.
 
         Raises:
-            ValueError: If there is no such file, it can't be read, or it is something else.
+            ValueError: If the file does not exist, can't be read or holds something else.
         """
         is_product = path.suffix == PRODUCT_SUFFIX
         origin = f"Product '{name or path}'" if is_product else f"Adapter weights '{name or path}'"
+        was = "was" if is_product else "were"
         if not path.is_file():
             other = (
-                f"does not exist. 'fbclip teach good --output {printable(path)}' makes it of photographs of good parts"
+                f"does not exist. Make it from good photographs: 'fbclip teach good --output {printable(path)}'"
                 if is_product
                 else f"do not exist. Give a file, 'auto', {' or '.join(map(repr, PUBLISHED))}"
             )
@@ -162,7 +158,7 @@ class Adapters:
             tensors, texts = read_safetensors(path)
         if texts.pop("format", None) != FORMAT:
             maker = "fbclip teach" if is_product else "FBClip.save_adapters"
-            msg = f"{origin} {'was' if is_product else 'were'} not saved by {maker}."
+            msg = f"{origin} {was} not saved by {maker}."
             raise ValueError(msg)
         digest = texts.pop(DIGEST, None)
         with reading(origin):
@@ -170,27 +166,27 @@ class Adapters:
             is_newer = metadata.pop("format_version", 1) > FORMAT_VERSION
         if is_newer:
             msg = (
-                f"{origin} is of anomalib-fbclip {metadata.get('version')}, which is newer than "
+                f"{origin} {was} saved by anomalib-fbclip {metadata.get('version')}, which is newer than "
                 f"{version('anomalib-fbclip')}: update the package."
             )
             raise ValueError(msg)
         adapters = cls(tensors, metadata, origin, arguments=metadata.get("arguments", {}))
         if is_product and not adapters.is_product:
-            msg = f"{origin} holds no good photographs: make one with 'fbclip teach good --output {printable(path)}'."
+            msg = f"{origin} has no good photographs: make it with 'fbclip teach good --output {printable(path)}'."
             raise ValueError(msg)
         if (is_product or digest is not None) and digest != digest_file(tensors, texts):
-            msg = f"{origin} {'is' if is_product else 'are'} damaged: copy or make the file again."
+            msg = f"{origin} {was} changed or damaged: copy the file again, or make a new one."
             raise ValueError(msg)
         return adapters._with_bundled() if BUNDLED_ADAPTERS in metadata else adapters
 
     def _with_bundled(self) -> Adapters:
-        """Complete a product with the adapters that come with the package."""
+        """Add the bundled adapters to a product."""
         backbone = self.metadata.get("backbone")
         bundled = Adapters.read(BUNDLED[backbone].adapters) if backbone in BUNDLED else None
         if bundled is None or digest_tensors(bundled.adapters) != self.metadata[BUNDLED_ADAPTERS]:
             msg = (
-                f"{self.origin} belongs to other adapters of {backbone!r} than anomalib-fbclip "
-                f"{version('anomalib-fbclip')} comes with: teach it again, or install {self.metadata.get('version')}."
+                f"{self.origin} needs other adapters of {backbone!r} than those in anomalib-fbclip "
+                f"{version('anomalib-fbclip')}: teach it again, or install version {self.metadata.get('version')}."
             )
             raise ValueError(msg)
         return replace(
@@ -199,16 +195,13 @@ class Adapters:
 
     @classmethod
     def of(cls, model: FBClipModel, metadata: Mapping[str, Any]) -> Adapters:
-        """Take the adapters of a model, with its text features.
+        """Collect a model's adapters, which share its memory, and its text features.
 
         Args:
             model (FBClipModel): The model.
-            metadata (Mapping[str, Any]): What is known of them, :func:`describe_adapters`.
-
-        Returns:
-            Adapters: The adapters, sharing memory with the model.
+            metadata (Mapping[str, Any]): Metadata from :func:`describe_adapters`.
         """
-        text_features, of_text = give_text_features(model)
+        text_features, of_text = _text_features(model)
         return cls(adapter_tensors(model) | text_features, {**metadata, **of_text}, "The model")
 
     def with_references(
@@ -218,18 +211,17 @@ class Adapters:
         thresholds: Sequence[float | None],
         taught: str | None = None,
     ) -> Adapters:
-        """Add what others are compared with. Adapters that come with the package are left out.
+        """Make a product: add the comparison with photographs, and leave out bundled adapters.
 
         Args:
-            kept (tuple[Mapping[str, torch.Tensor], Mapping[str, Any]]): What decides by photographs and what is kept
-                of them, and what is said of it.
-            arguments (Mapping[str, Any]): Arguments of the model that it was built with.
-            thresholds (Sequence[float | None]): Of scores and of anomaly maps; ``None``: those from the photographs.
-            taught (str | None, optional): When an earlier state was taught. ``None``: there is none. Defaults to
-                ``None``.
+            kept (tuple[Mapping[str, torch.Tensor], Mapping[str, Any]]): Tensors and metadata of the comparison.
+            arguments (Mapping[str, Any]): Arguments that the model was built with.
+            thresholds (Sequence[float | None]): Thresholds of scores and of anomaly maps; ``None`` for those that the
+                photographs determine.
+            taught (str | None, optional): When the product was first taught; ``None`` for now. Defaults to ``None``.
 
         Returns:
-            Adapters: What a product holds.
+            Adapters: The product's content.
         """
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         dates = {"taught": taught or now, "changed": now}
@@ -249,7 +241,7 @@ class Adapters:
 
     @property
     def settled(self) -> dict[str, Any]:
-        """Arguments of the model that a product fixes, by name; empty if there are no photographs."""
+        """Arguments of the model that a product fixes; empty for adapters alone."""
         if not self.is_product:
             return {}
         names = ("backbone", "image_size", "tiles", "feature_layers", "white_level")
@@ -265,14 +257,13 @@ class Adapters:
 
     @property
     def is_product(self) -> bool:
-        """True if they come with good photographs, and with what was learned from them."""
+        """True if they come with good photographs."""
         return "photographs" in self.metadata
 
     def save(self, path: Path) -> None:
-        """Write the adapters to a safetensors file. A file that stood there is replaced only by a complete one.
+        """Write the adapters to a ``.safetensors`` file, or a product to an ``.fbclip`` file.
 
-        Args:
-            path (Path): The file, with the suffix ``.safetensors``, or ``.fbclip`` for a product.
+        An existing file is replaced only when the new one is complete.
 
         Raises:
             ValueError: If the path has another suffix.
@@ -284,17 +275,14 @@ class Adapters:
 
     @property
     def source(self) -> str | None:
-        """Name of the dataset that the adapters were trained on; ``None`` if it is not known."""
+        """Dataset that the adapters were trained on; ``None`` if it is unknown."""
         return self.metadata.get("source")
 
     def check_backbone(self, backbone: str) -> None:
-        """Make sure that the adapters are of a backbone, before its CLIP is built.
-
-        Args:
-            backbone (str): Name of the backbone.
+        """Check that the adapters fit a backbone, before its CLIP is built.
 
         Raises:
-            ValueError: If its name or its widths are others than those of the backbone that they were trained on.
+            ValueError: If they were trained on a backbone with another name or other widths.
         """
         trained_on = self.metadata.get("backbone", backbone)
         if trained_on != backbone:
@@ -307,44 +295,41 @@ class Adapters:
         found = [self.tensors[name].shape[dim] if name in self.tensors else None for name, dim in WIDTHS_OF_TENSORS]
         if any(width not in {None, wanted} for width, wanted in zip(found, widths, strict=True)):
             msg = (
-                f"{self.origin} holds adapters of another backbone: its widths (image, text, joint) are {found}, "
-                f"not {list(widths)}."
+                f"{self.origin} holds adapters of another backbone, with widths (image, text, joint) {found} instead "
+                f"of {list(widths)}: set 'backbone'."
             )
             raise ValueError(msg)
 
     def check_signature(self, signature: list[float]) -> None:
-        """Make sure that the adapters were trained on the CLIP's weights at hand.
+        """Check that the adapters were trained on these weights of the CLIP.
 
         Args:
             signature (list[float]): A few of the weights, :attr:`ClipBackbone.signature`.
 
         Raises:
-            ValueError: If they differ by more than a conversion to half precision.
+            ValueError: If they differ by more than rounding to half precision.
         """
         trained_on = self.metadata.get("signature", signature)
         if not np.allclose(trained_on, signature, atol=SIGNATURE_TOLERANCE):
             msg = (
-                f"{self.origin} holds adapters that were trained on other weights of the backbone "
-                f"(pretrained: {self.metadata.get('pretrained')!r}), and need the same."
+                f"{self.origin} holds adapters trained on other weights of the backbone "
+                f"({self.metadata.get('pretrained')!r}): set 'pretrained' to them."
             )
             raise ValueError(msg)
 
     def load_into(self, model: FBClipModel) -> None:
-        """Copy the adapters into a model, all or none.
-
-        Args:
-            model (FBClipModel): The model.
+        """Copy all adapters into a model, or none if they don't fit.
 
         Raises:
             ValueError: If they were trained on other weights of the CLIP, names are missing or unknown, shapes differ,
-                or their text features are those of others.
+                or the text features belong to other adapters.
         """
         self.check_signature(model.backbone.signature)
         self._check_text_features()
         text_features = self.tensors.get(TEXT_FEATURES)
         load_state_dict(model, {**frozen_tensors(model), **self.adapters}, self.origin)
         if text_features is not None and model.text_digest() == self.metadata["text_digest"]:
-            model.use_text_features(text_features)  # others if the model weighs the text strategies in another way
+            model.use_text_features(text_features)  # unless the model weighs the text strategies differently
         decision = self.read_decision(model)
         if decision is not None:
             model.decision = decision
@@ -358,17 +343,17 @@ class Adapters:
             return
         digest = text_digest(self.tensors, self.metadata.get("text_strategies", {}))
         if digest != self.metadata.get("text_digest"):
-            msg = f"{self.origin} holds text features of other adapters than its own: save them again."
+            msg = f"{self.origin} holds text features of other adapters: save the adapters again."
             raise ValueError(msg)
 
     def read_decision(self, model: FBClipModel) -> FewShot | None:
-        """Read what decides by photographs.
+        """Read the decision by comparison with photographs.
 
         Args:
             model (FBClipModel): A model with these adapters.
 
         Returns:
-            FewShot | None: The part of the model, on its device; ``None`` if there is none.
+            FewShot | None: The decision, on the model's device; ``None`` if there is none.
 
         Raises:
             ValueError: If it does not fit the model, or is damaged.
@@ -384,7 +369,7 @@ class Adapters:
         }
         for name, value in used.items():
             if (kept := self.metadata.get(name)) != value:
-                msg = f"{self.origin} holds photographs of {name} {kept}, but {value} is used: leave '{name}' out."
+                msg = f"{self.origin} was made with {name} {kept}, but {value} is used: leave '{name}' out."
                 raise ValueError(msg)
         with reading(self.origin):
             tensors = {
@@ -399,7 +384,7 @@ class Adapters:
         return decision.to(model.anomaly_map_generator.kernel.device)
 
     def read_region(self, model: FBClipModel) -> RegionOfInterest | None:
-        """Read where to look; ``None``: everywhere. See :meth:`read_decision`."""
+        """Read the region of interest; ``None`` if there is none. See :meth:`read_decision`."""
         if self.metadata.get("region") is None:
             return None
         with reading(self.origin):
@@ -408,14 +393,7 @@ class Adapters:
 
 
 def keep_decision(model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Collect what decides by photographs, as a file of adapters holds it.
-
-    Args:
-        model (FBClipModel): The model.
-
-    Returns:
-        tuple[dict[str, torch.Tensor], dict[str, Any]]: The tensors by name, and the region of interest.
-    """
+    """Collect the tensors of a model's decision by comparison, and its region of interest, for a file."""
     prefixes = [prefix for prefix, decision in DECISIONS.items() if type(model.decision) is decision]
     tensors = {f"{prefix}{name}": tensor for prefix in prefixes for name, tensor in model.decision.tensors().items()}
     region = None if model.region is None else encode_region(model.region.pixels.cpu().numpy())
@@ -423,26 +401,12 @@ def keep_decision(model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str
 
 
 def adapter_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:
-    """Collect the adapters of a model: everything but the frozen backbone.
-
-    Args:
-        model (FBClipModel): The model.
-
-    Returns:
-        dict[str, torch.Tensor]: The adapters by name, sharing memory with the model.
-    """
+    """Collect the adapters of a model by name. They share its memory."""
     return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(FROZEN_PREFIX)}
 
 
 def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Digest tensors, such as adapters, so that it can be told whether others are the same.
-
-    Args:
-        tensors (Mapping[str, torch.Tensor]): The tensors by name.
-
-    Returns:
-        str: 16 hexadecimal digits.
-    """
+    """Digest named tensors to 16 hexadecimal digits, which show whether others are the same."""
     digest = sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
@@ -451,15 +415,7 @@ def digest_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def digest_file(tensors: Mapping[str, torch.Tensor], texts: Mapping[str, str]) -> str:
-    """Digest what a file holds, so that a changed byte is found: it could change verdicts.
-
-    Args:
-        tensors (Mapping[str, torch.Tensor]): Its tensors by name.
-        texts (Mapping[str, str]): Its metadata, as text.
-
-    Returns:
-        str: 64 hexadecimal digits.
-    """
+    """Digest a file's tensors and metadata to 64 hexadecimal digits: a changed byte could change verdicts."""
     digest = sha256(json.dumps(sorted(texts.items())).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
@@ -468,16 +424,13 @@ def digest_file(tensors: Mapping[str, torch.Tensor], texts: Mapping[str, str]) -
 
 
 def describe_adapters(model: FBClipModel, backbone: str, pretrained: str | None, source: str | None) -> dict[str, Any]:
-    """Say what adapters belong to, as checkpoints and files of adapters hold it.
+    """Collect the metadata of a model's adapters, for checkpoints and files of adapters.
 
     Args:
-        model (FBClipModel): The model that has them.
+        model (FBClipModel): The model.
         backbone (str): Name of its backbone.
         pretrained (str | None): Weights of the backbone's CLIP.
-        source (str | None): Dataset that they were trained on.
-
-    Returns:
-        dict[str, Any]: The metadata.
+        source (str | None): Dataset that the adapters were trained on.
     """
     return {
         "backbone": backbone,
@@ -492,27 +445,12 @@ def describe_adapters(model: FBClipModel, backbone: str, pretrained: str | None,
 
 
 def frozen_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:
-    """Collect what is frozen in a model: the backbone.
-
-    Args:
-        model (FBClipModel): The model.
-
-    Returns:
-        dict[str, torch.Tensor]: The backbone's parameters by name, sharing memory with the model.
-    """
+    """Collect the frozen parameters of a model by name. They share its memory."""
     return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(FROZEN_PREFIX)}
 
 
-def give_text_features(model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Compute what a file of adapters holds of the text features.
-
-    Args:
-        model (FBClipModel): The model.
-
-    Returns:
-        tuple[dict[str, torch.Tensor], dict[str, Any]]: Tensors and metadata; none of a model that computes in 16 bits,
-            whose text features are not exact.
-    """
+def _text_features(model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Compute the text features for a file, and their metadata; none in 16 bits, where they are not exact."""
     features = model.text_features()
     if {model.backbone.precision, features.dtype} != {torch.float32}:
         return {}, {}

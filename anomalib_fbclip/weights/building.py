@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Builds a model around the CLIP of a backbone."""
+"""Building a model around the CLIP of a backbone."""
 
 from __future__ import annotations
 
@@ -49,25 +49,25 @@ def build_model(
     seed: int = 0,
     tiling: WholeImage | None = None,
 ) -> FBClipModel:
-    """Build a model with untrained adapters. A wrong argument is refused before the CLIP is fetched.
+    """Build a model with untrained adapters. Arguments are checked before the CLIP is fetched.
 
-    Text tower and tokenizer are loaded once prompts are to be encoded: never, if the model is given text features.
+    The text tower and the tokenizer are loaded only when prompts are encoded; a model with given text features never
+    needs them.
 
     Args:
-        backbone (str): Name of the backbone, of :func:`~anomalib_fbclip.weights.registry.resolve_backbone`.
-        pretrained (str | None): Weights of its CLIP, as :func:`~anomalib_fbclip.weights.clip_files.create_clip`
-            takes them.
-        feature_layers (Sequence[int] | None, optional): Blocks of the image tower that are read, counted from 1.
-            ``None``: the backbone's usual ones. Defaults to ``None``.
+        backbone (str): Name from :func:`~anomalib_fbclip.weights.registry.resolve_backbone`.
+        pretrained (str | None): Weights of the CLIP, see :func:`~anomalib_fbclip.weights.clip_files.create_clip`.
+        feature_layers (Sequence[int] | None, optional): Blocks of the image tower that are used, counted from 1;
+            ``None`` for the backbone's default. Defaults to ``None``.
         views (Sequence[str], optional): Views of each layer. Defaults to all three.
-        text_strategies (Mapping[str, float] | None, optional): Weight of each text strategy. ``None``: the paper's.
+        text_strategies (Mapping[str, float] | None, optional): Weight of each text strategy; ``None`` for the paper's.
             Defaults to ``None``.
         background_suppression (bool, optional): Whether the background is suppressed. Defaults to ``True``.
-        image_score (str | None, optional): What an image's score is, a key of ``IMAGE_SCORES``. ``None``: the
-            backbone's usual one. Defaults to ``None``.
+        image_score (str | None, optional): Kind of image score, a key of ``IMAGE_SCORES``; ``None`` for the backbone's
+            default. Defaults to ``None``.
         precision (str, optional): Type in which the CLIP is kept. Defaults to ``"float32"``.
         seed (int, optional): Seed of the adapters' initial values. Defaults to ``0``.
-        tiling (WholeImage | None, optional): Cuts images into views. ``None``: one view, the whole image. Defaults to
+        tiling (WholeImage | None, optional): Tiling of the images; ``None`` for the whole image only. Defaults to
             ``None``.
 
     Returns:
@@ -75,7 +75,7 @@ def build_model(
 
     Raises:
         ValueError: If an argument does not fit the backbone, or the CLIP's file can't be read.
-        RuntimeError: If the CLIP's weights could not be fetched.
+        WeightsUnavailableError: If the CLIP's weights could not be fetched.
     """
     strategies = STRATEGY_WEIGHTS if text_strategies is None else text_strategies
     return create_model(

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Weights of the frozen CLIP: fetched by open_clip, or read from a file without running code of it."""
+"""Weights of the frozen CLIP: fetched by open_clip, or read from a file without running code from it."""
 
 from __future__ import annotations
 
@@ -33,14 +33,13 @@ OPEN_CLIP_CACHE = Path("~/.cache/clip")
 """Folder in which open_clip keeps downloaded files."""
 
 RANDOM_WEIGHTS_SEED = 0
-"""Seed of a CLIP without pretrained weights: adapters that were trained on it fit it again."""
+"""Seed of a CLIP without pretrained weights, so that adapters trained on it keep fitting."""
 
 UNUSED = {"input_resolution", "context_length", "vocab_size", "attn_mask"}
-"""Entries of CLIP files besides parameters."""
-
+"""Entries of CLIP files that are not parameters."""
 
 Towers: TypeAlias = Literal["both", "image", "text"]
-"""Towers of a CLIP that get their weights."""
+"""Towers of a CLIP that are loaded."""
 
 IMAGE_PREFIX = "visual."
 """Prefix of the image tower's parameters in open_clip. All others are the text tower's."""
@@ -51,20 +50,20 @@ def create_clip(backbone: str, pretrained: str | None, towers: Towers = "both") 
 
     Args:
         backbone (str): Name of an open_clip model.
-        pretrained (str | None): Tag of open_clip or of a bundled backbone, or path of a file that takes the place of
-            the backbone's usual weights: safetensors, a state dict, OpenAI's archive, or a file of
-            :func:`~anomalib_fbclip.weights.compact_clip.save_clip`. ``None``: random weights.
-        towers (Towers, optional): Towers that get their weights. Defaults to ``"both"``.
+        pretrained (str | None): Tag of open_clip or of a bundled backbone, or path of a file that replaces the default
+            weights: safetensors, a state dict, OpenAI's archive, or a file of
+            :func:`~anomalib_fbclip.weights.compact_clip.save_clip`. ``None`` for random weights.
+        towers (Towers, optional): Towers to load. Defaults to ``"both"``.
 
     Returns:
-        open_clip.CLIP: The CLIP, in float32 on the CPU; a tower that gets no weights of a file is on the meta device.
+        open_clip.CLIP: The CLIP, in float32 on the CPU; a tower that is not loaded is on the meta device.
 
     Raises:
         ValueError: If the tag is unknown, or the file can't be read or belongs to another model.
         WeightsUnavailableError: If the weights of a tag could not be fetched.
     """
     if pretrained is None:
-        if towers != "text":  # which is loaded after the image tower
+        if towers != "text":  # it was said for the image tower
             logger.warning(
                 "open_clip has no weights for backbone %s: its CLIP is random. Give a file of weights as 'pretrained'.",
                 backbone,
@@ -81,7 +80,7 @@ def create_clip(backbone: str, pretrained: str | None, towers: Towers = "both") 
         tags = pretrained_tags(backbone)
         msg = f"Pretrained weights '{path}' are neither a file nor one of the tags of {backbone}: {tags}."
         raise ValueError(msg)
-    # The file stands for the backbone's usual weights, so it has their activation.
+    # The file replaces the default weights, so it needs their activation.
     return _create_from_file(backbone, path, default_pretrained(backbone), towers)
 
 
@@ -99,7 +98,7 @@ def _fetch(backbone: str, tag: str) -> Path:
 
 
 def _describe_place(config: dict[str, Any]) -> str:
-    """Say where open_clip looks for a file, and from where it comes."""
+    """Say where to get a file, and where open_clip looks for it."""
     if url := config.get("url"):
         return f"or download {url} by hand to '{OPEN_CLIP_CACHE.expanduser() / Path(url).name}'"
     repository, _, name = config.get("hf_hub", "").rpartition("/")
@@ -107,10 +106,10 @@ def _describe_place(config: dict[str, Any]) -> str:
 
 
 def _create_from_file(backbone: str, path: Path, tag: str | None, towers: Towers) -> open_clip.CLIP:
-    """Create a CLIP with the weights of a file, which must fit as a whole, and the activation of a tag's weights."""
+    """Create a CLIP with the weights of a file, which must fit exactly, and the activation of a tag's weights."""
     logger.info("Loading CLIP %s with weights of %s.", backbone, path)
     is_quick_gelu = tag == OPENAI or get_pretrained_cfg(backbone, tag or "").get("quick_gelu", False)
-    with torch.device("meta"):  # parameters without values, which the file's take the places of
+    with torch.device("meta"):  # without memory for values that the file replaces
         clip = open_clip.create_model(backbone, device="meta", force_quick_gelu=is_quick_gelu)
     expected = clip.state_dict()
     tensors = _read_clip_tensors(path)
@@ -124,7 +123,7 @@ def _create_from_file(backbone: str, path: Path, tag: str | None, towers: Towers
     check_state_dict(expected, tensors, f"CLIP file {path} for backbone {backbone}")
     for name in [name for name in tensors if towers not in {"both", _tower_of(name)}]:
         del tensors[name]
-    # One after the other, so that what has been converted takes no memory any more.
+    # One at a time: the memory of a converted tensor is free again.
     converted = {name: tensors.pop(name).float() for name in list(tensors)}
     clip.load_state_dict(converted, assign=True, strict=towers == "both")
     if towers != "image":
@@ -137,13 +136,13 @@ def _tower_of(name: str) -> str:
 
 
 def _restore_causal_mask(text_tower: nn.Module) -> None:
-    """Give values to the only buffer of a CLIP, which no file holds. A tower that attends both ways has none."""
+    """Fill the causal mask, a buffer that files don't hold. A tower with attention both ways has none."""
     if isinstance(text_tower.attn_mask, torch.Tensor):
         text_tower.attn_mask = torch.full(text_tower.attn_mask.shape, -torch.inf).triu(diagonal=1)
 
 
 def _read_clip_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read the parameters of a CLIP, by open_clip's names and in the types of the file."""
+    """Read the parameters of a CLIP, with open_clip's names and the file's types."""
     tensors = read_tensors(path, f"Pretrained weights {path}")
     if TOKEN_IDS in tensors:
         return read_clip(path)
@@ -152,11 +151,11 @@ def _read_clip_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_tensors(path: Path, what: str) -> dict[str, torch.Tensor]:
-    """Read the tensors of a file without running code of it.
+    """Read the tensors of a file without running code from it.
 
     Args:
         path (Path): A safetensors file, a saved state dict (alone or under ``state_dict``), or a TorchScript archive.
-        what (str): What the file is, for the error.
+        what (str): Subject of the error.
 
     Returns:
         dict[str, torch.Tensor]: Tensors by name, on the CPU.
@@ -174,7 +173,7 @@ def read_tensors(path: Path, what: str) -> dict[str, torch.Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """Map each tensor on its own: it is read once it is used, and its memory is free again once it is converted."""
+    """Map each tensor separately: it is read when it is used, and its memory is freed when it is converted."""
 
     def read(name: str) -> torch.Tensor:
         with safe_open(path, "pt") as file:
@@ -197,10 +196,10 @@ def _read_torch_file(path: Path) -> Any:  # noqa: ANN401
 
 
 def _refuse_code_at_load(path: Path) -> None:
-    """Refuse a TorchScript archive with methods that ``torch.jit.load`` itself runs; they can write files."""
-    # The reader of torch.jit.load, so that both see the same archive. The name has one spelling in TorchScript.
+    """Reject a TorchScript archive with methods that ``torch.jit.load`` itself runs: they can write files."""
+    # torch.jit.load uses this reader, too, so both see the same archive. TorchScript allows one spelling of the name.
     reader = torch._C.PyTorchFileReader(str(path))  # noqa: SLF001 - torch has no public one
     sources = [name for name in reader.get_all_records() if name.lower().endswith(".py")]
     if any(b"__setstate__" in reader.get_record(name) for name in sources):
-        msg = "Code of the archive would run as it is loaded."
+        msg = "loading the archive would run its code"
         raise UnpicklingError(msg)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A CLIP in a small file: matrices in 8 bits, all else in half precision, and only the tokens that were trained on."""
+"""A CLIP in a small file: matrices in 8 bits, the rest in half precision, and only the tokens trained on."""
 
 from __future__ import annotations
 
@@ -23,40 +23,38 @@ SCALE = ".scale"
 """Suffix that turns a matrix's name into that of its rows' scales."""
 
 LARGEST = 127
-"""Largest value in 8 bits that is used: the range is symmetric."""
+"""Largest 8-bit value: the range is symmetric."""
 
 VOCABULARY = "token_embedding.weight"
-"""Name of the embedding of all tokens, in a CLIP."""
+"""Name of the embeddings of all tokens in a CLIP."""
 
 TOKEN_IDS = "token_embedding.ids"  # noqa: S105 - no password
-"""Name of the ids of the tokens that a file holds, rising."""
+"""Name of the stored tokens' ids, in rising order."""
 
 TOKEN_ROWS = "token_embedding.rows"  # noqa: S105
-"""Name of those tokens' embeddings."""
+"""Name of the stored tokens' embeddings."""
 
 TEMPERATURE = {"logit_scale", "logit_bias"}
-"""Parameters of a CLIP that FB-CLIP has no use for."""
+"""Parameters of a CLIP that FB-CLIP does not use."""
 
 
 def save_clip(clip: open_clip.CLIP, token_ids: Collection[int], path: str | Path) -> None:
-    """Write a CLIP to a file that ``pretrained`` takes. A file that stood there is replaced only by a complete one.
+    """Write a CLIP to a file for ``pretrained``. An existing file is replaced only when the new one is complete.
 
     Args:
-        clip (open_clip.CLIP): The CLIP, with its text tower's parameters at the top level, as open_clip builds it
-            unless a config has ``custom_text``.
-        token_ids (Collection[int]): Tokens whose embeddings are kept. Those of all others are zero when the file is
-            read.
+        clip (open_clip.CLIP): A CLIP without ``custom_text``, so that its text tower's parameters are at the top level.
+        token_ids (Collection[int]): Tokens whose embeddings are stored. All others are read as zero.
         path (str | Path): A file with the suffix ``.safetensors``.
 
     Raises:
-        ValueError: If there are no ids or one lies outside the vocabulary, if a parameter can't be rounded, or if the
-            path has another suffix.
+        ValueError: If there are no ids or one lies outside the vocabulary, a parameter can't be rounded, or the path
+            has another suffix.
     """
     tensors = _parameters(clip)
     vocabulary = tensors.pop(VOCABULARY)
     ids = sorted(set(token_ids))
     if not ids or ids[0] < 0 or ids[-1] >= len(vocabulary):
-        msg = f"Give ids of tokens from 0 to {len(vocabulary) - 1}, at least one, not {ids[:1]} to {ids[-1:]}."
+        msg = f"Give one or more token ids from 0 to {len(vocabulary) - 1}, not {ids[:1]} to {ids[-1:]}."
         raise ValueError(msg)
     stored = _compress({**tensors, TOKEN_ROWS: vocabulary[ids]})
     stored[TOKEN_IDS] = torch.tensor(ids, dtype=torch.int32)
@@ -64,14 +62,14 @@ def save_clip(clip: open_clip.CLIP, token_ids: Collection[int], path: str | Path
 
 
 def read_clip(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read the parameters of a CLIP that :func:`save_clip` wrote.
+    """Read the parameters of a CLIP from a file of :func:`save_clip`.
 
     Args:
         path (str | Path): The file.
 
     Returns:
-        dict[str, torch.Tensor]: Parameters by their names in open_clip, float32 on the CPU. Tokens whose embeddings
-            were not kept have zeros.
+        dict[str, torch.Tensor]: Parameters by their names in open_clip, float32 on the CPU. Embeddings that were not
+            stored are zero.
 
     Raises:
         ValueError: If the file can't be read, or was not written by :func:`save_clip`.
@@ -91,12 +89,9 @@ def read_clip(path: str | Path) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def round_clip(clip: open_clip.CLIP) -> None:
-    """Round a CLIP as a file of :func:`save_clip` does, so that what is trained on it sees what users will have.
+    """Round a CLIP in place as :func:`save_clip` does, so that adapters are trained on the CLIP that users will have.
 
-    What is rounded already stays as it is. All tokens are kept.
-
-    Args:
-        clip (open_clip.CLIP): The CLIP, changed in place.
+    Rounding twice changes nothing more. All tokens are kept.
 
     Raises:
         ValueError: If a parameter can't be rounded.
@@ -107,12 +102,12 @@ def round_clip(clip: open_clip.CLIP) -> None:
 
 
 def _parameters(clip: open_clip.CLIP) -> dict[str, torch.Tensor]:
-    """Collect what FB-CLIP needs of a CLIP, sharing memory with it."""
+    """Collect the parameters that FB-CLIP uses. They share the CLIP's memory."""
     return {name: tensor.detach() for name, tensor in clip.named_parameters() if name not in TEMPERATURE}
 
 
 def _compress(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Round matrices of the blocks and of the patch embedding to 8 bits, each row with a scale, all else to 16."""
+    """Round the matrices of the blocks and of the patch embedding to 8 bits with a scale per row, the rest to 16."""
     stored: dict[str, torch.Tensor] = {}
     for name, tensor in tensors.items():
         if tensor.ndim > 1 and (".resblocks." in name or name.endswith("conv1.weight")):
@@ -127,17 +122,15 @@ def _compress(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _compress_rows(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Round each row, an output channel, to whole multiples of its scale.
-
-    A scale in bfloat16 has the range of float32, and 127 times it is exact: what was rounded is rounded to itself.
-    """
+    """Round each row, an output channel, to whole multiples of its scale."""
+    # bfloat16 has the range of float32, and 127 times a scale is exact: rounding twice changes nothing more.
     scales = (matrix.flatten(1).abs().amax(dim=1) / LARGEST).bfloat16()
     steps = matrix / _per_row(torch.where(scales == 0, 1, scales), matrix)
     return steps.round().clamp(-LARGEST, LARGEST).to(torch.int8), scales
 
 
 def _expand(stored: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Give back the tensors that were compressed, in float32."""
+    """Restore compressed tensors, in float32."""
     return {
         name: tensor.float() * _per_row(stored[name + SCALE], tensor) if name + SCALE in stored else tensor.float()
         for name, tensor in stored.items()

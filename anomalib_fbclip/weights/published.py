@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The adapters that the paper's authors publish: fetched from their folder, and given their names in this project."""
+"""The adapters that the paper's authors publish: fetched, and renamed for this project."""
 
 import logging
 import os
@@ -21,19 +21,19 @@ from .tensor_files import read_checkpoint
 logger = logging.getLogger(__name__)
 
 DRIVE_FOLDER = "1YnNLLfdoQFNlvFB8ez_3XZ9Ox5ZrGDCa"
-"""Identifier of the Google Drive folder in which the authors publish their adapters."""
+"""Identifier of the authors' Google Drive folder."""
 
 PUBLISHED = {"mvtec": "mvtec_epoch_1_model.pth", "visa": "visa_epoch_2_model.pth"}
-"""The authors' adapters by the dataset that they were trained on, and their files in the folder."""
+"""Files in the authors' folder, by the dataset that the adapters were trained on."""
 
 PUBLISHED_BACKBONES = tuple(PAPER_IMAGE_SIZE)
-"""The backbones that the authors' adapters fit."""
+"""Backbones that the authors' adapters fit."""
 
 DATASET_ALIASES = {"mvtecad": "mvtec", "mvtecanomalydetection": "mvtec", "visa20220922": "visa"}
-"""Other names of the datasets on which published adapters were trained: of datamodules, and of folders."""
+"""Names of these datasets in datamodules and folders."""
 
 REFERENCE_GROUPS = ("prompt_learner", "model_trainable_params")
-"""Entries of a checkpoint of the reference implementation that hold adapters by name."""
+"""Entries with adapters in a checkpoint of the reference implementation."""
 
 REFERENCE_NAMES = {
     r"ctx_pos": r"prompt_learner.normal_context",
@@ -47,65 +47,48 @@ REFERENCE_NAMES = {
     r"text_projection_mlp\.([02]\.(?:weight|bias))": r"text_fusion.strategies.attention.mlp.\1",
     r"scale_weights": r"alignment.scale_weights",
 }
-"""Names of adapters in the reference's checkpoints (as patterns) and in this project."""
+"""Names of adapters in this project, by patterns of their names in the reference's checkpoints."""
 
 REFERENCE_UNUSED = re.compile(
     r"token_(prefix|suffix)_(pos|neg)|tokenized_prompts_(pos|neg)"
     r"|compound_prompts_text\.[0-7]|compound_prompt_projections\.[0-7]\.(weight|bias)"
     r"|fusion_weights?|gate_network\.[02]\.(weight|bias)|layer_selector",
 )
-"""Names in the reference's checkpoints that take no part in its computation."""
+"""Names in the reference's checkpoints that it does not use."""
 
 
 def canonical_name(dataset: str) -> str:
-    """Bring the names under which datasets go to one form.
-
-    Args:
-        dataset (str): Name of a dataset or datamodule, such as ``MVTecAD`` or ``mvtec``.
-
-    Returns:
-        str: The name in lower case, letters and digits only; ``mvtec`` for MVTec AD and ``visa`` for VisA.
-    """
+    """Normalize a dataset's name: lower case, letters and digits only; ``mvtec`` for MVTec AD, ``visa`` for VisA."""
     name = "".join(character for character in dataset.lower() if character.isalnum())
     return DATASET_ALIASES.get(name, name)
 
 
 def choose_zero_shot(tested: Iterable[str]) -> str:
-    """Choose adapters that were not trained on what is tested.
-
-    Args:
-        tested (Iterable[str]): Names of the datasets.
-
-    Returns:
-        str: ``"visa"`` if one of them is MVTec AD, otherwise ``"mvtec"``.
-    """
+    """Choose adapters that were not trained on the tested datasets: ``visa`` for MVTec AD, otherwise ``mvtec``."""
     return "visa" if "mvtec" in map(canonical_name, tested) else "mvtec"
 
 
 def check_published(backbone: str) -> None:
-    """Make sure that the authors' adapters fit a backbone, before they are fetched.
-
-    Args:
-        backbone (str): Name of the backbone.
+    """Check that the authors' adapters fit a backbone, before they are fetched.
 
     Raises:
-        ValueError: If they fit only others.
+        ValueError: If they don't.
     """
     if backbone in PUBLISHED_BACKBONES:
         return
     own = "'auto' for those that come with it, " if backbone in BUNDLED else ""
     msg = (
         f"The published adapters fit backbone {PUBLISHED_BACKBONES[0]} only, not {backbone!r}: set 'weights' to {own}"
-        "a file of adapters, or the checkpoint of a training."
+        "a file of adapters, or a training checkpoint."
     )
     raise ValueError(msg)
 
 
 def fetch_published(name: str, folder: Path) -> Path:
-    """Find the authors' adapters in a folder, or fetch them from the authors' Google Drive and keep them there.
+    """Find the authors' adapters in a folder, or download them from the authors' Google Drive to it.
 
     Args:
-        name (str): The dataset that they were trained on, ``"mvtec"`` or ``"visa"``.
+        name (str): Dataset that they were trained on, ``"mvtec"`` or ``"visa"``.
         folder (Path): The folder.
 
     Returns:
@@ -117,7 +100,7 @@ def fetch_published(name: str, folder: Path) -> Path:
     path = folder / PUBLISHED[name]
     if path.is_file():
         return path
-    from gdown.exceptions import DownloadError  # gdown is slow to import, and needed once at most
+    from gdown.exceptions import DownloadError  # gdown is slow to import, and needed at most once
 
     url = f"https://drive.google.com/drive/folders/{DRIVE_FOLDER}"
     logger.info("Fetching FB-CLIP's adapters trained on %s from %s", name, url)
@@ -145,27 +128,27 @@ def _download(path: Path) -> None:
     with replacing(path) as temporary:
         gdown.download(id=identifiers[path.name], output=os.fspath(temporary), use_cookies=False)
         what = f"Adapter weights '{temporary}'"
-        convert_reference(read_checkpoint(temporary, what), what)  # it may be a page: the quota is used up
+        convert_reference(read_checkpoint(temporary, what), what)  # rejects a web page about a used-up quota
 
 
 def convert_reference(checkpoint: object, what: str) -> tuple[dict[str, torch.Tensor], str]:
-    """Give the adapters of a checkpoint of the reference their names in this project.
+    """Extract the adapters of a checkpoint of the reference implementation.
 
     Args:
-        checkpoint (object): What :func:`~anomalib_fbclip.weights.tensor_files.read_checkpoint` has read.
-        what (str): What it is, with its path, for the error.
+        checkpoint (object): The checkpoint, from :func:`~anomalib_fbclip.weights.tensor_files.read_checkpoint`.
+        what (str): Subject of the error.
 
     Returns:
-        tuple[dict[str, torch.Tensor], str]: The adapters by their names in this project, and the name of the dataset
-            that they were trained on.
+        tuple[dict[str, torch.Tensor], str]: The adapters by their names in this project, and the dataset that they
+            were trained on.
 
     Raises:
-        ValueError: If it is something else.
+        ValueError: If the checkpoint is something else.
     """
     if not isinstance(checkpoint, dict) or not all(isinstance(checkpoint.get(part), dict) for part in REFERENCE_GROUPS):
         msg = (
-            f"{what} are not a checkpoint of FB-CLIP: neither of a training with anomalib, nor of the reference "
-            f"implementation, which has {' and '.join(map(repr, REFERENCE_GROUPS))}."
+            f"{what} are not a checkpoint of FB-CLIP: give one from anomalib, or one from the reference "
+            f"implementation, with {' and '.join(map(repr, REFERENCE_GROUPS))}."
         )
         raise ValueError(msg)
     tensors = {

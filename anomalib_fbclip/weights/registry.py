@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The available backbones: open_clip's, those of a model config, and the bundled ones."""
+"""Backbones: those of open_clip, of model configs, and of this package."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PAPER_IMAGE_SIZE = {"ViT-L-14-336": 518, "ViT-L-14-336-quickgelu": 518}
-"""Input sizes in pixels at which the paper runs its backbones; all others run at their own."""
+"""Input sizes of the paper's backbones in pixels. Others use their default."""
 
 PAPER_IMAGE_SCORE = "class_token"
-"""The paper's score of an image, a key of ``IMAGE_SCORES``."""
+"""The paper's image score, a key of ``IMAGE_SCORES``."""
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-"""Types in which the frozen CLIP can be kept, by name."""
+"""Types for the frozen CLIP, by name."""
 
 NEEDS_NO_NETWORK = f"--model.backbone {bundled.NAME} needs no network."
-"""Advice where weights can't be downloaded."""
+"""Advice if weights can't be downloaded."""
 
 MOST_TILES = 256
-"""Tiles of an image, at most: each is as much work as the whole image."""
+"""Largest number of tiles. Each takes as long as the whole image."""
 
 OPENAI = "openai"
-"""open_clip's tag of the weights that CLIP's authors trained, with QuickGELU."""
+"""open_clip's tag for the weights of CLIP's authors, which use QuickGELU."""
 
 
 class Widths(NamedTuple):
@@ -60,16 +60,16 @@ class Widths(NamedTuple):
 
 
 class BundledBackbone(NamedTuple):
-    """A backbone and its adapters in files of the package.
+    """A backbone and its adapters that come with the package.
 
     Attributes:
-        config (Path): open_clip model config; the file is named after the backbone.
-        tag (str): Name of the CLIP's weights, in the manner of open_clip's tags.
+        config (Path): open_clip model config, named after the backbone.
+        tag (str): Name of the CLIP's weights, like open_clip's tags.
         clip (Path): The CLIP's weights, a file of :func:`~anomalib_fbclip.weights.compact_clip.save_clip`.
         adapters (Path): Trained adapters, a file of :meth:`~anomalib_fbclip.FBClip.save_adapters`.
-        feature_layers (tuple[int, ...]): Blocks of the image tower that are read, counted from 1 and rising.
-        attention_size (AttentionSize): Size of the foreground-background attention's branches.
-        image_score (str): What an image's score is, a key of ``IMAGE_SCORES``.
+        feature_layers (tuple[int, ...]): Blocks of the image tower that are used, counted from 1, in rising order.
+        attention_size (AttentionSize): Size of the foreground-background attention.
+        image_score (str): Kind of image score, a key of ``IMAGE_SCORES``.
     """
 
     config: Path
@@ -87,7 +87,7 @@ BUNDLED = {
         tag=bundled.TAG,
         clip=bundled.CLIP_FILE,
         adapters=bundled.ADAPTERS_FILE,
-        # The paper's five layers and 8 x 64 channels would cost several times what so small an image tower does.
+        # The paper's five layers and 8 x 64 channels would take several times as long as this small image tower.
         feature_layers=(4, 6, 8),
         attention_size=AttentionSize(num_heads=4, head_dim=32),
         image_score="both",
@@ -100,16 +100,16 @@ def resolve_backbone(backbone: str | Path) -> str:
     """Find the open_clip name of a backbone.
 
     Args:
-        backbone (str | Path): Name of an open_clip model or of a bundled backbone, or the path of a model config
-            (``.json``), which is then added to open_clip's models under its file's name.
+        backbone (str | Path): Name of an open_clip model or of a bundled backbone, or path of a model config
+            (``.json``), which is registered with open_clip under the file's name.
 
     Returns:
-        str: Name of a model that open_clip knows and whose towers FB-CLIP can use.
+        str: Name of an open_clip model that FB-CLIP can use.
 
     Raises:
         ValueError: If the model is unknown, or is not a ViT with a text tower of open_clip.
     """
-    # First, so that their names are known to open_clip and taken.
+    # The bundled ones come first, so that their names are taken.
     for backbone_of_package in BUNDLED.values():
         _add_model_config(backbone_of_package.config)
     name = str(backbone)
@@ -125,13 +125,13 @@ def resolve_backbone(backbone: str | Path) -> str:
         raise ValueError(msg)
     vision, text = config["vision_cfg"], config["text_cfg"]
     if "timm_model_name" in vision or not isinstance(vision.get("layers", 12), int):
-        msg = f"Backbone {name!r} has no vision transformer of open_clip: FB-CLIP needs a ViT, such as ViT-L-14-336."
+        msg = f"Backbone {name!r} has no vision transformer from open_clip: FB-CLIP needs a ViT, such as ViT-L-14-336."
         raise ValueError(msg)
     if vision.get("attentional_pool", False):
         msg = f"Backbone {name!r} pools its image tokens by attention: FB-CLIP needs a plain ViT, such as ViT-L-14-336."
         raise ValueError(msg)
     if "hf_model_name" in text or "hf_tokenizer_name" in text:
-        msg = f"Backbone {name!r} has a text tower of another library: FB-CLIP needs CLIP's own, as in ViT-L-14-336."
+        msg = f"Backbone {name!r} has a text tower of another library: FB-CLIP needs CLIP's, as in ViT-L-14-336."
         raise ValueError(msg)
     return name
 
@@ -159,8 +159,8 @@ def resolve_image_size(backbone: str, image_size: int | Sequence[int] | None) ->
 
     Args:
         backbone (str): Name of an open_clip model.
-        image_size (int | Sequence[int] | None): Side, or height and width, in pixels. ``None``: the paper's size for
-            the paper's backbone, and its own for every other.
+        image_size (int | Sequence[int] | None): Side, or height and width, in pixels; ``None`` for the size in the
+            paper or, for other backbones, the default.
 
     Returns:
         tuple[int, int]: Height and width in pixels.
@@ -179,19 +179,18 @@ def resolve_image_size(backbone: str, image_size: int | Sequence[int] | None) ->
 def resolve_tiling(
     backbone: str, image_size: int | Sequence[int] | None, tiles: int | Sequence[int] | None
 ) -> WholeImage:
-    """Find what a backbone looks at.
+    """Choose the tiling of images for a backbone.
 
     Args:
         backbone (str): Name of an open_clip model.
-        image_size (int | Sequence[int] | None): As in :func:`resolve_image_size`.
-        tiles (int | Sequence[int] | None): Tiles to each side, or rows and columns of them. ``None`` or 1: the whole
-            image alone.
+        image_size (int | Sequence[int] | None): See :func:`resolve_image_size`.
+        tiles (int | Sequence[int] | None): Tiles per side, or rows and columns; ``None`` or 1 for the whole image only.
 
     Returns:
-        WholeImage: What cuts the images; it knows their size.
+        WholeImage: The tiling.
 
     Raises:
-        ValueError: If it is not a number of tiles, or too many of them, or the size is not a multiple of the backbone's
+        ValueError: If ``tiles`` is not a number of tiles, or too large, or the size is not a multiple of the backbone's
             patch.
     """
     view_size = resolve_image_size(backbone, image_size)
@@ -199,9 +198,8 @@ def resolve_tiling(
     if len(count) != 2 or min(count) < 1:  # noqa: PLR2004
         msg = f"Tiles {tiles!r} are neither a number nor (rows, columns): give whole numbers of 1 or more."
         raise ValueError(msg)
-    if count[0] * count[1] > MOST_TILES:
-        number = count[0] * count[1]
-        msg = f"{count[1]} x {count[0]} are {number} tiles: take {MOST_TILES} at most, or look for larger defects."
+    if (number := count[0] * count[1]) > MOST_TILES:
+        msg = f"{count[1]} x {count[0]} are {number} tiles: take {MOST_TILES} at most."
         raise ValueError(msg)
     if count == (1, 1):
         return WholeImage(view_size)
@@ -222,16 +220,16 @@ def resolve_feature_layers(
     feature_layers: Sequence[int] | None,
     max_layers: int,
 ) -> tuple[int, ...]:
-    """Find the blocks of the image tower that are read.
+    """Find the blocks of the image tower that are used.
 
     Args:
         backbone (str): Name of an open_clip model.
-        feature_layers (Sequence[int] | None): Blocks, counted from 1. ``None``: those that a bundled backbone comes
-            with; of others the first, the last, and those at each quarter of the depth (1, 6, 12, 18, 24 of 24).
-        max_layers (int): How many layers can be merged.
+        feature_layers (Sequence[int] | None): Blocks, counted from 1; ``None`` for those of a bundled backbone or, for
+            others, the first, the last, and those at each quarter of the depth (1, 6, 12, 18, 24 of 24).
+        max_layers (int): Largest number of blocks.
 
     Returns:
-        tuple[int, ...]: Blocks, rising.
+        tuple[int, ...]: Blocks, in rising order.
 
     Raises:
         ValueError: If a block lies outside the depth, the blocks don't rise, or there are too many or none.
@@ -245,22 +243,15 @@ def resolve_feature_layers(
     rising = all(first < second for first, second in pairwise(layers))
     if not layers or len(layers) > max_layers or not rising or layers[0] < 1 or layers[-1] > depth:
         msg = (
-            f"Feature layers {list(layers)} do not fit backbone {backbone!r}: give 1 to {max_layers} layers, rising, "
-            f"from 1 to {depth}."
+            f"Feature layers {list(layers)} do not fit backbone {backbone!r}: give 1 to {max_layers} of the layers 1 "
+            f"to {depth}, in rising order."
         )
         raise ValueError(msg)
     return layers
 
 
 def resolve_image_score(backbone: str, image_score: str | None) -> str:
-    """Find what an image's score is.
-
-    Args:
-        backbone (str): Name of the backbone.
-        image_score (str | None): A key of ``IMAGE_SCORES``. ``None``: the paper's, or that of a bundled backbone.
-
-    Returns:
-        str: A key of ``IMAGE_SCORES``.
+    """Choose the kind of image score, a key of ``IMAGE_SCORES``; for ``None``, a bundled backbone's or the paper's.
 
     Raises:
         ValueError: If there is no such score.
@@ -274,28 +265,15 @@ def resolve_image_score(backbone: str, image_score: str | None) -> str:
 
 
 def resolve_attention_size(backbone: str) -> AttentionSize:
-    """Find the size of the foreground-background attention: a bundled backbone's own, otherwise the paper's.
-
-    Args:
-        backbone (str): Name of an open_clip model.
-
-    Returns:
-        AttentionSize: Number and width of the heads.
-    """
+    """Find the size of the foreground-background attention: a bundled backbone's, otherwise the paper's."""
     return BUNDLED[backbone].attention_size if backbone in BUNDLED else PAPER_SIZE
 
 
 def resolve_precision(precision: str) -> torch.dtype:
-    """Find the type in which the frozen CLIP is kept.
-
-    Args:
-        precision (str): Name of the type.
-
-    Returns:
-        torch.dtype: The type.
+    """Find the type for the frozen CLIP by its name.
 
     Raises:
-        ValueError: If the CLIP can't be kept in it.
+        ValueError: If the name is not one of :data:`PRECISIONS`.
     """
     if precision not in PRECISIONS:
         msg = f"Backbone precision {precision!r} can't be used: choose one of {list(PRECISIONS)}."
@@ -304,14 +282,7 @@ def resolve_precision(precision: str) -> torch.dtype:
 
 
 def resolve_widths(backbone: str) -> Widths:
-    """Find the widths of a backbone.
-
-    Args:
-        backbone (str): Name of an open_clip model.
-
-    Returns:
-        Widths: Widths of its image tower, of its text tower, and of their joint space.
-    """
+    """Find the widths of a backbone."""
     config = open_clip.get_model_config(backbone)
     return Widths(
         image=config["vision_cfg"].get("width", 768),
@@ -321,17 +292,17 @@ def resolve_widths(backbone: str) -> Widths:
 
 
 def default_pretrained(backbone: str) -> str | None:
-    """Find the tag of a backbone's usual weights; ``None`` if there are none."""
+    """Find the tag of a backbone's default weights; ``None`` if there are none."""
     tags = pretrained_tags(backbone)
     return OPENAI if OPENAI in tags else next(iter(tags), None)
 
 
 def resolve_pretrained(backbone: str, trained_with: str | None) -> str | None:
-    """Find the weights of a CLIP: those that adapters were trained with, or the usual ones where these are not here."""
+    """Find the weights that adapters were trained with or, if they are not available, the default ones."""
     is_here = trained_with is not None and (trained_with in pretrained_tags(backbone) or Path(trained_with).is_file())
     return trained_with if is_here else default_pretrained(backbone)
 
 
 def pretrained_tags(backbone: str) -> list[str]:
-    """Names of the weights available for a backbone: its own for a bundled one, otherwise open_clip's."""
+    """List the tags of a backbone's weights: the bundled one, or open_clip's."""
     return [BUNDLED[backbone].tag] if backbone in BUNDLED else list_pretrained_tags_by_model(backbone)

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Sources of a model's adapters."""
+"""Where a model's adapters come from."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 
 def resolve_adapters_file(weights: str, backbone: str) -> Path | None:
-    """Find the file of the adapters that are asked for, as far as it is known without a run of the trainer.
+    """Find the file of the requested adapters.
 
     Args:
         weights (str): Path of a file, ``"mvtec"``, ``"visa"`` or ``"auto"``.
         backbone (str): Name of the backbone.
 
     Returns:
-        Path | None: The file; for ``"auto"`` that of a bundled backbone. ``None``: published adapters.
+        Path | None: The file; a bundled backbone's for ``"auto"``; ``None`` for published adapters.
 
     Raises:
-        ValueError: If adapters are named that do not fit the backbone.
+        ValueError: If published adapters do not fit the backbone.
     """
     if weights == "auto":
         return BUNDLED[backbone].adapters if backbone in BUNDLED else None
@@ -44,29 +44,16 @@ def resolve_adapters_file(weights: str, backbone: str) -> Path | None:
 
 
 def read_adapters_file(weights: str) -> Adapters | None:
-    """Read the adapters that are asked for, if they are a file's.
-
-    Args:
-        weights (str): Path of a file, ``"mvtec"``, ``"visa"`` or ``"auto"``.
-
-    Returns:
-        Adapters | None: The adapters; ``None`` if no file is asked for.
+    """Read adapters if ``weights`` is a file, not ``mvtec``, ``visa`` or ``auto``.
 
     Raises:
-        ValueError: If they can't be read.
+        ValueError: If the file can't be read.
     """
     return None if weights in {"auto", *PUBLISHED} else Adapters.read(Path(weights))
 
 
 def read_given_adapters(weights: str, backbone: str) -> Adapters | None:
-    """Read the adapters that are asked for, as far as they are known without a run of the trainer.
-
-    Args:
-        weights (str): Path of a file, ``"mvtec"``, ``"visa"`` or ``"auto"``.
-        backbone (str): Name of the backbone.
-
-    Returns:
-        Adapters | None: The adapters; ``None``: published ones.
+    """Read the requested adapters, see :func:`resolve_adapters_file`; ``None`` for published ones.
 
     Raises:
         ValueError: If they can't be read, or belong to another backbone.
@@ -80,7 +67,7 @@ def read_given_adapters(weights: str, backbone: str) -> Adapters | None:
 
 
 class _Pending(NamedTuple):
-    """Adapters that are still to be fetched."""
+    """Adapters that have not been fetched yet."""
 
     fetch: Callable[[], Adapters]
     hook: RemovableHandle
@@ -89,16 +76,16 @@ class _Pending(NamedTuple):
 class AdapterSource:
     """Source of a model's adapters, in one of three states.
 
-    - Untrained: the adapters have their initial values. The first state.
-    - Given: they come from a file, a checkpoint or a training, and ``trained_on`` names the dataset.
-    - Published: they are fetched before the model is first used. Then they are given.
+    - Untrained: the adapters have their initial values. This is the first state.
+    - Given: they come from a file, a checkpoint or a training.
+    - Published: they are fetched before the model is first used, and are then given.
 
     Args:
         model (FBClipModel): The model.
 
     Attributes:
-        trained_on (str | None): Dataset that the adapters were trained on; ``None`` if they are untrained or are still
-            to be fetched.
+        trained_on (str | None): Dataset that the adapters were trained on; ``None`` if they are untrained or not yet
+            fetched.
     """
 
     def __init__(self, model: FBClipModel) -> None:
@@ -108,15 +95,11 @@ class AdapterSource:
 
     @property
     def is_trained(self) -> bool:
-        """True if the model has trained adapters, or will have when it is used."""
+        """True if the model has trained adapters, or fetches them before it is used."""
         return bool(self.trained_on or self._pending)
 
     def give(self, trained_on: str | None) -> None:
-        """Note that the model has adapters; none are fetched any more.
-
-        Args:
-            trained_on (str | None): Dataset that they were trained on; ``None`` if they are untrained.
-        """
+        """Note the dataset that the model's adapters were trained on; ``None`` if untrained. None are fetched later."""
         self.trained_on = trained_on
         if self._pending:
             self._pending.hook.remove()
@@ -125,9 +108,6 @@ class AdapterSource:
     def load(self, adapters: Adapters) -> None:
         """Load adapters into the model.
 
-        Args:
-            adapters (Adapters): The adapters.
-
         Raises:
             ValueError: If they do not fit the model.
         """
@@ -135,15 +115,11 @@ class AdapterSource:
         self.give(adapters.source)
 
     def fetch_when_needed(self, fetch: Callable[[], Adapters]) -> None:
-        """Have adapters fetched and loaded before the model is first used.
-
-        Args:
-            fetch (Callable[[], Adapters]): Fetches them.
-        """
+        """Fetch and load adapters before the model is first used."""
         self._pending = _Pending(fetch, self._model.register_forward_pre_hook(self._before_forward))
 
     def make_ready(self) -> None:
-        """Fetch and load the adapters that are still to be fetched, if there are any."""
+        """Fetch and load the adapters now, if that is still to be done."""
         if self._pending:
             self.load(self._pending.fetch())
 

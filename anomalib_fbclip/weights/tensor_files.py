@@ -1,10 +1,9 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files of tensors: read without running their code, written whole, and loaded only into a module that they fit.
+"""Files of tensors: read without running their code, written completely, and loaded only into a matching module.
 
-One line says which file can't be read, and why. Torch's own errors advise loading without ``weights_only``, which would
-run the code that was just rejected.
+Errors are one line. Torch's own advise loading without ``weights_only``, which would run the rejected code.
 """
 
 import re
@@ -22,7 +21,7 @@ from torch import nn
 from anomalib_fbclip.results.files import naming_full_disk, replacing
 
 PRODUCT_SUFFIX = ".fbclip"
-"""Suffix of a product: a safetensors file of what it takes to inspect parts of one kind."""
+"""Suffix of a product, a safetensors file with all that is needed to inspect one kind of part."""
 
 SUFFIXES = (".safetensors", PRODUCT_SUFFIX)
 """Suffixes of safetensors files."""
@@ -30,38 +29,32 @@ SUFFIXES = (".safetensors", PRODUCT_SUFFIX)
 
 @contextmanager
 def reading(what: str) -> Generator[None, None, None]:
-    """Say in one line which file can't be read, and why.
-
-    Args:
-        what (str): What the file is, with its path, for the error.
-
-    Yields:
-        None: Nothing; the file is read inside.
+    """Turn any error while a file is read into one line with ``what`` as its subject.
 
     Raises:
-        ValueError: If reading fails, however it does.
+        ValueError: If reading fails.
     """
     try:
         yield
-    except Exception as error:  # noqa: BLE001 - a damaged file makes its reader fail in any way
+    except Exception as error:  # noqa: BLE001 - a damaged file can cause any error
         msg = f"{what} can't be read: {reason_of(error)}"
-        raise ValueError(msg) from None  # a traceback would print torch's advice
+        raise ValueError(msg) from None  # a traceback would show torch's advice
 
 
 def read_checkpoint(path: Path, what: str) -> object:
-    """Read a checkpoint of torch without running code of it.
+    """Read a torch checkpoint of tensors and plain data without running code from it.
 
     Args:
         path (Path): The checkpoint.
-        what (str): What it is, with its path, for the error.
+        what (str): Subject of the error.
 
     Returns:
-        object: What it holds: tensors and plain data.
+        object: The content.
 
     Raises:
         ValueError: If it can't be read, or holds anything else.
     """
-    # The reference stores its loss as a scalar of numpy 1.x: exactly that is allowed, and nothing else is unpickled.
+    # The reference implementation stores its loss as a scalar of numpy 1.x. Nothing else is allowed.
     scalar = np.float64(0).__reduce__()[0]
     allowed = [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, type(np.dtype(np.float64))]
     with reading(what), torch.serialization.safe_globals(allowed):
@@ -69,19 +62,12 @@ def read_checkpoint(path: Path, what: str) -> object:
 
 
 def reason_of(error: Exception) -> str:
-    """Say in one line why a file can't be read, without torch's advice.
-
-    Args:
-        error (Exception): What its reader raised.
-
-    Returns:
-        str: The reason.
-    """
+    """Say in one line why a file can't be read, without torch's advice."""
     text = str(error)
     if isinstance(error, UnpicklingError) and "Unsupported operand" not in text:
         return (
-            "it holds objects other than tensors and plain data, which could run code as they are read. Give a file "
-            "from a source that you trust, as .safetensors where there is one."
+            "it holds objects other than tensors and plain data, which could run code. Give a .safetensors file, or a "
+            "file from a source that you trust."
         )
     if "TorchScript archive" in text:
         return "it is a TorchScript archive."
@@ -91,12 +77,12 @@ def reason_of(error: Exception) -> str:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors to a safetensors file. A file that stood there is replaced only by a complete one.
+    """Write tensors to a safetensors file. An existing file is replaced only when the new one is complete.
 
     Args:
         path (Path): The file, with one of the :data:`SUFFIXES`.
         tensors (Mapping[str, torch.Tensor]): The tensors by name.
-        metadata (Mapping[str, str]): What is known of them.
+        metadata (Mapping[str, str]): The metadata.
 
     Raises:
         OSError: If it can't be written.
@@ -111,13 +97,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read a safetensors file.
-
-    Args:
-        path (Path): The file.
-
-    Returns:
-        tuple[dict[str, torch.Tensor], dict[str, str]]: The tensors by name, on the CPU, and the metadata.
+    """Read a safetensors file: the tensors by name, on the CPU, and the metadata.
 
     Raises:
         OSError: If there is no such file.
@@ -128,16 +108,16 @@ def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str
 
 
 class StateDictError(ValueError):
-    """Tensors of a file do not fit the module that they should be loaded into."""
+    """Tensors do not fit the module."""
 
 
 def load_state_dict(module: nn.Module, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
-    """Copy tensors into parameters of the same names.
+    """Copy tensors into a module.
 
     Args:
-        module (nn.Module): The module that is filled.
-        tensors (Mapping[str, torch.Tensor]): A tensor for each parameter and persistent buffer of the module.
-        origin (str): Where the tensors come from, for the error.
+        module (nn.Module): The module.
+        tensors (Mapping[str, torch.Tensor]): A tensor for each parameter and persistent buffer.
+        origin (str): Subject of the error.
 
     Raises:
         StateDictError: If names are missing or unknown, or shapes differ. The module is then unchanged.
@@ -151,12 +131,12 @@ def check_state_dict(
     tensors: Mapping[str, torch.Tensor],
     origin: str,
 ) -> None:
-    """Compare names and shapes of tensors with what is expected.
+    """Check that tensors have the expected names and shapes.
 
     Args:
         expected (Mapping[str, torch.Tensor]): Tensors with the right names and shapes.
-        tensors (Mapping[str, torch.Tensor]): The tensors to be checked.
-        origin (str): Where the tensors come from, for the error.
+        tensors (Mapping[str, torch.Tensor]): The tensors to check.
+        origin (str): Subject of the error.
 
     Raises:
         StateDictError: If names are missing or unknown, or shapes differ.

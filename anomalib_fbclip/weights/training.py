@@ -18,17 +18,17 @@ MODEL_PREFIX = "model."
 """Prefix of a model's tensors in a checkpoint."""
 
 ARGUMENTS = ("views", "text_strategies", "background_suppression", "image_score")
-"""Arguments of the model on which its scores depend, and which its tensors don't tell."""
+"""Arguments of the model that its scores depend on, and that its tensors don't reveal."""
 
 
 class Normalization(NamedTuple):
-    """Normalization fitted to labeled images: it moves scores, or anomaly maps, so that 0.5 is the threshold.
+    """Normalization of scores or anomaly maps, fitted to labeled images: it moves their threshold to 0.5.
 
     Attributes:
-        threshold (float): The threshold of what the model computes; NaN if none was fitted.
-        minimum (float): Least value that the model computed; NaN if it is not known.
-        maximum (float): Largest value.
-        decision (float): Value, once moved, above which something is anomalous.
+        threshold (float): Threshold before the normalization; NaN if none was fitted.
+        minimum (float): Smallest value before the normalization; NaN if it is unknown.
+        maximum (float): Largest value before the normalization; NaN if it is unknown.
+        decision (float): Threshold after the normalization.
     """
 
     threshold: float = math.nan
@@ -38,14 +38,11 @@ class Normalization(NamedTuple):
 
     @classmethod
     def read(cls, checkpoint: Mapping[str, Any], level: str) -> "Normalization":
-        """Read what anomalib's post-processor has left in a checkpoint.
+        """Read the state of anomalib's post-processor from a checkpoint.
 
         Args:
             checkpoint (Mapping[str, Any]): The checkpoint.
             level (str): ``image`` for scores, ``pixel`` for anomaly maps.
-
-        Returns:
-            Normalization: The normalization.
         """
         names = (f"_{level}_threshold", f"{level}_min", f"{level}_max")
         state = checkpoint["state_dict"]
@@ -55,17 +52,13 @@ class Normalization(NamedTuple):
 
     @property
     def is_fitted(self) -> bool:
-        """True if it moves values, or decides at another threshold than the usual one."""
+        """True if a threshold was fitted, or the threshold after the normalization is not the default."""
         return math.isfinite(self.threshold) or not math.isclose(self.decision, USUAL_THRESHOLD)
 
     def __call__(self, values: torch.Tensor) -> torch.Tensor:
-        """Move values as anomalib does.
+        """Normalize values of any shape as anomalib does: to 0..1, with the threshold at 0.5.
 
-        Args:
-            values (torch.Tensor): Scores or anomaly maps, of any shape.
-
-        Returns:
-            torch.Tensor: The same, 0..1, with the threshold at 0.5; as they are where nothing was fitted.
+        Values without a known range are returned unchanged.
         """
         if math.isnan(self.minimum) or math.isnan(self.maximum):
             return values
@@ -76,14 +69,7 @@ class Normalization(NamedTuple):
 
 
 class Training(NamedTuple):
-    """Content of a training checkpoint.
-
-    Attributes:
-        tensors (dict[str, torch.Tensor]): The adapters by their names in the model.
-        metadata (dict[str, Any]): What is known of them.
-        arguments (dict[str, Any]): Arguments of the model that they were trained with.
-        normalizations (tuple[Normalization, Normalization]): Of scores and of anomaly maps.
-    """
+    """Content of a training checkpoint, see :class:`~anomalib_fbclip.weights.adapters.Adapters`."""
 
     tensors: dict[str, torch.Tensor]
     metadata: dict[str, Any]
@@ -92,7 +78,7 @@ class Training(NamedTuple):
 
     @classmethod
     def read(cls, checkpoint: Mapping[str, Any]) -> "Training":
-        """Take apart what :func:`~anomalib_fbclip.weights.tensor_files.read_checkpoint` has read."""
+        """Extract what adapters need from a checkpoint."""
         parameters = checkpoint["hyper_parameters"]
         return cls(
             {
@@ -107,14 +93,7 @@ class Training(NamedTuple):
 
 
 def halve_averages(state: dict[str, Any]) -> dict[str, Any]:
-    """Copy the state of Adam with its averages in bfloat16, which keeps their range; loading casts them back.
-
-    Args:
-        state (dict[str, Any]): State dict of the optimizer.
-
-    Returns:
-        dict[str, Any]: The state dict with the averages in half the size.
-    """
+    """Copy the state dict of Adam with its averages in bfloat16, which keeps their range. Loading casts them back."""
     halved = {
         index: {name: value.bfloat16() if name.startswith("exp_avg") else value for name, value in averages.items()}
         for index, averages in state["state"].items()

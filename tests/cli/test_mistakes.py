@@ -103,7 +103,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
     "weights of another backbone": (lambda _: ["photographs", "--weights", "mvtec"], "fit backbone ViT-L-14-336 only"),
     "malicious pickle": (
         lambda root: ["photographs", "--weights", write_pickle(root / "mine.pth", root / "mark")],
-        "which could run code as they are read",
+        "which could run code",
     ),
     "no network": (
         lambda _: ["photographs", "--backbone", "ViT-B-32"],

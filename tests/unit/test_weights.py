@@ -73,7 +73,7 @@ def test_foreign_files(tmp_path: Path) -> None:
 def test_a_reference_checkpoint_of_another_backbone(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused before a CLIP is fetched and built."""
     monkeypatch.delattr("anomalib_fbclip.weights.building.create_clip")
-    message = r"another backbone: its widths \(image, text, joint\) are \[128, 64, 768\], not \[1024, 768, 768\]"
+    message = r"another backbone, with widths \(image, text, joint\) \[128, 64, 768\] instead of \[1024, 768, 768\]"
     with pytest.raises(ValueError, match=message):
         FBClip(weights=reference)
 

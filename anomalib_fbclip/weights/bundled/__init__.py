@@ -1,9 +1,9 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""fbclip-small: a small CLIP around a DINOv2, and adapters, that come with the package.
+"""fbclip-small: a small CLIP built on DINOv2, and its adapters.
 
-``tools/bundled_model`` in the repository trains both again; ``MODEL_CARD.md`` says from what, and how well they do.
+``tools/bundled_model`` in the repository trains both. ``MODEL_CARD.md`` gives the training data and results.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ NAME = "fbclip-small"
 """Name of the backbone."""
 
 TAG = "dinov2_procedural"
-"""Name of the backbone's weights, in the manner of open_clip's tags."""
+"""Name of the CLIP's weights, like open_clip's tags."""
 
 CONFIG_FILE = Path(__file__).with_name(f"{NAME}.json")
 """The backbone's open_clip model config."""
