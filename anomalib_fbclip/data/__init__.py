@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Datamodules to train the adapters on and to test them with. They are loaded on first use."""
+"""Datamodules for training and testing adapters. They are imported on first use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ _MODULES = {  # noqa: RUF067
 
 
 def __getattr__(name: str) -> object:
-    """Import a datamodule when it is first asked for (PEP 562)."""
+    """Import a datamodule on first use (PEP 562)."""
     if name in _MODULES:
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     msg = f"module {__name__!r} has no attribute {name!r}"

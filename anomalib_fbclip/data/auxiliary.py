@@ -4,8 +4,8 @@
 """Auxiliary datamodule: the labeled test split of other datamodules as training data.
 
 A zero-shot model sees nothing of the dataset that it is tested on. Its adapters are trained once on an auxiliary
-dataset, on normal and anomalous images with their masks. Anomalib's datamodules keep these in their test split and put
-only normal images into the train split; :class:`AuxiliaryDataModule` turns the one into the other.
+dataset, with normal and anomalous images and their masks. In anomalib's datamodules these are the test split; the train
+split has only normal images. :class:`AuxiliaryDataModule` trains on the test split.
 """
 
 import copy
@@ -30,34 +30,31 @@ logger = logging.getLogger(__name__)
 
 
 class AuxiliaryDataset(AnomalibDataset):
-    """Labeled images of several datasets as one dataset.
+    """Labeled images of several datasets, each image once.
 
-    The task is segmentation when there are masks and classification when there are none.
+    The task is segmentation if there are masks, otherwise classification.
 
     Args:
-        samples (Sequence[pandas.DataFrame]): Tables to concatenate, with the columns ``image_path``, ``mask_path``
-            (empty for an image without mask), ``label_index`` and ``split``. An image that is in several is taken once.
-        augmentations (Transform | None, optional): Augmentations that are applied to image and mask.
-            Defaults to ``None``.
+        samples (Sequence[pandas.DataFrame]): Tables of :func:`read_labeled_samples`.
     """
 
-    def __init__(self, samples: Sequence[pd.DataFrame], augmentations: Transform | None = None) -> None:
-        super().__init__(augmentations=augmentations)
+    def __init__(self, samples: Sequence[pd.DataFrame]) -> None:
+        super().__init__()
         table = pd.concat(samples, ignore_index=True).drop_duplicates("image_path", ignore_index=True)
         table.attrs["task"] = "classification" if table["mask_path"].eq("").all() else "segmentation"
         self.samples = table
 
 
 class TrainingImages(Dataset[DatasetItem]):
-    """The labeled images of a dataset, whose masks are checked as they are read.
+    """Labeled images for training. Each mask is checked as it is read.
 
-    An augmentation that crops can leave the whole defect out. What is left shows a normal part, and is labeled so.
+    If an augmentation crops the defect away, the image is labeled as normal.
 
     Args:
         dataset (AnomalibDataset): The dataset. Every anomalous image has a mask.
 
     Attributes:
-        images (Dataset[DatasetItem]): What reads the images: the dataset, or what a model has in its place.
+        images (Dataset[DatasetItem]): Reads the images: the dataset, unless a model replaces it.
     """
 
     def __init__(self, dataset: AnomalibDataset) -> None:
@@ -69,16 +66,10 @@ class TrainingImages(Dataset[DatasetItem]):
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> DatasetItem:
-        """Read an image.
-
-        Args:
-            index (int): Its place in the dataset.
-
-        Returns:
-            DatasetItem: The image, with label and mask.
+        """Read an image with its label and mask.
 
         Raises:
-            ValueError: If its mask has more values than 0 and one other.
+            MaskError: If its mask has more values than 0 and one other.
         """
         sample = self.dataset.samples.iloc[index]
         if sample.label_index == LabelName.ABNORMAL:
@@ -90,14 +81,16 @@ class TrainingImages(Dataset[DatasetItem]):
 
 
 class EpochOrder(Sampler[int]):
-    """Orders images anew in each epoch, by seed and epoch alone: a resumed training goes on as if it had not stopped.
+    """Shuffled order of the images in each epoch, which depends only on the seed and the epoch.
+
+    A resumed training continues with the same order.
 
     Args:
         count (int): Number of images.
         seed (int): The seed.
 
     Attributes:
-        generator (torch.Generator): Where a dataloader's workers, which augment the images, get their seeds from.
+        generator (torch.Generator): Generator for the seeds of a dataloader's workers, which augment the images.
     """
 
     def __init__(self, count: int, seed: int) -> None:
@@ -107,7 +100,7 @@ class EpochOrder(Sampler[int]):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch; Lightning calls it before each."""
+        """Begin an epoch. Lightning calls this before each one."""
         self.epoch = epoch
         self.generator.manual_seed(self.seed + epoch)
 
@@ -116,56 +109,48 @@ class EpochOrder(Sampler[int]):
         return self.count
 
     def __iter__(self) -> Iterator[int]:
-        """Give the places of the images in the order of the epoch; the next time, in that of the next one."""
+        """Return the indices in the order of the epoch, and advance to the next epoch."""
         order = torch.randperm(self.count, generator=torch.Generator().manual_seed(self.seed + self.epoch))
         self.epoch += 1
         return iter(order.tolist())
 
 
 class AuxiliaryDataModule(AnomalibDataModule):
-    r"""Serve the labeled test split of one or several datamodules as training data.
+    r"""Training data from the labeled test split of one or several datamodules.
 
-    What is trained on is exactly what the sources test on, taken together; images of their train splits and synthetic
-    anomalies are never used. Every anomalous image needs a mask.
+    The training data is the sources' test data, all together. Images of their train splits and synthetic anomalies are
+    not used. Every anomalous image needs a mask.
 
     Validation and test data are the labeled test split of ``targets``, or a part of the training data that
-    ``val_split_ratio`` holds out. With neither there is no validation, and the test data is the training data itself.
+    ``val_split_ratio`` holds out. With neither there is no validation, and the test data is the training data.
 
     Args:
-        sources (AnomalibDataModule | list[AnomalibDataModule]): Datamodule or datamodules to train on. Their batch
-            sizes, workers and augmentations are not used. Image datamodules only: depth, video and MVTec LOCO read
-            their items in a way of their own and cannot be combined.
-        categories (list[str] | str | None, optional): Categories of the source to train on, when it is one datamodule
-            that has categories, such as ``MVTecAD``. Names that are numbers need quotes in YAML: ``["01", "02"]``.
-            Defaults to ``None``: the sources as they are.
-        targets (AnomalibDataModule | list[AnomalibDataModule] | None, optional): Datamodule or datamodules to validate
+        sources (AnomalibDataModule | list[AnomalibDataModule]): One or several datamodules to train on. Their batch
+            sizes, workers and augmentations are ignored. Depth, video and MVTec LOCO are not supported, because they
+            read their items in their own ways.
+        categories (list[str] | str | None, optional): Categories to train on, if there is one source with categories,
+            such as ``MVTecAD``. Names that are numbers need quotes in YAML: ``["01", "02"]``. Defaults to ``None``,
+            for the source's category.
+        targets (AnomalibDataModule | list[AnomalibDataModule] | None, optional): One or several datamodules to validate
             and test on. For several categories of one dataset give an :class:`AuxiliaryDataModule`.
             Defaults to ``None``.
-        train_batch_size (int, optional): Batch size of the training data.
-            Defaults to ``4``.
-        eval_batch_size (int, optional): Batch size of the validation and test data.
-            Defaults to ``32``.
-        num_workers (int, optional): Number of workers of each dataloader.
-            Defaults to ``8``.
-        train_augmentations (Transform | None, optional): Augmentations of the training images and masks.
-            Defaults to ``None``.
-        val_augmentations (Transform | None, optional): Augmentations of the validation images and masks.
-            Defaults to ``None``.
-        test_augmentations (Transform | None, optional): Augmentations of the test images and masks.
-            Defaults to ``None``.
-        augmentations (Transform | None, optional): Augmentations of those of the three that are not given.
-            Defaults to ``None``.
+        train_batch_size (int, optional): Batch size of the training data. Defaults to ``4``.
+        eval_batch_size (int, optional): Batch size of the validation and test data. Defaults to ``32``.
+        num_workers (int, optional): Number of workers of each dataloader. Defaults to ``8``.
+        train_augmentations (Transform | None, optional): Augmentations of the training data. Defaults to ``None``.
+        val_augmentations (Transform | None, optional): Augmentations of the validation data. Defaults to ``None``.
+        test_augmentations (Transform | None, optional): Augmentations of the test data. Defaults to ``None``.
+        augmentations (Transform | None, optional): Default for these three. Defaults to ``None``.
         val_split_ratio (float, optional): Fraction of the normal and of the anomalous images that is held out, from 0
-            to below 1. Defaults to ``0.0``: none.
+            to below 1. Defaults to ``0.0``.
         seed (int | None, optional): Seed of the order of the training images, of the held-out part, and of the sources'
-            own random splits where these have no seed. ``None``: the global random state decides.
-            Defaults to ``42``.
+            random splits if they have no seed. ``None`` for the global random state. Defaults to ``42``.
 
     Raises:
-        TypeError: If a source or target is not an anomalib datamodule, or, at setup, if it cannot be combined.
-        ValueError: If there is nothing to train on, if ``categories`` do not apply, if ``targets`` and
-            ``val_split_ratio`` are both given, at setup, if labels, masks or anomalous images are missing, or, when a
-            mask is read, if it has more values than 0 and one other.
+        TypeError: If a source or target is not an anomalib datamodule or, at setup, is not supported.
+        ValueError: If there is nothing to train on, ``categories`` do not apply, or ``targets`` and ``val_split_ratio``
+            are both given; at setup, if labels, masks or anomalous images are missing; when a mask is read, if it has
+            more values than 0 and one other.
 
     Example:
         Train on categories of a dataset, and validate on a tenth of the images::
@@ -222,10 +207,7 @@ class AuxiliaryDataModule(AnomalibDataModule):
             msg = f"val_split_ratio must be at least 0 and below 1, but is {val_split_ratio}."
             raise ValueError(msg)
         if targets is not None and val_split_ratio:
-            msg = (
-                f"targets and val_split_ratio={val_split_ratio} exclude each other: "
-                "validate either on other datamodules or on a held-out part of the sources."
-            )
+            msg = f"Give targets or val_split_ratio, not both: val_split_ratio is {val_split_ratio}."
             raise ValueError(msg)
 
         self.val_split_ratio = val_split_ratio
@@ -288,18 +270,14 @@ class AuxiliaryDataModule(AnomalibDataModule):
             seed=self.seed,
         )
         if len(self.val_data) == 0:
-            msg = f"val_split_ratio={self.val_split_ratio} of {images} images leaves none to validate on."
+            msg = f"val_split_ratio={self.val_split_ratio} of {images} images leaves none to validate on: raise it."
             raise ValueError(msg)
 
     def _create_test_split(self) -> None:
-        """Leave the test data as it is: the base class would take normal images away from it."""
+        """Do nothing: the base class would remove normal images from the test data."""
 
     def train_dataloader(self) -> TRAIN_DATALOADERS:
-        """Get the training dataloader, whose order of images depends on ``seed`` and the epoch alone.
-
-        Returns:
-            DataLoader: Training dataloader.
-        """
+        """Get the training dataloader, whose order depends only on ``seed`` and the epoch."""
         order = None if self.seed is None else EpochOrder(len(self.train_data), self.seed)
         return DataLoader(
             dataset=TrainingImages(self.train_data),
@@ -312,12 +290,7 @@ class AuxiliaryDataModule(AnomalibDataModule):
         )
 
     def val_dataloader(self) -> EVAL_DATALOADERS:
-        """Get the validation dataloader.
-
-        Returns:
-            DataLoader | list[DataLoader]: Validation dataloader, or an empty list, with which Lightning does not
-                validate, if there is no validation data.
-        """
+        """Get the validation dataloader; without validation data an empty list, so that Lightning does not validate."""
         return super().val_dataloader() if hasattr(self, "val_data") else []
 
 
@@ -334,10 +307,10 @@ def _as_list(datamodules: Any, argument: str) -> list[AnomalibDataModule]:  # no
 
 
 def _select_categories(sources: list[AnomalibDataModule], categories: list[str] | str) -> list[AnomalibDataModule]:
-    """Make a copy of the only source for each category."""
+    """Copy the only source for each category."""
     names = [categories] if isinstance(categories, str) else list(categories)
     if not names:
-        msg = "categories is empty: name at least one, or leave it out to use the sources as they are."
+        msg = "categories is empty: name at least one, or leave it out to use the source's category."
         raise ValueError(msg)
     if len(sources) > 1:
         msg = f"categories={names} need exactly one source, but there are {len(sources)}."

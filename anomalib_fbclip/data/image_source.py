@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Loads an image from any source in the form that the model's pre-processor takes, and cuts pieces out of it."""
+"""Loading an image from any source for the pre-processor, and cropping it."""
 
 import torch
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import to_dtype, to_image, to_pil_imag
 from anomalib_fbclip.images.photographs import PhotographSource, read_photograph
 
 ImageSource = PhotographSource | NDArray | torch.Tensor
-"""A file, an image of Pillow, RGB values ``[H, W, 3]`` in an array, or ``[3, H, W]`` in a tensor."""
+"""A file, a Pillow image, or RGB values: ``[H, W, 3]`` in an array, ``[3, H, W]`` in a tensor."""
 
 DIMENSIONS = CHANNELS = 3
 
@@ -21,23 +21,22 @@ def load_image(
 ) -> torch.Tensor:
     """Load an image.
 
+    The other arguments apply to files and Pillow images. See
+    :func:`~anomalib_fbclip.images.photographs.read_photograph`.
+
     Args:
         source (ImageSource): The image. In an array or a tensor, floating-point values lie in 0..1, and whole numbers
             fill their type's range.
-        minimum_side (int, optional): Pixels that each side of a file or an image of Pillow must have. Defaults to
-            ``1``.
-        upright (bool, optional): Whether a file or an image of Pillow is turned as its EXIF data say. Defaults to
-            ``True``.
-        white_level (int | None, optional): Value of white in a file or an image of Pillow of more than 8 bits that does
-            not say it. Defaults to ``None``.
+        minimum_side (int, optional): Least number of pixels of each side. Defaults to ``1``.
+        upright (bool, optional): Whether the image is turned upright by its EXIF data. Defaults to ``True``.
+        white_level (int | None, optional): Value of white in more than 8 bits. Defaults to ``None``.
 
     Returns:
         torch.Tensor: RGB values 0..1, shape ``[3, H, W]``.
 
     Raises:
-        ImageError: If a file or an image of Pillow can't be read, the range of its values is not known, or it is too
-            small.
-        ValueError: If the values are none of an RGB image.
+        ImageError: If a file or a Pillow image can't be read, its range is unknown, or it is too small.
+        ValueError: If the values are not those of an RGB image.
     """
     if isinstance(source, PhotographSource):
         source = read_photograph(source, upright=upright, minimum_side=minimum_side, white_level=white_level)
@@ -46,22 +45,22 @@ def load_image(
         if len(image) == CHANNELS and image.numel() and image.min() >= 0 and image.max() <= 1:
             return image
     msg = (
-        "An image must be a path, an image of Pillow, or RGB values: an array [H, W, 3] or a tensor [3, H, W] of whole "
+        "An image must be a path, a Pillow image, or RGB values: an array [H, W, 3] or a tensor [3, H, W] of whole "
         f"numbers or of fractions 0..1; not {source.dtype} {list(source.shape)}."
     )
     raise ValueError(msg)
 
 
 def crop_patch(image: ImageSource, place: tuple[int, int], grid: tuple[int, int]) -> Image.Image:
-    """Cut a patch out of an image, with the patches around it.
+    """Crop a patch of an image and its neighbors: 3 x 3 patches, fewer at the edge.
 
     Args:
-        image (ImageSource): The image, as ``FBClip.explain`` takes it.
+        image (ImageSource): The image, as for ``FBClip.explain``.
         place (tuple[int, int]): Row and column of the patch.
         grid (tuple[int, int]): Number of rows and columns.
 
     Returns:
-        Image.Image: The piece: 3 patches high and wide, less at the edge of the image.
+        Image.Image: The crop.
     """
     pixels = load_image(image)
     top, left, bottom, right = (

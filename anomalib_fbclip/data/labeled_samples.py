@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The labeled test split of a datamodule as a table, and what is checked of it: category, labels and masks."""
+"""The labeled test split of a datamodule as a table, with checks of category, labels and masks."""
 
 import copy
 import sys
@@ -18,33 +18,30 @@ from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.photographs import DECODING_ERRORS, larger_images
 
 SHOWN_VALUES = 5
-"""Number of a mask's values that its error names."""
+"""Largest number of a mask's values in an error."""
 
 
 class MaskError(ValueError):
-    """A mask can't be used. The message is one line: which mask, what is wrong, and what to do."""
+    """A mask can't be used. The message is one line."""
 
 
 def describe(datamodule: AnomalibDataModule) -> str:
-    """Name a dataset and its category in a message."""
+    """Name a dataset and its category for a message."""
     return f"{datamodule.name} '{datamodule.category}'" if datamodule.category else datamodule.name
 
 
 def published_categories(datamodule: AnomalibDataModule) -> Collection[str]:
-    """List the published categories of a dataset, which anomalib keeps beside its class; there may be none."""
+    """List the published categories of a dataset, which anomalib defines beside its class; there may be none."""
     dataset_module = sys.modules.get(type(datamodule).__module__.replace("datamodules", "datasets"))
     categories: Collection[str] = getattr(dataset_module, "CATEGORIES", ())
     return categories
 
 
 def check_category(datamodule: AnomalibDataModule) -> None:
-    """Refuse a category that is neither published nor on the disk, rather than download the dataset in vain.
-
-    Args:
-        datamodule (AnomalibDataModule): The datamodule.
+    """Check that a datamodule's category is published or on the disk, before the dataset is downloaded.
 
     Raises:
-        ValueError: If the dataset has no such category.
+        ValueError: If it is neither.
     """
     published = published_categories(datamodule)
     if not published or not datamodule.category or datamodule.category in published:
@@ -54,14 +51,14 @@ def check_category(datamodule: AnomalibDataModule) -> None:
     found = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     if datamodule.category not in found:
         msg = (
-            f"{datamodule.name} has no category '{datamodule.category}' and there is none in {folder}. "
+            f"{datamodule.name} has no category '{datamodule.category}', and {folder} has no such folder. "
             f"Available: {', '.join(sorted({*published, *found}))}."
         )
         raise ValueError(msg)
 
 
 def read_labeled_samples(datamodule: AnomalibDataModule, seed: int | None) -> pd.DataFrame:
-    """Read the labeled test split of a datamodule, and leave the datamodule as it is.
+    """Read the labeled test split of a datamodule, without changing the datamodule.
 
     Args:
         datamodule (AnomalibDataModule): The datamodule.
@@ -72,7 +69,7 @@ def read_labeled_samples(datamodule: AnomalibDataModule, seed: int | None) -> pd
             without mask), ``label_index`` and ``split``.
 
     Raises:
-        TypeError: If the datamodule reads its images in a way of its own.
+        TypeError: If the datamodule reads its items in its own way.
         ValueError: If the split is synthetic, can't be read, or has images without a label.
     """
     description = describe(datamodule)
@@ -82,7 +79,7 @@ def read_labeled_samples(datamodule: AnomalibDataModule, seed: int | None) -> pd
     check_category(datamodule)
 
     datamodule = copy.copy(datamodule)
-    datamodule._is_setup = False  # noqa: SLF001 - what was read for another category must not be kept
+    datamodule._is_setup = False  # noqa: SLF001 - it may have been set up for another category
     datamodule.num_workers = 0  # only its datasets are used
     if datamodule.seed is None:
         datamodule.seed = seed
@@ -92,8 +89,7 @@ def read_labeled_samples(datamodule: AnomalibDataModule, seed: int | None) -> pd
         msg = f"The test split of {description} cannot be read: {' '.join(str(error).split())}"
         raise ValueError(msg) from error
 
-    # The dataloader's dataset and not `test_data`, which lacks the normal images where a datamodule, such as MVTecAD2,
-    # serves another dataset.
+    # Not `test_data`: it lacks normal images if the dataloader serves another dataset, as that of MVTecAD2 does.
     datasets = [datamodule.test_dataloader().dataset]
     if datamodule.val_split_mode == ValSplitMode.FROM_TEST:
         datasets.append(datamodule.val_data)
@@ -119,11 +115,11 @@ def read_labeled_samples(datamodule: AnomalibDataModule, seed: int | None) -> pd
 
 
 def check_masks(samples: pd.DataFrame, description: str) -> None:
-    """Make sure that every anomalous image has a mask.
+    """Check that every anomalous image has a mask.
 
     Args:
         samples (pandas.DataFrame): A table of :func:`read_labeled_samples`.
-        description (str): What the dataset is called in a message.
+        description (str): Name of the dataset for the error.
 
     Raises:
         ValueError: If an anomalous image has no mask, or the mask's file does not exist.
@@ -143,13 +139,10 @@ def check_masks(samples: pd.DataFrame, description: str) -> None:
 
 
 def check_mask(path: Path) -> None:
-    """Make sure that a mask has no values but 0 and one other.
+    """Check that a mask, read as 8-bit gray like in anomalib, has only the value 0 and one other.
 
-    anomalib treats every mask value above 0 as anomalous, including compression artifacts, soft edges and a background
-    that is not quite black.
-
-    Args:
-        path (Path): The mask. The values are those that anomalib reads: gray, of 8 bits.
+    anomalib treats every value above 0 as anomalous: compression artifacts, soft edges and a background that is not
+    quite black.
 
     Raises:
         MaskError: If it has several values above 0, or can't be read.

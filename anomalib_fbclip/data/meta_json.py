@@ -1,9 +1,9 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Meta JSON datamodule: datasets in the ``meta.json`` layout of the AnomalyCLIP family of projects.
+"""Meta JSON datamodule: datasets in the ``meta.json`` layout of AnomalyCLIP and related projects.
 
-A file ``meta.json`` in the root of the dataset lists its images, with paths relative to the root::
+The file ``meta.json`` in the dataset's root lists the images, with paths relative to the root::
 
     {
         "train": {"bottle": [{"img_path": "bottle/train/good/000.png", "mask_path": "", "anomaly": 0, ...}, ...], ...},
@@ -42,33 +42,17 @@ _LOSSY_SUFFIXES = (".jpg", ".jpeg")
 
 
 class MetaJsonDataset(AnomalibDataset):
-    """Images of one split of a dataset in the ``meta.json`` layout.
+    """Images of a dataset in the ``meta.json`` layout.
 
     Args:
-        root (Path | str): Folder of the dataset.
         name (str): Name of the dataset.
-        categories (list[str] | None, optional): Categories to read.
-            Defaults to ``None``: all.
-        meta_file (str, optional): Name of the file that lists the images, in ``root``.
-            Defaults to ``"meta.json"``.
-        augmentations (Transform | None, optional): Augmentations that are applied to image and mask.
-            Defaults to ``None``.
-        split (str | Split | None, optional): Split to read, ``Split.TRAIN`` or ``Split.TEST``.
-            Defaults to ``None``: both.
+        samples (DataFrame): Table from :func:`make_meta_json_dataset`.
     """
 
-    def __init__(
-        self,
-        root: Path | str,
-        name: str,
-        categories: list[str] | None = None,
-        meta_file: str = "meta.json",
-        augmentations: Transform | None = None,
-        split: str | Split | None = None,
-    ) -> None:
-        super().__init__(augmentations=augmentations)
+    def __init__(self, name: str, samples: DataFrame) -> None:
+        super().__init__()
         self._name = name
-        self.samples = make_meta_json_dataset(root, categories=categories, meta_file=meta_file, split=split)
+        self.samples = samples
 
     @property
     def name(self) -> str:
@@ -79,42 +63,30 @@ class MetaJsonDataset(AnomalibDataset):
 class MetaJson(AnomalibDataModule):
     """Datamodule of a dataset in the ``meta.json`` layout.
 
-    Either split may be absent or empty. The task is segmentation when anomalous images have masks, and classification
-    when none has. In a mask every value above 0 is anomalous, so masks should not be stored with lossy compression:
-    anomalib's models take their artifacts for defects, and FBClip refuses them.
+    Either split may be absent or empty. The task is segmentation if anomalous images have masks, otherwise
+    classification. Every mask value above 0 is anomalous, so masks must not have lossy compression: anomalib's models
+    take its artifacts for defects, and FBClip rejects such masks.
 
     Args:
         root (Path | str): Folder of the dataset.
-        name (str | None, optional): Name of the dataset in results.
-            Defaults to ``None``: the name of the folder.
-        categories (list[str] | str | None, optional): Category or categories to read.
-            Defaults to ``None``: all.
-        meta_file (str, optional): Name of the file that lists the images, in ``root``.
-            Defaults to ``"meta.json"``.
-        train_batch_size (int, optional): Batch size of the training data.
-            Defaults to ``32``.
-        eval_batch_size (int, optional): Batch size of the validation and test data.
-            Defaults to ``32``.
-        num_workers (int, optional): Number of workers of each dataloader.
-            Defaults to ``8``.
-        train_augmentations (Transform | None, optional): Augmentations of the training images and masks.
-            Defaults to ``None``.
-        val_augmentations (Transform | None, optional): Augmentations of the validation images and masks.
-            Defaults to ``None``.
-        test_augmentations (Transform | None, optional): Augmentations of the test images and masks.
-            Defaults to ``None``.
-        augmentations (Transform | None, optional): Augmentations of those of the three that are not given.
-            Defaults to ``None``.
-        test_split_mode (TestSplitMode | str, optional): Method to create the test set.
-            Defaults to ``TestSplitMode.FROM_DIR``: the ``test`` split of the file.
+        name (str | None, optional): Name of the dataset in results. Defaults to ``None``, for the folder's name.
+        categories (list[str] | str | None, optional): Categories to read. Defaults to ``None``, for all.
+        meta_file (str, optional): Name of the file that lists the images, in ``root``. Defaults to ``"meta.json"``.
+        train_batch_size (int, optional): Batch size of the training data. Defaults to ``32``.
+        eval_batch_size (int, optional): Batch size of the validation and test data. Defaults to ``32``.
+        num_workers (int, optional): Number of workers of each dataloader. Defaults to ``8``.
+        train_augmentations (Transform | None, optional): Augmentations of the training data. Defaults to ``None``.
+        val_augmentations (Transform | None, optional): Augmentations of the validation data. Defaults to ``None``.
+        test_augmentations (Transform | None, optional): Augmentations of the test data. Defaults to ``None``.
+        augmentations (Transform | None, optional): Default for these three. Defaults to ``None``.
+        test_split_mode (TestSplitMode | str, optional): Method to create the test set. Defaults to
+            ``TestSplitMode.FROM_DIR``: the ``test`` split of the file.
         test_split_ratio (float, optional): Fraction of the training images to test on if the test split has no normal
             image. Defaults to ``0.2``.
-        val_split_mode (ValSplitMode | str, optional): Method to create the validation set.
-            Defaults to ``ValSplitMode.SAME_AS_TEST``.
-        val_split_ratio (float, optional): Fraction of the images to validate on.
-            Defaults to ``0.5``.
-        seed (int | None, optional): Seed of the random splits.
-            Defaults to ``None``.
+        val_split_mode (ValSplitMode | str, optional): Method to create the validation set. Defaults to
+            ``ValSplitMode.SAME_AS_TEST``.
+        val_split_ratio (float, optional): Fraction of the images to validate on. Defaults to ``0.5``.
+        seed (int | None, optional): Seed of the random splits. Defaults to ``None``.
 
     Raises:
         FileNotFoundError: At setup, if the folder, the file, an image or a mask does not exist.
@@ -181,13 +153,7 @@ class MetaJson(AnomalibDataModule):
         self.test_data = self._read(Split.TEST)
 
     def _read(self, split: Split) -> MetaJsonDataset:
-        return MetaJsonDataset(
-            root=self.root,
-            name=self.name,
-            categories=self.categories,
-            meta_file=self.meta_file,
-            split=split,
-        )
+        return MetaJsonDataset(self.name, make_meta_json_dataset(self.root, self.categories, self.meta_file, split))
 
 
 def make_meta_json_dataset(
@@ -200,12 +166,9 @@ def make_meta_json_dataset(
 
     Args:
         root (Path | str): Folder of the dataset.
-        categories (list[str] | None, optional): Categories to read.
-            Defaults to ``None``: all.
-        meta_file (str, optional): Name of the file that lists the images, in ``root``.
-            Defaults to ``"meta.json"``.
-        split (str | Split | None, optional): Split to read, ``Split.TRAIN`` or ``Split.TEST``.
-            Defaults to ``None``: both.
+        categories (list[str] | None, optional): Categories to read. Defaults to ``None``, for all.
+        meta_file (str, optional): Name of the file that lists the images, in ``root``. Defaults to ``"meta.json"``.
+        split (str | Split | None, optional): Split to read. Defaults to ``None``, for both.
 
     Returns:
         DataFrame: One row for each image, with the columns ``image_path``, ``mask_path`` (empty for an image without
@@ -230,7 +193,7 @@ def make_meta_json_dataset(
     masked = samples["mask_path"].ne("")
     if masked.any() and (anomalous & ~masked).any():
         msg = (
-            f"{(anomalous & ~masked).sum()} of {anomalous.sum()} anomalous images in {path} have no mask_path, and the "
+            f"{(anomalous & ~masked).sum()} of {anomalous.sum()} anomalous images in {path} have no mask_path, but the "
             f"others have one; the first is {samples.loc[anomalous & ~masked, 'image_path'].iloc[0]}."
         )
         raise ValueError(msg)
@@ -245,7 +208,7 @@ def make_meta_json_dataset(
 
 
 def _read_meta(path: Path) -> dict[str, dict[str, Any]]:
-    """Read the file, down to the names of splits and categories."""
+    """Read the file, and check its splits."""
     if not path.parent.is_dir():
         msg = f"The folder of the dataset does not exist: {path.parent}"
         raise FileNotFoundError(msg)
@@ -285,7 +248,7 @@ def _read_entries(
     category: str,
     path: Path,
 ) -> Iterator[tuple[str, str, int, str, str]]:
-    """Read the rows of the table that belong to one category of one split."""
+    """Read the rows of one category of one split."""
     entries = meta[split].get(category, [])
     where = f"'{split}' / '{category}' in {path}"
     _check_type(entries, list, where)
@@ -294,7 +257,7 @@ def _read_entries(
 
 
 def _read_entry(entry: Any, where: str) -> tuple[str, str, int]:  # noqa: ANN401
-    """Read the image, the mask (empty for a normal image) and the label of an entry."""
+    """Read an entry's image, mask (empty for a normal image) and label."""
     _check_type(entry, dict, where)
     image, mask, anomaly = entry.get("img_path"), entry.get("mask_path") or "", entry.get("anomaly")
     _check_type(image, str, f"'img_path' in {where}")
@@ -317,14 +280,14 @@ def _check_files(samples: DataFrame, path: Path) -> None:
         listed = [file for file in samples[f"{kind}_path"] if file]
         missing = [file for file in listed if not Path(file).is_file()]
         if missing:
-            msg = f"{len(missing)} of {len(listed)} {kind}s that {path} lists do not exist; the first is {missing[0]}."
+            msg = f"{len(missing)} of {len(listed)} {kind}s listed in {path} do not exist; the first is {missing[0]}."
             raise FileNotFoundError(msg)
 
     lossy = [file for file in samples["mask_path"] if file.lower().endswith(_LOSSY_SUFFIXES)]
     if lossy:
         logger.warning(
-            "%d masks that %s lists are JPEG files: every value above 0 is anomalous, so their compression artifacts "
-            "are, too. Save them as PNG with 0 and 255. The first is %s.",
+            "%d masks listed in %s are JPEG files, whose compression artifacts count as anomalous: save them as PNG "
+            "with 0 and 255. The first is %s.",
             len(lossy),
             path,
             lossy[0],

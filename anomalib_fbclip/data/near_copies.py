@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Finds photographs that were made from one another, or that show one part: copies, augmentations, bursts."""
+"""Near copies among photographs: copies, augmentations, and several photographs of one part."""
 
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -22,47 +22,47 @@ Gray = NDArray[Any]
 SourceT = TypeVar("SourceT", bound=ImageSource)
 
 SIDE, THUMB_SIDE, CANVAS = 160, 32, 64
-"""Pixels of the side of a square that has the area of a photograph as it is compared: when it is aligned, and before;
-and the side of a canvas on which the smaller one can turn."""
+"""Sides in pixels of squares with the area of a photograph, for the alignment and for the search before it; and side of
+the canvas on which the smaller photograph turns."""
 
 TURNS = 24
-"""Turns that are tried. The alignment mends half of the step between them."""
+"""Number of turns tried. The alignment corrects up to half the step between them."""
 
 ALIGNED_AT_MOST = 8
-"""Photographs that each one is aligned with: those that it correlates with best."""
+"""Largest number of photographs that each one is aligned with: those with the highest correlation."""
 
 LEAST_STRUCTURE = 8.0
-"""Norm of a small photograph's structure in gray levels, below which it is plain: a quarter of one a pixel."""
+"""Norm of a small photograph's structure below which it counts as plain: 0.25 gray levels per pixel."""
 
 LEAST_CORRELATION = 0.35
-"""Correlation of two small photographs from which on an alignment may be worth it."""
+"""Correlation of two small photographs above which they are aligned."""
 
 WHITE, CLIPPED = 255, 250
-"""Gray values of white, and those from which on a brighter copy may be clipped."""
+"""Gray value of white, and the one from which a brighter copy may be clipped."""
 
 SCALES = ((3.0, 12.0), (1.0, 8.0))
-"""Standard deviations in pixels between which structure is aligned: roughly, then finely."""
+"""Standard deviations in pixels that limit the structure to align: first coarse, then fine."""
 
 LEAST_OVERLAP = 0.25
-"""Share of a photograph that must be found in another one."""
+"""Smallest share of a photograph that the other must overlap."""
 
 CIRCLE_FACTOR = 3.0
-"""Factor on the residual inside the circle. The circle leaves out the corners, so there copies must agree better."""
+"""Factor on the residual inside the circle: without the corners, copies must agree better."""
 
 ECC_STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 30, 1e-3)
 
 SHARE, LEAST, MOST = 0.2, 0.006, 0.03
-"""Residual of near copies: at most this share of the median of all pairs, within these bounds. Parts that lie alike in
-one fixture leave 0.01 to 0.1, others more than 0.2."""
+"""Largest residual of near copies: this share of the median of all pairs, within these bounds. Different parts leave
+0.01 to 0.1 if they lie the same way in one fixture, otherwise more than 0.2."""
 
 
 class Pose(NamedTuple):
-    """Approximate position of a photograph in another one.
+    """Approximate position of a photograph in another.
 
     Attributes:
-        correlation (float): Normalized cross-correlation of the two, small.
-        variant (int): Which mirrored and turned copy of the second one fits.
-        shift (tuple[int, int]): Rows and columns by which it is shifted, on the canvas.
+        correlation (float): Normalized cross-correlation of the two small photographs.
+        variant (int): The mirrored and turned copy of the second one that fits best.
+        shift (tuple[int, int]): Its shift on the canvas, in rows and columns.
     """
 
     correlation: float
@@ -71,19 +71,18 @@ class Pose(NamedTuple):
 
 
 def leave_out_copies(references: Sequence[SourceT], white_level: int | None = None) -> list[SourceT]:
-    """Keep one of each group of near copies, so that a copy does not vouch for its original.
+    """Keep one of each group of near copies, so that a defective part is not confirmed by its copy.
 
     Args:
         references (Sequence[SourceT]): Reference images.
-        white_level (int | None, optional): Value of white in files of more than 8 bits that do not say it. Defaults to
-            ``None``.
+        white_level (int | None, optional): Value of white in files of more than 8 bits. Defaults to ``None``.
 
     Returns:
-        list[SourceT]: Of each group the file with the shortest path, which is seldom the copy. The order stays.
+        list[SourceT]: The image with the shortest path of each group, which is seldom the copy, in the same order.
 
     Raises:
-        ImageError: If one can't be read.
-        ValueError: If the values of one are not those of an RGB image.
+        ImageError: If an image can't be read.
+        ValueError: If values are not those of an RGB image.
     """
     by_length = sorted(range(len(references)), key=lambda index: _path_length(references[index]))
     different = {_content(references[index], index): index for index in reversed(by_length)}
@@ -93,7 +92,7 @@ def leave_out_copies(references: Sequence[SourceT], white_level: int | None = No
 
 
 def describe_near_copies(given: int, kept: int) -> list[str]:
-    """Say in a line, if there is something to be said, how many photographs are near copies of others."""
+    """Say how many photographs are near copies of others, if there are any."""
     if kept == given:
         return []
     if kept == 1:
@@ -102,12 +101,12 @@ def describe_near_copies(given: int, kept: int) -> list[str]:
 
 
 def _content(reference: ImageSource, index: int) -> bytes | int:
-    """Give what is equal for equal files. What comes from no file that can be read is only equal to itself."""
+    """Return the digest of a file; for other images, and for files that can't be read, the index."""
     if not isinstance(reference, str | Path):
         return index
     try:
         return sha256(Path(reference).read_bytes()).digest()
-    except OSError:  # whoever reads the photograph says so
+    except OSError:  # the reader reports it
         return index
 
 
@@ -118,7 +117,7 @@ def _path_length(reference: ImageSource) -> int:
 
 
 def _to_gray(reference: ImageSource, white_level: int | None) -> Gray:
-    """Reduce a photograph to gray values 0..255, of the area of a square of ``SIDE`` pixels."""
+    """Reduce a photograph to gray values 0..255, with the area of a square of ``SIDE`` pixels."""
     if isinstance(reference, PhotographSource):
         pixels = read_reduced(reference, enough=Enough(2 * SIDE, SIDE), white_level=white_level).pixels
     else:
@@ -129,14 +128,14 @@ def _to_gray(reference: ImageSource, white_level: int | None) -> Gray:
 def group_near_copies(photographs: Sequence[Gray]) -> list[int]:
     """Group photographs that are near copies of each other.
 
-    Each is aligned with those that it correlates with best: mirrored, turned, shifted, scaled and sheared, in whatever
-    light. What the alignment leaves unexplained tells a copy from another part.
+    Each is aligned with those that it correlates with best: mirrored, turned, shifted, scaled, sheared, and in other
+    light. A copy leaves a small residual, another part a large one.
 
     Args:
-        photographs (Sequence[Gray]): The photographs, gray values 0..255 of the area of a square of 160 pixels.
+        photographs (Sequence[Gray]): Gray values 0..255, with the area of a square of 160 pixels.
 
     Returns:
-        list[int]: For each photograph the index of the first one of its group, which is its own if it is alone.
+        list[int]: For each photograph the index of the first one in its group.
 
     Example:
         >>> first, second = np.random.default_rng(0).uniform(0, 255, (2, 160, 160)).astype(np.float32)
@@ -159,7 +158,7 @@ def group_near_copies(photographs: Sequence[Gray]) -> list[int]:
 
 
 def _find_poses(photographs: Sequence[Gray]) -> dict[tuple[int, int], Pose]:
-    """Find for each pair which mirrored, turned and shifted copy of the second photograph fits the first one best."""
+    """Find, for each pair, the mirrored, turned and shifted copy of the second photograph that fits the first best."""
     banks = [_bank(photograph) for photograph in photographs]
     spectra = [torch.fft.rfft2(bank) for bank in banks]
     return {
@@ -179,7 +178,7 @@ def _worth_aligning(poses: Mapping[tuple[int, int], Pose], count: int) -> list[t
 
 
 def _bank(photograph: Gray) -> torch.Tensor:
-    """Give the copies of a small photograph, without its light and its size: ``[2 TURNS, CANVAS, CANVAS]``."""
+    """Make the mirrored and turned copies of a small photograph, normalized: ``[2 TURNS, CANVAS, CANVAS]``."""
     small = _structure(_resize(photograph, THUMB_SIDE), fine=0.7, coarse=4.0)
     height, width = (min(side, CANVAS) for side in small.shape)
     small *= np.sqrt(np.outer(np.hanning(small.shape[0] + 2)[1:-1], np.hanning(small.shape[1] + 2)[1:-1]))
@@ -201,7 +200,7 @@ def _best_pose(spectrum: torch.Tensor) -> Pose:
 
 
 def _align(first: Gray, second: Gray, pose: Pose) -> float:
-    """Align two photographs, and give the share of the structure of one that the other does not explain."""
+    """Align two photographs, and return the share of one's structure that the other does not explain."""
     matrix = np.linalg.inv(_turn(pose.variant))
     shift = np.array(pose.shift[::-1]) * SIDE / THUMB_SIDE
     centers = [(np.array(photograph.shape[::-1]) - 1) / 2 for photograph in (first, second)]
@@ -210,7 +209,7 @@ def _align(first: Gray, second: Gray, pose: Pose) -> float:
         target, source = (_structure(photograph, fine, coarse) for photograph in (first, second))
         try:
             warp = np.asarray(cv2.findTransformECC(target, source, warp, cv2.MOTION_AFFINE, ECC_STEPS)[1])
-        except cv2.error:  # it does not converge: they have nothing in common
+        except cv2.error:  # it does not converge
             return 1.0
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     size = first.shape[::-1]
@@ -223,14 +222,14 @@ def _align(first: Gray, second: Gray, pose: Pose) -> float:
 
 
 def _circle(gray: Gray) -> NDArray[np.bool_]:
-    """Mark the circle that a photograph keeps, however it is turned in its frame: corners may be filled."""
+    """Mark the circle inside which a photograph has no filled corners, whatever its turn."""
     height, width = gray.shape
     y, x = np.ogrid[:height, :width]
     return np.hypot(y - (height - 1) / 2, x - (width - 1) / 2) <= min(height, width) / 2
 
 
 def _unexplained(first: Gray, second: Gray, inside: NDArray[np.bool_]) -> float:
-    """Compare two aligned photographs in the light of the brighter one, which may be clipped."""
+    """Compare two aligned photographs at the contrast of the higher one, which may be clipped."""
     is_known = inside & (np.maximum(first, second) < CLIPPED)
     if is_known.mean() < LEAST_OVERLAP:
         is_known = inside
@@ -242,7 +241,7 @@ def _unexplained(first: Gray, second: Gray, inside: NDArray[np.bool_]) -> float:
 
 
 def _turn(variant: int) -> NDArray[np.float64]:
-    """Give the matrix that mirrors and turns coordinates: x to the right, y down."""
+    """Return the matrix that mirrors and turns coordinates: x to the right, y down."""
     is_mirrored, turn = divmod(variant, TURNS)
     angle = 2 * np.pi * turn / TURNS
     rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -255,12 +254,12 @@ def _about_center(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _structure(gray: Gray, fine: float, coarse: float) -> Gray:
-    """Keep what is between two sizes: neither light nor noise."""
+    """Remove lighting and noise: keep the structure between two sizes."""
     return cv2.GaussianBlur(gray, (0, 0), fine) - cv2.GaussianBlur(gray, (0, 0), coarse)
 
 
 def _resize(image: NDArray[Any], side: int) -> NDArray[Any]:
-    """Resize to the area of a square of a side."""
+    """Resize to the area of a square, and keep the proportions."""
     height, width = image.shape[:2]
     scale = side / (height * width) ** 0.5
     size = (max(round(width * scale), 1), max(round(height * scale), 1))

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Photographs of good parts that others are compared with: read, fitted, named, and shown."""
+"""Good photographs for comparison: read, fitted, named, and shown."""
 
 import io
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -34,34 +34,32 @@ from .image_source import ImageSource, crop_patch, load_image
 from .near_copies import describe_near_copies, leave_out_copies
 
 ROTATIONS = 4
-"""Copies of each photograph, turned by equal parts of a full turn."""
+"""Rotated copies per photograph (4 = every 90°)."""
 
 NEARER_WITH_TURNS = 0.1
-"""Share by which photographs of parts at any angle come nearer to each other with twice as many turned copies. Screws
-that were turned at random: 0.23; hazelnuts: 0.05; textures, and parts that all lie one way: 0.03 at most."""
-
-TURNS = "turned copies of each, with --rotations or reference_rotations"
+"""Share by which twice as many rotated copies reduce the distance of parts that lie at any angle. Randomly rotated
+screws: 0.23; hazelnuts: 0.05; textures, and parts that all lie the same way: 0.03 at most."""
 
 FEW = 4
-"""Photographs below which a threshold from them is poor."""
+"""Number of photographs below which their threshold is unreliable."""
 
 KEPT_INPUTS = 2
-"""Ratio of each side of a kept photograph to that of the model's input, unless it was shorter."""
+"""Ratio of each side of a kept photograph to the model's input, unless it was shorter."""
 
 FIT_TENSORS = ("origins", "logits", "inside", "scores", "unlikeness")
-"""Fields of a fit that a file keeps, besides its decision."""
+"""Fields of a fit that a file keeps, besides the decision."""
 
 LARGEST_TURNED = 2048
-"""Pixels that the shorter side of a turned copy has at most: models look at fewer, and to turn more takes memory."""
+"""Longest shorter side of a rotated copy in pixels, to save memory: models use fewer."""
 
 
 class ReferencePatch(NamedTuple):
-    """A patch of a photograph of a good part.
+    """A patch of a good photograph.
 
     Attributes:
         photograph (int): The photograph's index in the set.
         name (str): Its file, or its number.
-        turn (int): Which of its turned copies: 0 is not turned.
+        turn (int): The rotated copy; 0 is not rotated.
         place (tuple[int, int]): Row and column of the patch in the copy.
         grid (tuple[int, int]): Number of rows and columns.
     """
@@ -74,31 +72,31 @@ class ReferencePatch(NamedTuple):
 
 
 class ReferenceSet:
-    """Reads photographs of good parts, fits a model to them, and finds the place that another is nearest to.
+    """Good photographs that a model is fitted to.
 
     Args:
         found (Sequence[ImageSource]): The photographs.
-        rotations (int, optional): Copies of each, turned by equal parts of a full turn. Defaults to ``ROTATIONS``.
-        upright (bool, optional): Whether files and images of Pillow are turned as their EXIF data say. Defaults to
+        rotations (int, optional): Rotated copies per photograph. Defaults to ``ROTATIONS``.
+        upright (bool, optional): Whether files and Pillow images are turned upright by their EXIF data. Defaults to
             ``True``.
-        white_level (int | None, optional): Value of white in files of more than 8 bits that do not say it. Defaults to
+        white_level (int | None, optional): Value of white in files of more than 8 bits that don't state it. Defaults to
             ``None``.
-        region (RegionSource | None, optional): Where to look in the photographs. ``None``: everywhere. Defaults to
-            ``None``.
-        images (Sequence[ImageSource] | None, optional): Those that are used. ``None``: they are looked through for near
-            copies. Defaults to ``None``.
-        known (Mapping[str, Block] | None, optional): What an earlier fit kept of photographs, by their digests.
+        region (RegionSource | None, optional): Region of interest of the photographs; ``None`` for the whole
+            photograph. Defaults to ``None``.
+        images (Sequence[ImageSource] | None, optional): The photographs to use; ``None`` for all but near copies.
             Defaults to ``None``.
+        known (Mapping[str, Block] | None, optional): Results of an earlier fit, by the photographs' digests. Defaults
+            to ``None``.
 
     Attributes:
-        decision (type[FewShot]): How the model decides by them.
-        noun (str): What a photograph is called that is not a file.
+        decision (type[FewShot]): The model's decision after the fit.
+        noun (str): Name of a photograph that is not a file.
         found (list[ImageSource]): The photographs.
-        images (list[ImageSource]): Those that are used: one of each group of near copies.
+        images (list[ImageSource]): The photographs in use, without near copies.
 
     Raises:
-        ImageError: If one can't be read.
-        ValueError: If the values of one are not those of an RGB image.
+        ImageError: If a photograph can't be read.
+        ValueError: If values are not those of an RGB image.
     """
 
     decision: ClassVar[type[FewShot]] = FewShot
@@ -144,18 +142,18 @@ class ReferenceSet:
         maps: Sequence[str] = MAPS,
         advance: Callable[[], None] = lambda: None,
     ) -> None:
-        """Have a model compare with the photographs from now on (few-shot decision).
+        """Give a model a decision by comparison with the photographs.
 
         Args:
             model (FBClipModel): The model.
-            transform (Callable[[torch.Tensor], torch.Tensor]): From RGB values 0..1, shape ``[1, 3, H, W]``, to what
-                the model takes, on its device.
-            maps (Sequence[str], optional): Maps that take part in the decision. Defaults to both.
-            advance (Callable[[], None], optional): Called when a photograph is read, which is twice for each at most.
-                Defaults to nothing.
+            transform (Callable[[torch.Tensor], torch.Tensor]): Converts RGB values 0..1, shape ``[1, 3, H, W]``, to the
+                model's input on its device.
+            maps (Sequence[str], optional): Maps for the decision. Defaults to both.
+            advance (Callable[[], None], optional): Called each time a photograph is read, at most twice each. Defaults
+                to nothing.
 
         Raises:
-            ImageError: If one can't be read, or is smaller than a patch.
+            ImageError: If a photograph can't be read, or is smaller than a patch.
         """
 
         def read(index: int) -> Iterator[ReferenceImage]:
@@ -179,10 +177,7 @@ class ReferenceSet:
 
     @torch.inference_mode()
     def _find_turns(self, model: FBClipModel, transform: Callable[[torch.Tensor], torch.Tensor]) -> bool:
-        """Tell from two photographs whether parts lie at any angle: then twice as many turned copies are much nearer.
-
-        Of a texture, which looks alike at any angle, they are not.
-        """
+        """Tell from two photographs whether parts lie at any angle: if so, more rotated copies are much nearer."""
         first, second = (self.load(index, max(model.backbone.patch_size)) for index in range(2))
         own, *turned = (
             join_layers(later_half(model.backbone.encode_image(model.tiling.split(transform(image[None]))[:1])[0]))[0]
@@ -192,17 +187,17 @@ class ReferenceSet:
         return bool(many < (1 - NEARER_WITH_TURNS) * few)
 
     def _inside(self, index: int, turn: int, size: Sequence[int], image_size: Sequence[int]) -> torch.Tensor:
-        """Tell what counts of a copy, bool ``[H, W]``: the region of interest, and no corners that were filled."""
+        """Mark the region of interest of a copy without its filled corners, bool ``[H, W]``."""
         if turn == 0:
             return torch.from_numpy(self._paint(index, image_size))
-        scale = max(image_size) / max(size)  # corners are those of a copy in the photograph's proportions
+        scale = max(image_size) / max(size)  # the corners depend on the photograph's proportions
         painted = self._paint(index, [max(round(side * scale), 1) for side in size])
         angle = 360 * turn / self.rotations
         turned = F.rotate(torch.from_numpy(painted)[None].float(), angle, InterpolationMode.NEAREST)
         return F.resize(turned, list(image_size), InterpolationMode.NEAREST)[0] > 0
 
     def _paint(self, index: int, size: Sequence[int]) -> Mask:
-        """Paint the region of interest of a photograph in a size."""
+        """Paint the region of interest of a photograph."""
         height, width = size
         if self.region is None:
             return np.ones((height, width), dtype=np.bool_)
@@ -221,25 +216,25 @@ class ReferenceSet:
         return load_image(image, minimum_side, upright=self.upright, white_level=self.white_level)
 
     def name(self, index: int) -> str:
-        """Give the file of a photograph, or its number if it is not from a file."""
+        """Return the file of a photograph, or its number if it is not from a file."""
         file = _file_of(self.images[index])
         return printable(file) if file else f"{self.noun} {index + 1}"
 
     def keep(self, model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Collect what a file keeps of the photographs, so that they are not needed any more.
+        """Collect what a product needs to work without the photographs' files.
 
         Args:
             model (FBClipModel): The model that was fitted to them.
 
         Returns:
-            tuple[dict[str, torch.Tensor], dict[str, Any]]: Tensors by name, and what is said of them.
+            tuple[dict[str, torch.Tensor], dict[str, Any]]: Tensors by name, and metadata.
 
         Raises:
-            ImageError: If a photograph can't be read any more.
-            ValueError: If each photograph has a region of interest of its own.
+            ImageError: If a photograph can no longer be read.
+            ValueError: If each photograph has its own region of interest.
         """
         if isinstance(self.region, RegionMasks):
-            raise ValueError(ONE_REGION)  # noqa: TRY004 - the argument is of a right type
+            raise ValueError(ONE_REGION)  # noqa: TRY004 - not a wrong type
         tensors, metadata = keep_decision(model)
         least = [KEPT_INPUTS * side for side in model.tiling.image_size]
         kept = [self._keep(photograph, index, least) for index, photograph in enumerate(self.found)]
@@ -259,7 +254,7 @@ class ReferenceSet:
         }
 
     def _keep(self, photograph: ImageSource, index: int, least: Sequence[int]) -> KeptPhotograph:
-        """Keep a photograph as it was read, at a size that the model could still be taught anew with."""
+        """Keep a photograph as it was read, large enough to teach the model again."""
         if isinstance(photograph, KeptPhotograph):
             return photograph
         image = self._load(photograph)
@@ -280,24 +275,21 @@ class ReferenceSet:
         return sha256(self._load(photograph).numpy().tobytes()).hexdigest()
 
     def digest(self) -> str:
-        """Digest the photographs, so that it can be told whether others are the same: 16 hexadecimal digits."""
+        """Digest the photographs to 16 hexadecimal digits, which show whether others are the same."""
         digests = sorted(self._digest(photograph) for photograph in self.found)
         return sha256("".join(digests).encode()).hexdigest()[:16]
 
     @classmethod
     def restore(cls, product: Adapters, decision: Decision | None, region: RegionOfInterest | None) -> "ReferenceSet":
-        """Restore a set from what :meth:`keep` gave.
+        """Restore a set from a product.
 
         Args:
-            product (Adapters): What a file of adapters holds, with good photographs.
-            decision (Decision | None): What was read of it.
-            region (RegionOfInterest | None): What was read of it.
-
-        Returns:
-            ReferenceSet: The set.
+            product (Adapters): The product.
+            decision (Decision | None): The product's decision.
+            region (RegionOfInterest | None): The product's region of interest.
 
         Raises:
-            ValueError: If what is known of them is damaged.
+            ValueError: If the product is damaged.
         """
         said = product.metadata
         if not isinstance(decision, FewShot):
@@ -323,19 +315,19 @@ class ReferenceSet:
 
     @property
     def kept(self) -> list[KeptPhotograph]:
-        """Those that a product's file keeps, near copies among them."""
+        """The photographs that come from a product's file, including near copies."""
         return [photograph for photograph in self.found if isinstance(photograph, KeptPhotograph)]
 
     def change(self, added: Sequence[ImageSource], removed: Collection[str], model: FBClipModel) -> "ReferenceSet":
-        """Add photographs to a restored set, and leave others out.
+        """Add photographs to a restored set, and remove others.
 
         Args:
-            added (Sequence[ImageSource]): Further photographs.
-            removed (Collection[str]): Names of those that are left out.
+            added (Sequence[ImageSource]): Photographs to add.
+            removed (Collection[str]): Names of photographs to remove.
             model (FBClipModel): The model that was fitted to the set.
 
         Returns:
-            ReferenceSet: Another set, to which a model is still to be fitted. What is known of the photographs is used.
+            ReferenceSet: A new set without a fit, which reuses this one's results.
 
         Raises:
             ImageError: If a photograph can't be read.
@@ -351,31 +343,28 @@ class ReferenceSet:
         )
 
     def nearest(self, rows: torch.Tensor, place: tuple[int, int]) -> ReferencePatch:
-        """Find the patch of a photograph that a place of an image is nearest to.
+        """Find the photographs' patch that is nearest to a patch of an image.
 
         Args:
-            rows (torch.Tensor): Row of the memory bank that is nearest to each patch of the image, shape ``[h, w]``.
-            place (tuple[int, int]): Row and column of the place.
+            rows (torch.Tensor): Nearest row of the memory bank for each patch of the image, shape ``[h, w]``.
+            place (tuple[int, int]): Row and column of the image's patch.
 
         Returns:
-            ReferencePatch: The patch.
+            ReferencePatch: The nearest patch.
         """
         height, width = rows.shape
         photograph, turn, patch = self.fit.origins[rows[place]].tolist()
         return ReferencePatch(photograph, self.name(photograph), turn, divmod(patch, width), (height, width))
 
     def crop(self, patch: ReferencePatch, photograph: torch.Tensor) -> Image.Image:
-        """Cut a patch out of a photograph, with the patches around it.
+        """Crop a patch and its neighbors from the rotated copy of a photograph.
 
         Args:
-            patch (ReferencePatch): What :meth:`nearest` gave.
-            photograph (torch.Tensor): Its photograph, as :meth:`load` gave it.
-
-        Returns:
-            Image.Image: The piece of the turned copy.
+            patch (ReferencePatch): The patch, from :meth:`nearest`.
+            photograph (torch.Tensor): Its photograph, from :meth:`load`.
         """
         copy = next(islice(turned_copies(photograph, self.rotations), patch.turn, None))
-        return crop_patch(copy.clamp(0, 1), patch.place, patch.grid)  # to be turned adds rounding
+        return crop_patch(copy.clamp(0, 1), patch.place, patch.grid)  # rotation adds rounding errors
 
     @property
     def is_doubtful(self) -> bool:
@@ -383,11 +372,7 @@ class ReferenceSet:
         return len(self.images) < FEW
 
     def describe(self, *, decides: bool) -> str:
-        """Say how many photographs there are, and how sure a threshold from them is.
-
-        Args:
-            decides (bool): Whether the threshold comes from them.
-        """
+        """Say how many photographs there are and, if the threshold comes from them, how reliable it is."""
         count = len(self.images)
         line = f"Compared with {count} good photograph{'' if count == 1 else 's'}"
         if not decides:
@@ -396,24 +381,26 @@ class ReferenceSet:
         return f"{line}: about {self.fit.false_alarms} in {count + 1} good parts may be called anomalous.{few}"
 
     def warnings(self) -> list[str]:
-        """Say which photographs are near copies of others, and which are unlike the others: a line each."""
-        unlike = "is unlike the other good photographs: it is defective, or shows another kind of part. Check it."
-        return [
-            *describe_near_copies(len(self.found), len(self.images)),
-            *(f"{self.name(index)} {unlike}" for index in self.fit.outliers),
-            *([f"The good photographs lie at many angles: compare {2 * ROTATIONS} {TURNS}."] * self._needs_turns),
-        ]
+        """Warn of near copies, outliers, and parts at many angles."""
+        unlike = "is unlike the other good photographs. Check it: it may be defective, or show another kind of part."
+        lines = describe_near_copies(len(self.found), len(self.images))
+        lines += [f"{self.name(index)} {unlike}" for index in self.fit.outliers]
+        if self._needs_turns:
+            lines.append(
+                f"The parts lie at many angles: set --rotations (in anomalib: reference_rotations) to {2 * ROTATIONS}."
+            )
+        return lines
 
 
 def _file_of(image: ImageSource) -> str:
-    """Give the name of a photograph's file; nothing if it comes from none."""
+    """Return the path of a photograph's file; empty if it is not from a file."""
     if isinstance(image, str | Path):
         return str(image)
     return image.name if isinstance(image, KeptPhotograph) else str(getattr(image, "filename", ""))
 
 
 def _tell_apart(names: Sequence[str]) -> list[str]:
-    """Give each of several photographs of one name a name of its own."""
+    """Make names unique: append numbers to repeated ones."""
     taken: list[str] = []
     for name in names:
         path = Path(name)
@@ -423,18 +410,14 @@ def _tell_apart(names: Sequence[str]) -> list[str]:
 
 
 def _check_fit(fit: Fit, count: int) -> None:
-    """Make sure that the parts of a fit that was read belong together.
-
-    Raises:
-        ValueError: If they don't.
-    """
+    """Check that the tensors of a fit that was read match in shape and type."""
     rows, views = fit.decision.memory.patches.shape[1], fit.decision.memory.views
     shapes = [tuple(getattr(fit, name).shape) for name in FIT_TENSORS]
     grid = tuple(fit.inside.shape[2:])
     expected = [(count * rows, 3), (count, views, *grid), (count, views, *grid), (count,), (count, 2)]
     is_whole = len(grid) == 3 and fit.inside.dtype == torch.bool and fit.decision.k_shot == count > 0  # noqa: PLR2004
     if shapes != expected or not is_whole or not set(fit.outliers) <= set(range(count)):
-        msg = "Its parts do not match."
+        msg = "The tensors do not match."
         raise ValueError(msg)
 
 
@@ -447,22 +430,22 @@ def _to_bytes(tensor: torch.Tensor) -> bytes:
 
 
 def threshold_source(decision: Decision) -> str:
-    """Say where a threshold of 0.5 comes from, in the words of the table."""
+    """Return the source of a threshold of 0.5, in the words of the table."""
     if not decision.k_shot:
         return DEFAULT
     return f"{decision.k_shot} {UNLABELED}" if isinstance(decision, MutualScoring) else REFERENCES
 
 
 def turned_copies(image: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
-    """Turn a photograph, because a part that lies another way is not a defect.
+    """Rotate a photograph by equal angles, because a part that lies another way is not a defect.
 
     Args:
         image (torch.Tensor): RGB values, shape ``[3, H, W]``.
-        count (int): Number of copies. They are turned by equal parts of a full turn, the first one not at all.
+        count (int): Number of copies.
 
     Yields:
-        torch.Tensor: The copies. The first one is the photograph itself. The others may be smaller, with the same ratio
-            of sides, and their corners have the photograph's median color.
+        torch.Tensor: The copies, the photograph itself first. The others may be smaller, with the same proportions, and
+            their corners have the photograph's median color.
     """
     yield image
     if min(image.shape[1:]) > LARGEST_TURNED:

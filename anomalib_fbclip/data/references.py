@@ -5,8 +5,9 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.results.good_photographs import find_copies
@@ -18,30 +19,36 @@ if TYPE_CHECKING:
 
 
 DATASET = "dataset"
-"""Name of the images of the run itself."""
+"""Name for the images of the run itself."""
 
 
 class ReferencesError(ValueError):
-    """Good photographs that were asked for can't be had. The message is one line, and says what to do."""
+    """The requested photographs are not available. The message is one line, and says what to do."""
 
 
-class ReferenceChoice(NamedTuple):
-    """The choice of photographs of good parts.
+@dataclass(frozen=True)
+class ReferenceChoice:
+    """The choice of good photographs. By default there are none.
 
     Attributes:
-        few_shot_source (Path | None): A folder of them, or a single one.
-        k_shot (int): How many are taken: of the folder or, without one, of the normal images of a datamodule's
-            training split. 0: all of the folder.
+        few_shot_source (Path | None): A folder, or a single photograph.
+        k_shot (int): Number of photographs from the folder or, without one, from the normal images of a datamodule's
+            training split; 0 for all in the folder.
         seed (int): Seed of the choice.
+        is_unlabeled (bool): Whether photographs may be defective, and are compared with each other.
+        is_upright (bool): Whether a run, too, turns the photographs upright. Otherwise it reads them like its images.
     """
 
-    few_shot_source: Path | None
-    k_shot: int
-    seed: int
+    few_shot_source: Path | None = None
+    k_shot: int = 0
+    seed: int = 0
+
+    is_unlabeled: ClassVar[bool] = False
+    is_upright: ClassVar[bool] = False
 
     @classmethod
     def of(cls, few_shot_source: str | None, k_shot: int, seed: int) -> "ReferenceChoice":
-        """Check the arguments of a model.
+        """Make a choice from the arguments of a model.
 
         Raises:
             ValueError: If ``k_shot`` is negative.
@@ -51,40 +58,25 @@ class ReferenceChoice(NamedTuple):
             raise ValueError(msg)
         return cls(None if few_shot_source is None else Path(few_shot_source), k_shot, seed)
 
-    @classmethod
-    def none(cls) -> "ReferenceChoice":
-        """Ask for no photographs."""
-        return cls(few_shot_source=None, k_shot=0, seed=0)
-
     @property
     def is_made(self) -> bool:
-        """True if any are asked for."""
+        """True if photographs are requested."""
         return self.few_shot_source is not None or self.k_shot > 0
-
-    @property
-    def is_unlabeled(self) -> bool:
-        """True if they may be defective, and are compared with each other."""
-        return False
-
-    @property
-    def is_upright(self) -> bool:
-        """True if they are turned upright also in a run, which otherwise reads them like its own images."""
-        return False
 
     def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
         """Find the photographs.
 
-        What the datamodule tests or validates with is not chosen, unless there are too few others.
+        The datamodule's test and validation images are chosen only if there are too few others.
 
         Args:
-            datamodule (AnomalibDataModule | None): The datamodule of a run or of an export; ``None`` if there is none.
+            datamodule (AnomalibDataModule | None): The datamodule of a run or of an export, if there is one.
             images (Sequence[Path], optional): Not used. Defaults to ``()``.
 
         Returns:
-            list[ImageSource]: The files, in the order of their names.
+            list[ImageSource]: The files, sorted.
 
         Raises:
-            ReferencesError: If there are fewer than asked for, or none.
+            ReferencesError: If there are none, or fewer than requested.
         """
         del images
         tested = _tested_images(datamodule) if datamodule is not None and self.k_shot else []
@@ -93,8 +85,8 @@ class ReferenceChoice(NamedTuple):
             return self._choose(_find(self.few_shot_source, "few_shot_source", "good photographs"), origin, tested)
         if datamodule is None:
             msg = (
-                "k_shot alone takes good photographs from a datamodule's training split, and there is none here: give "
-                "a folder as few_shot_source."
+                "k_shot alone takes good photographs from a datamodule's training split, but there is no datamodule: "
+                "give a folder as few_shot_source."
             )
             raise ReferencesError(msg)
         return self._choose(_normal_images(datamodule), f"The training split of {datamodule.name}", tested)
@@ -107,7 +99,7 @@ class ReferenceChoice(NamedTuple):
             msg = f"{origin} has {len(paths)} good photographs, and k_shot is {self.k_shot}: add some, or lower k_shot."
             raise ReferencesError(msg)
         chosen = self._sample(paths)
-        # Only what is chosen is compared: to compare all would read datasets whose files are of one size.
+        # Only the chosen ones are compared: to compare all could mean to read the whole dataset.
         while copies := find_copies(chosen, tested):
             others = [path for path in paths if path not in copies]
             if len(others) < self.k_shot:
@@ -119,66 +111,45 @@ class ReferenceChoice(NamedTuple):
         return random.Random(self.seed).sample(list(paths), self.k_shot or len(paths))  # noqa: S311 - no secret
 
 
-class GivenReferences(NamedTuple):
-    """Photographs that were handed in.
-
-    Attributes:
-        images (tuple[ImageSource, ...]): The photographs.
-        is_unlabeled (bool): Whether they may be defective, and are compared with each other.
-    """
+@dataclass(frozen=True)
+class GivenReferences:
+    """Photographs given by a program. See :class:`ReferenceChoice`."""
 
     images: tuple[ImageSource, ...]
     is_unlabeled: bool = False
 
-    @property
-    def is_made(self) -> bool:
-        """True if any are asked for."""
-        return True
-
-    @property
-    def is_upright(self) -> bool:
-        """True if they are turned upright also in a run."""
-        return True
+    is_made: ClassVar[bool] = True
+    is_upright: ClassVar[bool] = True
 
     def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
-        """Give the photographs."""
+        """Return the photographs."""
         del datamodule, images
         return [*self.images]
 
 
-class UnlabeledChoice(NamedTuple):
-    """The choice of photographs without labels.
+@dataclass(frozen=True)
+class UnlabeledChoice:
+    """The choice of photographs without labels. See :class:`ReferenceChoice`.
 
     Attributes:
-        unlabeled_source (str): A folder of them, or ``dataset``: the images of the run itself.
+        unlabeled_source (str): A folder, or ``dataset`` for the images of the run itself.
     """
 
     unlabeled_source: str
 
-    @property
-    def is_made(self) -> bool:
-        """True if any are asked for."""
-        return True
-
-    @property
-    def is_unlabeled(self) -> bool:
-        """True if they may be defective, and are compared with each other."""
-        return True
-
-    @property
-    def is_upright(self) -> bool:
-        """True if they are turned upright also in a run, which otherwise reads them like its own images."""
-        return False
+    is_made: ClassVar[bool] = True
+    is_unlabeled: ClassVar[bool] = True
+    is_upright: ClassVar[bool] = False
 
     def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
         """Find the photographs.
 
         Args:
-            datamodule (AnomalibDataModule | None): The images of a run with one are those that it tests with.
-            images (Sequence[Path], optional): The images of a run without one. Defaults to ``()``.
+            datamodule (AnomalibDataModule | None): The datamodule of a run, if there is one.
+            images (Sequence[Path], optional): Images of a run without a datamodule. Defaults to ``()``.
 
         Returns:
-            list[ImageSource]: The files, in the order of their names.
+            list[ImageSource]: The files, sorted.
 
         Raises:
             ReferencesError: If there are none.
@@ -191,7 +162,7 @@ class UnlabeledChoice(NamedTuple):
             _set_up(datamodule)
             paths = [Path(path) for path in datamodule.test_data.samples["image_path"]]
         if not paths:
-            msg = f"unlabeled_source {printable(self.unlabeled_source)} has no photographs here: give a folder of them."
+            msg = f"unlabeled_source {printable(self.unlabeled_source)} has no photographs: give a folder of them."
             raise ReferencesError(msg)
         return [*sorted(paths)]
 
@@ -210,7 +181,7 @@ def _set_up(datamodule: "AnomalibDataModule") -> None:
 
 
 def _normal_images(datamodule: "AnomalibDataModule") -> list[Path]:
-    from anomalib.data.utils import LabelName  # a datamodule is here, so that anomalib is imported already
+    from anomalib.data.utils import LabelName  # imported already, for the datamodule
 
     _set_up(datamodule)
     samples = datamodule.train_data.samples
@@ -218,7 +189,7 @@ def _normal_images(datamodule: "AnomalibDataModule") -> list[Path]:
 
 
 def _tested_images(datamodule: "AnomalibDataModule") -> list[Path]:
-    """List what a datamodule tests and validates with, so that both have the same good photographs."""
+    """List a datamodule's test and validation images, so that both runs have the same good photographs."""
     _set_up(datamodule)
     subsets = (getattr(datamodule, name, None) for name in ("test_data", "val_data"))
     return [Path(path) for subset in subsets if subset is not None for path in subset.samples["image_path"]]

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Photographs without labels that are compared with each other: chosen, fitted, and doubted where they do not fit."""
+"""Photographs without labels that are compared with each other, unless they differ too much."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -29,30 +29,30 @@ from .image_source import ImageSource, load_image
 from .reference_set import ReferenceSet
 
 FEWEST = 8
-"""Photographs below which a comparison with each other gains nothing."""
+"""Number of photographs below which a comparison with each other gains nothing."""
 
 MOST = 32
-"""Photographs that all others are compared with, at most: time grows with the number of photographs, not its square."""
+"""Largest number of photographs that all are compared with, so that time grows only linearly."""
 
 ENOUGH_TO_READ = Enough(longer=64, shorter=64)
 
 
 class UnlabeledSet(ReferenceSet):
-    """Chooses photographs that others are compared with, most of which are good, and fits a model to them.
+    """Photographs without labels, most of which are good, that a model is fitted to. See :class:`ReferenceSet`.
 
     Args:
-        found (Sequence[ImageSource]): All photographs. Those that can't be read are not chosen.
+        found (Sequence[ImageSource]): All photographs. Unreadable ones are not chosen.
         seed (int, optional): Seed of the choice. Defaults to ``0``.
-        minimum_side (int, optional): Pixels that each side of a photograph must have. Defaults to ``1``.
-        enough (Enough | None, optional): Size of a photograph that is enough, as it is read later. ``None``: the whole
-            size is needed. Defaults to ``None``.
-        upright (bool, optional): See :class:`ReferenceSet`. Defaults to ``True``.
-        white_level (int | None, optional): Likewise. Defaults to ``None``.
-        region (RegionSource | None, optional): Likewise. Defaults to ``None``.
+        minimum_side (int, optional): Least number of pixels of each side. Defaults to ``1``.
+        enough (Enough | None, optional): Size at which photographs are inspected; ``None`` for the full size. Defaults
+            to ``None``.
+        upright (bool, optional): Whether files and Pillow images are turned upright. Defaults to ``True``.
+        white_level (int | None, optional): Value of white. Defaults to ``None``.
+        region (RegionSource | None, optional): Region of interest. Defaults to ``None``.
 
     Attributes:
-        doubt (str | None): Why they are not compared with each other, in a line; ``None`` if they are, or
-            :meth:`fit_model` has not been called.
+        doubt (str | None): Reason why they are not compared with each other; ``None`` if they are, or before
+            :meth:`fit_model`.
     """
 
     decision: ClassVar[type[MutualScoring]] = MutualScoring
@@ -86,10 +86,7 @@ class UnlabeledSet(ReferenceSet):
         maps: Sequence[str] = MAPS,
         advance: Callable[[], None] = lambda: None,
     ) -> None:
-        """Have a model compare with the photographs from now on. It decides as before where there is a doubt.
-
-        See :meth:`ReferenceSet.fit_model`.
-        """
+        """Give a model a decision by comparison, unless :attr:`doubt` says why not. See the base class."""
         count = len(self.images)
         if count < FEWEST:
             self.doubt = f"Only {count} of the {len(self.found)} photographs can be read and are not copies."
@@ -100,12 +97,12 @@ class UnlabeledSet(ReferenceSet):
         if self.doubt:
             model.decision = previous
 
-    def keep(self, model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:  # noqa: PLR6301 - of good ones
-        """Collect what decides by the photographs. They themselves are not kept. See :meth:`ReferenceSet.keep`."""
+    def keep(self, model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:  # noqa: PLR6301 - overrides
+        """Collect the decision for a file, without the photographs. See :meth:`ReferenceSet.keep`."""
         return keep_decision(model)
 
     def load(self, index: int, minimum_side: int = 1) -> torch.Tensor:
-        """Read a photograph as it is read when it is looked at. See :meth:`ReferenceSet.load`."""
+        """Read a photograph at the size at which it is inspected. See :meth:`ReferenceSet.load`."""
         source = self.images[index]
         if self._enough is None or not isinstance(source, PhotographSource):
             return super().load(index, minimum_side)
@@ -119,7 +116,7 @@ class UnlabeledSet(ReferenceSet):
         return self.doubt is not None
 
     def describe(self, *, decides: bool) -> str:
-        """Say how the photographs are looked at, and when that works."""
+        """Say how the photographs are inspected, and when that works."""
         del decides
         if self.doubt:
             return f"{self.doubt} Each photograph is inspected by itself."
@@ -128,8 +125,8 @@ class UnlabeledSet(ReferenceSet):
         return f"The {total} photographs are compared with {others}. This works if most of them are good."
 
     def warnings(self) -> list[str]:
-        """Say that half of the photographs may be defective, if it seems so."""
-        # The logit of a probability is a score in a unit of its own, less a constant.
+        """Warn if half of the photographs may be defective."""
+        # This undoes the calibration: values in units of the threshold.
         if self.doubt or not is_split(self.fit.scores.logit(eps=1e-6) / STEEPNESS + 1):
             return []
         return [
@@ -138,7 +135,7 @@ class UnlabeledSet(ReferenceSet):
 
 
 def _is_readable(source: ImageSource, minimum_side: int, white_level: int | None, region: RegionSource | None) -> bool:
-    """Tell whether a photograph can be read, and its own mask. Whoever inspects it says so if not."""
+    """Tell whether a photograph and its mask can be read. The inspection reports it if not."""
     if not isinstance(source, PhotographSource):
         return True
     try:
@@ -156,5 +153,5 @@ def _find_doubt(distances: torch.Tensor) -> str | None:
         return "The photographs are not alike."
     if kinds := find_kinds(distances):
         first, second = (f"{size / len(distances):.0%}" for size in sorted(kinds, reverse=True))
-        return f"The photographs show different things (about {first} and {second}): give each a folder of its own."
+        return f"The photographs show different things (about {first} and {second}): put each kind in its own folder."
     return None

@@ -304,7 +304,7 @@ class FewShotMixin(ModelMixin):
     def forget_references(self) -> None:
         """Compare with no photographs of good parts any more."""
         self.outdate_references()
-        self.reference_choice = ReferenceChoice.none()
+        self.reference_choice = ReferenceChoice()
 
     def outdate_references(self) -> None:
         """Forget what came of photographs, because adapters change: the next run makes it anew."""
@@ -314,7 +314,7 @@ class FewShotMixin(ModelMixin):
 
     def forget_photographs(self) -> None:
         """Forget the photographs of good parts themselves. What came of them stays."""
-        self.reference_choice = ReferenceChoice.none()
+        self.reference_choice = ReferenceChoice()
         self.reference_set = None
 
     def expect_other_scores(self) -> None:
