@@ -1,14 +1,14 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-r"""Thresholds that are fitted to validation images, and lie where no verdict hangs on rounding.
+r"""Thresholds that are fitted to validation images, away from all values, so that rounding does not change verdicts.
 
 A value is anomalous if it is above its threshold. With
 
 .. math:: F_1(t) = \frac{2 TP(t)}{2 TP(t) + FP(t) + FN(t)},
 
-the best thresholds are not one number but a gap between two values, or several such gaps. The middle of the widest of
-them is taken, so that another runtime, which rounds otherwise, decides the same.
+all thresholds in a gap between two values are equally good, and there may be several such gaps. The threshold is the
+middle of the widest one, so that other runtimes, which round differently, give the same verdicts.
 """
 
 from typing import NamedTuple
@@ -20,20 +20,20 @@ from torchmetrics.utilities.data import dim_zero_cat
 from .evaluation import BINS, to_bins
 
 RESOLUTION = 1e-5
-"""Scores that are closer than this count as equal: runtimes differ by less than a tenth of it."""
+"""Difference below which scores count as equal. Runtimes differ by less than a tenth of it."""
 
 NORMAL_QUANTILE = 0.999
-"""Share of the pixels of normal images that lie below the threshold of the map, where there are no masks."""
+"""Share of the pixels of normal images below the threshold of the map, if there are no masks."""
 
 
 class FittedThreshold(NamedTuple):
-    """Values fitted to validation images. Numbers are scalars, and NaN if the images don't determine them.
+    """Threshold and range of validation images.
 
     Attributes:
-        threshold (torch.Tensor): The threshold.
-        source (str): What it was fitted to: ``labels``, ``masks`` or ``normal images``.
-        minimum (torch.Tensor): The smallest value.
-        maximum (torch.Tensor): The largest value.
+        threshold (torch.Tensor): The threshold, a scalar; NaN if the images don't determine it.
+        source (str): Source of the threshold: ``labels``, ``masks`` or ``normal images``.
+        minimum (torch.Tensor): The smallest value, a scalar.
+        maximum (torch.Tensor): The largest value, a scalar.
     """
 
     threshold: torch.Tensor
@@ -48,10 +48,10 @@ def best_threshold(
     normal: torch.Tensor,
     anomalous: torch.Tensor,
 ) -> torch.Tensor:
-    """Find the middle of the widest gap that gives the best F1 score.
+    """Find the middle of the widest gap with the best F1 score.
 
     Args:
-        lowest (torch.Tensor): Lowest value of each group of values, rising, shape ``[N]``.
+        lowest (torch.Tensor): Lowest value of each group, in rising order, shape ``[N]``.
         highest (torch.Tensor): Highest value of each group, shape ``[N]``.
         normal (torch.Tensor): Number of normal values in each group, shape ``[N]``.
         anomalous (torch.Tensor): Number of anomalous values in each group, shape ``[N]``; not all 0.
@@ -68,10 +68,10 @@ def best_threshold(
 
 
 class ImageThreshold(Metric):
-    """Threshold of image scores, from labels.
+    """Threshold of image scores.
 
-    With normal and anomalous images it is the middle of the widest gap between two scores that gives the best F1 score.
-    With normal images alone it lies just above all scores.
+    With normal and anomalous images it is the middle of the widest gap between two scores with the best F1 score. With
+    normal images alone it lies just above all scores.
 
     Example:
         >>> metric = ImageThreshold()
@@ -89,21 +89,17 @@ class ImageThreshold(Metric):
         self.add_state("labels", default=[], dist_reduce_fx="cat")
 
     def update(self, scores: torch.Tensor, labels: torch.Tensor) -> None:
-        """Take the images of a batch.
+        """Add the images of a batch.
 
         Args:
-            scores (torch.Tensor): Their scores, shape ``[B]``.
-            labels (torch.Tensor): Whether they are anomalous, shape ``[B]``.
+            scores (torch.Tensor): Scores, shape ``[B]``.
+            labels (torch.Tensor): Whether images are anomalous, shape ``[B]``.
         """
         self.scores.append(scores.flatten().float())
         self.labels.append(labels.flatten().float())
 
     def compute(self) -> FittedThreshold | None:
-        """Fit the threshold.
-
-        Returns:
-            FittedThreshold | None: The threshold; ``None`` without images.
-        """
+        """Fit the threshold; ``None`` without images."""
         if not len(self.scores):
             return None
         scores, order = dim_zero_cat(self.scores).sort()
@@ -118,7 +114,7 @@ class ImageThreshold(Metric):
 
 
 def _group(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Group sorted scores that count as equal: lowest and highest score, and number of normal and anomalous images."""
+    """Group sorted scores that count as equal. Return lowest and highest scores, and normal and anomalous counts."""
     starts = torch.cat([labels.new_ones(1), scores.diff() > RESOLUTION])
     group = starts.cumsum(0) - 1
     ends = torch.cat([starts[1:], labels.new_ones(1)])
@@ -127,9 +123,9 @@ def _group(scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, ..
 
 
 class PixelThreshold(Metric):
-    """Threshold of anomaly maps, from masks or, where there are none, from the maps of normal images.
+    """Threshold of anomaly maps.
 
-    With masks it is the threshold that gives the best F1 score of the pixels. Without, ``NORMAL_QUANTILE`` of the
+    With masks it is the threshold with the best F1 score of the pixels. Without masks, ``NORMAL_QUANTILE`` of the
     pixels of normal images lie below it. Values are counted in fine bins, so memory does not grow.
 
     Example:
@@ -153,18 +149,18 @@ class PixelThreshold(Metric):
         self.add_state("highest", default=torch.full((BINS,), -torch.inf), dist_reduce_fx="max")
 
     def update(self, anomaly_map: torch.Tensor, mask: torch.Tensor | None, labels: torch.Tensor) -> None:
-        """Take the maps of a batch.
+        """Add the maps of a batch.
 
         Args:
             anomaly_map (torch.Tensor): Anomaly maps, shape ``[B, H, W]``.
-            mask (torch.Tensor | None): Whether a pixel is anomalous, bool ``[B, H, W]``, if that is known.
-            labels (torch.Tensor): Whether an image is anomalous, shape ``[B]``.
+            mask (torch.Tensor | None): Whether pixels are anomalous, bool ``[B, H, W]``, if that is known.
+            labels (torch.Tensor): Whether images are anomalous, shape ``[B]``.
         """
         values = anomaly_map.flatten(1).float()
         bins = to_bins(values).long()
         self.lowest.scatter_reduce_(0, bins.flatten(), values.flatten(), "amin")
         self.highest.scatter_reduce_(0, bins.flatten(), values.flatten(), "amax")
-        if mask is None:  # of an anomalous image no pixel is known
+        if mask is None:  # the pixels of an anomalous image are unknown
             is_normal = ~labels.bool().unsqueeze(1).expand_as(bins)
             self.normal.index_add_(0, bins.flatten(), is_normal.long().flatten())
         else:
@@ -173,11 +169,7 @@ class PixelThreshold(Metric):
             self.anomalous.index_add_(0, bins.flatten(), mask.long().flatten())
 
     def compute(self) -> FittedThreshold | None:
-        """Fit the threshold.
-
-        Returns:
-            FittedThreshold | None: The threshold, NaN without masks and normal images; ``None`` without maps.
-        """
+        """Fit the threshold, NaN without masks and normal images; ``None`` without maps."""
         occupied = self.lowest.isfinite()
         if not occupied.any():
             return None

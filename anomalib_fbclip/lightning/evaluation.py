@@ -1,14 +1,14 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The paper's four metrics, which say how a model ranks images and pixels, and the evaluator that logs them.
+"""The paper's four metrics of how a model ranks images and pixels, and the evaluator that logs them.
 
-Those of images are torchmetrics'. Those of pixels are our own: the libraries' keep every score until the end, for 1000
-images of 518 x 518 pixels almost 20 GB, or compare each with every bin. Here scores are counted in fine bins, so that
-memory does not grow.
+The metrics of images come from torchmetrics. The libraries' metrics of pixels keep every score until the end, almost
+20 GB for 1000 images of 518 x 518 pixels, or compare each with every bin. These count scores in fine bins, so memory
+does not grow.
 
-All hold on several processes, of which some may have seen images of one label only, or none. They are defined where
-there are both labels.
+All work on several processes, even if a process has seen images of only one label, or none. They are defined if there
+are both labels.
 """
 
 import logging
@@ -32,26 +32,26 @@ FPR_LIMIT = 0.3
 """False positive rate of pixels up to which the per-region overlap is integrated, 0..1."""
 
 WEIGHT = 2**40
-"""Weight of a region. Sums of whole numbers are the same in any order, and so on any device."""
+"""Weight of a region, a whole number, so that sums do not depend on the order or the device."""
 
 IMAGE = ("pred_score", "gt_label")
 PIXEL = ("anomaly_map", "gt_mask")
-"""Names of the scores, 0..1, and of the labels, in a batch."""
+"""Fields of a batch with scores, 0..1, and labels."""
 
 DROPPED_BITS = 12
 HALF_BINS = (int(torch.tensor(0.5).view(torch.int32)) >> DROPPED_BITS) + 1
 BINS = 2 * HALF_BINS
-"""Fine bins in which scores are counted, so that memory does not grow with the number of images."""
+"""Number of bins in which scores are counted."""
 
 
 def to_bins(scores: torch.Tensor) -> torch.Tensor:
-    """Map scores to bins in their order, so finely that 2048 bins lie between a small probability and its double.
+    """Map scores to bins in their order. There are 2048 bins between a small probability and its double.
 
     Args:
-        scores (torch.Tensor): Probabilities, of any shape. What rounding put beyond 0 or 1 counts as 0 or 1.
+        scores (torch.Tensor): Probabilities, of any shape, clipped to 0..1.
 
     Returns:
-        torch.Tensor: Bins of the same shape, from 0 to ``BINS - 1``; as fine near 1 as near 0.
+        torch.Tensor: Bins of the same shape, from 0 to ``BINS - 1``, as fine near 1 as near 0.
     """
     scores = scores.float().clamp(0, 1).abs()  # -0 is 0
     # The bits of positive floating-point numbers are in the order of the numbers.
@@ -60,10 +60,10 @@ def to_bins(scores: torch.Tensor) -> torch.Tensor:
 
 
 class _Gathered(BinaryPrecisionRecallCurve):
-    """Keeps scores and labels in one type, so that they can be gathered from processes that have none."""
+    """Keeps scores and labels in one type, so that processes without any can take part in the gathering."""
 
     def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
-        """Take in scores and labels, ``[B]``. What rounding put beyond 0 or 1 counts as 0 or 1."""
+        """Add scores, clipped to 0..1, and labels of shape ``[B]``."""
         super().update(preds.to(self.dtype).clamp(0, 1), target.to(self.dtype))
 
 
@@ -94,10 +94,10 @@ class ImageAUPR(AnomalibMetric, _Gathered, BinaryAveragePrecision):  # type: ign
 
 
 class _PixelCurve(Metric):
-    """Area under the curve of what is found of the anomalous pixels against the false positive rate.
+    """Area under the curve of the found share of anomalous pixels against the false positive rate.
 
     Args:
-        fpr_limit (float): False positive rate up to which the curve is integrated; the area is divided by it.
+        fpr_limit (float): False positive rate up to which the curve is integrated. The area is divided by it.
     """
 
     is_differentiable = False
@@ -116,21 +116,17 @@ class _PixelCurve(Metric):
     @staticmethod
     @abstractmethod
     def weigh(mask: torch.Tensor) -> torch.Tensor:
-        """Give each anomalous pixel its weight, ``[B, H, W]``, int64; others have none."""
+        """Weigh the anomalous pixels, int64 ``[B, H, W]``; others have weight 0."""
 
     def update(self, anomaly_map: torch.Tensor, mask: torch.Tensor) -> None:
-        """Count pixels: their scores, ``[B, H, W]``, by whether they are anomalous, ``[B, H, W]``."""
+        """Count the scores of anomalous and normal pixels: map and mask of shape ``[B, H, W]``."""
         mask = mask.bool()
         bins = to_bins(anomaly_map).flatten()
         self.anomalous.index_add_(0, bins, self.weigh(mask).flatten())
         self.normal.index_add_(0, bins, (~mask).long().flatten())
 
     def compute(self) -> torch.Tensor:
-        """Compute the area from the counts of all processes.
-
-        Returns:
-            torch.Tensor: The area, 0..1; NaN where all is normal, or all anomalous.
-        """
+        """Compute the area, 0..1; NaN if all pixels are normal, or all anomalous."""
         found, false = (_cumulate(state) for state in (self.anomalous, self.normal))
         inside = false <= self.fpr_limit
         end = int(inside.sum())
@@ -143,13 +139,13 @@ class _PixelCurve(Metric):
 
 
 def _cumulate(counts: torch.Tensor) -> torch.Tensor:
-    """Give the part of the counts that lies above each threshold, from the highest down, beginning with 0."""
+    """Compute the share of the counts above each threshold, from the highest threshold down, starting with 0."""
     sums = torch.cumsum(counts.cpu().flip(0), dim=0).double()
     return torch.cat([sums.new_zeros(1), sums / sums[-1]])
 
 
 class PixelAUROC(AnomalibMetric, _PixelCurve):  # type: ignore[misc] # anomalib takes batches
-    """Area under the ROC curve of all pixels, in memory that does not grow.
+    """Area under the ROC curve of all pixels, with constant memory.
 
     Example:
         >>> metric = PixelAUROC()
@@ -162,15 +158,15 @@ class PixelAUROC(AnomalibMetric, _PixelCurve):  # type: ignore[misc] # anomalib 
 
     @staticmethod
     def weigh(mask: torch.Tensor) -> torch.Tensor:
-        """Give each anomalous pixel the same weight."""
+        """Weigh all anomalous pixels alike."""
         return mask.long()
 
 
 class PixelAUPRO(AnomalibMetric, _PixelCurve):  # type: ignore[misc] # anomalib takes batches
-    """Area under the curve of the mean overlap with each anomalous region, in memory that does not grow.
+    """Area under the curve of the mean overlap with each anomalous region, with constant memory.
 
-    The curve is taken against the false positive rate of the pixels up to 0.3, and the area divided by that. A region
-    is a connected part of an image's mask; corners connect.
+    The curve runs over the false positive rate of the pixels up to 0.3, and the area is divided by that. A region is a
+    connected part of an image's mask; corners connect.
 
     Example:
         >>> metric = PixelAUPRO()
@@ -183,11 +179,11 @@ class PixelAUPRO(AnomalibMetric, _PixelCurve):  # type: ignore[misc] # anomalib 
 
     @staticmethod
     def weigh(mask: torch.Tensor) -> torch.Tensor:
-        """Share the weight of each connected region among its pixels; corners connect."""
+        """Divide the weight of each connected region among its pixels; corners connect."""
         weights = torch.zeros_like(mask, dtype=torch.int64)
         anomalous = mask.flatten(1).any(dim=1)
         if anomalous.any():
-            # A column of background, for a mask without any: anomalib finds no region in it.
+            # anomalib finds no region in a mask without background: add a column.
             padded = F.pad(mask[anomalous, None].float().cpu(), (0, 1))
             regions = connected_components_cpu(padded)[:, 0, :, :-1].to(mask.device)
             sizes = torch.bincount(regions.flatten())
@@ -209,26 +205,18 @@ class LabelCounts(Metric):
         self.add_state("counts", default=torch.zeros(2, 2, dtype=torch.int64), dist_reduce_fx="sum")
 
     def update(self, batch: Batch) -> None:
-        """Count the labels and the pixels of the masks of a batch.
-
-        Args:
-            batch (Batch): Labels and masks, as far as there are any.
-        """
+        """Count the labels and the mask pixels of a batch, if it has them."""
         for row, labels in enumerate((batch.gt_label, batch.gt_mask)):
             if labels is not None:
                 self.counts[row] += torch.stack([(labels == value).sum() for value in (0, 1)])
 
     def compute(self) -> torch.Tensor:
-        """Give the counts.
-
-        Returns:
-            torch.Tensor: Normal and anomalous images, and normal and anomalous pixels, ``[2, 2]``.
-        """
+        """Return the counts of normal and anomalous images, and of normal and anomalous pixels, ``[2, 2]``."""
         return self.counts
 
 
 class RankingEvaluator(Evaluator):
-    """Evaluate how a model ranks images and pixels, with the metrics of the paper.
+    """Evaluator of how a model ranks images and pixels, with the paper's metrics.
 
     - ``image_AUROC``: area under the ROC curve of the image scores
     - ``image_AUPR``: average precision of the image scores
@@ -236,15 +224,15 @@ class RankingEvaluator(Evaluator):
     - ``pixel_AUPRO``: area under the curve of the mean overlap with each anomalous region, up to a false positive rate
       of 0.3
 
-    All are fractions, 0..1. Metrics that the data does not define are left out, and a warning says so: those of images
-    where all are normal or all anomalous, and those of pixels where the masks are empty, or there are none.
+    All are fractions, 0..1. Metrics that the data does not define are left out with a warning: those of images if all
+    are normal or all anomalous, and those of pixels if the masks are empty or missing.
 
-    Normalization, which moves the threshold to 0.5 and cuts off what is then beyond 0 and 1, makes ties of the highest
-    or lowest scores. FBClip therefore calls this evaluator before the post-processor.
+    FBClip calls this evaluator before the post-processor, because normalization clips scores to 0..1 and so makes the
+    highest or lowest ones equal.
     """
 
     def __init__(self) -> None:
-        # The scores of the images are few, and can be gathered from several GPUs where they are.
+        # The scores of the images are few, and can stay on the GPUs.
         super().__init__(test_metrics=[ImageAUROC(), ImageAUPR(), PixelAUROC(), PixelAUPRO()], compute_on_cpu=False)
         self.label_counts = LabelCounts()
 
@@ -253,7 +241,7 @@ class RankingEvaluator(Evaluator):
         return cast("Sequence[AnomalibMetric]", self.test_metrics)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget an earlier run: Lightning does so only for what was logged at its end."""
+        """Reset the metrics: Lightning resets only those that it logged."""
         del trainer, pl_module
         for metric in (*self.test_metrics, self.label_counts):
             metric.reset()
@@ -267,7 +255,7 @@ class RankingEvaluator(Evaluator):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Take in the scores and the labels of a batch, as far as it has them."""
+        """Add the scores and labels of a batch, if it has them."""
         del trainer, pl_module, outputs, batch_idx, dataloader_idx
         for metric in self._metrics:
             if all(getattr(batch, field) is not None for field in metric.fields):
@@ -275,14 +263,14 @@ class RankingEvaluator(Evaluator):
         self.label_counts.update(batch)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the metrics that the test images define; all processes find the same ones."""
+        """Log the metrics that the test images define, the same on all processes."""
         images, pixels = self.label_counts.compute().tolist()
         counts = {"gt_label": images, "gt_mask": pixels}
         undefined = []
         for metric in self._metrics:
             if not all(counts[metric.fields[-1]]):
                 undefined.append(metric.name)
-            elif trainer.barebones:  # nothing is logged then, so it is done by hand, as in anomalib's evaluator
+            elif trainer.barebones:  # Lightning logs nothing then; anomalib's evaluator does the same
                 value = metric.compute()
                 trainer.callback_metrics[metric.name] = value
                 trainer.logged_metrics[metric.name] = value
@@ -293,14 +281,11 @@ class RankingEvaluator(Evaluator):
 
 
 def describe_labels(images: Sequence[int], pixels: Sequence[int]) -> str:
-    """Say what test images lack.
+    """Say what test images lack, in a sentence without a full stop.
 
     Args:
         images (Sequence[int]): Number of normal and of anomalous images.
         pixels (Sequence[int]): Number of normal and of anomalous pixels of the masks.
-
-    Returns:
-        str: A sentence without its full stop.
     """
     lacks = []
     if not any(images):

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Callbacks of a validation, a test or a prediction, in their order."""
+"""The callbacks of a run, in their order."""
 
 from collections.abc import Sequence
 
@@ -25,15 +25,15 @@ from .trainer_run import TrainerRun
 
 
 class EvaluationRun:
-    """Makes the runs of a model end with results that hold.
+    """Callbacks that check the data of a model's runs and write their results.
 
     Args:
-        minimum_side (int): Pixels that each side of an image must have.
-        white_level (int | None): Value of white in files of more than 8 bits that do not say it.
+        minimum_side (int): Least number of pixels of each side of an image.
+        white_level (int | None): Value of white in files of more than 8 bits that don't state it.
 
     Attributes:
-        data (CheckedData): Has images read correctly, or rejects them by name.
-        results (ResultsFolder): Gives the results of each run a folder of their own.
+        data (CheckedData): Reads images correctly, or rejects them by name.
+        results (ResultsFolder): Makes a separate folder for the results of each run.
     """
 
     def __init__(self, minimum_side: int, white_level: int | None) -> None:
@@ -41,21 +41,18 @@ class EvaluationRun:
         self.results = ResultsFolder()
 
     def callbacks(self, model: AnomalibModule, requested: Sequence[Callback]) -> list[Callback]:
-        """List what takes part in a run, in the order in which it is called.
+        """List the callbacks of a run in the order in which they are called.
 
         Args:
-            model (AnomalibModule): The model.
-            requested (Sequence[Callback]): Callbacks that the trainer was given. A report is moved to where it belongs.
-
-        Returns:
-            list[Callback]: The model's components that are callbacks, and what makes results that hold.
+            model (AnomalibModule): The model, whose components may be callbacks.
+            requested (Sequence[Callback]): Callbacks of the trainer. A report is moved to its place.
         """
         sizes = ImageSizes()
         visualizer: object = model.visualizer
         references = ReferenceCheck()
         records = BatchRecords(sizes, references)
         pictures = Pictures(visualizer, records) if isinstance(visualizer, ImageVisualizer) else None
-        # A RankingEvaluator takes the scores before the post-processor normalizes them, another one after it.
+        # A RankingEvaluator needs the scores before the post-processor normalizes them, others need them afterwards.
         is_ranking = isinstance(model.evaluator, RankingEvaluator)
         post_processor = model.post_processor
         callbacks = [
@@ -77,7 +74,7 @@ class EvaluationRun:
         return [callback for callback in callbacks if isinstance(callback, Callback)]
 
     def fit_thresholds_again(self, trainer: Trainer, post_processor: object) -> None:
-        """Fit thresholds to the data at hand where they are a checkpoint's: anomalib's engine leaves that out."""
+        """Replace a checkpoint's thresholds by ones fitted to this data: anomalib's engine does not."""
         if not isinstance(post_processor, ThresholdPostProcessor) or not post_processor.is_of_checkpoint:
             return
         datamodule = TrainerRun(trainer).datamodule

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Photographs that others are compared with in runs of a Lightning model, and explanations of its answers."""
+"""Comparison with photographs in runs of a Lightning model, and explanations of its scores."""
 
 import logging
 from collections.abc import Callable, Generator, Sequence
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 else:
 
     class ModelMixin:
-        """A part of one of anomalib's models. Subclasses of ``AnomalibModule`` are listed as models."""
+        """Base class at run time: anomalib lists subclasses of ``AnomalibModule`` as models."""
 
 
 logger = logging.getLogger(__name__)
 
 
 class FewShotMixin(ModelMixin):
-    """Lets :class:`FBClip` compare images with photographs, and explain its answers.
+    """Comparison with photographs, and explanations, for :class:`FBClip`.
 
     Attributes:
-        reference_choice (ReferenceChoice | UnlabeledChoice | GivenReferences): Which photographs are asked for.
-        reference_set (ReferenceSet | None): Those in use; ``None`` if there are none, or only their patches are known.
+        reference_choice (ReferenceChoice | UnlabeledChoice | GivenReferences): The requested photographs.
+        reference_set (ReferenceSet | None): The photographs in use; ``None`` if there are none, or only their patches.
         product (tuple[str, str] | None): Name of the product that the model was loaded from, and when it was taught.
     """
 
@@ -73,44 +73,40 @@ class FewShotMixin(ModelMixin):
         rotations: int,
         maps: Sequence[str],
     ) -> None:
-        """Note which photographs are asked for, and how they are compared with. See :class:`FBClip`.
+        """Set the photographs to compare with, and how. See :class:`FBClip`.
 
         Raises:
-            ValueError: If ``k_shot`` is negative, both good photographs and unlabeled ones are asked for, there is no
-                copy, or a map is unknown, named twice, or there is none.
+            ValueError: If ``k_shot`` is negative, ``rotations`` is below 1, both good and unlabeled photographs are
+                requested, or ``maps`` is empty, or has an unknown or a repeated map.
         """
         choice = ReferenceChoice.of(few_shot_source, k_shot, seed)
         if choice.is_made and unlabeled_source is not None:
-            msg = "unlabeled_source does not go with good photographs: leave out few_shot_source and k_shot, or it."
+            msg = "Give unlabeled_source, or few_shot_source and k_shot, not both."
             raise ValueError(msg)
         self.reference_choice = choice if unlabeled_source is None else UnlabeledChoice(unlabeled_source)
         if rotations < 1:
-            msg = f"reference_rotations {rotations} can't be used: give 1 for no turned copies, or more."
+            msg = f"reference_rotations {rotations} can't be used: give 1, for no rotated copies, or more."
             raise ValueError(msg)
         if not maps or len(set(maps)) < len(maps) or not set(maps) <= set(MAPS):
-            msg = f"few_shot_maps {maps} can't be used: choose one or both, each once, of {list(MAPS)}."
+            msg = f"few_shot_maps {maps} can't be used: choose one or both of {list(MAPS)}."
             raise ValueError(msg)
         self.reference_rotations = rotations
         self.few_shot_maps = [*maps]
         self.reference_set = None
 
     def configure_region(self, region: str | None) -> None:
-        """Note where to look. See :class:`FBClip`.
+        """Set the region of interest. See :class:`FBClip`.
 
         Raises:
             ImageError: If a mask can't be read, or ignores everything.
-            ValueError: If it is not a region.
+            ValueError: If ``region`` is not a region.
         """
         self.region_source = None if region is None else parse_region(region)
         if self.region_source is not None and not isinstance(self.region_source, RegionMasks):
             self.model.region = self._paint_region()
 
     def _paint_region(self, photograph: ImageSource | None = None) -> RegionOfInterest | None:
-        """Paint where to look in a photograph; ``None`` if it is the same in all.
-
-        Raises:
-            ImageError: If the photograph has no mask, or it can't be read.
-        """
+        """Paint the region of interest of a photograph; ``None`` if it is the same for all."""
         if self.region_source is None or self.model.region is not None:
             return None
         name = Path(photograph) if isinstance(photograph, str | Path) else None
@@ -118,17 +114,17 @@ class FewShotMixin(ModelMixin):
         return self.model.region_of(torch.from_numpy(pixels))
 
     def predict_images(self, images: torch.Tensor, paths: Sequence[str] | None = None) -> ModelOutput:
-        """Predict normalized images, with their own regions of interest where they have some.
+        """Predict normalized images, with their regions of interest.
 
         Args:
-            images (torch.Tensor): Images of the size that the model takes, shape ``[B, 3, H, W]``.
+            images (torch.Tensor): Images of the model's input size, shape ``[B, 3, H, W]``.
             paths (Sequence[str] | None, optional): Their files. Defaults to ``None``.
 
         Returns:
             ModelOutput: Scores and anomaly maps.
 
         Raises:
-            ImageError: If an image has no mask, or it can't be read.
+            ImageError: If the mask of an image is missing or can't be read.
         """
         if not isinstance(self.region_source, RegionMasks):
             return self.model(images)
@@ -138,46 +134,46 @@ class FewShotMixin(ModelMixin):
 
     @property
     def is_few_shot(self) -> bool:
-        """True if photographs of good parts are in use, or will be."""
+        """True if good photographs are in use, or will be."""
         if self.reference_choice.is_made:
             return not self.reference_choice.is_unlabeled
         return self.model.decision.k_shot > 0 and not isinstance(self.model.decision, MutualScoring)
 
     @property
     def references(self) -> list[ImageSource]:
-        """The photographs of good parts that are in use, without near copies."""
+        """The good photographs in use, without near copies."""
         return self.reference_set.images if self.reference_set and self.is_few_shot else []
 
     def use_references(self, references: Sequence[ImageSource]) -> None:
-        """Compare with photographs of good parts from now on. Thresholds come from them, too.
+        """Compare with good photographs from now on. They also set the thresholds.
 
         Args:
-            references (Sequence[ImageSource]): Files, images of Pillow, arrays ``[H, W, 3]`` or tensors ``[3, H, W]``,
-                as :meth:`explain` takes them. Files and images of Pillow are turned upright.
+            references (Sequence[ImageSource]): Files, Pillow images, arrays ``[H, W, 3]`` or tensors ``[3, H, W]``, as
+                for :meth:`explain`. Files and Pillow images are turned upright.
 
         Raises:
             ImageError: If one can't be read, or is smaller than a patch.
-            ValueError: If there are none, or one is no RGB image.
+            ValueError: If there are none, or one is not an RGB image.
 
         Example:
             >>> model = FBClip("fbclip-small")  # doctest: +SKIP
             >>> model.use_references(["good/1.jpg", "good/2.jpg"])  # doctest: +SKIP
         """
         if not references:
-            msg = "There are no photographs of good parts: give at least one."
+            msg = "There are no good photographs: give at least one."
             raise ValueError(msg)
         self.reference_choice = GivenReferences(tuple(references))
         self._fit_references(list(references), upright=True)
 
     def use_unlabeled(self, photographs: Sequence[ImageSource]) -> None:
-        """Compare with photographs without labels from now on, most of which are good. Thresholds come from them, too.
+        """Compare with photographs without labels from now on, most of them good. They also set the thresholds.
 
         Args:
-            photographs (Sequence[ImageSource]): Photographs, as :meth:`use_references` takes them, 8 or more. They may
-                be those that are looked at. A file that can't be read is left out.
+            photographs (Sequence[ImageSource]): 8 or more photographs, as for :meth:`use_references`. They may be the
+                ones to inspect. Files that can't be read are skipped.
 
         Raises:
-            ValueError: If one is no RGB image.
+            ValueError: If one is not an RGB image.
 
         Example:
             >>> model = FBClip("fbclip-small")  # doctest: +SKIP
@@ -196,28 +192,30 @@ class FewShotMixin(ModelMixin):
 
         Returns:
             InferenceBatch: The predictions.
+
+        Raises:
+            ValueError: If the region of interest is a folder of masks.
         """
         self.prepare_references(TrainerRun(None))
         if isinstance(self.region_source, RegionMasks):
-            msg = "Images without names have no mask of their own: give one mask for all as region."
-            raise ValueError(msg)  # noqa: TRY004 - the argument is of a right type
+            msg = "Images that are not files have no masks: give one mask for all as region."
+            raise ValueError(msg)  # noqa: TRY004 - not a wrong type
         return super().forward(batch, *args, **kwargs)
 
     def explain(self, image: ImageSource) -> Explanation:
-        """Show how the model comes to its answer for one image.
+        """Explain the score of one image.
 
         Args:
-            image (ImageSource): A file, an image of Pillow, an array ``[H, W, 3]`` or a tensor ``[3, H, W]``, in RGB:
-                whole numbers, or fractions 0..1.
+            image (ImageSource): A file, a Pillow image, an array ``[H, W, 3]`` or a tensor ``[3, H, W]``, in RGB: whole
+                numbers, or fractions 0..1.
 
         Returns:
             Explanation: The intermediate maps of every layer and view, the comparison with good photographs if there
                 are any, and the score and the anomaly map before the post-processor.
 
         Raises:
-            ImageError: If a file or an image of Pillow can't be read, the range of its values is not known, or it is
-                smaller than a patch.
-            ValueError: If it is no RGB image.
+            ImageError: If a file or a Pillow image can't be read, its range is unknown, or it is smaller than a patch.
+            ValueError: If it is not an RGB image.
 
         Example:
             >>> explanation = FBClip().explain("photograph.jpg")  # doctest: +SKIP
@@ -231,18 +229,18 @@ class FewShotMixin(ModelMixin):
         return explain(self.model, self._normalize(loaded.unsqueeze(0)), self._paint_region(image))
 
     def nearest_reference(self, explanation: Explanation, place: tuple[int, int] | None = None) -> ReferencePatch:
-        """Find the patch of a good photograph that a place of an image is nearest to.
+        """Find the good photographs' patch that is nearest to a patch of an image.
 
         Args:
-            explanation (Explanation): What :meth:`explain` gave for the image, with the same good photographs.
-            place (tuple[int, int] | None, optional): Row and column of the patch. ``None``: the most anomalous one.
-                Defaults to ``None``.
+            explanation (Explanation): The image's explanation, from :meth:`explain` with the same good photographs.
+            place (tuple[int, int] | None, optional): Row and column of the image's patch; ``None`` for the most
+                anomalous one. Defaults to ``None``.
 
         Returns:
-            ReferencePatch: The patch. :meth:`reference_crop` cuts it out.
+            ReferencePatch: The nearest patch. :meth:`reference_crop` crops it.
 
         Raises:
-            ValueError: If there are no good photographs, or only their patches are known, from a file of adapters.
+            ValueError: If there are no good photographs, or only their patches are known.
 
         Example:
             >>> model.use_references(["good/1.jpg", "good/2.jpg"])  # doctest: +SKIP
@@ -252,93 +250,92 @@ class FewShotMixin(ModelMixin):
         """
         maps = explanation.reference_maps
         if maps is None or self.reference_set is None:
-            msg = "The good photographs are not known here: give them to use_references, then call explain."
+            msg = "The good photographs are not available: give them to use_references, then call explain."
             raise ValueError(msg)
         return self.reference_set.nearest(maps.rows, place or explanation.most_anomalous)
 
     def reference_crop(self, patch: ReferencePatch) -> Image.Image:
-        """Cut a patch out of a good photograph, with the patches around it.
+        """Crop a patch and its neighbors from the rotated copy of a good photograph.
 
         Args:
-            patch (ReferencePatch): What :meth:`nearest_reference` gave.
+            patch (ReferencePatch): The patch, from :meth:`nearest_reference`.
 
         Returns:
-            Image.Image: The piece of the turned copy, as large as
-                :func:`~anomalib_fbclip.data.image_source.crop_patch` cuts it.
+            Image.Image: The crop, see :func:`~anomalib_fbclip.data.image_source.crop_patch`.
 
         Raises:
-            ValueError: If there are no good photographs any more.
+            ValueError: If the good photographs are no longer in use.
         """
         if self.reference_set is None:
-            msg = "The good photographs are not known here: give them to use_references."
+            msg = "The good photographs are not available: give them to use_references."
             raise ValueError(msg)
         return self.reference_set.crop(patch, self.reference_set.load(patch.photograph))
 
     def prepare_references(self, run: TrainerRun) -> None:
-        """Get the photographs that were asked for ready, as a run reads its images: not turned upright.
+        """Read the requested photographs for a run. A run, unlike a program, does not turn them upright.
 
-        Those in use stay where there is no datamodule that may have others.
+        Photographs in use are kept, unless the run has a datamodule, which may have others.
 
         Raises:
             ImageError: If one can't be read, or is smaller than a patch.
-            ReferencesError: If there are fewer than asked for.
+            ReferencesError: If there are fewer than requested.
         """
-        is_asked_for = self.reference_choice.is_made and not run.is_fitting
-        if is_asked_for and (run.datamodule is not None or self.reference_set is None):
+        is_requested = self.reference_choice.is_made and not run.is_fitting
+        if is_requested and (run.datamodule is not None or self.reference_set is None):
             with run.forward_context():
                 self._take_references(run.datamodule, run.images, upright=run.trainer is None)
 
     def prepare_references_of(self, datamodule: AnomalibDataModule | None) -> None:
-        """Get the photographs that were asked for ready for an export. Those in use stay.
+        """Read the requested photographs for an export. Photographs in use are kept.
 
         Args:
-            datamodule (AnomalibDataModule | None): Its training split has them if ``k_shot`` alone was given.
+            datamodule (AnomalibDataModule | None): Datamodule whose training split has them if only ``k_shot`` is set.
 
         Raises:
             ImageError: If one can't be read, or is smaller than a patch.
-            ReferencesError: If there are fewer than asked for.
+            ReferencesError: If there are fewer than requested.
         """
         if self.reference_choice.is_made and self.reference_set is None:
             self._take_references(datamodule, (), upright=True)
 
     def forget_references(self) -> None:
-        """Compare with no photographs of good parts any more."""
+        """Stop comparing with photographs."""
         self.outdate_references()
         self.reference_choice = ReferenceChoice()
 
     def outdate_references(self) -> None:
-        """Forget what came of photographs, because adapters change: the next run makes it anew."""
+        """Discard the comparison with photographs, because adapters change. The next run fits it again."""
         if self.model.decision.k_shot:
             self.reference_set, self.model.decision = None, self.model.zero_shot
             self.expect_other_scores()
 
     def forget_photographs(self) -> None:
-        """Forget the photographs of good parts themselves. What came of them stays."""
+        """Forget the photographs, but keep the comparison with them."""
         self.reference_choice = ReferenceChoice()
         self.reference_set = None
 
     def expect_other_scores(self) -> None:
-        """Forget thresholds that were fitted: with good photographs, or without any more, scores are others."""
+        """Discard fitted thresholds, because scores change with the photographs."""
         if isinstance(self.post_processor, ThresholdPostProcessor):
             self.post_processor.forget_fit(threshold_source(self.model.decision))
 
     def keep_references(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Collect what a file keeps of the photographs that others are compared with: tensors, and what is said.
+        """Collect tensors and metadata of the comparison with photographs for a file.
 
         Raises:
-            ValueError: If there are none.
+            ValueError: If there are no photographs.
         """
         self.prepare_references(TrainerRun(None))
         if not self.model.decision.k_shot:
-            msg = "There are no photographs of good parts to save: give some to use_references, or set few_shot_source."
+            msg = "There are no good photographs to save: give some to use_references, or set few_shot_source."
             raise ValueError(msg)
         return keep_decision(self.model) if self.reference_set is None else self.reference_set.keep(self.model)
 
     def restore_references(self, adapters: Adapters) -> None:
-        """Use the photographs that came with adapters, if any did, and their region of interest.
+        """Use the photographs and the region of interest of a product, if the adapters are one.
 
         Raises:
-            ValueError: If another region is given, or what is known of them is damaged.
+            ValueError: If a region is given, too, or the product is damaged.
         """
         if adapters.is_product and self.region_source is not None:
             msg = f"{adapters.origin} contains a region: leave out region."
@@ -368,7 +365,7 @@ class FewShotMixin(ModelMixin):
         self._report_references(references)
 
     def digest_references(self) -> str | None:
-        """Digest the photographs that others are compared with; ``None`` if there are none."""
+        """Digest the photographs to compare with; ``None`` if there are none."""
         if not self.model.decision.k_shot:
             return None
         return (
@@ -382,7 +379,7 @@ class FewShotMixin(ModelMixin):
         return UnlabeledSet(found, self.hparams["seed"], max(self.model.backbone.patch_size), **arguments)
 
     def _normalize(self, images: torch.Tensor) -> torch.Tensor:
-        """Bring RGB values 0..1, shape ``[B, 3, H, W]``, to what the model takes."""
+        """Convert RGB values 0..1, shape ``[B, 3, H, W]``, to the model's input."""
         images = images.to(self.device)
         return self.pre_processor(images) if self.pre_processor else images
 
@@ -399,7 +396,7 @@ class FewShotMixin(ModelMixin):
 @contextmanager
 def _progress(total: int) -> Generator[Callable[[], None]]:
     console = Console(stderr=True)
-    # Elsewhere than on a terminal, a transient bar leaves an empty line. Lightning sets the rank.
+    # A transient bar leaves an empty line if this is not a terminal. Lightning sets the rank.
     is_quiet = rank_zero_only.rank > 0 or not console.is_terminal  # type: ignore[attr-defined]
     with Progress(console=console, transient=True, disable=is_quiet) as progress:
         task = progress.add_task("Good photographs", total=total)

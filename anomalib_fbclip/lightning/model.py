@@ -16,7 +16,7 @@ Paper:
 
 See Also:
     - :class:`FBClipModel`: PyTorch implementation of the model
-    - :class:`~anomalib_fbclip.data.AuxiliaryDataModule`: Data to train the adapters on
+    - :class:`~anomalib_fbclip.data.AuxiliaryDataModule`: Training data for the adapters
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ from .trainer_run import TrainerRun
 if TYPE_CHECKING:
     NonNegativeInt: TypeAlias = int
     PositiveInt: TypeAlias = int
-else:  # anomalib's command line refuses others
+else:  # anomalib's command line rejects other values
     from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 __all__ = ["FBClip"]
@@ -68,57 +68,56 @@ __all__ = ["FBClip"]
 PAPER_BACKBONE = "ViT-L-14-336"
 
 
-class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of Lightning's
+class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of Lightning
     """FB-CLIP Lightning model.
 
     FB-CLIP finds defects in images of objects that it has never seen. Light adapters on a frozen CLIP are trained once,
     on the labeled images of an auxiliary dataset, and then used on any other.
 
     With trained adapters (``weights`` other than ``None``, or a checkpoint) this is a zero-shot model: anomalib's
-    ``fit`` only validates. With ``weights=None``, ``fit`` trains the adapters; give it the labeled images of an
+    ``fit`` only validates. With ``weights=None``, ``fit`` trains the adapters on the labeled images of an
     :class:`~anomalib_fbclip.data.AuxiliaryDataModule`.
 
     Args:
         backbone (str, optional): Frozen CLIP: the name of an open_clip model with a vision transformer and a text
             tower, the path of an open_clip model config (.json), or ``"fbclip-small"``, a small CLIP that comes with
             this package, adapters included, and needs no network. Defaults to ``"ViT-L-14-336"``.
-        pretrained (str | Path | None, optional): Weights of the CLIP: a tag of open_clip, or a file that takes the
-            place of the usual weights, and is read with their activation. ``None``: the backbone's usual weights,
-            ``openai`` where open_clip has them, and for ``fbclip-small`` those that come with it; a backbone for which
-            there are none gets random weights, always the same, and a warning. Defaults to ``None``.
-        weights (str | Path | None, optional): Trained adapters: a file of :meth:`save_adapters`, a checkpoint of a
-            training or of the reference implementation, ``"mvtec"`` or ``"visa"`` (published by the authors, by the
-            dataset that they were trained on), or ``"auto"``: for ``fbclip-small`` those that come with it; otherwise
-            ``visa`` when MVTec AD is tested, and ``mvtec`` when anything else is. Published adapters fit ViT-L-14-336
-            only, and are fetched when they are first needed, and not when a checkpoint is given. ``None``: untrained
-            adapters, to be trained by ``fit``. Defaults to ``"auto"``.
+        pretrained (str | Path | None, optional): Weights of the CLIP: a tag of open_clip, or a file that replaces the
+            default weights and uses their activation. ``None`` for the default: ``openai`` where open_clip has it,
+            those of this package for ``fbclip-small``, and fixed random weights with a warning if there are none.
+            Defaults to ``None``.
+        weights (str | Path | None, optional): Trained adapters: a file of :meth:`save_adapters`, a training checkpoint,
+            one of the reference implementation, or the authors' adapters by their training data: ``"mvtec"`` or
+            ``"visa"``. ``"auto"`` chooses those of this package for ``fbclip-small``; otherwise ``visa`` to test
+            MVTec AD, and ``mvtec`` for anything else. The authors' adapters fit only ViT-L-14-336, and are fetched when
+            they are first needed, unless a checkpoint is given. ``None`` for untrained adapters, which ``fit`` trains.
+            Defaults to ``"auto"``.
         image_size (int | tuple[int, int] | None, optional): Side, or height and width, to which images are resized, in
-            pixels; multiples of the backbone's patch. ``None``: the backbone's own; 518 for ViT-L-14-336. Defaults to
-            ``None``.
-        feature_layers (Sequence[int] | None, optional): Blocks of the image tower that are read, counted from 1, at
-            most 6. ``None``: 1, 6, 12, 18, 24, or spread in the same way over another depth, and 4, 6, 8 for
-            ``fbclip-small``. Defaults to ``None``.
+            pixels; multiples of the backbone's patch. ``None`` for the backbone's default, 518 for ViT-L-14-336.
+            Defaults to ``None``.
+        feature_layers (Sequence[int] | None, optional): Blocks of the image tower that are used, counted from 1, at
+            most 6. ``None`` for 1, 6, 12, 18, 24, or the same fractions of another depth; for ``fbclip-small`` 4, 6, 8.
+            Defaults to ``None``.
         views (Sequence[str], optional): Views of each layer, of ``identity``, ``semantic`` and ``spatial``. Defaults
             to all three.
-        text_strategies (dict[str, float] | None, optional): Weight of each reading of the text, of ``global``,
-            ``attention`` and ``end_of_text``; what is not named is left out. ``None``: 1.0, 0.5 and 0.5. Defaults to
-            ``None``.
-        background_suppression (bool, optional): Whether the image's background is suppressed in its tokens. Defaults
-            to ``True``.
-        image_score (str | None, optional): Score of an image: ``class_token``, the paper's; ``map``, the mean of the
-            anomaly map's highest hundredth; or ``both``, the mean of the two. With good photographs it is always
-            ``map``. ``None``: ``both`` for ``fbclip-small``, else ``class_token``. Defaults to ``None``.
+        text_strategies (dict[str, float] | None, optional): Weights of the text strategies ``global``, ``attention``
+            and ``end_of_text``, 0 if not named. ``None`` for 1.0, 0.5 and 0.5. Defaults to ``None``.
+        background_suppression (bool, optional): Whether the background is suppressed in the image tokens. Defaults to
+            ``True``.
+        image_score (str | None, optional): Score of an image: ``class_token``, as in the paper; ``map``, the mean of
+            the highest hundredth of the anomaly map; or ``both``, the mean of the two. With good photographs it is
+            always ``map``. ``None`` for ``class_token``, or ``both`` for ``fbclip-small``. Defaults to ``None``.
         consistency_weight (float, optional): Weight of the semantic consistency regularization in the training loss.
             Defaults to ``0.15``.
         learning_rate (float, optional): Learning rate of Adam. Defaults to ``5e-5``.
         betas (tuple[float, float], optional): Decay rates of Adam's two averages. Defaults to ``(0.5, 0.999)``.
         seed (int, optional): Seed of the adapters' initial values, and of the choice of good photographs. Defaults to
             ``0``.
-        image_threshold (float | None, optional): Score, 0..1, above which an image is anomalous: the score as it is
-            shown, after the normalization if labeled validation images allow one. ``None``: 0.5, to which the
-            normalization moves the best threshold of the validation images. Defaults to ``None``.
-        pixel_threshold (float | None, optional): Value of the shown anomaly map, 0..1, above which a pixel is
-            anomalous. ``None``: 0.5, likewise. Defaults to ``None``.
+        image_threshold (float | None, optional): Score, 0..1, above which an image is anomalous. With labeled
+            validation images, scores are normalized, and this applies to the normalized score. ``None`` for 0.5, to
+            which normalization moves the best threshold. Defaults to ``None``.
+        pixel_threshold (float | None, optional): Value of the normalized anomaly map, 0..1, above which a pixel is
+            anomalous. ``None`` for 0.5. Defaults to ``None``.
         pre_processor (PreProcessor | bool, optional): Pre-processor, or whether to use the default. Defaults to
             ``True``.
         post_processor (PostProcessor | bool, optional): Post-processor, or whether to use the default. Defaults to
@@ -126,29 +125,27 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         evaluator (Evaluator | bool, optional): Evaluator, or whether to use the default, a
             :class:`~anomalib_fbclip.lightning.evaluation.RankingEvaluator`. Defaults to ``True``.
         visualizer (Visualizer | bool, optional): Visualizer, or whether to use the default. Defaults to ``True``.
-        backbone_precision (str, optional): Type in which the CLIP's matrices are kept and multiplied, whatever the
-            trainer's precision: ``float32``, or ``bfloat16`` or ``float16``, which halve its memory. Defaults to
-            ``"float32"``.
-        few_shot_source (str | Path | None, optional): Folder of photographs of good parts that others are compared
-            with. Thresholds then come from them, unless labeled validation images give others. Defaults to ``None``.
-        k_shot (int, optional): How many good photographs are taken: of the folder or, without one, of the normal images
-            of the datamodule's training split. 0: all of the folder. Defaults to ``0``.
-        unlabeled_source (str | Path | None, optional): Folder of photographs without labels, most of which are good,
-            that others are compared with, or ``dataset``: the images of the run itself. Thresholds then come from
-            them, as from good photographs. Defaults to ``None``.
-        reference_rotations (int, optional): Copies of each good photograph, turned by equal parts of a full turn, for
-            parts that lie at any angle. 1: none are turned. Defaults to ``4``.
-        few_shot_maps (Sequence[str], optional): What decides with good photographs: ``references``, ``text`` or both.
-            Defaults to both.
-        white_level (int | None, optional): Value of white in image files of more than 8 bits that do not say it: 4095
-            for 12 bits. ``None``: such a file is refused where its range can't be told. Defaults to ``None``.
-        tiles (int | tuple[int, int] | None, optional): Tiles to each side, or rows and columns of them, for small
-            defects: overlapping tiles of ``image_size`` are looked at beside the whole image, and joined to one map.
-            ``None``: the whole image alone. Defaults to ``None``.
-        region (str | Path | None, optional): Where to look: a mask, white where to look and black where not; a folder
-            of masks, one for each photograph by its file's name; or ``x,y,width,height`` in fractions of the
-            photograph. What lies outside takes part in no score, map or comparison. The score then is the map's.
-            ``None``: everywhere. Defaults to ``None``.
+        backbone_precision (str, optional): Type of the CLIP's matrices, whatever the trainer's precision: ``float32``,
+            or ``bfloat16`` or ``float16``, which halve its memory. Defaults to ``"float32"``.
+        few_shot_source (str | Path | None, optional): Folder of good photographs to compare with. They also set the
+            thresholds, unless labeled validation images do. Defaults to ``None``.
+        k_shot (int, optional): Number of good photographs from the folder or, without one, from the normal images of
+            the datamodule's training split. 0 for all in the folder. Defaults to ``0``.
+        unlabeled_source (str | Path | None, optional): Folder of photographs without labels to compare with, most of
+            them good, or ``dataset`` for the images of the run itself. They also set the thresholds, like good
+            photographs. Defaults to ``None``.
+        reference_rotations (int, optional): Rotated copies per good photograph (4 = every 90°), for parts that lie at
+            any angle. Defaults to ``4``.
+        few_shot_maps (Sequence[str], optional): Maps that decide with good photographs: ``references``, ``text`` or
+            both. Defaults to both.
+        white_level (int | None, optional): Value of white in image files of more than 8 bits that don't state it: 4095
+            for 12 bits. ``None`` to reject files whose range is unknown. Defaults to ``None``.
+        tiles (int | tuple[int, int] | None, optional): Tiles per side, or rows and columns, for small defects:
+            overlapping tiles of ``image_size`` are inspected with the whole image, and joined to one map. ``None`` for
+            the whole image only. Defaults to ``None``.
+        region (str | Path | None, optional): Region of interest: a mask, white inside and black outside; a folder of
+            masks with the photographs' names; or ``x,y,width,height`` in fractions of the photograph. The outside is
+            ignored, and the score is that of the map. ``None`` for the whole photograph. Defaults to ``None``.
 
     Raises:
         ValueError: If an argument does not fit the backbone, or a file can't be read or belongs to another model.
@@ -195,8 +192,8 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         region: str | Path | None = None,
     ) -> None:
         configure_screen()
-        # Hyper-parameters are read from these names. A checkpoint takes plain data only, and a dict-form get_model or
-        # the benchmark hand in containers of OmegaConf.
+        # Lightning reads hyper-parameters from these names. A checkpoint takes only plain data, but get_model with a
+        # dict, and the benchmark, pass containers of OmegaConf.
         pretrained = None if pretrained is None else str(pretrained)
         weights = None if weights is None else str(weights)
         image_size = image_size if isinstance(image_size, int | None) else tuple(image_size)  # type: ignore[assignment]
@@ -268,7 +265,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
 
     @property
     def source(self) -> str | None:
-        """Name of the dataset that the adapters were trained on; ``None`` if they are untrained or not fetched yet."""
+        """Dataset that the adapters were trained on; ``None`` if they are untrained or not fetched yet."""
         return self._adapters.trained_on
 
     @source.setter
@@ -277,14 +274,14 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
 
     @property
     def learning_type(self) -> LearningType:
-        """Zero-shot, or few-shot with good photographs; for untrained adapters one-class, so that anomalib trains."""
+        """Zero-shot, or few-shot with good photographs; one-class for untrained adapters, so that anomalib trains."""
         if not self._adapters.is_trained or self._run.is_fitting:
             return LearningType.ONE_CLASS
         return LearningType.FEW_SHOT if self.is_few_shot else LearningType.ZERO_SHOT
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
-        """Trainer arguments: none but that no validation is needed before the training."""
+        """Trainer arguments: no validation before the training."""
         return {"num_sanity_val_steps": 0}
 
     @staticmethod
@@ -293,15 +290,12 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
 
         Args:
             image_size (tuple[int, int] | None, optional): Height and width in pixels. Defaults to 518 x 518.
-
-        Returns:
-            PreProcessor: The pre-processor.
         """
         return AntialiasedPreProcessor(transform=create_transform(image_size or (518, 518)))
 
     @staticmethod
     def configure_post_processor() -> PostProcessor:
-        """Configure the default post-processor, which fits thresholds where there is data to do so."""
+        """Configure the default post-processor, which fits thresholds to validation images."""
         return ThresholdPostProcessor()
 
     @staticmethod
@@ -311,11 +305,11 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
 
     @classmethod
     def configure_visualizer(cls) -> ImageVisualizer:
-        """Configure the default visualizer, which draws predictions on photographs in their own size."""
+        """Configure the default visualizer, which draws predictions on the photographs at their size."""
         return PhotographVisualizer()
 
     def configure_callbacks(self) -> Sequence[Callback]:
-        """List what takes part in a run of the trainer, in the order in which it is called.
+        """List the callbacks of a run, in their order.
 
         Raises:
             ValueError: If the trainer's precision would change the verdicts.
@@ -324,7 +318,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         return self.evaluation_run.callbacks(self, getattr(self._trainer, "callbacks", ()))
 
     def prepare_data(self) -> None:
-        """Give the results a folder of their own."""
+        """Choose a folder for the results."""
         self.evaluation_run.results.prepare(self.trainer)
 
     def training_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
@@ -363,7 +357,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         self.log("learning_rate", optimizer.param_groups[0]["lr"])
 
     def validation_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
-        """Predict a batch, so that thresholds and normalization can be fitted.
+        """Predict a batch.
 
         Args:
             batch (Batch): Images.
@@ -374,7 +368,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
             STEP_OUTPUT: The batch with its predictions.
 
         Raises:
-            ImageError: If each image has a mask of its own as region, and one is missing or can't be read.
+            ImageError: If the mask of an image is missing or can't be read.
         """
         del args, kwargs
         images: Any = batch.image
@@ -389,11 +383,11 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
 
     @staticmethod
     def val_dataloader() -> list:
-        """Give no validation data of the model's own, so that images without labels can be predicted too."""
+        """Return no validation data, so that images without labels can be predicted, too."""
         return []
 
     def on_fit_start(self) -> None:
-        """Look at the data before the first step, and say what is in use.
+        """Check the training data, and log the model.
 
         Raises:
             ValueError: If the training data has no anomalous image, or no masks.
@@ -404,11 +398,11 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         self._run.check_training_data()
 
     def on_fit_end(self) -> None:
-        """Remember what the adapters were trained on."""
+        """Note the dataset that the adapters were trained on."""
         self.source = self._run.trained_dataset
 
     def on_validation_start(self) -> None:
-        """Make the adapters ready."""
+        """Load the adapters, and warn if they are not trained again."""
         if self._run.is_fitting:
             return
         self._prepare_evaluation()
@@ -425,18 +419,18 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         super().on_predict_model_eval()
 
     def on_test_start(self) -> None:
-        """Make the adapters ready, and warn where a result is not zero-shot."""
+        """Load the adapters, log the model, and warn if the result is not zero-shot."""
         self._prepare_evaluation()
         self._log_run()
         self._run.warn_if_not_zero_shot(self.source)
 
     def on_predict_start(self) -> None:
-        """Make the adapters ready."""
+        """Load the adapters, and log the model."""
         self._prepare_evaluation()
         self._log_run()
 
     def describe(self) -> str:
-        """Say in one line which model it is: backbone, and adapters with where they come from."""
+        """Describe the model in one line: the backbone, and the adapters and their source."""
         weights = self._run.checkpoint or self.hparams["weights"]
         return describe_model(self.backbone_name, self.pretrained, None if weights == "auto" else weights, self.source)
 
@@ -445,7 +439,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         return TrainerRun(self._trainer)
 
     def _fetch_published(self, weights: str) -> Adapters:
-        """Read the published adapters that were asked for, fetched if they are not in the cache."""
+        """Read the requested published adapters. They are fetched if they are not in the cache."""
         check_published(self.backbone_name)
         name = choose_zero_shot(self._run.tested_datasets) if weights == "auto" else weights
         return Adapters.read(fetch_published(name, get_pretrained_weights_dir() / "fbclip"))
@@ -461,5 +455,5 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
 
 
 def _settle(settled: Mapping[str, Any], name: str, value: Any) -> Any:  # noqa: ANN401 - an argument of any kind
-    """Take what a product has settled, where nothing else is said."""
+    """Return the argument, or a product's value if it is ``None``."""
     return settled.get(name) if value is None else value

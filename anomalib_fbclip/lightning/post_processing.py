@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Post-processing: fitted or explicit thresholds, and masks that agree with the verdict."""
+"""Post-processing: fitted or given thresholds, and masks that agree with the verdicts."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -22,26 +22,26 @@ if TYPE_CHECKING:
 LEVELS = ("image", "pixel")
 
 CHECKPOINT = "checkpoint"
-"""The source of thresholds that a checkpoint brought."""
+"""Source of thresholds that come from a checkpoint."""
 
 SENSITIVITY = 0.5
-"""anomalib's usual sensitivity: a score is compared with 1 less it."""
+"""anomalib's default sensitivity: the threshold is 1 minus it."""
 
 
 class ThresholdPostProcessor(PostProcessor):
-    """Post-processor of anomalib whose verdicts hold.
+    """Post-processor with robust or given thresholds, and masks that agree with the verdicts.
 
-    - A fitted threshold lies between two values, in the middle of the widest gap that gives the best F1 score.
-    - Without masks, the threshold of the anomaly map comes from the maps of the normal images.
+    - A fitted threshold lies between two values, in the middle of the widest gap with the best F1 score.
+    - Without masks, the threshold of the anomaly map comes from the maps of normal images.
     - The mask of an anomalous image has at least one region, and that of a normal image none.
-    - Thresholds can be given. They are on the scale of the scores that are shown: the normalization moves a fitted
-      threshold to 0.5. They override those of a checkpoint.
+    - Given thresholds apply to normalized scores and maps: normalization moves a fitted threshold to 0.5. They override
+      those of a checkpoint.
 
     Args:
-        image_threshold (float | None, optional): Score, 0..1, above which an image is anomalous. ``None``: 0.5.
+        image_threshold (float | None, optional): Score, 0..1, above which an image is anomalous; ``None`` for 0.5.
             Defaults to ``None``.
-        pixel_threshold (float | None, optional): Value of the anomaly map, 0..1, above which a pixel is anomalous.
-            ``None``: 0.5. Defaults to ``None``.
+        pixel_threshold (float | None, optional): Value of the anomaly map, 0..1, above which a pixel is anomalous;
+            ``None`` for 0.5. Defaults to ``None``.
 
     Raises:
         ValueError: If a threshold is not in 0..1.
@@ -68,17 +68,17 @@ class ThresholdPostProcessor(PostProcessor):
 
     @property
     def _checkpoint_config_keys(self) -> tuple[str, ...]:
-        # A checkpoint of the stock post-processor would have a threshold of scores applied to maps.
+        # With a checkpoint of anomalib's post-processor, the threshold of scores would be applied to maps.
         return tuple(key for key in super()._checkpoint_config_keys if key != "enable_threshold_matching")
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Restore the configuration of a checkpoint, but for the thresholds that were given."""
+        """Restore the configuration of a checkpoint, except for given thresholds."""
         super().load_checkpoint_config(config | self._given_sensitivities)
         self._sources = dict.fromkeys(LEVELS, CHECKPOINT)
 
     @property
     def is_fitted(self) -> bool:
-        """True if thresholds and normalization were fitted to images, and do not come from a checkpoint."""
+        """True if thresholds and normalization were fitted to images in this process."""
         return bool(self._sources) and not self.is_of_checkpoint
 
     @property
@@ -104,10 +104,10 @@ class ThresholdPostProcessor(PostProcessor):
         return self._sources.get(level, DEFAULT) if is_fitted or is_moved else self._unfitted_source
 
     def forget_fit(self, source: str) -> None:
-        """Forget thresholds and normalization that were fitted or a checkpoint's, because they are of other scores.
+        """Discard fitted thresholds and normalization, because scores change.
 
         Args:
-            source (str): Where the threshold of 0.5 comes from until labels give another, in the words of the table.
+            source (str): Source of the threshold of 0.5 until the next fit, in the words of the table.
         """
         self._unfitted_source = source
         self._sources = {}
@@ -118,7 +118,7 @@ class ThresholdPostProcessor(PostProcessor):
                 setattr(self, f"{level}_sensitivity", SENSITIVITY)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to look at labeled images."""
+        """Begin a fit."""
         del trainer
         self._metrics = {"image": ImageThreshold(), "pixel": PixelThreshold()}
         for metric in self._metrics.values():
@@ -132,7 +132,7 @@ class ThresholdPostProcessor(PostProcessor):
         *args,
         **kwargs,
     ) -> None:
-        """Take the predictions of labeled images."""
+        """Add the predictions of labeled images."""
         del trainer, pl_module, args, kwargs
         if outputs.gt_label is None:
             return
@@ -140,10 +140,10 @@ class ThresholdPostProcessor(PostProcessor):
         self._metrics["pixel"].update(outputs.anomaly_map, outputs.gt_mask, outputs.gt_label)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fit thresholds and normalization; without labeled images they stay as they are."""
+        """Fit thresholds and normalization, if there were labeled images."""
         del pl_module
         for level, metric in self._metrics.items():
-            # Of several processes, all take part: one of them may have no image.
+            # All processes take part, even one without images.
             fit: FittedThreshold | None = metric.compute() if metric.update_called or trainer.world_size > 1 else None
             if fit is not None:
                 self._set_fit(level, fit)
@@ -172,11 +172,7 @@ class ThresholdPostProcessor(PostProcessor):
         return processed._replace(pred_mask=_agreeing_mask(processed))
 
     def threshold_batch(self, batch: Batch) -> None:
-        """Apply the thresholds to a batch.
-
-        Args:
-            batch (Batch): Batch with normalized scores and maps; it gets verdicts, and masks that agree with them.
-        """
+        """Add verdicts, and masks that agree with them, to a batch with normalized scores and maps."""
         super().threshold_batch(batch)
         batch.pred_mask = _agreeing_mask(batch)
 
@@ -186,12 +182,12 @@ def resolve_post_processor(
     image_threshold: float | None,
     pixel_threshold: float | None,
 ) -> PostProcessor | bool:
-    """Set thresholds that were given in the default post-processor.
+    """Create the default post-processor with the given thresholds, or return another one unchanged.
 
     Args:
         post_processor (PostProcessor | bool): A post-processor, or whether to use the default.
-        image_threshold (float | None): Score, 0..1, above which an image is anomalous; ``None`` if it is not given.
-        pixel_threshold (float | None): Value of the anomaly map above which a pixel is; ``None`` if it is not given.
+        image_threshold (float | None): Threshold of scores, 0..1, if given.
+        pixel_threshold (float | None): Threshold of anomaly maps, 0..1, if given.
 
     Returns:
         PostProcessor | bool: The post-processor; ``False`` if there is none.
@@ -203,12 +199,12 @@ def resolve_post_processor(
         return ThresholdPostProcessor(image_threshold, pixel_threshold)
     if image_threshold is None and pixel_threshold is None:
         return post_processor
-    msg = "image_threshold and pixel_threshold are set in the default post-processor: don't give another one too."
+    msg = "Give image_threshold and pixel_threshold, or a post-processor, not both."
     raise ValueError(msg)
 
 
 def _agreeing_mask(predictions: InferenceBatch | Batch) -> torch.Tensor | None:
-    """Give masks that agree with the verdicts, or those that there are where a map or a verdict is missing."""
+    """Make masks agree with the verdicts; unchanged if maps or verdicts are missing."""
     mask, anomaly_map, label = predictions.pred_mask, predictions.anomaly_map, predictions.pred_label
     if mask is None or anomaly_map is None or label is None:
         return mask
@@ -219,13 +215,13 @@ def match_verdict(mask: torch.Tensor, anomaly_map: torch.Tensor, label: torch.Te
     """Make masks agree with the verdicts: :func:`anomalib_fbclip.results.regions.match_verdict` in torch.
 
     Args:
-        mask (torch.Tensor): Where the anomaly map is above its threshold, bool ``[B, H, W]``.
+        mask (torch.Tensor): Whether the anomaly map is above its threshold, bool ``[B, H, W]``.
         anomaly_map (torch.Tensor): Anomaly maps, shape ``[B, H, W]``.
         label (torch.Tensor): The verdicts, bool ``[B]``.
 
     Returns:
-        torch.Tensor: Nothing for a normal image. For an anomalous one the mask or, if that is empty, the strongest
-            place of the map; bool ``[B, H, W]``.
+        torch.Tensor: Masks, bool ``[B, H, W]``: empty for a normal image; for an anomalous one the given mask or, if
+            that is empty, the strongest place of the map.
     """
     height, width = anomaly_map.shape[-2:]
     radius = strongest_place_radius(height, width)

@@ -1,10 +1,10 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pre-processing that is the same in an exported graph as in the tested model, antialiasing included.
+"""Pre-processing that is the same in the exported and in the tested model.
 
-anomalib turns antialiasing off on export, so that the exported model sees different pixels. Here it stays, as
-:class:`~anomalib_fbclip.modeling.resize.AntialiasedResize`.
+anomalib turns antialiasing off on export, so the exported model sees different pixels. Here
+:class:`~anomalib_fbclip.modeling.resize.AntialiasedResize` keeps it.
 """
 
 from typing import Any
@@ -17,10 +17,10 @@ from anomalib_fbclip.modeling.resize import KERNELS, AntialiasedResize
 
 
 class AntialiasedPreProcessor(PreProcessor):
-    """Pre-processor of anomalib that antialiases in an exported graph too, where its transform does.
+    """Pre-processor of anomalib that keeps the antialiasing of its transform on export.
 
     Args:
-        transform (Transform | None): Transform to apply to the data before it is passed to the model.
+        transform (Transform | None): Transform of the model's input.
     """
 
     def __init__(self, transform: Transform | None = None) -> None:
@@ -34,15 +34,9 @@ class AntialiasedPreProcessor(PreProcessor):
 
 
 def get_antialiased_transform(transform: Transform | None) -> Transform | AntialiasedResize | None:
-    """Convert a transform to one that ONNX and OpenVINO can hold and that gives the same pixels.
+    """Convert a transform to an exportable one that gives the same pixels.
 
     Resizes that antialias become an :class:`AntialiasedResize`; anomalib converts the rest.
-
-    Args:
-        transform (Transform | None): The transform, or ``None``.
-
-    Returns:
-        Transform | AntialiasedResize | None: The converted transform; ``None`` if there was none.
     """
     if isinstance(transform, Compose):
         return Compose([get_antialiased_transform(part) for part in transform.transforms])
@@ -53,7 +47,7 @@ def get_antialiased_transform(transform: Transform | None) -> Transform | Antial
 
 
 def _is_antialiased(resize: Resize) -> bool:
-    """Tell whether a resize to a height and a width antialiases; to a shorter side alone it is left to anomalib."""
+    """Tell whether a resize antialiases, and has a height and a width; others are left to anomalib."""
     return (
         bool(resize.antialias) and resize.interpolation in KERNELS and resize.size is not None and len(resize.size) > 1
     )

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A model of a product that needs no torch: ``fbclip export``."""
+"""Export of a product to a model that needs no torch: ``fbclip export``."""
 
 import argparse
 from collections.abc import Sequence
@@ -21,17 +21,14 @@ SUFFIXES = {"openvino": ".xml", "onnx": ".onnx"}
 
 
 def run_export(arguments: Sequence[str]) -> int:
-    """Export a product.
+    """Export a product, and return the exit code 0.
 
     Args:
         arguments (Sequence[str]): The arguments after ``fbclip export``.
 
-    Returns:
-        int: The exit code, 0.
-
     Raises:
         InspectionError: If the files can't be written.
-        ValueError: If the product can't be read, or the file would take the place of another model.
+        ValueError: If the product can't be read, or the file would replace another model.
     """
     options = _parse_export(arguments)
     screen = Screen(as_json=False)
@@ -50,7 +47,7 @@ def run_export(arguments: Sequence[str]) -> int:
 
 
 def _export(model: "FBClip", path: Path) -> None:
-    """Write a model to a file, beside which its weights are, instead of below anomalib's folders."""
+    """Write a model, with its weights beside it, instead of in anomalib's subfolders."""
     from anomalib_fbclip.export.description import COMPRESSION_KEY, UNCOMPRESSED, check_replaced
 
     from .saving import write_staged
@@ -72,7 +69,7 @@ def create_parser() -> Parser:
     """Create the parser of ``fbclip export``."""
     parser = Parser(
         prog="fbclip export",
-        description="Turn a product into a model that decides as the product does, without torch.",
+        description="Export a product to a model that gives the same verdicts without torch.",
         epilog="Example: fbclip export bolt.fbclip --format openvino",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -92,5 +89,5 @@ def _parse_export(arguments: Sequence[str]) -> argparse.Namespace:
     suffix = SUFFIXES[options.format]
     options.output = options.output or options.product.with_suffix(suffix)
     if options.output.suffix != suffix:
-        parser.error(f"--output {printable(options.output)} is not a file of {options.format}: let it end in {suffix}")
+        parser.error(f"--output {printable(options.output)} must end in {suffix} for --format {options.format}")
     return options

@@ -56,15 +56,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GRAPH_SUFFIXES = {".onnx", ".xml"}
-"""Suffixes of files that name others, which hold the weights."""
-
+"""Suffixes of files whose weights are in other files."""
 
 FROZEN = f"model.{FROZEN_PREFIX}"
 """Prefix of frozen parameters."""
 
 
 class SavingMixin(FewShotMixin):
-    """Writes and reads the files of :class:`FBClip`. They describe themselves, and are written whole or not at all."""
+    """Files of :class:`FBClip`. They describe themselves, and are written completely or not at all."""
 
     backbone_name: str
     pretrained: str | None
@@ -72,18 +71,21 @@ class SavingMixin(FewShotMixin):
     evaluation_run: EvaluationRun
 
     def description(self) -> dict[str, str]:
-        """Describe the model in strings, with trained adapters: an exported file says this of itself.
+        """Describe the model for the metadata of an exported file, with trained adapters.
 
         Returns:
             dict[str, str]: Backbone, weights, source and digest of the adapters, image size, thresholds, limits of the
-                normalization and version of the package, as far as they are known. Lists are JSON.
+                normalization and version of the package, if they are known. Lists are JSON.
+
+        Raises:
+            ValueError: If each photograph has its own region of interest.
         """
         if isinstance(self.region_source, RegionMasks):
             msg = "An exported model has one region of interest for all photographs: give one mask as region."
-            raise ValueError(msg)  # noqa: TRY004 - the argument is of a right type
+            raise ValueError(msg)  # noqa: TRY004 - not a wrong type
         self._adapters.make_ready()
         self.prepare_references(TrainerRun(None))
-        self.model.text_features()  # a file of torch has them, and may have no CLIP beside it
+        self.model.text_features()  # a torch file has them, and may be used without the CLIP
         own = {
             "patch_size": list(self.model.backbone.patch_size),
             "k_shot" if self.is_few_shot else "unlabeled": self.model.decision.k_shot,
@@ -98,21 +100,20 @@ class SavingMixin(FewShotMixin):
         return describe(self.metadata() | own, self.post_processor)
 
     def _good_scores(self) -> list[float] | None:
-        """Give the scores of the good photographs, where the threshold comes from them."""
+        """Return the scores of the good photographs, if they set the threshold."""
         source = getattr(self.post_processor, "image_threshold_source", None)
         if self.reference_set is None or source != REFERENCES:
             return None
         return [round(score, 6) for score in self.reference_set.fit.scores.tolist()]
 
     def save_adapters(self, path: str | Path, with_references: bool = False) -> None:
-        """Write the adapters, without the frozen CLIP, to a file that ``weights`` takes.
+        """Write the adapters, without the frozen CLIP, to a file for ``weights``.
 
-        The file has the text features, too, so that inference with it loads no text tower.
+        The file also has the text features, so that inference does not load the text tower.
 
         Args:
             path (str | Path): A file with the suffix ``.safetensors``.
-            with_references (bool, optional): Whether the file gets the good photographs' patches, too. Defaults to
-                ``False``.
+            with_references (bool, optional): Whether to include the good photographs' patches. Defaults to ``False``.
 
         Raises:
             ValueError: If the path has another suffix.
@@ -126,7 +127,7 @@ class SavingMixin(FewShotMixin):
         adapters.save(Path(path))
 
     def metadata(self) -> dict[str, Any]:
-        """Metadata of the adapters, as in a checkpoint and a file of adapters."""
+        """Collect the metadata of the adapters for a checkpoint or a file."""
         source = TrainerRun(self._trainer).trained_dataset or self._adapters.trained_on
         return describe_adapters(self.model, self.backbone_name, self.pretrained, source)
 
@@ -154,24 +155,20 @@ class SavingMixin(FewShotMixin):
             raise
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save the adapters, what they belong to, and Adam's averages in half the size."""
+        """Save the adapters, their metadata, and Adam's averages in half the size."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["state_dict"] = {
             name: tensor for name, tensor in checkpoint["state_dict"].items() if not name.startswith(FROZEN)
         }
         checkpoint[CHECKPOINT_KEY] = self.metadata()
-        checkpoint["hyper_parameters"]["weights"] = None  # its own state has them
-        checkpoint["hyper_parameters"] |= {
-            "few_shot_source": None,
-            "k_shot": 0,
-            "unlabeled_source": None,
-            "region": None,
-        }  # they belong to a product
+        checkpoint["hyper_parameters"]["weights"] = None  # they are in the state dict
+        of_a_product = {"few_shot_source": None, "k_shot": 0, "unlabeled_source": None, "region": None}
+        checkpoint["hyper_parameters"] |= of_a_product
         if "optimizer_states" in checkpoint:
             checkpoint["optimizer_states"] = [halve_averages(state) for state in checkpoint["optimizer_states"]]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that a checkpoint fits, and complete it with the frozen backbone.
+        """Check that a checkpoint fits, and add the frozen backbone to it.
 
         Raises:
             ValueError: If the checkpoint is not of FBClip, or its adapters belong to another backbone.
@@ -179,7 +176,7 @@ class SavingMixin(FewShotMixin):
         self.outdate_references()
         super().on_load_checkpoint(checkpoint)
         if CHECKPOINT_KEY not in checkpoint:
-            msg = "The checkpoint is not one of FBClip. Adapters in other files are given as 'weights'."
+            msg = "The checkpoint is not one of FBClip: give adapters from other files as 'weights'."
             raise ValueError(msg)
         adapters = Adapters({}, checkpoint[CHECKPOINT_KEY], "The checkpoint")
         adapters.check_backbone(self.backbone_name)
@@ -189,7 +186,7 @@ class SavingMixin(FewShotMixin):
         self._adapters.give(adapters.source)
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Export to PyTorch with trained adapters, for inference alone: without gradients, metrics and visualizer.
+        """Export to PyTorch for inference, without gradients, metrics and visualizer.
 
         Args:
             export_root (Path | str): Folder below which the file is written.
@@ -200,7 +197,7 @@ class SavingMixin(FewShotMixin):
 
         Raises:
             OSError: If it can't be written.
-            ValueError: If it would take the place of another model.
+            ValueError: If it would replace another model.
         """
         description = self.description()
         check_replaced(Path(export_root, "weights", "torch", f"{model_file_name}.pt"), description)
@@ -221,13 +218,13 @@ class SavingMixin(FewShotMixin):
         input_size: tuple[int, int] | None = None,
         **kwargs,
     ) -> Path:
-        """Export to ONNX with trained adapters, from an image of values 0 to 1 at its own size to the decision.
+        """Export to ONNX, from images with values 0..1, before resizing, to verdicts.
 
         Args:
             export_root (Path | str): Folder below which the file is written.
             model_file_name (str, optional): Name of the file without its suffix. Defaults to ``"model"``.
-            input_size (tuple[int, int] | None, optional): Height and width of the images in pixels, if they are all of
-                one size. ``None``: any. Defaults to ``None``.
+            input_size (tuple[int, int] | None, optional): Height and width of all images in pixels; ``None`` for any
+                size. Defaults to ``None``.
             **kwargs: Arguments of ``torch.onnx.export``. See
                 :meth:`anomalib.models.components.AnomalibModule.to_onnx`.
 
@@ -235,7 +232,7 @@ class SavingMixin(FewShotMixin):
             Path: The file.
 
         Raises:
-            ValueError: If the input size is not a size, or the file would take the place of another model.
+            ValueError: If the input size is not a size, or the file would replace another model.
         """
         from anomalib_fbclip.export.onnx_file import finish_onnx
 
@@ -244,7 +241,7 @@ class SavingMixin(FewShotMixin):
         check_replaced(Path(export_root, "weights", "onnx", f"{model_file_name}.onnx"), description)
         logger.info("Writing the model's graph as ONNX: for the paper's model this takes a minute or two ...")
         export = super().to_onnx
-        # anomalib's default opset is older than what the exporter writes, and the conversion back fails.
+        # anomalib's default opset is older than the exporter's, and the conversion to it fails.
         arguments = {"opset_version": 18, "optimize": False, "verbose": False, **kwargs}
 
         def write(folder: Path) -> Path:
@@ -268,23 +265,23 @@ class SavingMixin(FewShotMixin):
         ov_kwargs: dict[str, Any] | None = None,
         onnx_kwargs: dict[str, Any] | None = None,
     ) -> Path:
-        """Export to OpenVINO with trained adapters, from an image of values 0 to 1 at its own size to the decision.
+        """Export to OpenVINO, from images with values 0..1, before resizing, to verdicts.
 
         Args:
             export_root (Path | str): Folder below which the files are written.
             model_file_name (str, optional): Name of the files without their suffix. Defaults to ``"model"``.
-            input_size (tuple[int, int] | None, optional): Height and width of the images in pixels, if they are all of
-                one size. ``None``: any. Defaults to ``None``.
+            input_size (tuple[int, int] | None, optional): Height and width of all images in pixels; ``None`` for any
+                size. Defaults to ``None``.
             compression_type (CompressionType | None, optional): ``FP16`` or ``INT8`` for smaller weights, ``INT8_PTQ``
-                or ``INT8_ACQ`` for computing in 8 bits. Defaults to ``None``.
-            datamodule (AnomalibDataModule | None, optional): Images for ``INT8_PTQ`` (its validation images) and
-                ``INT8_ACQ`` (its test images too), which may be of other objects. Otherwise thresholds are fitted to
-                its labeled validation images if they were not fitted to images before. With ``k_shot`` alone, its
-                training split has the good photographs. Defaults to ``None``.
-            metric (Metric | None, optional): What may not drop with ``INT8_ACQ``. ``None``: the F1 score of the images.
-                Defaults to ``None``.
+                or ``INT8_ACQ`` to compute in 8 bits. Defaults to ``None``.
+            datamodule (AnomalibDataModule | None, optional): Validation images for ``INT8_PTQ``, and test images, too,
+                for ``INT8_ACQ``; they may show other objects. For other compressions, its labeled validation images
+                set the thresholds, unless these were fitted before. With ``k_shot`` alone, its training split has the
+                good photographs. Defaults to ``None``.
+            metric (Metric | None, optional): Metric that ``INT8_ACQ`` preserves; ``None`` for the F1 score of the
+                images. Defaults to ``None``.
             task (TaskType | None, optional): Not used. Defaults to ``None``.
-            max_drop (float, optional): How far the metric may drop, 0 to 1. Defaults to ``0.01``.
+            max_drop (float, optional): Largest drop of the metric, 0..1. Defaults to ``0.01``.
             ov_kwargs (dict[str, Any] | None, optional): Arguments of ``openvino.convert_model``. Defaults to ``None``.
             onnx_kwargs (dict[str, Any] | None, optional): Arguments of ``torch.onnx.export``. Defaults to ``None``.
 
@@ -293,7 +290,7 @@ class SavingMixin(FewShotMixin):
 
         Raises:
             ValueError: If the input size is not a size, images that the compression needs are missing, ``max_drop`` is
-                none, or the files would take the place of another model or of another compression.
+                not in 0..1, or the files would replace another model or another compression.
         """
         del task
         from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
@@ -317,11 +314,11 @@ class SavingMixin(FewShotMixin):
             logger.info("Converting the graph to OpenVINO ...")
             model = convert_to_openvino(onnx_path, description, **(ov_kwargs or {}))
         model = compress(model, compression_type, datamodule, metric, max_drop, self.evaluation_run.data.check)
-        is_half = compression_type is not None  # what is not in 8 bits
+        is_half = compression_type is not None  # the rest is in 16 bits
         return write_staged(Path(export_root), lambda folder: save_openvino(model, folder / path, is_half))
 
     def _fit_thresholds(self, datamodule: AnomalibDataModule | None) -> None:
-        """Fit thresholds to labeled validation images, as before a test, unless they were fitted before."""
+        """Fit thresholds to labeled validation images, as a test does, unless they were fitted before."""
         post_processor = self.post_processor
         if datamodule is None or not isinstance(post_processor, ThresholdPostProcessor) or post_processor.is_fitted:
             return
@@ -330,7 +327,7 @@ class SavingMixin(FewShotMixin):
         )
 
     def _for_inference(self) -> Self:
-        """Copy the model without what inference does not need; tensors are shared, and this one stays as it is."""
+        """Copy the model for inference only. The copy shares its tensors."""
         frozen = {id(value): nn.Parameter(value.detach(), requires_grad=False) for value in self.parameters()}
         shared = {id(value): value for value in self.buffers()}
         left_out = {id(part): None for part in (self.evaluator, self.visualizer)}
@@ -347,17 +344,17 @@ def _check_input_size(input_size: Sequence[int] | None) -> None:
 
 
 def write_staged(root: Path, write: Callable[[Path], Path]) -> Path:
-    """Let files be written below a temporary folder, and move them below another when they are complete.
+    """Write files below a temporary folder, and move them when they are complete.
 
-    Files that stood there are replaced; a graph comes after its weights.
+    Existing files are replaced. A graph is moved after its weights.
 
     Args:
-        root (Path): Folder below which the files belong; it is made if it does not exist.
-        write (Callable[[Path], Path]): Writes files below the folder that it is given, on the same file system, and
+        root (Path): Destination folder. It is made if it does not exist.
+        write (Callable[[Path], Path]): Writes files below the given folder, which is on the same file system, and
             returns the path of one of them.
 
     Returns:
-        Path: Where that file lies at last.
+        Path: The final path of that file.
     """
     with incomplete_folder(root) as folder:
         written = write(folder).relative_to(folder)

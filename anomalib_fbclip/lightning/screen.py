@@ -1,9 +1,9 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Screen output of anomalib's command with FBClip: each message once, and no traceback of a user's mistake.
+"""Screen output of anomalib's command with FBClip: each message once, and no traceback for a user's mistake.
 
-anomalib's ``configure_logger`` writes every message both to standard output and to standard error.
+anomalib's ``configure_logger`` writes every message to both standard output and standard error.
 """
 
 import logging
@@ -19,10 +19,10 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from anomalib_fbclip.errors import FAILED, WeightsUnavailableError
 
 DEBUG = "JSONARGPARSE_DEBUG"
-"""Environment variable that asks for the traceback; it is jsonargparse's."""
+"""jsonargparse's environment variable that turns on tracebacks."""
 
 WRONG_FOR_FBCLIP = "ckpt_path is not provided. Model weights will not be loaded."
-"""Warning of anomalib that does not apply: FBClip has its weights without a checkpoint."""
+"""A warning of anomalib that is wrong here: FBClip has weights without a checkpoint."""
 
 EXPECTED_WARNINGS = (
     "Total length of `",
@@ -34,8 +34,8 @@ EXPECTED_WARNINGS = (
 
 
 def configure_screen() -> None:
-    """Show what a user can act on, if this process is anomalib's command for a model. Programs log as they like."""
-    if Path(sys.argv[0]).stem != "anomalib" or "benchmark" in sys.argv[1:2]:  # which logs to a file, for all models
+    """Show only messages that a user can act on, if this process is anomalib's command for a model."""
+    if Path(sys.argv[0]).stem != "anomalib" or "benchmark" in sys.argv[1:2]:  # the benchmark logs to a file
         return
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(is_for_users)
@@ -45,7 +45,7 @@ def configure_screen() -> None:
         logger.handlers.clear()
         logger.propagate = True
     sys.excepthook = show_error
-    if not sys.warnoptions:  # otherwise the user has said which warnings to show
+    if not sys.warnoptions:  # otherwise the user has chosen
         for category in (FutureWarning, PossibleUserWarning):
             warnings.simplefilter("ignore", category)
         for message in EXPECTED_WARNINGS:
@@ -53,23 +53,23 @@ def configure_screen() -> None:
 
 
 def is_for_users(record: logging.LogRecord) -> bool:
-    """Tell whether a message is shown: warnings, but for a wrong one, and what FBClip says."""
+    """Tell whether a message is shown: all warnings except a wrong one, and FBClip's messages."""
     if record.levelno >= logging.WARNING:
         return record.getMessage() != WRONG_FOR_FBCLIP
     return record.name.startswith("anomalib_fbclip.") or record.getMessage().startswith("Exported model to ")
 
 
 class LineFormatter(logging.Formatter):
-    """Writes information as it is, and says of warnings and errors that they are."""
+    """Puts the level before warnings and errors."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Write a message."""
+        """Format a message."""
         text = super().format(record)
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
 
 
 def show_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Show why the command ends: without a traceback, and with exit code 2, where a file or an argument is wrong."""
+    """Show why the command ends; if a file or an argument is wrong, in one line and with exit code 2."""
     expected = MisconfigurationException | OSError | ValueError | WeightsUnavailableError
     if DEBUG in os.environ or not isinstance(error, expected):
         sys.__excepthook__(kind, error, trace)

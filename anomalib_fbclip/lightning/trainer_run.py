@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Facts about a run of the trainer that the model needs."""
+"""Facts that the model needs about a run of the trainer."""
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
@@ -24,7 +24,7 @@ PRECISIONS = {
     "bf16-true": "bf16-mixed, or --model.backbone_precision bfloat16 to save memory",
     "64-true": "32-true",
 }
-"""Precisions of the trainer in which the whole module is converted, thresholds included, and what to take instead."""
+"""Precisions of the trainer that convert the whole module, and their replacements."""
 
 
 def image_paths(dataset: AnomalibDataset | PredictDataset) -> list[str]:
@@ -34,24 +34,20 @@ def image_paths(dataset: AnomalibDataset | PredictDataset) -> list[str]:
 
 
 class TrainerRun:
-    """A run of the trainer, seen from the model.
-
-    Args:
-        trainer (Trainer | None): The trainer; ``None`` if there is none.
-    """
+    """A run of the trainer, if there is one, for the model."""
 
     def __init__(self, trainer: Trainer | None) -> None:
         self.trainer = trainer
 
     @property
     def datamodule(self) -> AnomalibDataModule | None:
-        """The datamodule; ``None`` outside of a run, or where dataloaders were handed in."""
+        """The datamodule; ``None`` outside of a run, or with dataloaders."""
         datamodule = getattr(self.trainer, "datamodule", None)
         return datamodule if isinstance(datamodule, AnomalibDataModule) else None
 
     @property
     def checkpoint(self) -> str | None:
-        """Path of the checkpoint that a run loads; ``None`` if it loads none."""
+        """Path of the checkpoint that the run loads, if any."""
         path = self.trainer.ckpt_path if self.trainer else None
         return None if path is None else str(path)
 
@@ -63,21 +59,21 @@ class TrainerRun:
 
     @property
     def trained_dataset(self) -> str | None:
-        """Name of the dataset that is being trained on; ``None`` outside of a training."""
+        """Name of the training dataset; ``None`` outside of a training."""
         if not self.is_fitting:
             return None
         return self.datamodule.name if self.datamodule else "unknown"
 
     @property
     def tested_datasets(self) -> list[str]:
-        """Names of the datasets that are tested or predicted; none outside of a run."""
+        """Names of the tested or predicted datasets; empty outside of a run."""
         if isinstance(self.datamodule, AuxiliaryDataModule) and self.datamodule.targets:
             return [target.name for target in self.datamodule.targets]
         return self.datamodule.name.split("+") if self.datamodule else []
 
     @property
     def images(self) -> list[Path]:
-        """Files of the images that are tested or predicted; none outside of a run."""
+        """Files of the tested or predicted images; empty outside of a run."""
         if self.trainer is None or self.trainer.state.fn not in {TrainerFn.TESTING, TrainerFn.PREDICTING}:
             return []
         is_test = self.trainer.state.fn == TrainerFn.TESTING
@@ -88,35 +84,31 @@ class TrainerRun:
         return [Path(path) for dataset in known for path in image_paths(dataset)]
 
     def forward_context(self) -> AbstractContextManager[None]:
-        """Compute in the trainer's precision."""
+        """Return the context of the trainer's precision."""
         return self.trainer.precision_plugin.forward_context() if self.trainer else nullcontext()
 
-    def log(self, used: str) -> None:
-        """Say what a run uses.
-
-        Args:
-            used (str): What the model uses.
-        """
+    def log(self, model: str) -> None:
+        """Log a description of the model, with the device and the precision."""
         if self.trainer and self.trainer.is_global_zero:
             device, precision = self.trainer.strategy.root_device, self.trainer.precision
-            logger.info("FBClip: %s; on %s, in precision %s.", used, device, precision)
+            logger.info("FBClip: %s; on %s, in precision %s.", model, device, precision)
 
     def check_precision(self) -> None:
-        """Make sure that the trainer's precision leaves thresholds, masks and scores as they are.
+        """Check that the trainer does not convert the whole module to its precision.
 
         Raises:
-            ValueError: If the trainer would convert the whole module to it.
+            ValueError: If it does.
         """
         precision = self.trainer.precision if self.trainer else None
         if precision in PRECISIONS:
             msg = (
-                f"Trainer precision {precision!r} converts FBClip's thresholds and masks, too, and with them the "
-                f"verdicts: take {PRECISIONS[precision]}."
+                f"Trainer precision {precision!r} also converts FBClip's thresholds and masks, which changes verdicts: "
+                f"take {PRECISIONS[precision]}."
             )
             raise ValueError(msg)
 
     def check_training_data(self) -> None:
-        """Make sure that adapters can be trained on the data.
+        """Check that adapters can be trained on the data.
 
         Raises:
             ValueError: If it has no anomalous image, or no masks.
@@ -127,28 +119,20 @@ class TrainerRun:
         if data.has_anomalous and data.task == TaskType.SEGMENTATION:
             return
         msg = (
-            f"The training data of {self.datamodule.name} has no anomalous images with masks, on which the "
-            "adapters are trained: wrap it in an AuxiliaryDataModule, which serves the labeled test split. "
-            "To use trained adapters instead, set 'weights'."
+            f"The training data of {self.datamodule.name} has no anomalous images with masks. To train adapters, wrap "
+            "it in an AuxiliaryDataModule, which trains on the labeled test split. To use trained adapters, set "
+            "'weights'."
         )
         raise ValueError(msg)
 
     @staticmethod
     def warn_if_untrained(source: str | None) -> None:
-        """Warn if a model is evaluated whose adapters are untrained.
-
-        Args:
-            source (str | None): What the adapters were trained on.
-        """
+        """Warn if adapters are untrained, without a training dataset as source."""
         if not source:
             logger.warning("The adapters are untrained (weights=None): scores mean nothing until they are trained.")
 
     def warn_if_not_trained_again(self, source: str | None) -> None:
-        """Warn if there is data to train the adapters on, and they are trained already.
-
-        Args:
-            source (str | None): What the adapters were trained on.
-        """
+        """Warn if there is training data, but the adapters were already trained on a source."""
         if source and isinstance(self.datamodule, AuxiliaryDataModule):
             logger.warning(
                 "The adapters are trained already, so 'fit' does not train them on %s: to do so, set weights to null.",
@@ -156,11 +140,7 @@ class TrainerRun:
             )
 
     def warn_if_not_zero_shot(self, source: str | None) -> None:
-        """Warn if the adapters were trained on what is tested.
-
-        Args:
-            source (str | None): What the adapters were trained on: names of datasets with ``+`` between them.
-        """
+        """Warn if a tested dataset is in the source, the adapters' training datasets joined with ``+``."""
         trained = {canonical_name(name) for name in (source or "").split("+")}
         if trained & {canonical_name(name) for name in self.tested_datasets}:
             logger.warning("The adapters were trained on %s, which is now tested: the result is not zero-shot.", source)

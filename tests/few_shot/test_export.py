@@ -101,7 +101,7 @@ def test_a_product(
     exported.model.save_adapters("nut.fbclip", with_references=True)
     for mistake, message in (
         (["nut.fbclip", "--output", "bolt.onnx"], "--output"),
-        (["nut.fbclip", "--output", "nut.pt"], "let it end in .onnx"),
+        (["nut.fbclip", "--output", "nut.pt"], "must end in .onnx"),
         (["good"], "is not a product"),
         (["missing.fbclip"], "does not exist"),
     ):

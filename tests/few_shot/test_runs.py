@@ -424,7 +424,7 @@ class TestFileOfAdapters:
         file[0].save_adapters(tmp_path / "without.safetensors")
         model = FBClip(small_backbone, weights=tmp_path / "without.safetensors")
         assert model.learning_type == LearningType.ZERO_SHOT
-        with pytest.raises(ValueError, match="no photographs of good parts to save"):
+        with pytest.raises(ValueError, match="no good photographs to save"):
             model.save_adapters(tmp_path / "nothing.safetensors", with_references=True)
 
     def test_other_photographs_than_the_files(self, file: tuple[FBClip, Path], small_backbone: str, good: Path) -> None:

@@ -150,7 +150,7 @@ def test_thresholds_and_a_checkpoint(
 
 def test_thresholds_beside_another_post_processor(arguments: dict[str, object]) -> None:
     for post_processor in (False, MEBinPostProcessor()):
-        with pytest.raises(ValueError, match="set in the default post-processor"):
+        with pytest.raises(ValueError, match="or a post-processor"):
             FBClip(**arguments, image_threshold=0.5, post_processor=post_processor)
 
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Predictions of a batch as rows for the table, the pictures and the report."""
+"""A batch's predictions as rows of the table."""
 
 from itertools import repeat
 from typing import Any
@@ -20,11 +20,11 @@ from .reference_check import ReferenceCheck
 
 
 class ImageSizes(Callback):
-    """Knows the size of each image of a batch, which the pre-processor changes: it must be called before that one.
+    """Sizes of a batch's images. It must be called before the pre-processor, which resizes them.
 
     Attributes:
-        sizes (list[tuple[int, int]]): Height and width in pixels of each image of the batch, of its file if it has one:
-            a batch of images of several sizes is resized already.
+        sizes (list[tuple[int, int]]): Height and width of each image in pixels, from its file if there is one, because
+            a batch of several sizes is resized already.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class ImageSizes(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Look at the images."""
+        """Note the sizes of a batch's images."""
         del trainer, pl_module, batch_idx, dataloader_idx
         if batch.image_path:
             self.sizes = [_size_of_file(path) for path in batch.image_path]
@@ -52,11 +52,11 @@ class ImageSizes(Callback):
 class BatchRecords(Callback):
     """Makes a record of each image of a batch. It must be called after the post-processor.
 
-    Boxes and areas are right where the pre-processor resizes the whole image, as that of FBClip does.
+    Boxes and areas are right if the pre-processor resizes the whole image, like that of FBClip.
 
     Args:
-        image_sizes (ImageSizes): Sizes of the images before the pre-processing.
-        references (ReferenceCheck): Knows which images are good photographs.
+        image_sizes (ImageSizes): Sizes of the images before pre-processing.
+        references (ReferenceCheck): Marks images that are good photographs.
 
     Attributes:
         records (list[Record]): The records of the batch, without pictures.
@@ -93,15 +93,7 @@ class BatchRecords(Callback):
 
 
 def find_thresholds(trainer: Trainer) -> dict[str, Any]:
-    """Get the thresholds of a run and their sources, as far as they hold for all images.
-
-    Args:
-        trainer (Trainer): The trainer.
-
-    Returns:
-        dict[str, Any]: ``threshold``, ``threshold_source``, ``pixel_threshold`` and ``pixel_threshold_source`` of a
-            record; none where none are applied.
-    """
+    """Get the thresholds of a run that apply to all images, and their sources, by their names in a record."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     post_processor = next((part for part in callbacks if isinstance(part, PostProcessor)), None)
     if post_processor is None or not post_processor.enable_thresholding:
@@ -111,7 +103,7 @@ def find_thresholds(trainer: Trainer) -> dict[str, Any]:
         round(value.item(), 6)
         for value in (post_processor.normalized_image_threshold, post_processor.normalized_pixel_threshold)
     )
-    if isinstance(post_processor, MEBinPostProcessor):  # it chooses a threshold for each map
+    if isinstance(post_processor, MEBinPostProcessor):  # it chooses a threshold per map
         return {"threshold": threshold}
     return {
         "threshold": threshold,
@@ -122,7 +114,7 @@ def find_thresholds(trainer: Trainer) -> dict[str, Any]:
 
 
 def _to_record(values: tuple[Any, ...], size: tuple[int, int], thresholds: dict[str, Any]) -> Record:
-    """Make a record of what was predicted for an image of a height and a width."""
+    """Make a record of an image's predictions."""
     path, score, decided, anomaly_map, mask, truth = values
     regions = None
     if mask is not None:

@@ -1,10 +1,10 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Checks between anomalib's dataloaders and the model: every image is readable, correct and counted once.
+"""Checks of anomalib's dataloaders: every image is readable, correct and counted once.
 
-anomalib's datasets read images themselves. They turn values of more than 8 bits white, don't name unreadable files, and
-treat every mask value above 0 as a defect. In distributed runs, they repeat images to fill batches.
+anomalib's datasets turn values of more than 8 bits white, don't name unreadable files, and treat every mask value above
+0 as a defect. In distributed runs, their images are repeated to fill batches.
 """
 
 import os
@@ -47,21 +47,21 @@ from anomalib_fbclip.lightning.trainer_run import image_paths
 from .results_folder import command_line
 
 READERS = 2
-"""Images that are read at the same time before a prediction: each takes its own memory."""
+"""Number of images that are read at the same time before a prediction, limited to save memory."""
 
 
 class ClipError(ValueError):
-    """The data are clips of videos, and the model judges images. The message is one line, and says what to do."""
+    """The data are video clips, not images. The message is one line, and says what to do."""
 
 
 class CheckedDataset(Dataset[ImageItem]):
-    """The images of one of anomalib's datasets, read correctly or rejected by name.
+    """Images of one of anomalib's datasets, read correctly or rejected by name.
 
     Args:
         dataset (AnomalibDataset | PredictDataset): The dataset.
-        minimum_side (int): Pixels that both sides of an image need.
-        indices (Sequence[int]): The images that are taken.
-        white_level (int | None): Value of white in files of more than 8 bits that do not say it.
+        minimum_side (int): Least number of pixels of each side of an image.
+        indices (Sequence[int]): The images to use.
+        white_level (int | None): Value of white in files of more than 8 bits that don't state it.
     """
 
     def __init__(
@@ -82,13 +82,7 @@ class CheckedDataset(Dataset[ImageItem]):
         return len(self.indices)
 
     def __getitem__(self, position: int) -> ImageItem:
-        """Read an image.
-
-        Args:
-            position (int): Its position among those that are taken.
-
-        Returns:
-            ImageItem: The image, with label and mask if the dataset has them.
+        """Read an image, with label and mask if the dataset has them.
 
         Raises:
             ImageError: If the image can't be read, or is smaller than a patch.
@@ -103,9 +97,9 @@ class CheckedDataset(Dataset[ImageItem]):
             with larger_images():
                 with Image.open(path) as image:
                     check_size(printable(path), image.height, image.width, self.minimum_side)
-                item: ImageItem = self.dataset[index]  # type: ignore[assignment] # of depth and video there are others
+                item: ImageItem = self.dataset[index]  # type: ignore[assignment] # depth and video have other types
         except DECODING_ERRORS:
-            read_photograph(path, upright=False)  # says which file it is, if it is the image's fault
+            read_photograph(path, upright=False)  # names the file, if the image is the reason
             raise
         if needs_own_reading(path):
             image = load_image(path, upright=False, white_level=self.white_level)
@@ -121,19 +115,18 @@ class CheckedDataset(Dataset[ImageItem]):
 class CheckedData(Callback):
     """Prepares the dataloaders of a run of the trainer.
 
-    - Images and masks are read by a :class:`CheckedDataset`.
-    - Images of a training are read by one, too, with their augmentations.
-    - Images that can't be predicted are found before a prediction starts, and named. The others are predicted.
-    - In a test and in a validation each image counts once, on however many processes.
+    - A :class:`CheckedDataset` reads images and masks, with augmentations in a training.
+    - Images that can't be predicted are found and named before a prediction starts. The others are predicted.
+    - In a test or a validation each image counts once, with any number of processes.
 
     Args:
-        minimum_side (int): Pixels that both sides of an image need.
-        white_level (int | None): Value of white in files of more than 8 bits that do not say it.
+        minimum_side (int): Least number of pixels of each side of an image.
+        white_level (int | None): Value of white in files of more than 8 bits that don't state it.
 
     Attributes:
-        selections (list[Sequence[int]]): Which images of each dataloader of a prediction are predicted.
-        failures (list[dict[int, tuple[str, str]]]): The others, by their place in the data: path and reason. Last come
-            those of the folder that anomalib passes over.
+        selections (list[Sequence[int]]): Predicted images of each dataloader.
+        failures (list[dict[int, tuple[str, str]]]): Path and reason of the other images of each dataloader, by their
+            place in the data. Images of the folder that anomalib skips come last.
     """
 
     def __init__(self, minimum_side: int, white_level: int | None) -> None:
@@ -155,25 +148,13 @@ class CheckedData(Callback):
             self.prepare_evaluation(trainer, trainer.validate_loop)
 
     def check(self, dataset: Dataset) -> Any:  # noqa: ANN401 - a dataset that can be indexed
-        """Have a dataset read its images correctly, or reject them by name, if it is known how it reads them.
-
-        Args:
-            dataset (Dataset): The dataset.
-
-        Returns:
-            Any: A dataset of the same images, or the same one.
-        """
+        """Make a :class:`CheckedDataset` of the same images; other kinds of datasets are returned unchanged."""
         if not _is_known(dataset):
             return dataset
         return CheckedDataset(dataset, self.minimum_side, range(len(dataset)), self.white_level)
 
     def prepare_evaluation(self, trainer: Trainer, loop: Any) -> None:  # noqa: ANN401 - Lightning's loop is private
-        """Prepare the dataloaders of a test or of a validation.
-
-        Args:
-            trainer (Trainer): The trainer.
-            loop (Any): Its loop.
-        """
+        """Prepare the dataloaders of a test or a validation, which a loop of the trainer runs."""
 
         def prepare(loader: DataLoader) -> DataLoader:
             if not isinstance(loader.sampler, SequentialSampler):
@@ -181,7 +162,7 @@ class CheckedData(Callback):
             dataset = self.check(loader.dataset)
             return _rebuild(loader, dataset, _sampler(dataset, trainer))
 
-        source = loop._data_source  # noqa: SLF001 - Lightning has no other way to change what was handed to the trainer
+        source = loop._data_source  # noqa: SLF001 - Lightning has no public way to replace the dataloaders
         datamodule = source.instance
         if (
             loop is trainer.validate_loop
@@ -218,8 +199,8 @@ class CheckedData(Callback):
             photographs = {
                 index: path for index, path in enumerate(image_paths(dataset)) if not _is_foreign(path, folder)
             }
-            failures = dict(find_failures(photographs, self.minimum_side, self.white_level, trainer))
-            failures |= dict(enumerate(find_passed_over(folder, photographs.values()), len(dataset)) if folder else ())
+            failures = dict(_find_failures(photographs, self.minimum_side, self.white_level, trainer))
+            failures |= dict(enumerate(_find_skipped(folder, photographs.values()), len(dataset)) if folder else ())
             if trainer.is_global_zero:
                 _report(photographs.values(), [reason for _, reason in failures.values()])
             selection = [index for index in photographs if index not in failures]
@@ -232,20 +213,10 @@ class CheckedData(Callback):
         source.instance = apply_to_collection(source.dataloader(), DataLoader, prepare)
 
 
-def find_failures(
+def _find_failures(
     paths: Mapping[int, str], minimum_side: int, white_level: int | None, trainer: Trainer
 ) -> Iterator[tuple[int, tuple[str, str]]]:
-    """Read images, and find those that can't be predicted.
-
-    Args:
-        paths (Mapping[int, str]): The images, by their places.
-        minimum_side (int): Pixels that both sides of an image need.
-        white_level (int | None): Value of white in files of more than 8 bits that do not say it.
-        trainer (Trainer): Says whether a progress bar is shown.
-
-    Yields:
-        tuple[int, tuple[str, str]]: Place of an image that can't be predicted, its path, and the reason.
-    """
+    """Yield place, path and reason of each image that can't be read."""
 
     def find_reason(path: str) -> str | None:
         try:
@@ -263,16 +234,8 @@ def find_failures(
                 yield index, (path, reason)
 
 
-def find_passed_over(folder: Path, paths: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Find the images of a folder that anomalib passes over, because of their names or because it can't get at them.
-
-    Args:
-        folder (Path): The folder.
-        paths (Collection[str]): Those that it takes.
-
-    Yields:
-        tuple[str, str]: An image's path, and why it is not predicted.
-    """
+def _find_skipped(folder: Path, paths: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Yield path and reason of each image in a folder that is not among the paths that anomalib finds."""
     taken = {os.path.realpath(path) for path in paths}
     for path in find_images(folder):
         is_linked = any(parent.is_symlink() for parent in path.parents if folder in parent.parents)
@@ -281,8 +244,8 @@ def find_passed_over(folder: Path, paths: Collection[str]) -> Iterator[tuple[str
         try:
             needs_own_reading(path)
             reason = (
-                f"{printable(path)} is skipped by anomalib, which takes files by their names, and follows no links "
-                "to folders: save it as PNG or JPEG in the folder itself."
+                f"{printable(path)} is skipped by anomalib, which selects files by their suffixes and does not follow "
+                "links to folders: save it as PNG or JPEG in the folder itself."
             )
         except ImageError as error:
             reason = str(error)
@@ -294,13 +257,13 @@ def _is_foreign(path: str, folder: Path | None) -> bool:
 
 
 def _report(paths: Iterable[str], reasons: Iterable[str]) -> None:
-    """Say on the screen what is not predicted, a line each."""
+    """Print what is not predicted, a line each."""
     for line in (*describe_pages(paths), *(f"error: {reason}" for reason in reasons)):
         print(line, file=sys.stderr)
 
 
 def _folder_of(paths: Sequence[str], trainer: Trainer) -> Path | None:
-    """Find the folder that is predicted, if it is one; of a single image in a program that can't be known."""
+    """Find the predicted folder, if it is one. For a single image in a program it is unknown."""
     interface = command_line(trainer)
     if interface:
         data = interface.config.get("data")
@@ -309,13 +272,9 @@ def _folder_of(paths: Sequence[str], trainer: Trainer) -> Path | None:
 
 
 def _is_known(dataset: object) -> TypeGuard[AnomalibDataset | PredictDataset]:
-    """Tell whether it is known how a dataset reads its images.
-
-    Raises:
-        ClipError: If it reads clips of videos.
-    """
+    """Tell whether a dataset reads its images in anomalib's usual way; video clips are an error."""
     if isinstance(dataset, AnomalibVideoDataset):
-        msg = f"{dataset.name} has clips of videos, and FBClip judges images. Save its frames as images first."
+        msg = f"{dataset.name} has video clips, but FBClip inspects images. Save its frames as images."
         raise ClipError(msg)
     return isinstance(dataset, PredictDataset) or (
         isinstance(dataset, AnomalibDataset) and type(dataset).__getitem__ is AnomalibDataset.__getitem__
@@ -323,12 +282,12 @@ def _is_known(dataset: object) -> TypeGuard[AnomalibDataset | PredictDataset]:
 
 
 def has_val_data(datamodule: AnomalibDataModule) -> bool:
-    """Tell whether a datamodule, set up, has validation images."""
+    """Tell whether a datamodule has validation images, after its setup."""
     return getattr(datamodule, "val_data", None) is not None
 
 
 def _mask_path(dataset: AnomalibDataset | PredictDataset, index: int) -> str | None:
-    """Give the mask that a dataset reads for an image."""
+    """Return the mask that a dataset reads for an image, if any."""
     if isinstance(dataset, PredictDataset) or dataset.task != TaskType.SEGMENTATION:
         return None
     sample = dataset.samples.iloc[index]
@@ -336,20 +295,16 @@ def _mask_path(dataset: AnomalibDataset | PredictDataset, index: int) -> str | N
 
 
 def _sampler(dataset: Any, trainer: Trainer) -> DistributedSampler | None:  # noqa: ANN401
-    """Share the images among the processes, each once.
-
-    Where there are fewer images than processes, each process gets all of them: they count alike then, too, and none is
-    left without.
-    """
+    """Divide the images among the processes, each image once."""
     if trainer.world_size == 1:
         return None
-    if len(dataset) < trainer.world_size:
+    if len(dataset) < trainer.world_size:  # each process gets all images, so that none is without
         return DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=False)
     return UnrepeatedDistributedSampler(dataset, trainer.world_size, trainer.global_rank, shuffle=False)
 
 
 def _rebuild(loader: DataLoader, dataset: Dataset, sampler: Sampler | Iterable | None) -> DataLoader:
-    """Make a dataloader like another one, of other data."""
+    """Copy a dataloader with another dataset and sampler."""
     return DataLoader(
         dataset,
         batch_size=loader.batch_size,

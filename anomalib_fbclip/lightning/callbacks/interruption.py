@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""End of an interrupted run of the trainer: one line for the user, and a meaningful exit code."""
+"""The end of a failed run of the trainer: one line for the user, and an exit code."""
 
 import signal
 import sys
@@ -21,21 +21,21 @@ from .checked_data import ClipError
 from .results_folder import is_command_line
 
 EXPECTED = (OSError, ImportError, ClipError, ImageError, MaskError, ReferencesError)
-"""Errors whose message says all that a user needs."""
+"""Errors whose message is enough for a user."""
 
 
 class Interruption(Callback):
-    """Ends a run of the trainer that has failed for a reason outside of the program.
+    """Ends a run that the user stopped, or that failed because of its input.
 
     It must be called after the callbacks that write results.
     """
 
     @staticmethod
     def on_exception(trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say why in one line.
+        """Print the reason in one line.
 
         Raises:
-            SystemExit: If the user has interrupted it, or this is anomalib's command line.
+            SystemExit: If the user stopped the run, or this is anomalib's command line.
             ValueError: If the checkpoint can't be read.
         """
         del pl_module
@@ -49,11 +49,11 @@ class Interruption(Callback):
             print(f"error: {_one_line(error)}", file=sys.stderr)
             raise SystemExit(FAILED) from None
         if checkpoint_error:
-            raise checkpoint_error from None  # a traceback would print torch's advice
+            raise checkpoint_error from None  # a traceback would show torch's advice
 
 
 def _check_checkpoint(trainer: Trainer, exception: BaseException) -> ValueError | None:
-    """Find out whether a run has failed because its checkpoint can't be read."""
+    """Return an error if a run's checkpoint can't be read."""
     if not trainer.ckpt_path or not isinstance(exception, Exception):
         return None
     try:
@@ -64,18 +64,13 @@ def _check_checkpoint(trainer: Trainer, exception: BaseException) -> ValueError 
 
 
 def _one_line(error: BaseException) -> str:
-    """Give what an error says; one that comes from a dataloader's worker brings a traceback."""
+    """Return an error's message without the traceback that a dataloader's worker adds."""
     last = str(error).strip().splitlines()[-1]
     return last.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
 
 
 def check_checkpoint(path: str | Path) -> None:
-    """Check that anomalib's engine can read a checkpoint, without running code from it.
-
-    It is for when a run with a checkpoint has failed: to read it again tells whether the checkpoint is the reason.
-
-    Args:
-        path (str | Path): The checkpoint.
+    """Check, after a run has failed, that anomalib's engine can read a checkpoint without running code from it.
 
     Raises:
         ValueError: If it can't be read.

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pictures of predictions, each written whole or not at all, which overwrite no others."""
+"""Pictures of predictions, each written completely or not at all. They do not overwrite others."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,8 +29,8 @@ from .batch_records import BatchRecords
 class PhotographVisualizer(ImageVisualizer):
     """Draws the anomaly map and the regions on each photograph of a prediction, with score, verdict and threshold.
 
-    A picture has the photograph's size, up to 2048 pixels a side, and its proportions. Of a test, which has ground
-    truth to show, pictures are those of :class:`~anomalib.visualization.ImageVisualizer`; its arguments are for these.
+    A picture has the photograph's proportions, and its size up to 2048 pixels a side. A test's pictures, which show the
+    ground truth, are those of :class:`~anomalib.visualization.ImageVisualizer`, and its arguments apply only to them.
     """
 
     def draw(
@@ -41,19 +41,18 @@ class PhotographVisualizer(ImageVisualizer):
         white_level: int | None = None,
         region: RegionSource | None = None,
     ) -> None:
-        """Draw images into ``output_dir``, under the names that anomalib gives.
+        """Draw images into ``output_dir``, with anomalib's file names.
 
         Args:
-            trainer (Trainer): Knows the datamodule, by which the files are named.
+            trainer (Trainer): The trainer, whose datamodule is part of the names.
             items (Sequence[Any]): The images, with their anomaly maps ``[H, W]``.
-            records (Sequence[Record]): What is said of them.
-            white_level (int | None, optional): Value of white in files of more than 8 bits that do not say it. Defaults
-                to ``None``.
-            region (RegionSource | None, optional): Where the model looks; the rest is shaded. ``None``: everywhere.
+            records (Sequence[Record]): Their records.
+            white_level (int | None, optional): Value of white in files of more than 8 bits that don't state it.
                 Defaults to ``None``.
+            region (RegionSource | None, optional): Region of interest; the rest is shaded. Defaults to ``None``.
 
         Raises:
-            ImageError: If a photograph can't be read any more.
+            ImageError: If a photograph can no longer be read.
             OSError: If a picture can't be written.
         """
         datamodule = getattr(trainer, "datamodule", None)
@@ -74,18 +73,17 @@ class PhotographVisualizer(ImageVisualizer):
 
 
 class Pictures(Callback):
-    """Has a visualizer draw into a folder of its own, and moves the complete pictures to their place.
+    """Lets a visualizer draw into a temporary folder, and moves the complete pictures to their place.
 
-    Images that come from no file get no picture.
+    Images that are not from files get no picture.
 
     Args:
-        visualizer (ImageVisualizer): The visualizer. Where it has no ``output_dir``, the pictures go to ``images`` in
-            the folder of the results.
-        batch_records (BatchRecords): Has what is said of the images of each batch.
+        visualizer (ImageVisualizer): The visualizer. Without ``output_dir``, pictures go to ``images`` in the results.
+        batch_records (BatchRecords): Records of each batch.
 
     Attributes:
-        folder (Path | None): Folder of the pictures; ``None`` before the first.
-        paths (list[Path | None]): Picture of each image of the batch.
+        folder (Path | None): Folder of the pictures; ``None`` before the first one.
+        paths (list[Path | None]): The picture of each image of the batch.
     """
 
     def __init__(self, visualizer: ImageVisualizer, batch_records: BatchRecords) -> None:
@@ -137,7 +135,7 @@ class Pictures(Callback):
 
 
 def _in_8_bits(item: ImageItem, folder: Path, white_level: int | None) -> ImageItem:
-    """Give an image that anomalib, which reads the file once more to draw it, would misread, the path of a copy."""
+    """Replace a file that anomalib's visualizer would misread by a copy in 8 bits."""
     path = Path(str(item.image_path)).absolute()
     if not needs_own_reading(path):
         return item
@@ -148,7 +146,7 @@ def _in_8_bits(item: ImageItem, folder: Path, white_level: int | None) -> ImageI
 
 
 def _move(source: Path, destination: Path) -> Path | None:
-    """Move the only file below a folder to the same place below another, or to a free one beside it."""
+    """Move the only file below a folder to the same place below another, with a new name if that is taken."""
     pictures = [path for path in source.rglob("*") if path.is_file()]
     if not pictures:
         return None

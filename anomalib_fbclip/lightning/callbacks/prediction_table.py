@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The table of a prediction or a test, written as the predictions come, and a summary on the screen."""
+"""The table of a prediction or a test, written while the run goes on, and a summary on the screen."""
 
 import sys
 from collections import Counter, deque
@@ -27,16 +27,11 @@ from .report import FBClipReport
 from .results_folder import is_command_line, shorten_path, writes_results
 
 MAX_SHOWN = 10
-"""Images up to which the screen shows the verdict on each."""
+"""Largest number of images whose verdicts are shown on the screen."""
 
 
 class Place(NamedTuple):
-    """Position of an image in the data.
-
-    Attributes:
-        dataloader (int): Its dataloader.
-        image (int): Its place in that one's dataset.
-    """
+    """Position of an image: its dataloader, and its index in the dataset."""
 
     dataloader: int
     image: int
@@ -45,15 +40,14 @@ class Place(NamedTuple):
 class PredictionTable(Callback):
     """Writes ``predictions.csv`` and ``predictions.jsonl`` beside the pictures, and a summary to the screen.
 
-    Both files hold the same table, a :class:`Record` for each image in the order of the data, and grow as the
-    predictions come. Where several devices predict, each a share of the images, each writes a table of its own, and in
-    the end the first of them puts all together.
+    Both files hold the same table, a :class:`Record` for each image in the order of the data, and grow with the
+    predictions. With several devices, each writes a table of its share, and the first one merges them at the end.
 
     It must be called after the records and the pictures are made.
 
     Args:
-        data (CheckedData): Knows which images can't be predicted.
-        batch_records (BatchRecords): Has the rows of each batch.
+        data (CheckedData): Images that can't be predicted.
+        batch_records (BatchRecords): Records of each batch.
         pictures (Pictures | None): The pictures, if there are any.
     """
 
@@ -79,7 +73,7 @@ class PredictionTable(Callback):
         name = TABLE_NAME if trainer.world_size == 1 else f"{TABLE_NAME}.process{trainer.global_rank}"
         self._writer = RecordWriter(Path(trainer.default_root_dir), name)
         self._rows = []
-        # A test ends at the first image that can't be read; a prediction passes over it.
+        # A test ends at the first image that can't be read; a prediction skips it.
         self._selections = self._data.selections if stage == "predict" else []
         self._failures = deque(
             (Place(dataloader, index), Record(path, error=reason))
@@ -125,12 +119,12 @@ class PredictionTable(Callback):
     on_test_end = on_predict_end
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Complete the table of a prediction that had nothing to predict."""
+        """Complete the table of a prediction without images."""
         del pl_module, stage
         self._finish(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Keep what was predicted, and say where it is."""
+        """Keep the rows so far, and say where they are."""
         del pl_module, exception
         if self._writer is None:
             return
@@ -143,7 +137,7 @@ class PredictionTable(Callback):
         self._writer = None
 
     def _next_place(self, trainer: Trainer, dataloader: int) -> Place:
-        """Find where the next image of a dataloader stands; each process gets every ``world_size``-th."""
+        """Find the place of a dataloader's next image. Each process gets every ``world_size``-th image."""
         position = self._predicted[dataloader] * trainer.world_size + trainer.global_rank
         self._predicted[dataloader] += 1
         return Place(dataloader, self._selections[dataloader][position] if self._selections else position)
@@ -187,14 +181,8 @@ class PredictionTable(Callback):
 def summarize(records: Sequence[Record], folder: Path, pictures: Path | None) -> str:
     """Summarize a prediction for the screen.
 
-    Args:
-        records (Sequence[Record]): The rows of the table.
-        folder (Path): The folder of the table.
-        pictures (Path | None): The folder of the pictures, if there are any.
-
-    Returns:
-        str: The verdict on each image, unless there are more than ten; how many images are normal, anomalous and can't
-            be predicted; and where the table and the pictures are.
+    It gives the verdicts on up to ten images, the numbers of anomalous, normal and failed images, and the folders of
+    the table and the pictures.
     """
     lines = [_describe(record) for record in records] if len(records) <= MAX_SHOWN else []
     outcomes = Counter("failed" if record.error else record.verdict for record in records)
@@ -206,14 +194,8 @@ def summarize(records: Sequence[Record], folder: Path, pictures: Path | None) ->
 def summarize_test(records: Sequence[Record], folder: Path, pictures: Path | None) -> str:
     """Summarize a test for the screen.
 
-    Args:
-        records (Sequence[Record]): The rows of the table.
-        folder (Path): The folder of the table.
-        pictures (Path | None): The folder of the pictures, if there are any.
-
-    Returns:
-        str: How many defects are found and missed, and how many false alarms there are, at the threshold and at the
-            one with the fewest wrong verdicts; and where the table and the pictures are.
+    It gives found and missed defects and false alarms, at the threshold and at the one with the fewest wrong verdicts,
+    and the folders of the table and the pictures.
     """
     return "\n".join([*describe_verdicts(records), *_list_files(folder, pictures)])
 
@@ -224,7 +206,7 @@ def _list_files(folder: Path, pictures: Path | None) -> list[str]:
 
 
 def _gather(rows: list[tuple[Place, Record]]) -> list[tuple[Place, Record]]:
-    """Bring the rows of all processes together."""
+    """Gather the rows of all processes."""
     shares: list[list[tuple[Place, Record]]] = [[] for _ in range(torch.distributed.get_world_size())]
     torch.distributed.all_gather_object(shares, rows)
     return [row for share in shares for row in share]

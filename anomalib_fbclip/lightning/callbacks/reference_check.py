@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Warns where the images of a run and the photographs of good parts do not belong together."""
+"""Warnings if the images of a run do not match the good photographs."""
 
 import logging
 from collections import Counter
@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 class ReferenceCheck(Callback):
-    """Warns where images are good photographs themselves, and where only these or only those are in color.
+    """Warns if images are good photographs themselves, or if only one of the two is in color.
 
-    It must be called before the pre-processor. Good photographs that are from no file are not looked at.
+    It must be called before the pre-processor. Good photographs that are not files are ignored.
     """
 
     def __init__(self) -> None:
@@ -30,12 +30,12 @@ class ReferenceCheck(Callback):
         self._colors: Counter[bool] = Counter()
 
     def mark(self, record: Record) -> Record:
-        """Note in a row which good photograph the image is, if it is one."""
+        """Add to a record the good photograph that the image is a copy of, if any."""
         copied = None if record.path is None else self._copies.get(Path(record.path))
         return record if copied is None else record._replace(same_as=copied.as_posix())
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look for good photographs among the images, once the model has them."""
+        """Find good photographs among the images."""
         references = getattr(pl_module, "references", [])
         self._references = [Path(path) for path in references if isinstance(path, str | Path)]
         self._colors = Counter()
@@ -53,7 +53,7 @@ class ReferenceCheck(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Look at the colors of a batch."""
+        """Count the color and gray images of a batch."""
         del trainer, pl_module, batch_idx, dataloader_idx
         if self._references and batch.image is not None:
             pixels = (batch.image * 255).round().int().movedim(1, -1).cpu().numpy()
@@ -62,7 +62,7 @@ class ReferenceCheck(Callback):
     on_predict_batch_start = on_test_batch_start
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Compare the colors."""
+        """Compare the images' colors with those of the good photographs."""
         white_level = getattr(pl_module, "white_level", None)
         _warn(trainer, describe_colors(self._colors, self._references, white_level))
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The report of a test or a prediction, for those who ask for it."""
+"""The optional report of a test or a prediction."""
 
 import shlex
 import sys
@@ -36,10 +36,10 @@ from .results_folder import is_command_line, shorten_path
 
 
 class FBClipReport(Callback):
-    """Asks for ``report.html`` beside the pictures of a test or a prediction of :class:`FBClip`.
+    """Writes ``report.html`` for a test or a prediction of :class:`FBClip`, beside the table.
 
-    The report shows the photographs by score, and other thresholds can be tried out on it. Images that come from no
-    file are left out.
+    The report shows the photographs by score, and lets the reader try other thresholds. Images that are not files are
+    left out.
 
     Example:
         On the command line: ``anomalib predict --model FBClip --data photographs --trainer.callbacks FBClipReport``.
@@ -73,7 +73,7 @@ class FBClipReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep what the page shows of the images of a batch."""
+        """Collect the entries of a batch."""
         del pl_module, outputs, batch_idx, dataloader_idx
         records = _find(trainer, BatchRecords).records
         maps = [None] * len(records) if batch.anomaly_map is None else [*batch.anomaly_map]
@@ -123,7 +123,7 @@ class FBClipReport(Callback):
         self.path = path
 
     def _gather(self, trainer: Trainer) -> list[Entry]:
-        """Bring the entries of all processes together."""
+        """Gather the entries of all processes."""
         if trainer.world_size == 1:
             return self._entries
         shares: list[list[Entry]] = [[] for _ in range(trainer.world_size)]
@@ -143,7 +143,7 @@ def _shrink(anomaly_map: torch.Tensor) -> NDArray[np.float16]:
 
 
 def _add_photograph(entry: Entry, white_level: int | None, region: RegionSource | None) -> Entry:
-    """Read the photograph once more, as the run read it: not turned upright. Outside the region it is shaded."""
+    """Read the photograph again, not turned upright, like the run, and shade it outside the region."""
     path = entry.record.path
     if entry.record.error is not None or path is None:
         return entry
@@ -170,7 +170,7 @@ def _good(model: Any) -> str:  # noqa: ANN401 - FBClip, which imports the callba
 
 
 def _command(trainer: Trainer) -> str:
-    """Give what predicts once more with thresholds of the page: the last argument of a name counts."""
+    """Return the code or command that predicts again with the page's thresholds; a repeated option overrides."""
     if not is_command_line(trainer):
         return "FBClip(..., image_threshold={threshold}, pixel_threshold={pixel_threshold})"
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])

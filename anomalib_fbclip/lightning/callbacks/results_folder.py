@@ -18,24 +18,20 @@ from anomalib_fbclip.results.files import LATEST, is_numbered, make_next, next_n
 from anomalib_fbclip.results.records import TABLE_NAME
 
 TAKEN = ".taken"
-"""File that a run puts first into its folder."""
+"""First file in the folder of a run."""
 
 CLAIMED = "claimed"
-"""Content of this file in the folder of a run that trains nothing."""
+"""Content of this file if the run is not a training."""
 
 
 class ResultsFolder(Callback):
-    """Gives the results of each test and each prediction a folder of their own."""
+    """Makes a separate folder for the results of each test and each prediction."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None
 
     def prepare(self, trainer: Trainer) -> None:
-        """Choose the folder of a run of the trainer; to be called by one process, before any callback's setup.
-
-        Args:
-            trainer (Trainer): The trainer. Its ``default_root_dir`` changes.
-        """
+        """Choose the trainer's ``default_root_dir``. One process calls this, before any callback's setup."""
         current = Path(trainer.default_root_dir)
         is_own = current == self._folder and not _holds_results(current)
         if trainer.state.fn == TrainerFn.FITTING or is_own or _take_empty(current):
@@ -46,13 +42,13 @@ class ResultsFolder(Callback):
 
     @staticmethod
     def setup(trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Tell the other processes."""
+        """Use the chosen folder in all processes."""
         del pl_module, stage
         _move_to(trainer, Path(trainer.strategy.broadcast(trainer.default_root_dir)))
 
 
 def _move_to(trainer: Trainer, folder: Path) -> None:
-    """Send results to a folder, and checkpoints too that would have gone to the one before."""
+    """Change the folder of results, and of checkpoints below the previous one."""
     checkpoints: list[Checkpoint] = trainer.checkpoint_callbacks
     for callback in checkpoints:
         below = _below_root(callback, trainer)
@@ -62,11 +58,11 @@ def _move_to(trainer: Trainer, folder: Path) -> None:
 
 
 def _below_root(callback: Checkpoint, trainer: Trainer) -> Path | None:
-    """Tell where below the folder of results checkpoints go; ``None`` if they go elsewhere."""
+    """Return the path of checkpoints relative to the folder of results; ``None`` if they go elsewhere."""
     if not isinstance(callback, ModelCheckpoint) or callback.dirpath is None:
         return None
     root, path = Path(trainer.default_root_dir), Path(callback.dirpath)
-    # ``latest`` may have led nowhere when the callback resolved it, and lead to a folder now.
+    # ``latest`` may not have existed when the callback resolved it.
     for folder in (root.parent.resolve() / root.name, root.resolve()):
         if path.is_relative_to(folder):
             return path.relative_to(folder)
@@ -74,7 +70,7 @@ def _below_root(callback: Checkpoint, trainer: Trainer) -> Path | None:
 
 
 def _take_empty(folder: Path) -> bool:
-    """Take the folder that ``Engine.train`` has made for this run. An empty one can also be another process's."""
+    """Take an empty folder, which ``Engine.train`` made for this run, unless another process has taken it."""
     is_empty = folder.name != LATEST and folder.is_dir() and not any(folder.iterdir())
     return is_empty and _take(folder)
 
@@ -88,7 +84,7 @@ def _take(folder: Path, note: str = "") -> bool:
 
 
 def _holds_training(folder: Path) -> bool:
-    """Tell whether the weights of a training lie in a folder: a test leaves a checkpoint, too."""
+    """Tell whether a folder has the weights of a training; a test leaves a checkpoint, too."""
     if not any(path.is_file() for path in (folder / "weights").rglob("*")):
         return False
     taken = folder / TAKEN
@@ -100,7 +96,7 @@ def _holds_results(folder: Path) -> bool:
 
 
 def writes_results(trainer: Trainer) -> bool:
-    """Tell whether a run writes into its folder: a validation, which may come before the others, a checkpoint."""
+    """Tell whether a run writes into its folder. A validation may write a checkpoint."""
     if trainer.state.fn == TrainerFn.VALIDATING:
         checkpoints: list[Checkpoint] = trainer.checkpoint_callbacks
         writes = is_command_line(trainer) or any(_below_root(callback, trainer) is not None for callback in checkpoints)
@@ -111,29 +107,29 @@ def writes_results(trainer: Trainer) -> bool:
 
 
 def command_line(trainer: Trainer) -> SaveConfigCallback | None:
-    """Find what anomalib's command line adds to its trainer; ``None`` in a program."""
+    """Find the callback that anomalib's command line adds to its trainer; ``None`` in a program."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return next((callback for callback in callbacks if isinstance(callback, SaveConfigCallback)), None)
 
 
 def is_command_line(trainer: Trainer) -> bool:
-    """Tell whether a trainer is that of anomalib's command line, which ends with an exit code."""
+    """Tell whether anomalib's command line, which ends with an exit code, made the trainer."""
     return command_line(trainer) is not None
 
 
 def shorten_path(path: str | Path) -> str:
-    """Give a path in one line, as it is seen from the working folder if it lies in it."""
+    """Format a path in one line, relative to the working folder if it is inside."""
     path, here = Path(path), Path.cwd()
     return printable(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def claim_folder(current: Path) -> Path:
-    """Make a new folder for results, as anomalib numbers them: ``v0``, ``v1``, and ``latest``, which leads to the last.
+    """Make a new folder for results, numbered as in anomalib: ``v0``, ``v1``, and the link ``latest`` to the last one.
 
-    ``latest`` stays where it is if the weights of a training lie there, so that the path of a checkpoint stays right.
+    ``latest`` does not change if it has the weights of a training, so that paths of checkpoints stay valid.
 
     Args:
-        current (Path): Where results would go: ``latest`` or a numbered folder, or the folder that shall hold those.
+        current (Path): ``latest``, a numbered folder, or their parent.
 
     Returns:
         Path: The new folder.
@@ -145,15 +141,15 @@ def claim_folder(current: Path) -> Path:
     latest = root / LATEST
     if _holds_training(latest):
         return _take_next(root, make_next)
-    if latest.is_dir() and not latest.is_symlink():  # earlier versions of anomalib's commands left a folder
+    if latest.is_dir() and not latest.is_symlink():  # from an earlier version of anomalib
         latest.rename(next_numbered(root))
     return _take_next(root, create_versioned_dir)
 
 
 def _take_next(root: Path, make: Callable[[Path], Path]) -> Path:
-    """Make folders until there is one that no other process has taken."""
+    """Make folders until one is not taken by another process."""
     while True:
-        # Another process may have been faster: with the folder, with the link, or with taking it.
+        # Another process may have made the folder or the link first.
         with suppress(FileExistsError, FileNotFoundError):
             folder = make(root)
             if _take(folder, CLAIMED):
