@@ -86,7 +86,7 @@ class UnlabeledSet(ReferenceSet):
         maps: Sequence[str] = MAPS,
         advance: Callable[[], None] = lambda: None,
     ) -> None:
-        """Give a model a decision by comparison, unless :attr:`doubt` says why not. See the base class."""
+        """Give a model a decision by comparison, or set :attr:`doubt`. See :meth:`ReferenceSet.fit_model`."""
         count = len(self.images)
         if count < FEWEST:
             self.doubt = f"Only {count} of the {len(self.found)} photographs can be read and are not copies."

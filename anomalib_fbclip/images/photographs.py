@@ -151,7 +151,7 @@ def read_size(path: str | Path) -> tuple[int, int]:
 
 
 def needs_own_reading(path: str | Path) -> bool:
-    """Tell from a file's header whether ``Image.open(path).convert("RGB")`` would misread it, as beyond 8 bits.
+    """Tell from a file's header whether ``Image.open(path).convert("RGB")`` would misread it.
 
     Raises:
         ImageError: If the header can't be read.

@@ -3,7 +3,6 @@
 
 """Pictures of predictions, each written completely or not at all. They do not overwrite others."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,43 +32,39 @@ class PhotographVisualizer(ImageVisualizer):
     ground truth, are those of :class:`~anomalib.visualization.ImageVisualizer`, and its arguments apply only to them.
     """
 
+    @staticmethod
     def draw(
-        self,
         trainer: Trainer,
-        items: Sequence[Any],
-        records: Sequence[Record],
-        white_level: int | None = None,
-        region: RegionSource | None = None,
+        item: ImageItem,
+        record: Record,
+        folder: Path,
+        white_level: int | None,
+        region: RegionSource | None,
     ) -> None:
-        """Draw images into ``output_dir``, with anomalib's file names.
+        """Draw an image with an anomaly map, with anomalib's file name.
 
         Args:
-            trainer (Trainer): The trainer, whose datamodule is part of the names.
-            items (Sequence[Any]): The images, with their anomaly maps ``[H, W]``.
-            records (Sequence[Record]): Their records.
-            white_level (int | None, optional): Value of white in files of more than 8 bits that don't state it.
-                Defaults to ``None``.
-            region (RegionSource | None, optional): Region of interest; the rest is shaded. Defaults to ``None``.
+            trainer (Trainer): The trainer, whose datamodule is part of the name.
+            item (ImageItem): The image.
+            record (Record): Its record.
+            folder (Path): Folder of the picture.
+            white_level (int | None): Value of white in files of more than 8 bits that don't state it.
+            region (RegionSource | None): Region of interest; the rest is shaded.
 
         Raises:
-            ImageError: If a photograph can no longer be read.
-            OSError: If a picture can't be written.
+            ImageError: If the photograph can no longer be read.
+            OSError: If the picture can't be written.
         """
+        if record.path is None or item.anomaly_map is None:
+            return
+        # A run reads images as they are stored, not turned upright.
+        photograph = Image.fromarray(read_photograph(record.path, upright=False, white_level=white_level))
+        photograph = shade_photograph(photograph, region, Path(record.path))
         datamodule = getattr(trainer, "datamodule", None)
-        for item, record in zip(items, records, strict=True):
-            if record.path is None or item.anomaly_map is None:
-                continue
-            # A run reads images as they are stored, not turned upright.
-            photograph = Image.fromarray(read_photograph(record.path, upright=False, white_level=white_level))
-            photograph = shade_photograph(photograph, region, Path(record.path))
-            picture = draw_picture(photograph, item.anomaly_map.float().cpu().numpy(), record)
-            path = generate_output_filename(
-                record.path,
-                self.output_dir or Path(trainer.default_root_dir) / "images",
-                getattr(datamodule, "name", None),
-                getattr(datamodule, "category", None),
-            )
-            picture.save(path)
+        path = generate_output_filename(
+            record.path, folder, getattr(datamodule, "name", None), getattr(datamodule, "category", None)
+        )
+        draw_picture(photograph, item.anomaly_map.float().cpu().numpy(), record).save(path)
 
 
 class Pictures(Callback):
@@ -121,7 +116,7 @@ class Pictures(Callback):
                         continue
                     is_prediction = trainer.state.fn == TrainerFn.PREDICTING
                     if is_prediction and isinstance(self._visualizer, PhotographVisualizer):
-                        self._visualizer.draw(trainer, [item], [record], model.white_level, model.region_source)
+                        self._visualizer.draw(trainer, item, record, incomplete, model.white_level, model.region_source)
                     else:
                         alone: Any = [_in_8_bits(item, Path(copies), model.white_level)]
                         self._visualizer.on_test_batch_end(trainer, model, alone, alone, batch_idx, dataloader_idx)
