@@ -267,7 +267,7 @@ class TestErrors:
             (
                 {"sources": MVTecAD(), "targets": Visa(), "val_split_ratio": 0.1},
                 ValueError,
-                "targets and val_split_ratio=0.1",
+                "targets or val_split_ratio",
             ),
         ],
     )

@@ -133,7 +133,7 @@ def test_the_vocabulary_is_compact(small_clip: open_clip.CLIP, tmp_path: Path) -
 
 @pytest.mark.parametrize("ids", [[], [-1], [VOCABULARY_SIZE], [3, VOCABULARY_SIZE + 5]])
 def test_unusable_ids(small_clip: open_clip.CLIP, tmp_path: Path, ids: list[int]) -> None:
-    with pytest.raises(ValueError, match="ids of tokens from 0 to 49407"):
+    with pytest.raises(ValueError, match="token ids from 0 to 49407"):
         save_clip(small_clip, ids, tmp_path / "clip.safetensors")
     assert not list(tmp_path.iterdir())
 

@@ -138,7 +138,7 @@ def test_only_adapters_are_trained(model: FBClip, images: torch.Tensor) -> None:
         ({"text_strategies": {"global": 0.0}}, "No text strategy has a weight"),
         ({"backbone": "ViT-L-14-337"}, "Unknown backbone"),
         ({"backbone": "RN50x4"}, "no vision transformer"),
-        ({"feature_layers": [1, 9]}, "from 1 to 4"),
+        ({"feature_layers": [1, 9]}, "layers 1 to 4"),
         ({"image_size": 57}, "multiples of its patch"),
         ({"weights": "nowhere.pth"}, "'nowhere.pth' do not exist"),
         ({"text_strategies": {}}, "No text strategy has a weight"),
