@@ -369,7 +369,7 @@ class Adapters:
         }
         for name, value in used.items():
             if (kept := self.metadata.get(name)) != value:
-                msg = f"{self.origin} was made with {name} {kept}, but {value} is used: leave '{name}' out."
+                msg = f"{self.origin} holds photographs with {name} {kept}, but {value} is used: leave '{name}' out."
                 raise ValueError(msg)
         with reading(self.origin):
             tensors = {
