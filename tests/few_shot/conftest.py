@@ -38,5 +38,5 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def arguments(small_backbone: str, small_adapters: Path) -> dict[str, object]:
-    """Arguments of the small model."""
-    return {"backbone": small_backbone, "weights": str(small_adapters)}
+    """Arguments of the small model, which looks at good photographs in two positions."""
+    return {"backbone": small_backbone, "weights": str(small_adapters), "reference_rotations": 2}

@@ -9,7 +9,9 @@ Usage: ``python predict_in_two_processes.py <processes> <backbone> <adapters> <g
 import logging
 import sys
 
+from anomalib.data import PredictDataset
 from anomalib.engine import Engine
+from torch.utils.data import DataLoader
 
 from anomalib_fbclip import FBClip
 
@@ -19,4 +21,6 @@ if __name__ == "__main__":
     strategy = "ddp" if devices == "2" else "auto"
     engine = Engine(default_root_dir=output, accelerator="cpu", devices=int(devices), strategy=strategy)
     model = FBClip(backbone=backbone, weights=adapters, few_shot_source=good)
-    engine.predict(model, data_path=images, return_predictions=False)
+    dataset = PredictDataset(images)
+    dataloader = DataLoader(dataset, batch_size=2, collate_fn=dataset.collate_fn)
+    engine.predict(model, dataloaders=dataloader, return_predictions=False)

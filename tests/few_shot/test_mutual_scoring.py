@@ -209,13 +209,15 @@ class TestModel:
 
 class TestRuns:
     @pytest.mark.parametrize("source", ["folder", "dataset"])
-    def test_predict(self, model: FBClip, folder: Path, tmp_path: Path, source: str) -> None:
-        asked = FBClip("fbclip-small", unlabeled_source=folder if source == "folder" else source)
+    def test_predict(self, arguments: dict, folder: Path, tmp_path: Path, source: str) -> None:
+        asked = FBClip(**arguments, unlabeled_source=folder if source == "folder" else source)
         engine = Engine(default_root_dir=tmp_path, logger=False, devices=1)
         batches = engine.predict(asked, data_path=folder)
         predicted = [pair for batch in batches for pair in zip(batch.image_path, batch.pred_score, strict=True)]
         scores = {Path(path).stem: score for path, score in predicted}
         assert len(scores) == 12
+        model = FBClip(**arguments)
+        model.use_unlabeled(sorted(folder.iterdir()))
         for name, score in scores.items():
             assert score.item() == pytest.approx(model.explain(folder / f"{name}.png").pred_score.item(), abs=1e-3)
 
@@ -225,12 +227,9 @@ class TestRuns:
 
 
 @pytest.mark.slow
-def test_an_exported_file_decides_as_the_model(
-    small_backbone: str, small_adapters: Path, folder: Path, tmp_path: Path
-) -> None:
-    arguments = {"weights": small_adapters, "feature_layers": [2, 4], "views": ["identity"]}
-    model = FBClip(small_backbone, **arguments, unlabeled_source=folder).eval()
-    inferencer = EdgeInferencer(model.to_openvino(tmp_path), precision="f32")
+def test_an_exported_file_decides_as_the_model(arguments: dict, folder: Path, tmp_path: Path) -> None:
+    model = FBClip(**arguments, feature_layers=[4], views=["identity"], unlabeled_source=folder).eval()
+    inferencer = EdgeInferencer(model.to_onnx(tmp_path), precision="f32")
     draw_part(12).save(tmp_path / "new.png")
     for path in (folder / "00.png", folder / "spot.png", tmp_path / "new.png"):
         with torch.no_grad():
@@ -244,14 +243,15 @@ def test_an_exported_file_decides_as_the_model(
 
 @pytest.mark.slow
 def test_the_papers_model(folder: Path, tmp_path: Path) -> None:
-    """The way is the same, with random weights, at a small size."""
+    """The way is the same, with random weights, at a small size, a quarter as wide."""
     config = tmp_path / "fbclip-test-vit-l-mutual.json"
     architecture = open_clip.get_model_config("ViT-L-14-336")
+    architecture["vision_cfg"]["width"] //= 4
     architecture["text_cfg"]["layers"] = 1  # the text is not what is tried
     config.write_text(json.dumps(architecture))
     model = FBClip(str(config), weights=None, image_size=112).eval()
     model.use_unlabeled(sorted(folder.iterdir()))
     assert isinstance(model.model.decision, MutualScoring)
-    assert model.model.decision.memory.patches.shape == (12, 64, 3072)
+    assert model.model.decision.memory.patches.shape == (12, 64, 768)
     scores = {path.stem: float(model.explain(path).pred_score) for path in folder.iterdir()}
     assert max(scores, key=scores.__getitem__) == "spot"

@@ -300,7 +300,7 @@ class TestCheckpoint:
     ) -> tuple[FBClip, Path]:
         """Trained with photographs asked for, with thresholds of zero-shot scores."""
         root = tmp_path_factory.mktemp("training")
-        model = FBClip(small_backbone, weights=None, few_shot_source=good, k_shot=2)
+        model = FBClip(small_backbone, weights=None, few_shot_source=good, k_shot=2, reference_rotations=2)
         engine = make_engine(root)
         data = AuxiliaryDataModule(sources=make_mvtec(mvtec), categories=["bottle"], num_workers=0, train_batch_size=4)
         engine.fit(model, datamodule=data)

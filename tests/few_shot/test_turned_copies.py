@@ -57,7 +57,7 @@ def test_a_white_place_of_a_shrunk_copy_is_shown(monkeypatch) -> None:
 
 def test_filled_corners_are_not_remembered(arguments: dict, good: Path) -> None:
     """The rows of a copy that is turned by 45 degrees come from the middle alone: a corner is no part of anything."""
-    model = FBClip(**arguments, image_size=112, reference_rotations=8)
+    model = FBClip(**arguments | {"reference_rotations": 8}, image_size=112)
     model.use_references(sorted(good.iterdir()))
     origins = model.reference_set.fit.origins.tolist()
     askew = [divmod(patch, 8) for _, turn, patch in origins if turn % 2]

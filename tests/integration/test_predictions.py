@@ -5,7 +5,6 @@
 
 import json
 import logging
-import sys
 from pathlib import Path
 
 import jsonschema
@@ -20,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.results.records import read_schema
-from support.command_line import anomalib, run
+from support.command_line import anomalib
 
 SIZES = {"a.png": (80, 60), "b.jpg": (40, 90), "c.png": (56, 56)}
 
@@ -254,17 +253,3 @@ def test_the_answer_for_one_photograph(
     assert Image.open(heatmap).height == 32
     log = " ".join((result.stdout + result.stderr).split())
     assert "FBClip: backbone fbclip-test-small with weights random" in log
-
-
-@pytest.mark.slow
-def test_two_processes(tmp_path: Path, small_backbone: str, small_adapters: Path) -> None:
-    """One table of all, in the order of the data; one process gets more images than the other."""
-    (tmp_path / "images").mkdir()
-    for index in range(7):
-        Image.new("RGB", (40 + index, 30), (30 * index, 0, 0)).save(tmp_path / "images" / f"{index}.png")
-    script = Path(__file__).with_name("predict_in_two_processes.py")
-    output = tmp_path / "output"
-    result = run(tmp_path, sys.executable, script, small_backbone, small_adapters, tmp_path / "images", output)
-    assert result.returncode == 0, result.stderr
-    assert [Path(row["path"]).name for row in read_table(output)] == [f"{index}.png" for index in range(7)]
-    assert result.stdout.count("7 images: ") == 1
