@@ -173,10 +173,9 @@ def test_a_mistake_about_the_data(data: list[str], culprit: str, fbclip: Command
     assert culprit in error
 
 
-def test_where_an_error_comes_from(tmp_path: Path, photographs: Path) -> None:
-    command = [ANOMALIB, "predict", "--model", "FBClip", "--model.views", "[foo]", "--data", photographs]
-    debug = environment() | {"JSONARGPARSE_DEBUG": "1"}
-    result = subprocess.run(command, cwd=tmp_path, env=debug, capture_output=True, text=True, check=False)
+def test_where_an_error_comes_from(fbclip: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JSONARGPARSE_DEBUG", "1")
+    result = fbclip("predict", "--model.views", "[foo]", "--data", "photographs")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
 

@@ -26,6 +26,7 @@ from anomalib_fbclip.exported import EdgeInferencer
 from anomalib_fbclip.lightning.post_processing import ThresholdPostProcessor, match_verdict
 from anomalib_fbclip.results import regions
 from support.brightness import judge_by_brightness, make_folder, write_folder, write_image
+from support.graphs import write_graph
 from tools.bundled_model.parts import draw_category
 
 
@@ -274,18 +275,18 @@ def test_every_runtime_decides_alike(tmp_path: Path) -> None:
 
 
 def test_an_export_to_openvino_fits_thresholds_to_its_data(
-    tmp_path: Path, small_backbone: str, small_adapters: Path
+    tmp_path: Path, small_backbone: str, small_adapters: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether the adapters come from a file or from a checkpoint with thresholds of other images."""
+    monkeypatch.setattr(FBClip, "to_onnx", lambda _, folder, *__: write_graph(Path(folder, "model.onnx")))
     write_folder(tmp_path / "other", good=[200, 210], spots=[240])
     write_folder(tmp_path / "parts", good=[40, 50], spots=[200])
     engine = make_engine(tmp_path / "before")
     engine.fit(FBClip(small_backbone, weights=small_adapters), datamodule=make_folder(tmp_path / "other"))
     checkpoint = next((tmp_path / "before").rglob("*.ckpt"))
-    arguments = {"feature_layers": [4], "views": ["identity"]}
     told = {}
     for name, weights in {"file": small_adapters, "checkpoint": None}.items():
-        model = FBClip(small_backbone, weights=weights, **arguments)
+        model = FBClip(small_backbone, weights=weights)
         if weights is None:
             model.load_state_dict(torch.load(checkpoint, weights_only=True)["state_dict"], strict=False)
             model.post_processor.load_checkpoint_config({})
