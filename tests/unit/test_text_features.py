@@ -195,8 +195,9 @@ class TestCompiled:
             batches = engine.predict(model, dataset=PredictDataset(category / "test" / "good"))
             return [batch.anomaly_map for batch in batches]
 
-        expected = predict(FBClip(small_backbone, weights=small_adapters))
-        model = FBClip(small_backbone, weights=small_adapters)
+        arguments = {"feature_layers": [4], "views": ["identity"]}
+        expected = predict(FBClip(small_backbone, weights=small_adapters, **arguments))
+        model = FBClip(small_backbone, weights=small_adapters, **arguments)
         if in_place:
             model.model.compile(backend="aot_eager")
         else:
