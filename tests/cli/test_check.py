@@ -101,7 +101,7 @@ def test_a_share_of_false_alarms(product: str, capsys: pytest.CaptureFixture) ->
 
 def test_the_report_gives_the_command_that_learns(product: str) -> None:
     for source, command in (
-        (["--good", "good"], "cp {photographs} good"),
+        (["--good", "good", "--rotations", "1"], "cp {photographs} good"),
         (["--product", product], "fbclip teach bolt.fbclip --add {photographs}"),
         ([], None),
     ):

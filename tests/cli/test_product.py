@@ -62,7 +62,8 @@ def inspect(*arguments: str) -> list[tuple]:
 
 
 @pytest.mark.parametrize(
-    "options", [["--rotations", "1"], ["--tiles", "2x1", "--region", "0.1,0.1,0.8,0.8", "--shots", "3"]]
+    "options",
+    [["--rotations", "1"], ["--tiles", "2x1", "--region", "0.1,0.1,0.8,0.8", "--shots", "3", "--rotations", "2"]],
 )
 def test_verdicts_are_those_with_the_photographs(options: list[str], capsys: pytest.CaptureFixture) -> None:
     expected = inspect("--good", "good", *options)
@@ -137,7 +138,8 @@ def test_several_products(capsys: pytest.CaptureFixture) -> None:
     Path("checks").mkdir()
     for seed in range(3):
         draw_checks(seed).save(f"checks/{seed}.png")
-    assert main(["teach", "checks", "--output", "check.fbclip", "--region", "0,0,0.9,1", "--threshold", "0.9"]) == 0
+    options = ["--region", "0,0,0.9,1", "--threshold", "0.9", "--rotations", "1"]
+    assert main(["teach", "checks", "--output", "check.fbclip", *options]) == 0
     expected = {row[0]: row[1] for product in ("bolt", "check") for row in inspect("--product", f"{product}.fbclip")}
     bolts = {row[0]: row[1] for row in inspect("--product", "bolt.fbclip")}
     capsys.readouterr()

@@ -185,7 +185,7 @@ def test_a_photograph_without_its_mask(capsys: pytest.CaptureFixture) -> None:
     """Others go on."""
     draw_part(12).save("photographs/extra.png")
     shutil.copy("black.png", "masks/extra.png")
-    assert main(["photographs", "--region", "masks", "--good", "photographs/good"]) == 2
+    assert main(["photographs", "--region", "masks", "--good", "photographs/good", "--rotations", "1"]) == 2
     rows = read_rows()
     assert {name: bool(row["error"]) for name, row in rows.items()} == {
         "extra.png": True,
@@ -221,7 +221,8 @@ def test_a_mask_that_is_too_thin_for_one_photograph() -> None:
 
 def test_nothing_is_outlined_outside() -> None:
     """The spot lies from 50 to 90 of 140 pixels, and from 30 to 60 of 100: half of it in the region."""
-    assert main(["photographs", "--good", "photographs/good", "--region", "70,20,42,50"]) == 1
+    options = ["--good", "photographs/good", "--rotations", "1", "--region", "70,20,42,50"]
+    assert main(["photographs", *options]) == 1
     assert read_rows()["spot.png"]["regions"]
     for left, top, right, bottom in (region["box"] for region in read_rows()["spot.png"]["regions"]):
         assert left >= 70 - 1
