@@ -91,11 +91,26 @@ def test_uninstalling_leaves_nothing_behind(environment: Environment, requiremen
     assert environment.files() == before
 
 
+def contents(environment: Environment) -> dict[Path, bytes]:
+    """Read what the package has installed, but for what pip and Python write themselves."""
+    folder = environment.site_packages
+    paths = [path for path in folder.glob("anomalib_fbclip*/**/*") if path.is_file() and path.suffix != ".pyc"]
+    paths = [*folder.glob("anomalib_fbclip.*"), *paths]
+    written_by_pip = {"RECORD", "direct_url.json"}
+    return {path.relative_to(folder): path.read_bytes() for path in paths if path.name not in written_by_pip}
+
+
+def test_the_source_distribution_installs_the_same(
+    environment: Environment, installed_wheel: Environment, distributions: Path
+):
+    (source,) = distributions.glob("*.tar.gz")
+    environment.install(source)
+    assert contents(environment) == contents(installed_wheel)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("distribution", ["*.whl", "*.tar.gz"])
-def test_quickstart_where_it_is_installed(environment: Environment, distributions: Path, distribution: str):
-    (path,) = distributions.glob(distribution)
-    environment.install(path)
+def test_quickstart_where_it_is_installed(environment: Environment, wheel: Path):
+    environment.install(wheel)
     assert environment.run("fbclip", "example").returncode == 0
     result = environment.run("anomalib", "test", "--config", REPOSITORY / "configs" / "quickstart.yaml")
     assert result.returncode == 0, result.stderr

@@ -6,6 +6,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from environments import Environment
@@ -76,6 +77,7 @@ def test_names_are_there_whatever_is_imported_first(installed_wheel: Environment
     )
 
 
+@pytest.mark.parametrize("requirement", ["editable"], indirect=True)  # the quickstart runs from a wheel
 def test_predicting_by_bare_name(installed: Environment, small_backbone: str, tmp_path: Path):
     rng = np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "photograph.png")
