@@ -91,6 +91,7 @@ def test_both_runtimes(exported: Exported, name: str) -> None:
     assert_same(dict(zip(FIELDS, session.run(list(FIELDS), {"input": image}), strict=True)), exported.answers[name])
     for path in (onnx, xml):
         compiled = openvino.Core().compile_model(path, "CPU", EXACT)
+        # One name each: of several, which one anomalib's inferencer took would depend on how Python hashes.
         assert [sorted(output.names) for output in compiled.outputs] == [
             ["pred_score"],
             ["pred_label"],
@@ -101,9 +102,7 @@ def test_both_runtimes(exported: Exported, name: str) -> None:
         assert_same({field: result[field] for field in FIELDS}, exported.answers[name])
 
 
-@pytest.mark.parametrize("seed", ["1", "2", "3"])
-def test_anomalibs_inferencers(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: str) -> None:
-    monkeypatch.setenv("PYTHONHASHSEED", seed)
+def test_anomalibs_inferencers(exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     pairs = {str(path): name for name, paths in exported.files.items() for path in paths}
     result = run(

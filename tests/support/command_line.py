@@ -41,19 +41,13 @@ def server() -> CommandServer:
 
 
 def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in a folder; where it begins with anomalib, all that it imports has been imported before.
-
-    A script is started anew where the environment says how Python hashes, which is decided at its start.
-    """
+    """Run a command in a folder; where it begins with anomalib, all that it imports has been imported before."""
     command = [str(argument) for argument in arguments]
     match command:
         case [program, *rest] if program == str(ANOMALIB):
             return server().run(folder, ["anomalib", *rest], environment())
-        case [program, "-m" | "-c", *_] if program == sys.executable:
+        case [program, first, *_] if program == sys.executable and (first in {"-m", "-c"} or first.endswith(".py")):
             return server().run(folder, ["python", *command[1:]], environment())
-        case [program, script, *_] if program == sys.executable and script.endswith(".py"):
-            if "PYTHONHASHSEED" not in os.environ:
-                return server().run(folder, ["python", *command[1:]], environment())
     return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
 
 
