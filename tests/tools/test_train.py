@@ -6,7 +6,6 @@
 import csv
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from safetensors.torch import load_file
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.weights.compact_clip import read_clip
 from anomalib_fbclip.weights.registry import resolve_backbone
-from support.command_line import CONFIGS, environment, run
+from support.command_line import CONFIGS, run
 from tools.bundled_model.average import average
 from tools.bundled_model.parts import draw_category
 from tools.bundled_model.tower import TIMM_MODEL, to_open_clip
@@ -41,11 +40,12 @@ def tower(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 TRAIN_WITH_A_TOWER = """
 import sys
-import torch
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
-from unittest import mock
 from pathlib import Path
+from unittest import mock
+import torch
+sys.path.append(sys.argv[2])
 from tools.bundled_model import tower, train
 
 def download():
@@ -57,6 +57,7 @@ def fit_one_part(model, output, part, seed, fit=train._fit_part):
     fit(model, output, part, seed)
 
 if __name__ == "__main__":
+    train.ProcessPoolExecutor = partial(ProcessPoolExecutor, 1)
     with mock.patch.object(tower, "download_tower", download):
         train.train(tower.TIMM_MODEL, Path("small"), text_steps=3, text_batch_size=4, adapter_images=16)
     train.ProcessPoolExecutor, train.PART_IMAGES = lambda **_: ThreadPoolExecutor(1), 6
@@ -79,14 +80,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tower: Path) -> Path:
     folder = tmp_path_factory.mktemp("train")
     draw_category(folder / "photographs", "gear", image_size=96, train_images=1, test_images=2)
     (folder / "train.py").write_text(TRAIN_WITH_A_TOWER, encoding="utf-8")
-    result = subprocess.run(
-        [sys.executable, "train.py", tower],
-        cwd=folder,
-        env=environment() | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = run(folder, sys.executable, folder / "train.py", tower, REPOSITORY)
     assert result.returncode == 0, result.stderr
     return folder
 
