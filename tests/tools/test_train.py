@@ -171,5 +171,5 @@ def test_every_mask_has_its_image(trained: Path) -> None:
 def test_help_explains_every_argument() -> None:
     result = run(REPOSITORY, sys.executable, "-m", "tools.bundled_model.train", "--help")
     assert result.returncode == 0, result.stderr
-    for words in ("Folder for the weights", "Steps in which the text tower is aligned", "Seed of everything"):
+    for words in ("Folder for the weights", "Number of steps for the text tower", "Seed of everything"):
         assert words in " ".join(result.stdout.split())
