@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 from anomalib.metrics import AUROC, Evaluator
@@ -27,6 +28,7 @@ from tools.bundled_model.evaluate import (
     list_images,
     main,
     mean_accuracy,
+    pointing_game,
     summarize,
     to_markdown,
     variants,
@@ -78,7 +80,7 @@ def test_without_masks_pixels_are_not_measured(gear: Path, tmp_path: Path) -> No
     found = evaluate(FBClip("fbclip-small"), images[::3])
     assert 0 <= found.image_auroc <= 1
     assert math.isnan(found.pixel_auroc)
-    assert to_markdown({"ours": [{"gear": found}]}).splitlines()[-1].endswith("/ - |")
+    assert to_markdown({"ours": [{"gear": found}]}).splitlines()[-1].endswith("/ - / - |")
 
 
 def test_no_images(tmp_path: Path) -> None:
@@ -100,8 +102,8 @@ def test_validation_sets_are_labelled(tmp_path: Path) -> None:
 
 
 def test_mean_accuracy() -> None:
-    mean = mean_accuracy({"gear": Accuracy(0.5, 0.25), "leather": Accuracy(1.0, 0.75)})
-    assert mean == Accuracy(0.75, 0.5)
+    mean = mean_accuracy({"gear": Accuracy(0.5, 0.25, 0.0), "leather": Accuracy(1.0, 0.75, 0.5)})
+    assert mean == Accuracy(0.75, 0.5, 0.25)
 
 
 def test_variants_change_one_part_each() -> None:
@@ -116,8 +118,25 @@ def test_variants_change_one_part_each() -> None:
 def test_several_seeds_are_shown_with_their_range() -> None:
     assert summarize([0.5]) == "0.500"
     assert summarize([0.5, 0.9, 0.7]) == "0.700 (0.500 to 0.900)"
-    table = to_markdown({"ours": [{"gear": Accuracy(0.5, 0.25)}, {"gear": Accuracy(1.0, 0.75)}]})
-    assert table.splitlines()[-1] == "| ours | 0.750 (0.500 to 1.000) / 0.500 (0.250 to 0.750) |"
+    table = to_markdown({"ours": [{"gear": Accuracy(0.5, 0.25, 0.5)}, {"gear": Accuracy(1.0, 0.75, 0.5)}]})
+    assert (
+        table.splitlines()[-1] == "| ours | 0.750 (0.500 to 1.000) / 0.500 (0.250 to 0.750) / 0.500 (0.500 to 0.500) |"
+    )
+
+
+def test_the_strongest_place_may_miss_the_defect_by_a_patch() -> None:
+    defects = torch.zeros(1, 60, 60, dtype=torch.bool)
+    defects[0, 20, 20] = True
+    maps = {}
+    for column in (20, 34, 35):
+        maps[column] = torch.zeros(1, 60, 60)
+        maps[column][0, 6, column] = 1
+    assert {column: pointing_game(anomaly_map, defects) for column, anomaly_map in maps.items()} == {
+        20: 1,
+        34: 1,
+        35: 0,
+    }
+    assert pointing_game(torch.cat([*maps.values()]), defects.expand(3, -1, -1)) == pytest.approx(2 / 3)
 
 
 @pytest.mark.slow
@@ -129,9 +148,9 @@ def test_table(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: 
     main(photographs=[gear.parent], disturbances=True, image_sizes=(224, 112), good=1)
     printed = capsys.readouterr().out
     header, _, *rows = [line for line in printed.splitlines() if line.startswith("|")]
-    assert header == "| image AUROC / pixel AUROC | gear | gear (photographs) |"
+    assert header == "| image AUROC / pixel AUROC / pointing | gear | gear (photographs) |"
     assert len(rows) == 4 + 10 + 8
-    assert all(re.fullmatch(r"\| [\w ,.%-]+ (\| [01]\.\d{3} / [01]\.\d{3} ){2}\|", row) for row in rows)
+    assert all(re.fullmatch(r"\| [\w ,.%-]+ (\|( [01]\.\d{3} /){2} [01]\.\d{3} ){2}\|", row) for row in rows)
     assert len(re.findall(r"\d images a second, batch (1|16),", printed)) == 2
 
 

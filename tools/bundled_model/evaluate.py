@@ -27,6 +27,7 @@ from jsonargparse import auto_cli
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
+from torch.nn.functional import max_pool2d
 from torchmetrics.functional.classification import binary_auroc
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import Compose, Transform
@@ -72,10 +73,13 @@ class Accuracy(NamedTuple):
         image_auroc (float): Area under the ROC curve of the image scores, 0..1.
         pixel_auroc (float): Area under the ROC curve of the anomaly maps at the model's input size, 0..1; NaN without
             masks.
+        pointing (float): Share of the anomalous images in which the strongest place lies in the defect, 0..1; NaN
+            without masks (:func:`pointing_game`).
     """
 
     image_auroc: float
     pixel_auroc: float
+    pointing: float
 
 
 def list_images(category: Path) -> list[LabeledImage]:
@@ -131,14 +135,30 @@ def evaluate(
         scores.append(prediction.pred_score)
         maps.append(prediction.anomaly_map)
         masks += batch_masks
-    labels = [image.is_anomalous for image in images]
-    is_marked = all(image.mask_path for image in images if image.is_anomalous)
-    return Accuracy(
-        image_auroc=float(binary_auroc(torch.cat(scores), torch.tensor(labels).long())),
-        pixel_auroc=float(binary_auroc(torch.cat(maps).flatten(), torch.stack(masks).flatten().long()))
-        if is_marked
-        else math.nan,
-    )
+    labels = torch.tensor([image.is_anomalous for image in images])
+    image_auroc = float(binary_auroc(torch.cat(scores), labels.long()))
+    if not all(image.mask_path for image in images if image.is_anomalous):
+        return Accuracy(image_auroc, math.nan, math.nan)
+    anomaly_maps, defects = torch.cat(maps), torch.stack(masks)
+    pixel_auroc = float(binary_auroc(anomaly_maps.flatten(), defects.flatten().long()))
+    return Accuracy(image_auroc, pixel_auroc, pointing_game(anomaly_maps[labels], defects[labels]))
+
+
+def pointing_game(anomaly_maps: torch.Tensor, defects: torch.Tensor, tolerance: int = 14) -> float:
+    """Compute the share of images in which the strongest place of the map lies in the defect.
+
+    Args:
+        anomaly_maps (torch.Tensor): Maps of anomalous images ``[N, H, W]``.
+        defects (torch.Tensor): Their masks ``[N, H, W]``, bool.
+        tolerance (int, optional): Pixels to each side by which the place may miss the defect: a patch of fbclip-small.
+            Defaults to ``14``.
+
+    Returns:
+        float: The share, 0..1.
+    """
+    near = max_pool2d(defects.float().unsqueeze(1), 2 * tolerance + 1, stride=1, padding=tolerance).flatten(1)
+    strongest = anomaly_maps.flatten(1).argmax(dim=1, keepdim=True)
+    return float(near.gather(1, strongest).mean())
 
 
 def read_input(transform: Transform, image: LabeledImage) -> tuple[torch.Tensor, torch.Tensor]:
@@ -328,7 +348,7 @@ def measure(
             train = images[0].path.parents[2] / "train" / "good"
             references = find_images(train)[:good] if train.is_dir() else []
             if len(references) < good:
-                found[name] = Accuracy(math.nan, math.nan)
+                found[name] = Accuracy(math.nan, math.nan, math.nan)
                 continue
             model.use_references(references)
         found[name] = evaluate(model, images, disturbance=disturbance)
@@ -352,7 +372,7 @@ def to_markdown(rows: Mapping[str, Sequence[Mapping[str, Accuracy]]]) -> str:
         [name, *(" / ".join(map(summarize, zip(*(run[c] for run in runs), strict=True))) for c in categories)]
         for name, runs in rows.items()
     )
-    return "\n".join(markdown_lines(["image AUROC / pixel AUROC", *categories], cells))
+    return "\n".join(markdown_lines(["image AUROC / pixel AUROC / pointing", *categories], cells))
 
 
 def summarize(values: Sequence[float]) -> str:
