@@ -23,7 +23,14 @@ from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_fbclip import FBClip
 from support.graphs import EXACT, ONE_IMAGE
-from tools.bundled_model.evaluate import Accuracy, LabeledImage, draw_unseen_categories, list_images, read_input
+from tools.bundled_model.evaluate import (
+    Accuracy,
+    LabeledImage,
+    draw_unseen_categories,
+    list_images,
+    pointing_game,
+    read_input,
+)
 from tools.bundled_model.parts import draw_category
 
 COMPRESSIONS = (None, CompressionType.INT8, CompressionType.INT8_PTQ)
@@ -80,10 +87,12 @@ def evaluate(model: FBClip, compiled: dict[CompressionType | None, openvino.Comp
             scores.append(outputs["pred_score"].item())
             maps.append(torch.from_numpy(outputs["anomaly_map"].copy()))
             masks.append(read_input(transform, image)[1])
-        labels = torch.tensor([image.mask_path is not None for image in images]).long()
+        labels = torch.tensor([image.mask_path is not None for image in images])
+        anomaly_maps, defects = torch.cat(maps), torch.stack(masks)
         return Accuracy(
-            image_auroc=float(binary_auroc(torch.tensor(scores), labels)),
-            pixel_auroc=float(binary_auroc(torch.cat(maps).flatten(), torch.stack(masks).flatten().long())),
+            image_auroc=float(binary_auroc(torch.tensor(scores), labels.long())),
+            pixel_auroc=float(binary_auroc(anomaly_maps.flatten(), defects.flatten().long())),
+            pointing=pointing_game(anomaly_maps[labels], defects[labels]),
         )
 
     return evaluate
