@@ -19,17 +19,16 @@ import torch
 from anomalib.data import MVTecAD
 from anomalib.deploy import CompressionType
 from PIL import Image
-from torchmetrics.functional.classification import binary_auroc
 
 from anomalib_fbclip import FBClip
 from support.graphs import EXACT, ONE_IMAGE
 from tools.bundled_model.evaluate import (
     Accuracy,
     LabeledImage,
+    compute_accuracy,
     draw_unseen_categories,
     list_images,
     mean_accuracy,
-    pointing_game,
     read_input,
 )
 from tools.bundled_model.parts import draw_category
@@ -88,13 +87,7 @@ def evaluate(model: FBClip, compiled: dict[CompressionType | None, openvino.Comp
             scores.append(outputs["pred_score"].item())
             maps.append(torch.from_numpy(outputs["anomaly_map"].copy()))
             masks.append(read_input(transform, image)[1])
-        labels = torch.tensor([image.mask_path is not None for image in images])
-        anomaly_maps, defects = torch.cat(maps), torch.stack(masks)
-        return Accuracy(
-            image_auroc=float(binary_auroc(torch.tensor(scores), labels.long())),
-            pixel_auroc=float(binary_auroc(anomaly_maps.flatten(), defects.flatten().long())),
-            pointing=pointing_game(anomaly_maps[labels], defects[labels]),
-        )
+        return compute_accuracy(images, torch.tensor(scores), torch.cat(maps), torch.stack(masks))
 
     return evaluate
 

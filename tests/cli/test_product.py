@@ -170,7 +170,7 @@ def test_products_of_other_models(capsys: pytest.CaptureFixture) -> None:
     given = ["--rotations", "1", "--shots", "1", "--image-size", "112"]
     assert main(["teach", "good", "--output", "small.fbclip", *given]) == 0
     line = fails(capsys, "photographs", "--product", "bolt.fbclip", "--product", "small.fbclip")
-    assert "image_size [112, 112]" in line
+    assert "image_size [112, 112], the first product with [224, 224]" in line
     shutil.copy("bolt.fbclip", "more/bolt.fbclip")
     line = fails(capsys, "photographs", "--product", "bolt.fbclip", "--product", "more/bolt.fbclip")
     assert "called bolt" in line

@@ -243,15 +243,14 @@ def test_an_exported_file_decides_as_the_model(arguments: dict, folder: Path, tm
 
 @pytest.mark.slow
 def test_the_papers_model(folder: Path, tmp_path: Path) -> None:
-    """The way is the same, with random weights, at a small size, a quarter as wide."""
+    """The way is the same, with random weights, at a small size."""
     config = tmp_path / "fbclip-test-vit-l-mutual.json"
     architecture = open_clip.get_model_config("ViT-L-14-336")
-    architecture["vision_cfg"]["width"] //= 4
     architecture["text_cfg"]["layers"] = 1  # the text is not what is tried
     config.write_text(json.dumps(architecture))
     model = FBClip(str(config), weights=None, image_size=112).eval()
     model.use_unlabeled(sorted(folder.iterdir()))
     assert isinstance(model.model.decision, MutualScoring)
-    assert model.model.decision.memory.patches.shape == (12, 64, 768)
+    assert model.model.decision.memory.patches.shape == (12, 64, 3072)
     scores = {path.stem: float(model.explain(path).pred_score) for path in folder.iterdir()}
     assert max(scores, key=scores.__getitem__) == "spot"

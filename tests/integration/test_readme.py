@@ -10,7 +10,7 @@ There is no network, and caches are empty. The shell makes arguments of the comm
 - ``<!-- takes hours -->``: a few steps are made.
 
 A model that is exported has one layer and view, and so have one that is trained, and one whose verdicts are compared
-with a file's: its graph is a tenth as large. Tiles are compared with two good photographs.
+with a file's: its graph is a tenth as large.
 
 Files of ``configs`` that name a GPU, 8 workers, all categories of a dataset or several epochs are changed accordingly,
 and models of others, which download their backbones, are only looked up.
@@ -145,10 +145,8 @@ def shortened(arguments: list[str]) -> list[str]:
 
 
 def lightened(arguments: list[str]) -> list[str]:
-    """Have an export, and a run that it is compared with, take one layer and view, and tiles two good photographs."""
+    """Have an export take one layer and view of a model, and a run that it is compared with."""
     is_heavy = arguments[:2] == ["anomalib", "export"] and not {"--config", "--ckpt_path"} & set(arguments)
-    if "--tiles" in arguments:
-        return [*arguments, "--shots", "2"]
     return [*arguments, *LIGHT] if is_heavy or "--model.few_shot_source" in arguments else arguments
 
 

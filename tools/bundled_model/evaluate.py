@@ -48,6 +48,9 @@ from tools.bundled_model.procedural import HELD_OUT_CATEGORIES, VALIDATION_CATEG
 VALIDATION_SIZE = 192
 """Side of the drawn images of photographed textures, in pixels."""
 
+PATCH = 14
+"""Side of fbclip-small's patches, in pixels."""
+
 
 class LabeledImage(NamedTuple):
     """An image with its label.
@@ -135,28 +138,39 @@ def evaluate(
         scores.append(prediction.pred_score)
         maps.append(prediction.anomaly_map)
         masks += batch_masks
+    return compute_accuracy(images, torch.cat(scores), torch.cat(maps), torch.stack(masks))
+
+
+def compute_accuracy(
+    images: Sequence[LabeledImage], scores: torch.Tensor, anomaly_maps: torch.Tensor, defects: torch.Tensor
+) -> Accuracy:
+    """Compute the accuracy of predictions.
+
+    Args:
+        images (Sequence[LabeledImage]): Normal and anomalous images of one category.
+        scores (torch.Tensor): Their scores ``[N]``.
+        anomaly_maps (torch.Tensor): Their maps ``[N, H, W]``.
+        defects (torch.Tensor): Their masks ``[N, H, W]``, bool.
+    """
     labels = torch.tensor([image.is_anomalous for image in images])
-    image_auroc = float(binary_auroc(torch.cat(scores), labels.long()))
+    image_auroc = float(binary_auroc(scores, labels.long()))
     if not all(image.mask_path for image in images if image.is_anomalous):
         return Accuracy(image_auroc, math.nan, math.nan)
-    anomaly_maps, defects = torch.cat(maps), torch.stack(masks)
     pixel_auroc = float(binary_auroc(anomaly_maps.flatten(), defects.flatten().long()))
     return Accuracy(image_auroc, pixel_auroc, pointing_game(anomaly_maps[labels], defects[labels]))
 
 
-def pointing_game(anomaly_maps: torch.Tensor, defects: torch.Tensor, tolerance: int = 14) -> float:
-    """Compute the share of images in which the strongest place of the map lies in the defect.
+def pointing_game(anomaly_maps: torch.Tensor, defects: torch.Tensor) -> float:
+    """Compute the share of images in which the strongest place of the map lies in the defect, or within a patch of it.
 
     Args:
         anomaly_maps (torch.Tensor): Maps of anomalous images ``[N, H, W]``.
         defects (torch.Tensor): Their masks ``[N, H, W]``, bool.
-        tolerance (int, optional): Pixels to each side by which the place may miss the defect: a patch of fbclip-small.
-            Defaults to ``14``.
 
     Returns:
         float: The share, 0..1.
     """
-    near = max_pool2d(defects.float().unsqueeze(1), 2 * tolerance + 1, stride=1, padding=tolerance).flatten(1)
+    near = max_pool2d(defects.float().unsqueeze(1), 2 * PATCH + 1, stride=1, padding=PATCH).flatten(1)
     strongest = anomaly_maps.flatten(1).argmax(dim=1, keepdim=True)
     return float(near.gather(1, strongest).mean())
 
