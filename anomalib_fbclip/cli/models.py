@@ -91,7 +91,8 @@ def get_ready(
     size = find_size([*files, *good])
     with screen.progress("Loading the model", None):
         ready = load_exported(options, at_once) if options.model else load_torch(options, at_once, size)
-    ready = ready._replace(lines=[*ready.lines, *describe_sight(ready.inferencer, size)])
+    sight = describe_sight(ready.inferencer, size, is_auto=options.tiles == AUTO)
+    ready = ready._replace(lines=[*ready.lines, *sight])
     share = options.max_false_alarms
     if good:
         return compare(ready, good, screen, options.rotations, share)
@@ -138,8 +139,14 @@ def find_size(files: Sequence[Path]) -> tuple[int, int] | None:
     return None
 
 
-def describe_sight(inferencer: Inferencer, size: tuple[int, int] | None) -> list[str]:
-    """Say how small a visible defect may be in photographs of a size (height, width), and how much slower tiles are."""
+def describe_sight(inferencer: Inferencer, size: tuple[int, int] | None, *, is_auto: bool) -> list[str]:
+    """Say how small a visible defect may be in photographs of a size, and how much slower tiles are.
+
+    Args:
+        inferencer (Inferencer): The model.
+        size (tuple[int, int] | None): Height and width of a photograph in pixels, if known.
+        is_auto (bool): Whether the size chose the number of tiles.
+    """
     lines = []
     if size and inferencer.input_size:
         smallest = smallest_visible_defect(size, inferencer.input_size)
@@ -147,6 +154,8 @@ def describe_sight(inferencer: Inferencer, size: tuple[int, int] | None) -> list
     if inferencer.tile_count:
         times = inferencer.tile_count + 1
         lines.append(f"{inferencer.tile_count} tiles besides the whole photograph: about {times} times slower.")
+    elif is_auto:
+        lines.append("No tiles are needed.")
     return lines
 
 

@@ -254,7 +254,7 @@ def describe_product(path: Path, product: "Adapters") -> dict[str, str]:
     tiles = f", and {columns} x {rows} tiles of that size" if rows * columns > 1 else ""
     region = said["region"]
     thresholds = [
-        f"{'from the good photographs' if value is None else f'{value:g}, given'} ({what})"
+        f"of {what} {'from the good photographs' if value is None else f'{value:g}, given'}"
         for value, what in zip(said["thresholds"], ("scores", "places"), strict=True)
     ]
     more = f" and {len(used) - MOST_NAMES} more" if len(used) > MOST_NAMES else ""

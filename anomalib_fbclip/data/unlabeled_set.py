@@ -129,9 +129,8 @@ class UnlabeledSet(ReferenceSet):
         # This undoes the calibration: values in units of the threshold.
         if self.doubt or not is_split(self.fit.scores.logit(eps=1e-6) / STEEPNESS + 1):
             return []
-        return [
-            "The scores fall into two groups: half of the photographs may be defective. Use good photographs instead."
-        ]
+        found = "The scores fall into two groups: up to half of the photographs may be defective."
+        return [f"{found} Use good photographs instead."]
 
 
 def _is_readable(source: ImageSource, minimum_side: int, white_level: int | None, region: RegionSource | None) -> bool:

@@ -37,7 +37,7 @@ def run_export(arguments: Sequence[str]) -> int:
             from .model import FBClip
 
             model = FBClip(weights=options.product).eval()
-        bar = screen.progress("Writing the graph: a minute or two for the paper's model", None)
+        bar = screen.progress("Writing the graph", None)
         with bar, writing(options.output, "file"):
             _export(model, options.output)
     beside = f" and {printable(options.output.with_suffix('.bin').name)}" if options.format == "openvino" else ""

@@ -239,7 +239,7 @@ class SavingMixin(FewShotMixin):
         _check_input_size(input_size)
         description = self.description()
         check_replaced(Path(export_root, "weights", "onnx", f"{model_file_name}.onnx"), description)
-        logger.info("Writing the model's graph as ONNX: for the paper's model this takes a minute or two ...")
+        logger.info("Writing the model's graph as ONNX: this takes a minute or two ...")
         export = super().to_onnx
         # anomalib's default opset is older than the exporter's, and the conversion to it fails.
         arguments = {"opset_version": 18, "optimize": False, "verbose": False, **kwargs}

@@ -14,8 +14,8 @@ from pickle import UnpicklingError  # noqa: S403 - only to recognize it
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import nn
 
 from anomalib_fbclip.results.files import naming_full_disk, replacing
@@ -92,8 +92,8 @@ def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata:
         msg = f"Weights are saved as safetensors: give '{path.with_suffix('.safetensors')}' instead of '{path}'."
         raise ValueError(msg)
     stored = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as temporary, naming_full_disk(path.parent, SafetensorError):
-        save_file(stored, temporary, dict(metadata))
+    with replacing(path) as temporary, naming_full_disk(path.parent, OSError):
+        temporary.write_bytes(save(stored, dict(metadata)))  # save_file makes files that only the owner can read
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

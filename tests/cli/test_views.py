@@ -170,6 +170,9 @@ def test_what_is_said(capsys: pytest.CaptureFixture) -> None:
     out = capsys.readouterr().out
     assert "Smallest visible defect: about 15 of 1400 pixels." in out
     assert "tiles" not in out
+    draw_part(0).resize((1000, 1000)).save("square.png")
+    assert main(["square.png", "--smallest-defect", "20px"]) in {0, 1}
+    assert "No tiles are needed." in capsys.readouterr().out
 
 
 def test_progress_inside_a_photograph() -> None:

@@ -109,6 +109,13 @@ def test_saving_and_loading(tmp_path: Path, small_backbone: str) -> None:
     assert metadata["version"] == version("anomalib-fbclip")
 
 
+def test_others_may_read_what_is_saved(tmp_path: Path, small_adapters: Path) -> None:
+    """As far as the user's mask of permissions allows: a service on a line has another user."""
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert small_adapters.stat().st_mode == plain.stat().st_mode
+
+
 @pytest.mark.usefixtures("full_disk")
 def test_saving_keeps_what_stood_there_when_the_disk_is_full(tmp_path: Path, small_backbone: str) -> None:
     model = FBClip(backbone=small_backbone, weights=None)
