@@ -10,12 +10,14 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-ImageScore = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
-"""Computes image scores ``[B]`` from the class token's abnormal probability ``[B]``, the anomaly map ``[B, H, W]``, and
-the area for :func:`top_mean`."""
+ImageScore = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Computes image scores ``[B]`` from the class token's abnormal probability ``[B]`` and the map's score ``[B]``."""
 
 TOP_SHARE = 0.01
 """Share of the area that :func:`top_mean` averages."""
+
+TOP_PATCHES = 2
+"""Number of patches that :func:`top_patches` averages."""
 
 
 def top_mean(anomaly_map: torch.Tensor, area: int) -> torch.Tensor:
@@ -23,7 +25,7 @@ def top_mean(anomaly_map: torch.Tensor, area: int) -> torch.Tensor:
 
     Args:
         anomaly_map (torch.Tensor): The maps, shape ``[B, H, W]``.
-        area (int): The area in pixels. With the area of a tile, a small defect raises the score of a large map, too.
+        area (int): The area in pixels.
 
     Returns:
         torch.Tensor: The means, shape ``[B]``.
@@ -35,24 +37,45 @@ def top_mean(anomaly_map: torch.Tensor, area: int) -> torch.Tensor:
     return anomaly_map.flatten(1).topk(max(round(TOP_SHARE * area), 1), dim=1).values.mean(dim=1)
 
 
-def class_token_score(class_score: torch.Tensor, anomaly_map: torch.Tensor, area: int) -> torch.Tensor:
+def top_patches(patch_map: torch.Tensor, inside: torch.Tensor | None = None) -> torch.Tensor:
+    """Average the two highest patches of each map: a defect may be no larger than one, and smoothing would drown it.
+
+    Args:
+        patch_map (torch.Tensor): The maps, shape ``[B, 1, h, w]``.
+        inside (torch.Tensor | None, optional): The patches that count, bool ``[1, 1, h, w]``. ``None``: all. Defaults
+            to ``None``.
+
+    Returns:
+        torch.Tensor: The means, shape ``[B]``.
+
+    Example:
+        >>> top_patches(torch.arange(12.0).reshape(1, 1, 3, 4))
+        tensor([10.5000])
+    """
+    values = patch_map.flatten(1)
+    if inside is not None:
+        values = values[:, inside.flatten().nonzero().flatten()]
+    return values.topk(min(TOP_PATCHES, values.shape[1]), dim=1).values.mean(dim=1)
+
+
+def class_token_score(class_score: torch.Tensor, map_score: torch.Tensor) -> torch.Tensor:
     """Return the class token's probability, as the paper does."""
-    del anomaly_map, area
+    del map_score
     return class_score
 
 
-def map_score(class_score: torch.Tensor, anomaly_map: torch.Tensor, area: int) -> torch.Tensor:
-    """Return the mean of the map's highest pixels."""
+def highest_score(class_score: torch.Tensor, map_score: torch.Tensor) -> torch.Tensor:
+    """Return the mean of the map's highest values."""
     del class_score
-    return top_mean(anomaly_map, area)
+    return map_score
 
 
-def mean_score(class_score: torch.Tensor, anomaly_map: torch.Tensor, area: int) -> torch.Tensor:
+def mean_score(class_score: torch.Tensor, map_score: torch.Tensor) -> torch.Tensor:
     """Return the mean of both."""
-    return (class_score + top_mean(anomaly_map, area)) / 2
+    return (class_score + map_score) / 2
 
 
-IMAGE_SCORES: dict[str, ImageScore] = {"class_token": class_token_score, "map": map_score, "both": mean_score}
+IMAGE_SCORES: dict[str, ImageScore] = {"class_token": class_token_score, "map": highest_score, "both": mean_score}
 """Scores by name."""
 
 
@@ -113,14 +136,16 @@ class Decision(nn.Module):
         """
 
     @abstractmethod
-    def predict(self, class_score: torch.Tensor | None, pixel_values: torch.Tensor, area: int) -> ModelOutput:
+    def predict(
+        self, class_score: torch.Tensor | None, map_score: torch.Tensor, pixel_values: torch.Tensor
+    ) -> ModelOutput:
         """Make the prediction.
 
         Args:
             class_score (torch.Tensor | None): Abnormal probability of each image's class token, shape ``[B]``;
                 ``None`` with a region of interest, because the class token sees the whole image.
+            map_score (torch.Tensor): Mean of the highest of these values of each image, shape ``[B]``.
             pixel_values (torch.Tensor): Result of :meth:`forward`, upsampled and smoothed, shape ``[B, H, W]``.
-            area (int): The area for :func:`top_mean`.
 
         Returns:
             ModelOutput: Scores and anomaly maps.
@@ -143,8 +168,9 @@ class ZeroShot(Decision):
         """Return the text's probabilities. See :meth:`Decision.forward`."""
         return outputs.patch_map
 
-    def predict(self, class_score: torch.Tensor | None, pixel_values: torch.Tensor, area: int) -> ModelOutput:
+    def predict(
+        self, class_score: torch.Tensor | None, map_score: torch.Tensor, pixel_values: torch.Tensor
+    ) -> ModelOutput:
         """Score the image, and leave the map unchanged. See :meth:`Decision.predict`."""
-        if class_score is None:
-            return ModelOutput(top_mean(pixel_values, area), pixel_values)
-        return ModelOutput(self.image_score(class_score, pixel_values, area), pixel_values)
+        score = map_score if class_score is None else self.image_score(class_score, map_score)
+        return ModelOutput(score, pixel_values)

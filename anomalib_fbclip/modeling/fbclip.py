@@ -16,10 +16,10 @@ from torchvision.tv_tensors import TVTensor
 from .alignment import TextAlignment
 from .anomaly_map import LOWEST, AnomalyMapGenerator
 from .clip import ClipBackbone
-from .decision import Decision, ImageScore, IntermediateOutputs, ModelOutput, ZeroShot
+from .decision import Decision, ImageScore, IntermediateOutputs, ModelOutput, ZeroShot, top_mean, top_patches
 from .mvfbe import MultiViewDisentanglement
 from .prompt_learner import PromptLearner
-from .region import RegionOfInterest
+from .region import LEAST_SHARE, RegionOfInterest, share_inside
 from .text_encoder import TextEncoder
 from .text_fusion import TextFusion
 from .tiling import WholeImage
@@ -42,7 +42,8 @@ class FBClipModel(TextEncoder):
         anomaly_map_generator (AnomalyMapGenerator): Turns values of patches into those of pixels.
         image_score (ImageScore): Computes an image's score if only the text decides.
         tiling (WholeImage | None): Cuts images into views. ``None``: one view, the whole image.
-        score_area (int | None): Largest area in pixels for :func:`~.decision.top_mean`. ``None``: the area of the map.
+        score_area (int | None): Largest area in pixels for :func:`~.decision.top_mean`, so that a small defect raises
+            the score of a large map, too. ``None``: the area of the map.
 
     Attributes:
         region (RegionOfInterest | None): Region of interest of all images; ``None``: everywhere.
@@ -134,9 +135,10 @@ class FBClipModel(TextEncoder):
         """
         decided = [(output.class_score, decision(output)) for output in outputs]
         class_scores, values = (part[0] if len(part) == 1 else torch.cat(part) for part in zip(*decided, strict=True))
-        pixel_values = self.anomaly_map_generator(self.tiling.join(values, region), image_size, region)
+        patch_values = self.tiling.join(values, region)
+        pixel_values = self.anomaly_map_generator(patch_values, image_size, region)
         class_score = self.tiling.highest(class_scores) if region is None else None
-        prediction = decision.predict(class_score, pixel_values, self.area_of_score(image_size, region))
+        prediction = decision.predict(class_score, self.map_score(patch_values, pixel_values, region), pixel_values)
         if region is not None:
             # Not a product: it could be -0, and an anomaly map has no negative values.
             prediction = prediction._replace(anomaly_map=torch.where(region.pixels, prediction.anomaly_map, 0.0))
@@ -163,10 +165,26 @@ class FBClipModel(TextEncoder):
             raise ValueError(msg)
         return RegionOfInterest(region.pixels & reached)
 
-    def area_of_score(self, image_size: Sequence[int], region: RegionOfInterest | None = None) -> int:
-        """Return the area for :func:`~.decision.top_mean`: that of the image or region, but at most ``score_area``."""
-        area = image_size[0] * image_size[1] if region is None else region.area
-        return area if self.score_area is None else min(area, self.score_area)
+    def map_score(
+        self, patch_values: torch.Tensor, pixel_values: torch.Tensor, region: RegionOfInterest | None
+    ) -> torch.Tensor:
+        """Average the highest values of each image: of its pixels, or with tiles of its patches.
+
+        Args:
+            patch_values (torch.Tensor): How anomalous the patches of the images are, shape ``[B, 1, h, w]``.
+            pixel_values (torch.Tensor): The same, upsampled and smoothed, shape ``[B, H, W]``.
+            region (RegionOfInterest | None): Region of interest of the images.
+
+        Returns:
+            torch.Tensor: Scores, shape ``[B]``.
+        """
+        if self.tiling.view_count > 1:
+            if region is None:
+                return top_patches(patch_values)
+            pixels = region.pixels[None, None].to(patch_values.device)
+            return top_patches(patch_values, share_inside(pixels, patch_values.shape[-2:]) >= LEAST_SHARE)
+        area = pixel_values[0].numel() if region is None else region.area
+        return top_mean(pixel_values, area if self.score_area is None else min(area, self.score_area))
 
     def intermediate_outputs(self, images: torch.Tensor, text_features: torch.Tensor) -> IntermediateOutputs:
         """Score images and patches by the text, for inference and training.

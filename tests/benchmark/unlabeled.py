@@ -80,6 +80,8 @@ class Known:
         self.backbone = self
         self.patch_size = model.model.backbone.patch_size
         self.anomaly_map_generator = model.model.anomaly_map_generator
+        self.tiling = model.model.tiling
+        self.map_score = model.model.map_score
         self.zero_shot = self.decision = model.model.zero_shot
 
     def text_features(self) -> torch.Tensor:
@@ -93,8 +95,7 @@ class Known:
         return self._outputs[image.numpy().tobytes()]
 
     def predict(self, outputs: IntermediateOutputs) -> tuple[float, torch.Tensor]:
-        pixels = self.anomaly_map_generator(self.decision(outputs), (SIDE, SIDE))
-        prediction = self.decision.predict(outputs, pixels)
+        prediction = self._model.conclude([outputs], (SIDE, SIDE), self.decision, None)
         return prediction.pred_score.item(), prediction.anomaly_map[0]
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from anomalib_fbclip.modeling.anomaly_map import LOWEST, AnomalyMapGenerator
-from anomalib_fbclip.modeling.decision import top_mean
+from anomalib_fbclip.modeling.decision import top_mean, top_patches
 from anomalib_fbclip.modeling.few_shot import FewShot, ReferenceImage, fit
 from anomalib_fbclip.modeling.few_shot.calibration import (
     Calibration,
@@ -151,6 +151,22 @@ def test_the_score_is_the_mean_of_the_highest_hundredth() -> None:
     assert top_mean(maps, area=4).tolist() == maps.flatten(1).amax(dim=1).tolist()
 
 
+@property_test
+@given(seeds, st.integers(1, 20))
+def test_with_tiles_the_score_is_the_mean_of_the_two_highest_patches_inside(seed: int, count: int) -> None:
+    """Or the only one, if the region has no more."""
+    generator = torch.manual_seed(seed)
+    maps = torch.randn(2, 1, 4, 5, generator=generator)
+    inside = (torch.randperm(20, generator=generator) < count).view(1, 1, 4, 5)
+    expected = []
+    for patch_map in maps:
+        highest = sorted(patch_map[inside[0]].tolist())[-2:]
+        expected.append(sum(highest) / len(highest))
+    assert top_patches(maps, inside).tolist() == pytest.approx(expected)
+    if count == inside.numel():
+        assert torch.equal(top_patches(maps), top_patches(maps, inside))
+
+
 class TestOutliers:
     def test_one_that_is_unlike_the_others(self) -> None:
         assert find_outliers(torch.tensor([1.0, 1.1, 3.0, 0.9, 1.05])) == [2]
@@ -201,8 +217,11 @@ class PatchMeans:
         return SimpleNamespace(layer_tokens=layer_tokens, patch_map=patch_map)
 
     @staticmethod
-    def area_of_score(size: list[int], region: RegionOfInterest | None) -> int:
-        return size[0] * size[1] if region is None else region.area
+    def map_score(
+        patch_values: torch.Tensor, pixel_values: torch.Tensor, region: RegionOfInterest | None
+    ) -> torch.Tensor:
+        del patch_values
+        return top_mean(pixel_values, pixel_values[0].numel() if region is None else region.area)
 
     @staticmethod
     def region_of(pixels: torch.Tensor) -> RegionOfInterest:

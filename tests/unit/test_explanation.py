@@ -15,7 +15,6 @@ from anomalib_fbclip import FBClip
 from anomalib_fbclip.data.image_source import crop_patch, load_image
 from anomalib_fbclip.data.reference_set import turned_copies
 from anomalib_fbclip.errors import ImageError
-from anomalib_fbclip.modeling.decision import top_mean
 from anomalib_fbclip.modeling.explanation import Explanation
 from support.photographs import store_in_12_bits
 
@@ -265,8 +264,8 @@ class TestReferences:
         few_shot = few_shot_model.model.decision
         deviations = explanation.reference_maps.deviations
         anomaly_map = few_shot_model.model.anomaly_map_generator(deviations[None, None], (56, 70))
-        area = few_shot_model.model.area_of_score((56, 70))
-        score, anomaly_map = few_shot.calibration(top_mean(anomaly_map, area)), few_shot.calibration(anomaly_map)
+        score = few_shot.calibration(few_shot_model.model.map_score(deviations[None, None], anomaly_map, None))
+        anomaly_map = few_shot.calibration(anomaly_map)
         torch.testing.assert_close(explanation.anomaly_map, anomaly_map[0])
         torch.testing.assert_close(explanation.pred_score, score[0])
         assert torch.equal(explanation.reference_maps.probabilities, few_shot.calibration(deviations))

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from anomalib_fbclip.modeling.decision import Decision, IntermediateOutputs, ModelOutput, top_mean
+from anomalib_fbclip.modeling.decision import Decision, IntermediateOutputs, ModelOutput
 
 from .calibration import Calibration, Spread, prediction_limit
 from .memory_bank import Match, MemoryBank, join_layers
@@ -110,10 +110,12 @@ class FewShot(Decision):
         """Find the nearest reference patch of each patch."""
         return self.memory(join_layers(later_half(outputs.layer_tokens)))
 
-    def predict(self, class_score: torch.Tensor | None, pixel_values: torch.Tensor, area: int) -> ModelOutput:
+    def predict(
+        self, class_score: torch.Tensor | None, map_score: torch.Tensor, pixel_values: torch.Tensor
+    ) -> ModelOutput:
         """Turn standard deviations into probabilities. See :meth:`Decision.predict`."""
         del class_score
-        return ModelOutput(self.calibration(top_mean(pixel_values, area)), self.calibration(pixel_values))
+        return ModelOutput(self.calibration(map_score), self.calibration(pixel_values))
 
 
 def later_half(layer_tokens: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_fbclip.modeling.decision import top_mean
 from anomalib_fbclip.modeling.fbclip import VIEWS_AT_ONCE, FBClipModel
 from anomalib_fbclip.modeling.precision import full_precision
 from anomalib_fbclip.modeling.region import LEAST_SHARE, RegionOfInterest, share_inside
@@ -217,8 +216,7 @@ def _score(model: FBClipModel, values: torch.Tensor, regions: Sequence[RegionOfI
         joined = model.tiling.join(views, region)
         sides = zip(joined.shape[-2:], model.backbone.patch_size, strict=True)
         size = [side * patch for side, patch in sides]
-        anomaly_map = model.anomaly_map_generator(joined, size, region)
-        scores.append(top_mean(anomaly_map, model.area_of_score(size, region)))
+        scores.append(model.map_score(joined, model.anomaly_map_generator(joined, size, region), region))
     return torch.cat(scores)
 
 
