@@ -16,6 +16,7 @@ from anomalib_fbclip.images.photographs import KeptPhotograph
 from anomalib_fbclip.images.region_of_interest import ONE_REGION, RegionMasks, decode_region
 from anomalib_fbclip.results.good_photographs import find_copies
 from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
+from anomalib_fbclip.weights.metadata import SCORES
 
 from .arguments import (
     FIXED,
@@ -238,7 +239,7 @@ def run_product(arguments: Sequence[str]) -> int:
         product = Adapters.read(path)
     screen = Screen(as_json=False)
     for name, value in describe_product(path, product).items():
-        screen.tell(f"{name + ':':<22}{value}")
+        screen.tell(f"{name + ':':<22}{printable(value)}")
     return 0
 
 
@@ -247,7 +248,7 @@ def describe_product(path: Path, product: "Adapters") -> dict[str, str]:
     said = product.metadata
     names = [printable(photograph["name"]) for photograph in said["photographs"]]
     used = [names[index] for index in said["used"]]
-    scores = product.tensors["photographs.scores"].tolist()
+    scores = product.tensors[SCORES].tolist()
     above = 1 + sum(score > USUAL_THRESHOLD for score in scores)
     height, width = said["image_size"]
     rows, columns = said["tiles"]

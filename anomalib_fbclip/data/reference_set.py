@@ -310,7 +310,7 @@ class ReferenceSet:
             images = [found[index] for index in said["used"]]
             restored = cls(found, said["rotations"], white_level=said["white_level"], region=mask, images=images)
             restored._fit = Fit(decision=decision, outliers=said["outliers"], **kept)
-            _check_fit(restored.fit, len(images))
+            _check_fit(restored.fit, len(images), restored.rotations)
         return restored
 
     @property
@@ -409,15 +409,19 @@ def _tell_apart(names: Sequence[str]) -> list[str]:
     return taken
 
 
-def _check_fit(fit: Fit, count: int) -> None:
-    """Check that the tensors of a fit that was read match in shape and type."""
+def _check_fit(fit: Fit, count: int, rotations: int) -> None:
+    """Check that the tensors of a fit that was read match in shape and type, and name places that there are."""
     rows, views = fit.decision.memory.patches.shape[1], fit.decision.memory.views
     shapes = [tuple(getattr(fit, name).shape) for name in FIT_TENSORS]
     grid = tuple(fit.inside.shape[2:])
     expected = [(count * rows, 3), (count, views, *grid), (count, views, *grid), (count,), (count, 2)]
     is_whole = len(grid) == 3 and fit.inside.dtype == torch.bool and fit.decision.k_shot == count > 0  # noqa: PLR2004
-    if shapes != expected or not is_whole or not set(fit.outliers) <= set(range(count)):
+    if shapes != expected or not is_whole or fit.origins.is_floating_point():
         msg = "The tensors do not match."
+        raise ValueError(msg)
+    limits = fit.origins.new_tensor([count, rotations, fit.inside[0].numel()])
+    if not ((fit.origins >= 0) & (fit.origins < limits)).all():
+        msg = "The tensors name places that there are not."
         raise ValueError(msg)
 
 

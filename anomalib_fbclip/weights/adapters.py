@@ -21,6 +21,7 @@ from anomalib_fbclip.images.region_of_interest import decode_region, encode_regi
 from anomalib_fbclip.modeling.few_shot import FewShot, MutualScoring
 from anomalib_fbclip.modeling.text_encoder import text_digest
 
+from .metadata import check_metadata
 from .published import PUBLISHED, convert_reference
 from .registry import BUNDLED, resolve_pretrained, resolve_widths
 from .tensor_files import (
@@ -138,14 +139,7 @@ class Adapters:
         is_product = path.suffix == PRODUCT_SUFFIX
         origin = f"Product '{name or path}'" if is_product else f"Adapter weights '{name or path}'"
         was = "was" if is_product else "were"
-        if not path.is_file():
-            other = (
-                f"does not exist. Make it from good photographs: 'fbclip teach good --output {printable(path)}'"
-                if is_product
-                else f"do not exist. Give a file, 'auto', {' or '.join(map(repr, PUBLISHED))}"
-            )
-            msg = f"{origin} {other}."
-            raise ValueError(msg)
+        _check_file(path, origin)
         if path.suffix not in SUFFIXES:
             checkpoint = read_checkpoint(path, origin)
             if isinstance(checkpoint, dict) and CHECKPOINT_KEY in checkpoint:
@@ -158,7 +152,7 @@ class Adapters:
             tensors, texts = read_safetensors(path)
         if texts.pop("format", None) != FORMAT:
             maker = "fbclip teach" if is_product else "FBClip.save_adapters"
-            msg = f"{origin} {was} not saved by {maker}."
+            msg = f"{origin} {was} not saved by {maker}: give a file that was."
             raise ValueError(msg)
         digest = texts.pop(DIGEST, None)
         with reading(origin):
@@ -177,6 +171,8 @@ class Adapters:
         if (is_product or digest is not None) and digest != digest_file(tensors, texts):
             msg = f"{origin} {was} changed or damaged: copy the file again, or make a new one."
             raise ValueError(msg)
+        with reading(origin):
+            check_metadata(metadata, tensors, is_product=adapters.is_product)
         return adapters._with_bundled() if BUNDLED_ADAPTERS in metadata else adapters
 
     def _with_bundled(self) -> Adapters:
@@ -292,7 +288,8 @@ class Adapters:
             )
             raise ValueError(msg)
         widths = resolve_widths(backbone)
-        found = [self.tensors[name].shape[dim] if name in self.tensors else None for name, dim in WIDTHS_OF_TENSORS]
+        with reading(self.origin):
+            found = [self.tensors[name].shape[dim] if name in self.tensors else None for name, dim in WIDTHS_OF_TENSORS]
         if any(width not in {None, wanted} for width, wanted in zip(found, widths, strict=True)):
             msg = (
                 f"{self.origin} holds adapters of another backbone, with widths (image, text, joint) {found} instead "
@@ -310,7 +307,7 @@ class Adapters:
             ValueError: If they differ by more than rounding to half precision.
         """
         trained_on = self.metadata.get("signature", signature)
-        if not np.allclose(trained_on, signature, atol=SIGNATURE_TOLERANCE):
+        if len(trained_on) != len(signature) or not np.allclose(trained_on, signature, atol=SIGNATURE_TOLERANCE):
             msg = (
                 f"{self.origin} holds adapters trained on other weights of the backbone "
                 f"({self.metadata.get('pretrained')!r}): set 'pretrained' to them."
@@ -390,6 +387,24 @@ class Adapters:
         with reading(self.origin):
             pixels = torch.from_numpy(decode_region(self.metadata["region"]).copy())
         return model.region_of(pixels)
+
+
+def _check_file(path: Path, origin: str) -> None:
+    """Check that there is a file, and say how to get one if there is none."""
+    is_product = path.suffix == PRODUCT_SUFFIX
+    with reading(origin):
+        is_folder, is_file = path.is_dir(), path.is_file()
+    if is_folder:
+        msg = f"{origin} {'is' if is_product else 'are'} a folder: give a file."
+        raise ValueError(msg)
+    if not is_file:
+        other = (
+            f"does not exist. Make it from good photographs: 'fbclip teach good --output {printable(path)}'"
+            if is_product
+            else f"do not exist. Give a file, 'auto', {' or '.join(map(repr, PUBLISHED))}"
+        )
+        msg = f"{origin} {other}."
+        raise ValueError(msg)
 
 
 def keep_decision(model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -64,6 +64,8 @@ def read_checkpoint(path: Path, what: str) -> object:
 def reason_of(error: Exception) -> str:
     """Say in one line why a file can't be read, without torch's advice."""
     text = str(error)
+    if isinstance(error, PermissionError):
+        return "this user may not read it: give access to it."
     if isinstance(error, UnpicklingError) and "Unsupported operand" not in text:
         return (
             "it holds objects other than tensors and plain data, which could run code. Give a .safetensors file, or a "
@@ -73,7 +75,7 @@ def reason_of(error: Exception) -> str:
         return "it is a TorchScript archive."
     if isinstance(error, OSError | RuntimeError) and text:
         return re.split(r"\. |\n", text, maxsplit=1)[0]
-    return "it is empty, damaged or of another format."
+    return "it is empty, damaged or of another format: copy it again, or make a new one."
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
@@ -103,6 +105,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str
         OSError: If there is no such file.
         SafetensorError: If it can't be read.
     """
+    path.open("rb").close()  # safetensors calls a file missing that it may not read
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 

@@ -10,7 +10,6 @@ What comes after the first word is for libFuzzer. A file that ends it is written
 """
 
 import contextlib
-import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,8 +45,6 @@ def write_images(folder: Path) -> None:
 
 def write_product(folder: Path) -> None:
     """Write a small product to begin with."""
-    photograph = io.BytesIO()
-    Image.new("RGB", (8, 8)).save(photograph, "PNG")
     tensors = {"few_shot.memory.patches": torch.rand(2, 3, 4), "photographs.scores": torch.tensor([0.2, 0.3])}
     metadata = {
         "backbone": "fbclip-small",
@@ -59,10 +56,12 @@ def write_product(folder: Path) -> None:
         "version": "0.1.0",
         "source": "drawn images",
         "region": None,
-        "photographs": [{"name": "0.png"}, {"name": "1.png"}],
+        "photographs": [{"name": f"{index}.png", "size": 1, "digest": "0"} for index in range(2)],
         "used": [0, 1],
         "outliers": [],
         "rotations": 4,
+        "white_level": None,
+        "arguments": {},
         "thresholds": [None, None],
         "taught": "2026-01-01",
         "changed": "2026-01-01",
@@ -78,7 +77,9 @@ def read_image(path: Path) -> None:
 
 def read_product(path: Path) -> None:
     """Read a product, and say what it holds."""
-    describe_product(path, Adapters.read(path))
+    product = Adapters.read(path)
+    describe_product(path, product)
+    _ = product.settled
 
 
 TARGETS: dict[str, tuple[Callable[[Path], None], Callable[[Path], None], str]] = {

@@ -16,11 +16,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from anomalib_fbclip.__main__ import main
+from anomalib_fbclip.cli.product import describe_product
 from anomalib_fbclip.cli.torch_inferencer import TorchInferencer
 from anomalib_fbclip.images.image_files import find_images
 from anomalib_fbclip.results.records import read_schema
 from anomalib_fbclip.weights import bundled
-from anomalib_fbclip.weights.adapters import digest_file
+from anomalib_fbclip.weights.adapters import Adapters, digest_file
+from anomalib_fbclip.weights.metadata import KINDS, PRODUCT_KINDS
 from support import line
 from support.parts import draw_part, fails, read_rows
 
@@ -294,3 +296,32 @@ def test_watch() -> None:
     assert line.run_until(lambda: len(line.read_rows()) == len(inspected), "photographs", *options) == 1
     rows = [(row["path"], row["score"], row["regions"], row["threshold_source"]) for row in line.read_rows()]
     assert sorted(rows) == sorted(inspected)
+
+
+def read(path: Path) -> None:
+    product = Adapters.read(path)
+    assert all(describe_product(path, product).values())
+    assert product.settled
+
+
+@pytest.mark.parametrize("value", ["null", "0", "-1", "true", "[]", "{}", '"x"', "[[9, 1]]", "NaN", '{"x": 1}'])
+def test_a_value_of_another_kind(value: str) -> None:
+    """Whatever is in a product with a valid digest, it is used as it says, or refused in a line."""
+    whole = Adapters.read(Path("bolt.fbclip"))
+    for name in whole.metadata:
+        shutil.copy("bolt.fbclip", "other.fbclip")
+        rewrite(Path("other.fbclip"), **{name: value})
+        try:
+            read(Path("other.fbclip"))
+        except ValueError as error:
+            assert "other.fbclip" in str(error)  # noqa: PT017
+
+
+def test_a_missing_value() -> None:
+    with safe_open("bolt.fbclip", "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file("bolt.fbclip")
+    for name in KINDS | PRODUCT_KINDS:
+        sign(Path("other.fbclip"), tensors, {key: text for key, text in metadata.items() if key != name})
+        with pytest.raises(ValueError, match=r"other.fbclip"):
+            read(Path("other.fbclip"))
