@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
 from anomalib_fbclip.errors import InspectionError
-from anomalib_fbclip.images.image_files import find_images, printable
+from anomalib_fbclip.images.image_files import describe_folder, find_images, printable
 from anomalib_fbclip.images.photographs import KeptPhotograph
 from anomalib_fbclip.images.region_of_interest import ONE_REGION, RegionMasks, decode_region
 from anomalib_fbclip.results.good_photographs import find_copies
@@ -183,7 +183,11 @@ def describe_change(before: "ReferenceSet", after: "ReferenceSet") -> list[str]:
 
 
 def _find_added(source: Path) -> list[Path]:
-    if not source.exists():
+    try:
+        is_there = source.exists()
+    except PermissionError as error:
+        raise InspectionError(describe_folder(f"--add {source}", error)) from error
+    if not is_there:
         msg = f"--add {printable(source)} does not exist: give photographs of good parts, or a folder of them."
         raise InspectionError(msg)
     found = find_images(source)

@@ -65,7 +65,7 @@ def reason_of(error: Exception) -> str:
     """Say in one line why a file can't be read, without torch's advice."""
     text = str(error)
     if isinstance(error, PermissionError):
-        return "this user may not read it: give access to it."
+        return "this user may not read it. Give this user access."
     if isinstance(error, UnpicklingError) and "Unsupported operand" not in text:
         return (
             "it holds objects other than tensors and plain data, which could run code. Give a .safetensors file, or a "

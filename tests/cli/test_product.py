@@ -3,6 +3,8 @@
 
 """A product: taught, inspected with, changed, described, and refused in a line."""
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -226,10 +228,11 @@ def cut(path: Path, name: str) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (Path.unlink, "does not exist"),
-    "truncated": (half, "can't be read"),
+    "truncated": (half, "copy it again"),
     "of another kind": (lambda path: path.write_bytes(b"nothing of the kind"), "can't be read"),
     "adapters": (lambda path: shutil.copy(bundled.ADAPTERS_FILE, path), "no good photographs"),
-    "foreign": (lambda path: save_file({}, path), "was not saved by fbclip teach"),
+    "foreign": (lambda path: save_file({}, path), "was not saved by fbclip teach: give a file that was"),
+    "a folder": (lambda path: path.unlink() or path.mkdir(), "is a folder: give a file"),
     "newer": (lambda path: rewrite(path, format_version="2", version='"9.0"'), "newer"),
     "other adapters": (lambda path: rewrite(path, bundled_adapters='"0"'), "teach it again"),
     "no words": (lambda path: rewrite(path, photographs="[{"), "can't be read"),
@@ -252,6 +255,28 @@ def test_damaged_products(damage: str, capsys: pytest.CaptureFixture) -> None:
     line = fails(capsys, "photographs", "--product", "bolt.fbclip")
     assert message in line
     assert "bolt.fbclip" in line
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["product", "closed/bolt.fbclip"],
+        ["product", "bolt.fbclip"],
+        ["teach", "closed/bolt.fbclip", "--add", "more"],
+        ["teach", "bolt.fbclip", "--add", "closed/1.png"],
+        ["watch", "closed/photographs"],
+    ],
+)
+def test_what_may_not_be_read(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda path, **how: (refuse if "closed" in path.parts else stat)(path, **how))
+    monkeypatch.setattr(Path, "open", refuse)
+    assert "ive this user access" in fails(capsys, *arguments)
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
