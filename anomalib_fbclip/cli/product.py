@@ -5,9 +5,10 @@
 
 import argparse
 import difflib
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TYPE_CHECKING, cast
 
 from anomalib_fbclip.errors import InspectionError
@@ -123,9 +124,10 @@ def teach(options: argparse.Namespace, screen: Screen) -> None:
     if isinstance(ready.inferencer.region, RegionMasks):
         raise InspectionError(ONE_REGION)
     ready = compare(ready, good, screen, options.rotations, options.max_false_alarms)
-    for line in ready.lines[1:]:
+    inferencer = cast("TorchInferencer", ready.inferencer)
+    for line in [*ready.lines[1:], *describe_names(inferencer.references[0])]:
         screen.tell(line)
-    _save(cast("TorchInferencer", ready.inferencer), options.output, None, screen)
+    _save(inferencer, options.output, None, screen)
 
 
 def change(options: argparse.Namespace, screen: Screen) -> None:
@@ -135,13 +137,14 @@ def change(options: argparse.Namespace, screen: Screen) -> None:
     added = [path for source in options.add for path in _find_added(source)]
     with screen.progress("Loading the model", None):
         ready = load_torch(options, at_once=False, size=None)
+    _check_writable(options.output)
     inferencer = cast("TorchInferencer", ready.inferencer)
     (before,) = inferencer.references
-    known = find_copies(added, before.kept)
+    removed = {_find_removed(name, before) for name in options.remove}
+    known = find_copies(added, [photograph for photograph in before.kept if photograph.name not in removed])
     if known:
         screen.tell(f"Already in the product: {count(len(known), 'photograph')}.")
     added = [path for path in added if path not in known]
-    removed = {_find_removed(name, before) for name in options.remove}
     if not added and not removed:
         screen.tell("Nothing has changed.")
         return
@@ -157,9 +160,23 @@ def change(options: argparse.Namespace, screen: Screen) -> None:
         promises = limit(ready, options.max_false_alarms).lines[-1:]
     elif inferencer.threshold_sources()[0] == "given":
         promises = [f"The threshold stays {inferencer.decision_thresholds()[0]:g}, as given."]
-    for line in [*describe_change(before, after), *promises]:
+    for line in [*describe_names(after, removed), *describe_change(before, after), *promises]:
         screen.tell(line)
     _save(inferencer, options.output, inferencer.taught, screen)
+
+
+def describe_names(references: "ReferenceSet", removed: Collection[str] = ()) -> list[str]:
+    """Name the photographs that were removed, those that may have had their names, and those that get other names."""
+    named = references.product_names()
+    others = [f"{re.escape(Path(name).stem)}-\\d+{re.escape(Path(name).suffix)}" for name in sorted(removed)]
+    alike = [own for own, _ in named if any(re.fullmatch(other, own) for other in others)]
+    renamed = [name for own, name in named if name != own]
+    lines = [f"Removed: {_list(sorted(removed))}."] if removed else []
+    if alike:
+        lines.append(f"Not removed: {_list(alike)}, which may have had the same name.")
+    if renamed:
+        lines.append(f"Kept as {_list(renamed)}: the product has other photographs of the same name.")
+    return lines
 
 
 def describe_change(before: "ReferenceSet", after: "ReferenceSet") -> list[str]:
@@ -178,6 +195,7 @@ def describe_change(before: "ReferenceSet", after: "ReferenceSet") -> list[str]:
         f"Threshold: {limits[0]:.2f} standard deviations of good parts, before {limits[1]:.2f}.",
         f"About {likely[0]} good parts may be called anomalous, before {likely[1]}.",
         *above,
+        *([after.advice] if after.advice else []),
         *after.warnings(),
     ]
 
@@ -201,19 +219,33 @@ def _find_removed(name: str, references: "ReferenceSet") -> str:
     names = [photograph.name for photograph in references.kept]
     if name in names:
         return name
-    near = difflib.get_close_matches(name, names, n=1) or names[:MOST_NAMES]
-    msg = f"--remove {printable(name)}: the product has no photograph of this name. It has {', '.join(near)}."
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"Did you mean {printable(near[0])}?" if near else f"It has {_list(names)}."
+    msg = f"--remove {printable(name)}: the product has no photograph of this name. {hint}"
     raise InspectionError(msg)
 
 
+def _list(names: Sequence[str]) -> str:
+    """List names for the screen, if they are many only the first."""
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"{', '.join(map(printable, names[:MOST_NAMES]))}{more}"
+
+
 def _check_free(path: Path) -> None:
-    """Refuse to overwrite another product."""
+    """Refuse to overwrite another product, and a place where none can be written."""
+    _check_writable(path)
     if path.exists():
         msg = (
             f"--output {printable(path)} exists already: give another name, delete it, or add to it with fbclip "
             f"{TEACH} {printable(path)} --add."
         )
         raise InspectionError(msg)
+
+
+def _check_writable(path: Path) -> None:
+    """Try to write where a product is to be written, before the work."""
+    with writing(path, "file"):
+        TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())).close()
 
 
 def _save(inferencer: "TorchInferencer", path: Path, taught: str | None, screen: Screen) -> None:
@@ -250,7 +282,7 @@ def run_product(arguments: Sequence[str]) -> int:
 def describe_product(path: Path, product: "Adapters") -> dict[str, str]:
     """Describe the product in a file, by topic."""
     said = product.metadata
-    names = [printable(photograph["name"]) for photograph in said["photographs"]]
+    names = [photograph["name"] for photograph in said["photographs"]]
     used = [names[index] for index in said["used"]]
     scores = product.tensors[SCORES].tolist()
     above = 1 + sum(score > USUAL_THRESHOLD for score in scores)
@@ -262,12 +294,11 @@ def describe_product(path: Path, product: "Adapters") -> dict[str, str]:
         f"of {what} {'from the good photographs' if value is None else f'{value:g}, given'}"
         for value, what in zip(said["thresholds"], ("scores", "places"), strict=True)
     ]
-    more = f" and {len(used) - MOST_NAMES} more" if len(used) > MOST_NAMES else ""
     copies = f"; {len(names) - len(used)} more are near copies" if len(names) > len(used) else ""
     return {
         "Product": f"{printable(path.stem)}, {path.stat().st_size / 1e6:.1f} MB",
-        "Good photographs": f"{len(used)}: {', '.join(used[:MOST_NAMES])}{more}{copies}",
-        "Unlike the others": ", ".join(used[index] for index in said["outliers"]) or "none",
+        "Good photographs": f"{len(used)}: {_list(used)}{copies}",
+        "Unlike the others": _list([used[index] for index in said["outliers"]]) or "none",
         "Model": f"{said['backbone']}, adapters trained on {said['source']}",
         "Image size": f"{width} x {height} pixels{tiles}",
         "Region of interest": "everywhere" if region is None else f"{decode_region(region).mean():.0%} of a photograph",

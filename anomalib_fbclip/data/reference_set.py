@@ -237,7 +237,8 @@ class ReferenceSet:
             raise ValueError(ONE_REGION)  # noqa: TRY004 - not a wrong type
         tensors, metadata = keep_decision(model)
         least = [KEPT_INPUTS * side for side in model.tiling.image_size]
-        kept = [self._keep(photograph, index, least) for index, photograph in enumerate(self.found)]
+        names = [name for _, name in self.product_names()]
+        kept = [self._keep(photograph, name, least) for photograph, name in zip(self.found, names, strict=True)]
         images = {f"image.{index}": _from_bytes(photograph.content) for index, photograph in enumerate(kept)}
         values = {name: getattr(self.fit, name) for name in FIT_TENSORS}
         places = {id(photograph): index for index, photograph in reversed([*enumerate(self.found)])}
@@ -245,7 +246,7 @@ class ReferenceSet:
             **metadata,
             "photographs": [
                 {"name": name, "size": photograph.size, "digest": photograph.digest}
-                for name, photograph in zip(_tell_apart([photograph.name for photograph in kept]), kept, strict=True)
+                for name, photograph in zip(names, kept, strict=True)
             ],
             "used": [places[id(image)] for image in self.images],
             "outliers": self.fit.outliers,
@@ -253,7 +254,12 @@ class ReferenceSet:
             "white_level": self.white_level,
         }
 
-    def _keep(self, photograph: ImageSource, index: int, least: Sequence[int]) -> KeptPhotograph:
+    def product_names(self) -> list[tuple[str, str]]:
+        """Return the name of each photograph, and the one that tells it from the others in a product."""
+        own = [Path(_file_of(image)).name or f"{self.noun} {index}" for index, image in enumerate(self.found, start=1)]
+        return [*zip(own, _tell_apart(own), strict=True)]
+
+    def _keep(self, photograph: ImageSource, name: str, least: Sequence[int]) -> KeptPhotograph:
         """Keep a photograph as it was read, large enough to teach the model again."""
         if isinstance(photograph, KeptPhotograph):
             return photograph
@@ -263,7 +269,6 @@ class ReferenceSet:
             image = F.resize(image, [max(round(scale * side), 1) for side in image.shape[1:]], antialias=True)
         file = io.BytesIO()
         F.to_pil_image(image).save(file, "PNG")
-        name = Path(_file_of(photograph)).name or f"{self.noun} {index + 1}"
         size = Path(photograph).stat().st_size if isinstance(photograph, str | Path) else 0
         return KeptPhotograph(name, file.getvalue(), size, self._digest(photograph))
 
@@ -371,14 +376,19 @@ class ReferenceSet:
         """True if there are too few photographs for a good threshold."""
         return len(self.images) < FEW
 
+    @property
+    def advice(self) -> str:
+        """How many photographs to give, if there are too few."""
+        return f"Give at least {FEW}; 8 are better." if self.is_doubtful else ""
+
     def describe(self, *, decides: bool) -> str:
         """Say how many photographs there are and, if the threshold comes from them, how reliable it is."""
         count = len(self.images)
         line = f"Compared with {count} good photograph{'' if count == 1 else 's'}"
         if not decides:
             return f"{line}."
-        few = f" Give at least {FEW}; 8 are better." if self.is_doubtful else ""
-        return f"{line}: about {self.fit.false_alarms} in {count + 1} good parts may be called anomalous.{few}"
+        likely = f"about {self.fit.false_alarms} in {count + 1} good parts may be called anomalous."
+        return f"{line}: {likely} {self.advice}".rstrip()
 
     def warnings(self) -> list[str]:
         """Warn of near copies, outliers, and parts at many angles."""

@@ -122,6 +122,30 @@ def test_a_photograph_that_is_in_it(capsys: pytest.CaptureFixture) -> None:
     assert Path("bolt.fbclip").read_bytes() == before
 
 
+def test_photographs_of_one_name(capsys: pytest.CaptureFixture) -> None:
+    """What is removed is said, and what may be meant as well."""
+    shutil.copy("more/5.png", "more/1.png")
+    assert main(["teach", "bolt.fbclip", "--add", "more/1.png"]) == 0
+    assert "Kept as 1-2.png: the product has other photographs of the same name." in capsys.readouterr().out
+    assert main(["teach", "bolt.fbclip", "--remove", "1.png", "0.png", "2.png"]) == 0
+    out = capsys.readouterr().out
+    assert "Removed: 0.png, 1.png, 2.png." in out
+    assert "Not removed: 1-2.png, which may have had the same name." in out
+    assert "Give at least 4; 8 are better." in out
+
+
+def test_a_photograph_is_removed_and_added_again() -> None:
+    before = scores(load("bolt.fbclip"))
+    assert main(["teach", "bolt.fbclip", "--remove", "1.png", "--add", "good/1.png"]) == 0
+    assert scores(load("bolt.fbclip")) == pytest.approx(before, abs=0.01)
+
+
+def test_a_name_of_two_lines(capsys: pytest.CaptureFixture) -> None:
+    Path("more/5.png").rename("more/two\nlines.png")
+    assert main(["teach", "more", "--output", "part.fbclip"]) == 0
+    assert "It has 6.png, two\\nlines.png." in fails(capsys, "teach", "part.fbclip", "--remove", "nothing")
+
+
 def test_thresholds_are_kept() -> None:
     given = ["--threshold", "0.7", "--pixel-threshold", "0.4", "--rotations", "1", "--shots", "1"]
     assert main(["teach", "good", "--output", "part.fbclip", *given]) == 0
@@ -298,9 +322,12 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "settled": (["teach", "bolt.fbclip", "--add", "more", "--tiles", "2"], "--tiles does not go with --add"),
     "nothing to add": (["teach", "bolt.fbclip", "--add", "nowhere"], "nowhere does not exist"),
     "no such name": (["teach", "bolt.fbclip", "--remove", "7.png"], "no photograph of this name"),
+    "a similar name": (["teach", "bolt.fbclip", "--remove=-1.png"], "Did you mean 1.png?"),
     "nothing left": (["teach", "bolt.fbclip", "--remove", *(f"{seed}.png" for seed in range(4))], "leave no"),
     "a mask each": (["teach", "good", "--output", "x.fbclip", "--region", "masks"], "one region of interest"),
     "no place": (["teach", "bolt.fbclip", "--remove", "0.png", "--output", "good/1.png/x.fbclip"], "can't be written"),
+    "no place that is found at once": (["teach", "nowhere", "--output", "/proc/x.fbclip"], "can't be written"),
+    "no place for a change": (["teach", "bolt.fbclip", "--add", "nowhere", "--output", "/proc/x.fbclip"], "be written"),
     "not described": (["product", "good"], "is not a product"),
 }
 
