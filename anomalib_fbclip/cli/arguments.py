@@ -297,6 +297,8 @@ def check_model_options(parser: Parser, options: argparse.Namespace) -> None:
     """Refuse model options that do not go together, and set the tiles to ``auto`` if the smallest defect is given."""
     if options.max_false_alarms and options.threshold is not None:
         parser.error("--max-false-alarms chooses the threshold: leave out --threshold")
+    if options.weights and options.weights.endswith(PRODUCT_SUFFIX):
+        parser.error(f"--weights {printable(options.weights)} is a product: give it to --product instead")
     if options.smallest_defect and options.tiles not in {None, AUTO}:
         parser.error("--smallest-defect chooses the tiles: leave out --tiles, or give --tiles auto")
     if options.smallest_defect:

@@ -133,10 +133,14 @@ def check_replaced(path: Path, description: Mapping[str, str]) -> None:
         ValueError: If there is a file with other metadata, or one that can't be read. The version does not matter. For
             an earlier state of the same product, only the compression does.
     """
-    if not path.exists() and not (path.suffix == ".xml" and path.with_suffix(".bin").exists()):
+    beside = path.with_suffix(".bin") if path.suffix == ".xml" else path
+    in_the_way = path if path.exists() else beside
+    if not in_the_way.exists():
         return
     found = _read(path)
-    if found is None:
+    if in_the_way.is_dir():
+        reason = "is a folder"
+    elif found is None:
         reason = "has no metadata"
     else:
         is_same_product = all(name in found and found[name] == description.get(name) for name in PRODUCT_KEYS)
@@ -147,8 +151,8 @@ def check_replaced(path: Path, description: Mapping[str, str]) -> None:
             return
         reason = f"is a model with {other} {found.get(other, 'unknown')}, not {description.get(other, 'unknown')}"
     msg = (
-        f"{path} {reason}, and this export would replace it: give another export_root or model_file_name, or with "
-        "fbclip export another --output."
+        f"{in_the_way} {reason}, and this export would replace it: give another export_root or model_file_name, or "
+        "with fbclip export another --output."
     )
     raise ValueError(msg)
 

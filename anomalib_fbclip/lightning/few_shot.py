@@ -342,7 +342,9 @@ class FewShotMixin(ModelMixin):
             raise ValueError(msg)
         if self.model.region is not None and self.region_source is None:
             self.region_source = self.model.region.pixels.cpu().numpy()
-        if adapters.is_product and not self.reference_choice.is_made:
+        if adapters.is_product and self.reference_choice.is_made:
+            logger.warning("The given photographs replace those of %s.", adapters.origin)
+        elif adapters.is_product:
             self.reference_set = ReferenceSet.restore(adapters, self.model.decision, self.model.region)
             self.product = Path(self.hparams["weights"]).stem, adapters.metadata["taught"]
         if self.model.decision.k_shot:

@@ -427,8 +427,11 @@ class TestFileOfAdapters:
         with pytest.raises(ValueError, match="no good photographs to save"):
             model.save_adapters(tmp_path / "nothing.safetensors", with_references=True)
 
-    def test_other_photographs_than_the_files(self, file: tuple[FBClip, Path], small_backbone: str, good: Path) -> None:
+    def test_other_photographs_than_the_files(
+        self, file: tuple[FBClip, Path], small_backbone: str, good: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         model = FBClip(small_backbone, weights=file[1], few_shot_source=good, k_shot=2)
+        assert "replace those of" in caplog.text
         model.prepare_references(TrainerRun(None))
         assert model.model.decision.k_shot == 2
 

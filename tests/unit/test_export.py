@@ -272,7 +272,11 @@ class TestReplacing:
     def test_a_file_that_is_no_model(self, tmp_path: Path, name: str) -> None:
         (tmp_path / name).write_text("something else")
         path = tmp_path / name.replace("bin", "xml")
-        with pytest.raises(ValueError, match=rf"{path.name} has no metadata"):
+        with pytest.raises(ValueError, match=rf"{name} has no metadata"):
+            check_replaced(path, {COMPRESSION_KEY: "FP16"})
+        (tmp_path / name).unlink()
+        (tmp_path / name).mkdir()
+        with pytest.raises(ValueError, match=rf"{name} is a folder"):
             check_replaced(path, {COMPRESSION_KEY: "FP16"})
 
     def test_weights_that_are_missing(self, path: Path) -> None:
