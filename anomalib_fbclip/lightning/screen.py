@@ -74,5 +74,12 @@ def show_error(kind: type[BaseException], error: BaseException, trace: Traceback
     if DEBUG in os.environ or not isinstance(error, expected):
         sys.__excepthook__(kind, error, trace)
         return
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {describe(error)}", file=sys.stderr)
     raise SystemExit(FAILED)
+
+
+def describe(error: BaseException) -> str:
+    """Pick the model's own message out of jsonargparse's list of why a value is of no type that it may have."""
+    text = str(error)
+    reasons = [line[4:] for line in text.splitlines() if line.startswith("  - ") and "- Expected a" not in line]
+    return reasons[0] if text.startswith("Does not validate against any") and len(reasons) == 1 else text

@@ -283,9 +283,7 @@ class Adapters:
         trained_on = self.metadata.get("backbone", backbone)
         if trained_on != backbone:
             advice = "leave the backbone out" if self.is_product else "set 'backbone'"
-            msg = (
-                f"{self.origin} holds adapters of backbone {trained_on!r}, but this model has {backbone!r}: {advice}."
-            )
+            msg = f"{self.origin} holds adapters of backbone {trained_on!r}, but this model has {backbone!r}: {advice}."
             raise ValueError(msg)
         widths = resolve_widths(backbone)
         with reading(self.origin):

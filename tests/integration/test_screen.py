@@ -142,6 +142,11 @@ def test_a_mistake(mistake: str, fbclip: Command) -> None:
     assert culprit in error
 
 
+def test_a_value_that_the_model_refuses(fbclip: Command) -> None:
+    result = fbclip("predict", "--data", "photographs", "--model.tiles", "0")
+    assert result.stderr.splitlines()[-1].startswith("error: Tiles 0 are")
+
+
 @pytest.mark.parametrize(
     ("content", "culprit"),
     [
