@@ -426,7 +426,9 @@ def _check_fit(fit: Fit, count: int, rotations: int) -> None:
     grid = tuple(fit.inside.shape[2:])
     expected = [(count * rows, 3), (count, views, *grid), (count, views, *grid), (count,), (count, 2)]
     is_whole = len(grid) == 3 and fit.inside.dtype == torch.bool and fit.decision.k_shot == count > 0  # noqa: PLR2004
-    if shapes != expected or not is_whole or fit.origins.is_floating_point():
+    numbers = (fit.logits, fit.scores, fit.unlikeness)
+    are_numbers = all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in numbers)
+    if shapes != expected or not is_whole or not are_numbers or fit.origins.dtype != torch.int64:
         msg = "The tensors do not match."
         raise ValueError(msg)
     limits = fit.origins.new_tensor([count, rotations, fit.inside[0].numel()])

@@ -374,7 +374,10 @@ class Adapters:
             layers = len(used["feature_layers"])
             width = (layers - layers // 2) * self.adapters[WIDTHS_OF_TENSORS[0][0]].shape[0]
             patches = decision.memory.patches
-            if patches.ndim != 3 or patches.shape[2] != width or not patches.numel():  # noqa: PLR2004
+            are_finite = all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in tensors.values())
+            are_single = all(tensor.numel() == 1 or tensor is patches for tensor in tensors.values())
+            is_memory = patches.ndim == 3 and patches.shape[2] == width and patches.numel()  # noqa: PLR2004
+            if not (are_finite and are_single and is_memory and decision.merge.spreads):
                 raise ValueError
         return decision.to(model.anomaly_map_generator.kernel.device)
 

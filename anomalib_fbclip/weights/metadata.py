@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from anomalib_fbclip.images.photographs import SIXTEEN_BITS
+from anomalib_fbclip.images.photographs import DECODING_ERRORS, SIXTEEN_BITS
 from anomalib_fbclip.images.region_of_interest import decode_region
 
 if TYPE_CHECKING:
@@ -53,7 +53,10 @@ def _are_weights(value: object) -> bool:
 
 
 def _is_region(value: Any) -> bool:  # noqa: ANN401
-    return value is None or bool(decode_region(value).any())
+    try:
+        return value is None or bool(decode_region(value).any())
+    except DECODING_ERRORS:
+        return False
 
 
 def _is_photograph(value: object) -> bool:
@@ -123,10 +126,10 @@ def check_metadata(metadata: Mapping[str, Any], tensors: Mapping[str, torch.Tens
     kinds = {**KINDS, **TEXT_KINDS, **needed}
     if needed.keys() - metadata.keys() or not all(kinds[name](metadata[name]) for name in kinds.keys() & metadata):
         raise ValueError
-    if is_product and (
-        max(metadata["used"]) >= len(metadata["photographs"])
-        or max(metadata["outliers"], default=-1) >= len(metadata["used"])
-        or not tensors[SCORES].is_floating_point()
-        or tensors[SCORES].shape != (len(metadata["used"]),)
-    ):
+    if not is_product:
+        return
+    count, scores = len(metadata["used"]), tensors[SCORES]
+    are_scores = scores.shape == (count,) and scores.is_floating_point() and scores.isfinite().all()
+    last_used, last_outlier = max(metadata["used"]), max(metadata["outliers"], default=-1)
+    if not are_scores or last_used >= len(metadata["photographs"]) or last_outlier >= count:
         raise ValueError

@@ -242,12 +242,15 @@ def leave_out(path: Path, name: str) -> None:
     sign(path, {key: value for key, value in load_file(path).items() if not key.startswith(name)}, metadata)
 
 
-def cut(path: Path, name: str) -> None:
-    """Leave out half of a tensor."""
+def half_of(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[: len(tensor) // 2].clone()
+
+
+def replace(path: Path, name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
     tensors = load_file(path)
-    sign(path, tensors | {name: tensors[name][: len(tensors[name]) // 2].clone()}, metadata)
+    sign(path, tensors | {name: change(tensors[name]).contiguous()}, metadata)
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -265,9 +268,14 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "no memory": (lambda path: leave_out(path, "few_shot."), "teach it again"),
     "a byte of a tensor": (lambda path: change_byte(path, -1000), "damaged"),
     "a letter of a name": (lambda path: change_byte(path, path.read_bytes().index(b"0.png")), "damaged"),
-    "half a memory": (lambda path: cut(path, "few_shot.memory.patches"), "can't be read"),
-    "a score less": (lambda path: cut(path, "photographs.scores"), "can't be read"),
-    "half a photograph": (lambda path: cut(path, "photographs.image.2"), "can't be read"),
+    "half a memory": (lambda path: replace(path, "few_shot.memory.patches", half_of), "can't be read"),
+    "a score less": (lambda path: replace(path, "photographs.scores", half_of), "can't be read"),
+    "half a photograph": (lambda path: replace(path, "photographs.image.2", half_of), "can't be read"),
+    "a memory of 16 bits": (lambda path: replace(path, "few_shot.memory.patches", torch.Tensor.half), "can't be read"),
+    "no threshold": (lambda path: replace(path, "few_shot.calibration.threshold", lambda it: it / 0), "can't be read"),
+    "no spread": (lambda path: leave_out(path, "few_shot.merge"), "can't be read"),
+    "places that there are not": (lambda path: replace(path, "photographs.origins", torch.neg), "can't be read"),
+    "no logits": (lambda path: replace(path, "photographs.logits", torch.Tensor.bool), "can't be read"),
     "no photographs": (lambda path: leave_out(path, "photographs."), "can't be read"),
 }
 
