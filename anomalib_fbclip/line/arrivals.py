@@ -184,7 +184,7 @@ class Folder:
             end = time.monotonic()
             self._next_search = end + max(SEARCH_PAUSE, SEARCH_SHARE * (end - now))
         elif self._changes is not None:
-            names = sorted(name for _, name in next(self._changes))
+            names = self._take_changes(self._changes)
             self._note(path for name in names for path in self._find(self._path / Path(name).relative_to(self._root)))
 
     def _search(self) -> list[Path]:
@@ -212,8 +212,8 @@ class Folder:
         return [path for path in found if path.is_file()]
 
     def _begin_to_watch(self) -> None:
-        """Watch the folder for changes. Where the system can't, only the searches find them."""
-        changes = self._watch(
+        """Watch the folder for changes."""
+        self._changes = self._watch(
             self._root,
             watch_filter=None,
             debounce=1,
@@ -222,12 +222,19 @@ class Folder:
             yield_on_timeout=True,
             ignore_permission_denied=True,
         )
+        self._take_changes(self._changes)  # starts the watch
+
+    def _take_changes(self, changes: Iterator[set[tuple["Change", str]]]) -> list[str]:
+        """Return the paths that have changed. If the system can't tell them, only the searches find them from now on."""
         try:
-            next(changes)  # starts the watch
+            return sorted(name for _, name in next(changes))
         except OSError as error:
-            self._tell(f"{self.name} can't be watched ({error}). It is searched every {SEARCH_PAUSE} seconds instead.")
-        else:
-            self._changes = changes
+            why = str(error)
+        except RuntimeError as error:  # watchfiles can't decode a name
+            why = f"{error}: rename the file, and start again"
+        self._changes, self._next_search = None, 0.0
+        self._tell(f"{self.name} can't be watched ({why}). It is searched every {SEARCH_PAUSE} seconds instead.")
+        return []
 
     def _find(self, changed: Path) -> list[Path]:
         """Return the changed file or, for a folder that was moved here, all files in it."""

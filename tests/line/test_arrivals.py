@@ -220,6 +220,20 @@ def test_where_no_changes_can_be_noticed_the_folder_is_searched(watch: Watch, mo
     assert watcher.take(1) == ["incoming/a.png"]
 
 
+def test_a_name_that_is_not_utf_8(watch: Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends the notice of changes, said once, and not the searches."""
+    monkeypatch.setattr("anomalib_fbclip.line.arrivals.SEARCH_PAUSE", 0.1)
+    watcher = watch()
+    assert not watcher.take_all()
+    name = photograph("a.png").rename(os.fsdecode(b"incoming/bad\xff.png")).as_posix()
+    assert watcher.take(1) == [name]
+    (line,) = watcher.told
+    assert r"bad\xFF.png" in line
+    assert "rename" in line
+    photograph("b.png")
+    assert watcher.take(1) == ["incoming/b.png"]
+
+
 class Capture:
     """In place of OpenCV's reader: frames of one shade each, then none."""
 

@@ -216,7 +216,7 @@ def write_report(
                     },
                 )
                 stream.enable_buffering()
-                stream.dump(str(folder / page.name), encoding="utf-8")
+                stream.dump(str(folder / page.name), encoding="utf-8", errors="backslashreplace")  # file names
         for page in pages:
             (folder / page.name).replace(page)
     for number in count(len(pages) + 1):  # pages of an earlier, longer report

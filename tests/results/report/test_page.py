@@ -131,6 +131,12 @@ def test_a_photograph_that_has_gone_is_an_error(tmp_path: Path) -> None:
     assert any("gone.png" in text for text in page.texts["p"])
 
 
+def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    name = "bad\udcff.png"
+    page = Page(write_small_report(tmp_path, [entry(name, 0.9)], command=f"fbclip {name}", feedback="add {photographs}"))
+    assert r"bad\udcff.png" in page.texts["h3"]
+
+
 @pytest.mark.parametrize("missing", [Entry(Record("a.png")), Entry(Record("a.png", score=0.5))])
 def test_an_entry_that_says_nothing(tmp_path: Path, missing: Entry) -> None:
     with pytest.raises(ValueError, match=r"^a\.png has neither"):
