@@ -262,8 +262,8 @@ def parse_check(arguments: Sequence[str]) -> argparse.Namespace:
     if not options.known_good and not options.bad:
         parser.error("give photographs that you have sorted: --good, --bad, or both")
     for bad, good in product(options.bad, options.known_good):
-        if bad.absolute().is_relative_to(good.absolute()) or good.absolute().is_relative_to(bad.absolute()):
-            parser.error(f"{bad} and {good} overlap: keep good and defective photographs apart")
+        if bad.resolve().is_relative_to(good.resolve()) or good.resolve().is_relative_to(bad.resolve()):
+            parser.error(f"{printable(bad)} and {printable(good)} overlap: keep good and defective photographs apart")
     options.photographs = [str(path) for path in (*options.known_good, *options.bad)]
     check_options(parser, options)
     options.alone = True  # these photographs are not references of each other

@@ -15,6 +15,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.results.false_alarms import describe_verdicts
 from anomalib_fbclip.results.files import link_latest, make_next
 from anomalib_fbclip.results.good_photographs import (
@@ -52,13 +54,24 @@ def run_check(arguments: Sequence[str]) -> int:
         InspectionError: If it can't begin, or the results can't be written.
     """
     options = parse_check(arguments)
-    bad = [path.absolute() for path in options.bad]
+    good, bad = (
+        [file for path in side for file in find_images(path, options.output)]
+        for side in (options.known_good, options.bad)
+    )
+    for file, same in find_copies(bad, good).items():
+        msg = f"{printable(file)} and {printable(same)} are the same photograph: leave out the good or the bad one."
+        raise InspectionError(msg)
 
     def label(name: str) -> Verdict:
-        path = Path(name).absolute()
-        return "anomalous" if any(path.is_relative_to(folder) for folder in bad) else "normal"
+        given = [path for path in (*options.known_good, *options.bad) if _is_of(name, path)]
+        return "anomalous" if max(given, key=lambda path: len(path.parts)) in options.bad else "normal"
 
     return inspect(options, [CHECK, *without_thresholds(arguments)], label)
+
+
+def _is_of(name: str, given: Path) -> bool:
+    """Return whether the name of a photograph, or of a frame, is of a given file, folder or camera."""
+    return Path(name).is_relative_to(given) or name.startswith((f"{given.as_posix()}#", f"camera {given}#"))
 
 
 SUBCOMMANDS = {

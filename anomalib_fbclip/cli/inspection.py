@@ -13,9 +13,10 @@ from typing import NamedTuple, cast
 from PIL import Image
 
 from anomalib_fbclip.concurrency import map_ahead
-from anomalib_fbclip.errors import ANOMALOUS, FAILED, NORMAL, ImageError
+from anomalib_fbclip.errors import ANOMALOUS, FAILED, NORMAL, ImageError, InspectionError
 from anomalib_fbclip.exported.images import ImageSource
 from anomalib_fbclip.exported.inferencer import Prediction
+from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.photographs import is_gray
 from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks, shade_outside
 from anomalib_fbclip.results.false_alarms import is_wrong
@@ -195,6 +196,9 @@ class Inspection:
                 return
         self._next_failures()
         yield from self._flush_failures()
+        if self._started:
+            msg = f"The model gave no verdict on {printable(self._started[0].item.name)}: inspect it again."
+            raise InspectionError(msg)
 
     def _images(self, inputs: Inputs) -> Iterator[ImageSource]:
         """Yield the images, and keep their items for their predictions, which come in the same order."""

@@ -181,7 +181,7 @@ class Inputs(NamedTuple):
         load = partial(_load, minimum_side=minimum_side, enough=enough, white_level=white_level)
         for part in self.parts:
             # Frames are not read ahead: a camera must give its newest one.
-            yield from map(load, part) if isinstance(part, Frames) else map_ahead(load, part, READ_AHEAD)
+            yield from (load(item) for item in part) if isinstance(part, Frames) else map_ahead(load, part, READ_AHEAD)
 
 
 def _load(item: Item, minimum_side: int, enough: Enough | None, white_level: int | None) -> Loaded:

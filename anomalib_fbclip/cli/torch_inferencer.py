@@ -332,7 +332,7 @@ class TorchInferencer:
     ) -> Iterator[Prediction]:
         """Predict images, a few at the same time. See :class:`~anomalib_fbclip.cli.prediction.Inferencer`."""
         if self._at_once == 1:  # OpenMP is fastest in the thread that loaded the model
-            results: Iterator[Prediction | Failed] = map(self._predict, images)
+            results: Iterator[Prediction | Failed] = (self._predict(image) for image in images)
         else:
             results = map_ahead(self._predict, images, self._at_once - 1, self._at_once)
         for result in results:

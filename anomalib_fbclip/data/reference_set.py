@@ -367,8 +367,14 @@ class ReferenceSet:
         Args:
             patch (ReferencePatch): The patch, from :meth:`nearest`.
             photograph (torch.Tensor): Its photograph, from :meth:`load`.
+
+        Raises:
+            ValueError: If there are fewer copies.
         """
-        copy = next(islice(turned_copies(photograph, self.rotations), patch.turn, None))
+        copy = next(islice(turned_copies(photograph, self.rotations), patch.turn, None), None)
+        if copy is None:
+            msg = f"{patch.name} has {self.rotations} rotated copies, and number {patch.turn + 1} is asked for."
+            raise ValueError(msg)
         return crop_patch(copy.clamp(0, 1), patch.place, patch.grid)  # rotation adds rounding errors
 
     @property

@@ -225,7 +225,7 @@ class Folder:
         self._take_changes(self._changes)  # starts the watch
 
     def _take_changes(self, changes: Iterator[set[tuple["Change", str]]]) -> list[str]:
-        """Return the paths that have changed. If the system can't tell them, only the searches find them from now on."""
+        """Return the paths that have changed. From the first error on, only the searches find them."""
         try:
             return sorted(name for _, name in next(changes))
         except OSError as error:

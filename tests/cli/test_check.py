@@ -22,6 +22,8 @@ def folder(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for seed in (11, 12):
         draw_part(seed, defective=True).save(tmp_path / "bad" / f"{seed}.png")
         draw_part(seed + 10).save(tmp_path / "more" / f"{seed}.png")
+    (tmp_path / "link").symlink_to("more")
+    shutil.copy(tmp_path / "more" / "11.png", tmp_path / "copy.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -49,6 +51,11 @@ def test_verdicts_are_counted(product: str, capsys: pytest.CaptureFixture) -> No
     assert main(["check", "--product", product, "--good", "more", "--bad", "bad", "--threshold", threshold]) == 0
 
 
+def test_sides_are_told_apart_by_how_they_are_given() -> None:
+    main(["check", "--good", "bad/../more", "--bad", "bad"])
+    assert [row["label"] for row in read_rows()] == ["normal", "normal", "anomalous", "anomalous"]
+
+
 def test_without_a_product_each_is_looked_at_alone(capsys: pytest.CaptureFixture) -> None:
     """Photographs whose truth is known are no references of each other."""
     for seed in range(8):
@@ -62,6 +69,8 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "nothing": (["check"], "--good, --bad, or both"),
     "one folder twice": (["check", "--good", "more", "--bad", "more"], "overlap"),
     "one in the other": (["check", "--good", "more", "--bad", "more/11.png"], "overlap"),
+    "one folder by two names": (["check", "--good", "more", "--bad", "link"], "overlap"),
+    "one photograph twice": (["check", "--good", "more", "--bad", "copy.png"], "same photograph"),
     "no such folder": (["check", "--good", "nowhere"], "nowhere"),
     "no share": (["photographs", "--good", "good", "--max-false-alarms", "0"], "not a share"),
     "threshold and share": (

@@ -255,3 +255,11 @@ def test_a_share_of_false_alarms(photographs: Path, capsys: pytest.CaptureFixtur
     bare = write_graph(Path("bare.xml"), metadata={"backbone": "fbclip-small"})
     assert main(["photographs", "--model", str(bare), "--device", "CPU", "--max-false-alarms", "5%"]) == 2
     assert "contains no good photographs" in capsys.readouterr().err
+
+
+def test_a_photograph_without_a_verdict_is_no_success(
+    inspect: Inspect, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(EdgeInferencer, "stream", lambda _, images, **__: iter([*images][:0]))
+    assert inspect() == 2
+    assert "no verdict on photographs/fine.png" in capsys.readouterr().err

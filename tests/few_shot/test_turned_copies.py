@@ -55,6 +55,13 @@ def test_a_white_place_of_a_shrunk_copy_is_shown(monkeypatch) -> None:
         assert all(low >= 254 for low, _ in place.getextrema())
 
 
+def test_a_copy_that_is_not_there() -> None:
+    """It must not end an iteration, as a bare ``next`` does."""
+    references = reference_set.ReferenceSet([torch.ones(3, 20, 20)], rotations=1)
+    with pytest.raises(ValueError, match="number 2"):
+        references.crop(reference_set.ReferencePatch(0, "a.png", 1, (0, 0), (2, 2)), torch.ones(3, 20, 20))
+
+
 def test_filled_corners_are_not_remembered(arguments: dict, good: Path) -> None:
     """The rows of a copy that is turned by 45 degrees come from the middle alone: a corner is no part of anything."""
     model = FBClip(**arguments | {"reference_rotations": 8}, image_size=112)
