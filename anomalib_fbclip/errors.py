@@ -105,6 +105,8 @@ def describe_error(error: Exception) -> str | None:
         return "the output was closed: nothing reads it any more."
     if isinstance(error, PlainError | ValueError):
         return last_line(error)
+    if isinstance(error, PermissionError) and error.filename is not None:
+        return f"{error.filename!r} can't be used: {error.strerror}. Give this user access to it and to its folder."
     if isinstance(error, ArgumentError | OSError):
         return " ".join(str(error).split())
     return None

@@ -314,7 +314,7 @@ def refuse(parser: Parser, options: argparse.Namespace, names: Sequence[str], ad
 
 @contextmanager
 def writing(output: Path, kind: str) -> Generator[None]:
-    """Turn an ``OSError``, unless the screen's pipe is closed, into one line that names ``--output``.
+    """Turn an ``OSError`` into one line that names ``--output``, unless it is of another file or of a closed screen.
 
     Args:
         output (Path): Value of ``--output``.
@@ -325,8 +325,16 @@ def writing(output: Path, kind: str) -> Generator[None]:
     except BrokenPipeError:
         raise
     except OSError as error:
+        if error.filename is not None and not _is_above_or_below(Path(error.filename), output, kind):
+            raise
         msg = f"--output {printable(output)} can't be written ({error}): give another {kind}."
         raise InspectionError(msg) from error
+
+
+def _is_above_or_below(path: Path, output: Path, kind: str) -> bool:
+    """Return whether a path is in the folder of the output, or is a folder that the output is in."""
+    own, other = (output if kind == "folder" else output.parent).resolve(), path.resolve()
+    return other.is_relative_to(own) or own.is_relative_to(other)
 
 
 def without_password(address: str) -> str:

@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.errors import FAILED, InspectionError
 from anomalib_fbclip.images.image_files import describe_folder, printable
 from anomalib_fbclip.line.arrivals import Arrival, Arrivals, Camera, Folder
 from anomalib_fbclip.line.delivery import Delivery, Mqtt, Target, Webhook
@@ -93,7 +93,7 @@ def run_watch(arguments: Sequence[str]) -> int:
         arguments (Sequence[str]): The arguments after ``fbclip watch``.
 
     Returns:
-        int: The exit code of the worst photograph since the start.
+        int: The exit code of the worst photograph since the start; 2 if a folder can't be read at the end.
 
     Raises:
         InspectionError: If it can't begin, or the results can't be written.
@@ -179,7 +179,7 @@ def run(ready: Ready, arrivals: Arrivals, outbox: Outbox, options: argparse.Name
                     arrivals.release(arrival)
     for line in [count_verdicts(inspection.counts), *describe_waiting(outbox, delivery.names)]:
         screen.tell(line)
-    return inspection.exit_code
+    return FAILED if arrivals.is_unread else inspection.exit_code
 
 
 def to_message(identity: str, record: Record) -> Message:

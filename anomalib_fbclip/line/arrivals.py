@@ -74,6 +74,10 @@ class Arrivals(Protocol):
 
     name: str
 
+    @property
+    def is_unread(self) -> bool:
+        """True if it, or a folder in it, can't be read."""
+
     def batches(self, is_stopped: Stopped) -> Iterator[Iterator[Arrival]]:
         """Wait for arrivals.
 
@@ -130,8 +134,12 @@ class Folder:
         self._changes: Iterator[set[tuple[Change, str]]] | None = None
         self._watched: tuple[int, int] | None = None
         self._next_look = self._next_search = 0.0
-        self._is_away = False
         self._closed: set[Path] = set()
+
+    @property
+    def is_unread(self) -> bool:
+        """True if the folder, or one in it, could not be read at the last search."""
+        return bool(self._closed)
 
     def batches(self, is_stopped: Stopped) -> Iterator[Iterator[Arrival]]:
         """Wait for complete photographs. See :class:`Arrivals`."""
@@ -197,18 +205,17 @@ class Folder:
             found = find_images(self._path, *self._excluded)
         except (OSError, ImageError) as error:
             self._watched = self._changes = None
-            if not self._is_away:
+            if self._path not in self._closed:
                 what = describe_folder(self._path, error) if isinstance(error, OSError) else str(error)
                 self._tell(f"{what} Trying again until it is back.")
-            self._is_away = True
+            self._closed = {self._path}
             return []
-        if self._is_away:
+        if self._path in self._closed:
             self._tell(f"{self.name} is back.")
-        self._is_away = False
-        for path in found:
-            if path.is_dir() and path not in self._closed:
-                self._closed.add(path)
-                self._tell(f"{printable(path)} can't be read: give this user access to the folder.")
+        closed = {path for path in found if path.is_dir()}
+        for path in sorted(closed - self._closed):
+            self._tell(f"{printable(path)} can't be read: give this user access to the folder.")
+        self._closed = closed
         return [path for path in found if path.is_file()]
 
     def _begin_to_watch(self) -> None:
@@ -323,6 +330,7 @@ class Camera:
         self, name: str, open_capture: Callable[[], "cv2.VideoCapture"], tell: Tell, *, every: int, on_change: bool
     ) -> None:
         self.name = name
+        self.is_unread = False  # no frame waits
         self._open = open_capture
         self._tell = tell
         self._every = every

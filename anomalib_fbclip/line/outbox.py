@@ -66,6 +66,7 @@ class Outbox:
         for table in folder.glob(f"{TABLE_NAME}.*"):
             if not path.exists():
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(table))
+        path.touch()  # SQLite would not say why it can't
         self._connection = sqlite3.connect(path, timeout=1, check_same_thread=False)
         try:
             for statement in (*SETTINGS, "BEGIN EXCLUSIVE", *TABLES, "COMMIT"):

@@ -3,6 +3,7 @@
 
 """What the command shows and writes, and its exit codes."""
 
+import errno
 import gc
 import json
 import os
@@ -22,9 +23,9 @@ import pytest
 from PIL import Image
 
 from anomalib_fbclip.__main__ import main
-from anomalib_fbclip.cli.arguments import without_thresholds
+from anomalib_fbclip.cli.arguments import without_thresholds, writing
 from anomalib_fbclip.cli.sources import find_inputs
-from anomalib_fbclip.errors import ImageError
+from anomalib_fbclip.errors import ImageError, run_command
 from anomalib_fbclip.results.records import read_schema
 from support.command_line import environment
 from support.graphs import write_graph
@@ -70,6 +71,18 @@ def test_screen(tmp_path: Path, photographs: Path, fbclip: Run) -> None:
     assert {path.name for path in (folder / "images").iterdir()} == {"fine.png.jpg", "spot.png.jpg"}
     with Image.open(folder / "images/spot.png.jpg") as picture:
         assert picture.size == (140, 100)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"), [("results/v0/a.png", "--output results"), ("masks/a.png", "Give this user access")]
+)
+def test_which_file_lacks_permission(file: str, message: str, capsys: pytest.CaptureFixture) -> None:
+    def fail() -> int:
+        with writing(Path("results"), "folder"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), file)
+
+    assert run_command(fail) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_white_level(

@@ -92,6 +92,18 @@ def test_a_damaged_file_is_a_row_and_the_others_go_on() -> None:
     }
 
 
+def test_a_folder_that_cannot_be_read_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Path] = []
+
+    def refuse(path: Path, *_: Path) -> list[Path]:
+        tried.append(path)
+        msg = f"{path} can't be read."
+        raise ImageError(msg)
+
+    monkeypatch.setattr("anomalib_fbclip.line.arrivals.find_images", refuse)
+    assert run_until(lambda: tried, "incoming", "--model", "model.xml", "--device", "CPU", "--output", "results") == 2
+
+
 def test_a_file_that_was_read_too_early_has_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was incomplete, and is complete by now."""
     reads: list[Path] = []

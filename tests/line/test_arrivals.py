@@ -198,9 +198,11 @@ def test_a_folder_that_goes_and_comes_back(watch: Watch, monkeypatch: pytest.Mon
     Path("incoming").rename("away")
     assert not watcher.take_all()
     assert [line.split(":")[0] for line in watcher.told] == ["incoming can't be read"]
+    assert watcher.folder.is_unread
     photograph("a.png")
     assert watcher.take(1) == ["incoming/a.png"]
     assert watcher.told[1:] == ["incoming is back."]
+    assert not watcher.folder.is_unread
     photograph("b.png")
     assert watcher.take(1) == ["incoming/b.png"]
 
