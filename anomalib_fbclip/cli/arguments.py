@@ -264,6 +264,9 @@ def parse_check(arguments: Sequence[str]) -> argparse.Namespace:
     for bad, good in product(options.bad, options.known_good):
         if bad.resolve().is_relative_to(good.resolve()) or good.resolve().is_relative_to(bad.resolve()):
             parser.error(f"{printable(bad)} and {printable(good)} overlap: keep good and defective photographs apart")
+    refuse(parser, options, ("shots", "rotations"), f"fbclip {CHECK}: teach a product with it, and give --product")
+    if options.max_false_alarms and not (options.product or options.model):
+        parser.error("--max-false-alarms needs a product: give --product")
     options.photographs = [str(path) for path in (*options.known_good, *options.bad)]
     check_options(parser, options)
     options.alone = True  # these photographs are not references of each other

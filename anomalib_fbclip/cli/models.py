@@ -41,9 +41,6 @@ USUAL_DEFECT = 0.01
 PHOTOGRAPHS_AT_ONCE = 4
 """Largest number of photographs that torch computes at the same time, to keep all cores busy. Each takes memory."""
 
-ADVICE = "Use --good."
-"""Advice where the threshold does not come from the parts."""
-
 
 class Ready(NamedTuple):
     """A model that is ready to inspect.
@@ -194,7 +191,7 @@ def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int]
         ValueError: If an argument does not fit the backbone, or a file can't be read.
     """
     if options.tiles == AUTO and size is None:
-        msg = f"--tiles {AUTO} needs photographs to measure, and there are none yet: give a number, such as 3."
+        msg = f"--tiles {AUTO} measures a photograph, and there is none that can be read: give a number, such as 3."
         raise InspectionError(msg)
     tiles = partial(choose_tiles, size, options.smallest_defect) if options.tiles == AUTO and size else options.tiles
     try:
@@ -229,7 +226,8 @@ def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int]
         line = f"{'Product' if len(options.product) == 1 else 'Products'} {names}: {inferencer.backbone}, {trained}"
         for path in options.product[1:]:
             inferencer.add_product(path)
-    return Ready(inferencer, [line], ADVICE, watch=inferencer.watch_views if inferencer.tile_count else None)
+    advice = "Use --product." if "known_good" in options else "Use --good."  # in check, --good means something else
+    return Ready(inferencer, [line], advice, watch=inferencer.watch_views if inferencer.tile_count else None)
 
 
 def compare(ready: Ready, good: Sequence[Path], screen: Screen, rotations: int | None, share: float | None) -> Ready:

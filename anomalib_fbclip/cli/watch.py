@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from anomalib_fbclip.errors import FAILED, InspectionError
-from anomalib_fbclip.images.image_files import describe_folder, printable
+from anomalib_fbclip.images.image_files import describe_folder, find_images, printable
 from anomalib_fbclip.line.arrivals import Arrival, Arrivals, Camera, Folder
 from anomalib_fbclip.line.delivery import Delivery, Mqtt, Target, Webhook
 from anomalib_fbclip.line.outbox import Message, Outbox
@@ -24,6 +24,7 @@ from anomalib_fbclip.results.records import Record, RecordWriter
 from anomalib_fbclip.results.thresholds import describe_guess
 
 from .arguments import (
+    AUTO,
     EXIT_CODES,
     Parser,
     add_inspection_options,
@@ -101,6 +102,7 @@ def run_watch(arguments: Sequence[str]) -> int:
     """
     parser = create_parser()
     options = parse_arguments(parser, arguments)
+    options.alone = True  # those that are there first are not references of each other
     is_live = find_live(options.source) is not None
     for name in ("every", "trigger"):
         if getattr(options, name) and not is_live:
@@ -127,7 +129,9 @@ def watch(options: argparse.Namespace) -> int:
     with Outbox(folder) as outbox, logging_to(folder, verbose=options.verbose):
         try:
             arrivals = open_arrivals(options, outbox, screen)
-            ready = get_ready(options, good, [], screen, at_once=isinstance(arrivals, Folder))
+            is_folder = isinstance(arrivals, Folder)
+            measured = find_images(Path(options.source), folder) if is_folder and options.tiles == AUTO else []
+            ready = get_ready(options, good, measured, screen, at_once=is_folder)
         except BaseException:  # an interrupt, too
             if is_new:
                 shutil.rmtree(folder)

@@ -19,6 +19,9 @@ LABELS: tuple[Verdict, Verdict] = ("normal", "anomalous")
 CONFIDENCE = 0.95
 """Confidence of a bound on the share of false alarms."""
 
+SMALLEST_SHARE = 1e-6
+"""Smallest share of false alarms that can be asked for."""
+
 EXPECTED_SPREAD, EXPECTED_WEIGHT = 0.1, 2.0
 """As in :mod:`anomalib_fbclip.modeling.few_shot.calibration`, which imports torch."""
 
@@ -198,7 +201,7 @@ def parse_share(text: str) -> float:
     """Parse a share: ``1%`` or ``0.01``.
 
     Raises:
-        ArgumentTypeError: If it is not between 0 and 1.
+        ArgumentTypeError: If it is not between the smallest share and 1.
 
     Example:
         >>> parse_share("5%"), parse_share("0.01")
@@ -208,8 +211,8 @@ def parse_share(text: str) -> float:
         value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         value = math.nan
-    if not 0 < value < 1:
-        msg = f"{text!r} is not a share: give 1% or 0.01."
+    if not SMALLEST_SHARE <= value < 1:
+        msg = f"{text!r} is not a share between {100 * SMALLEST_SHARE:.4f}% and 100%: give 1% or 0.01."
         raise argparse.ArgumentTypeError(msg)
     return value
 

@@ -62,7 +62,9 @@ def test_without_a_product_each_is_looked_at_alone(capsys: pytest.CaptureFixture
         draw_part(30 + seed).save(f"more/{seed}.png")
     assert main(["check", "--good", "more", "--bad", "bad"]) in {0, 1}
     assert {row["threshold_source"] for row in read_rows()} == {"default"}
-    assert "fewest wrong" in capsys.readouterr().out
+    screen = capsys.readouterr().out
+    assert "fewest wrong" in screen
+    assert "Use --product." in screen
 
 
 MISTAKES: dict[str, tuple[list[str], str]] = {
@@ -71,6 +73,8 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "one in the other": (["check", "--good", "more", "--bad", "more/11.png"], "overlap"),
     "one folder by two names": (["check", "--good", "more", "--bad", "link"], "overlap"),
     "one photograph twice": (["check", "--good", "more", "--bad", "copy.png"], "same photograph"),
+    "shots": (["check", "--good", "more", "--shots", "2"], "give --product"),
+    "share of no product": (["check", "--good", "more", "--max-false-alarms", "1%"], "give --product"),
     "no such folder": (["check", "--good", "nowhere"], "nowhere"),
     "no share": (["photographs", "--good", "good", "--max-false-alarms", "0"], "not a share"),
     "threshold and share": (

@@ -139,6 +139,10 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
         lambda root: ["photographs", "--good", damaged(root / "text.jpg")],
         "text.jpg can't be read as an image",
     ),
+    "tiles for nothing": (
+        lambda root: [damaged(empty(root / "text") / "1.jpg").parent, "--tiles", "auto"],
+        "none that can be read: give a number",
+    ),
     "a file as output": (
         lambda root: ["photographs", "--output", damaged(root / "file")],
         "give another folder",

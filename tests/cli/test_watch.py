@@ -92,6 +92,12 @@ def test_a_damaged_file_is_a_row_and_the_others_go_on() -> None:
     }
 
 
+def test_tiles_are_chosen_by_a_photograph_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    add("1.png")
+    assert run_until(read_rows, "incoming", "--tiles", "auto", "--output", "results") in {0, 1}
+    assert "Smallest visible defect" in capsys.readouterr().out
+
+
 def test_a_folder_that_cannot_be_read_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[Path] = []
 

@@ -15,6 +15,7 @@ from scipy import stats
 from anomalib_fbclip.modeling.few_shot import calibration
 from anomalib_fbclip.results import false_alarms
 from anomalib_fbclip.results.false_alarms import (
+    SMALLEST_SHARE,
     Tally,
     best_threshold,
     describe_verdicts,
@@ -78,6 +79,7 @@ def test_it_expects_what_the_model_does() -> None:
 
 
 def test_scores_at_the_ends() -> None:
+    assert 0.5 <= limit_false_alarms([0.5] * 8, SMALLEST_SHARE).threshold <= 1
     assert 0 <= limit_false_alarms([0.0, 1.0], 0.01).threshold <= 1
     assert limit_false_alarms([0.0] * 60, 0.05).threshold == 0
 
@@ -132,7 +134,7 @@ def test_verdicts_are_tabulated() -> None:
     assert describe_verdicts(rows[4:]) == []
 
 
-@pytest.mark.parametrize("text", ["0", "100%", "-1%", "x", "", "%", "nan", "inf"])
+@pytest.mark.parametrize("text", ["0", "1e-300", "100%", "-1%", "x", "", "%", "nan", "inf"])
 def test_no_share(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="give 1%"):
         parse_share(text)
