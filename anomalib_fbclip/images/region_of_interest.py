@@ -61,13 +61,14 @@ class Box(NamedTuple):
             Box: The rectangle.
 
         Raises:
-            ValueError: If the text is not a rectangle, or does not lie in the photograph.
+            ValueError: If the text is not a rectangle, does not lie in the photograph, or mixes fractions and pixels.
         """
         try:
             x, y, width, height = (float(number) for number in text.split(","))
         except ValueError as error:
             msg = f"Region {text!r} is neither a file, a folder nor x,y,width,height: give one of them."
             raise ValueError(msg) from error
+        is_mixed = max(x, y, width, height) > 1 and any(0 < number < 1 for number in (x, y, width, height))
         if max(x, y, width, height) > 1:
             if photograph_size is None:
                 msg = f"Region {text!r} is in pixels: give fractions, such as 0.1,0.1,0.8,0.8, or a mask."
@@ -78,6 +79,9 @@ class Box(NamedTuple):
         if not all(start >= 0 and length > 0 and start + length <= 1 + SLACK for start, length in sides):
             where = f" of {photograph_size[1]} x {photograph_size[0]} pixels" if photograph_size else ""
             msg = f"Region {text!r} does not lie in the photograph{where}: give x,y,width,height inside it."
+            raise ValueError(msg)
+        if is_mixed:
+            msg = f"Region {text!r} mixes fractions and pixels: give x,y,width,height either in fractions or in pixels."
             raise ValueError(msg)
         return cls(x, y, width, height)
 

@@ -75,6 +75,10 @@ class TestBox:
             parse_region(text, size)
         assert "\n" not in str(raised.value)
 
+    def test_fractions_and_pixels(self) -> None:
+        with pytest.raises(ValueError, match="mixes"):
+            parse_region("0.1,0.1,2,2", (448, 448))
+
     def test_pixels_of_an_unknown_size(self) -> None:
         with pytest.raises(ValueError, match="is in pixels: give fractions"):
             parse_region("100,50,200,100")
