@@ -49,6 +49,9 @@ CHECK = "check"
 
 PAPER_BACKBONE = "ViT-L-14-336"
 
+LONGEST_SIDE, MOST_ROTATIONS = 4096, 360
+"""Largest ``--image-size`` in pixels a side, and largest ``--rotations``."""
+
 FIXED = ("weights", "shots", "image_size", "tiles", "smallest_defect", "region", "rotations")
 """Options whose values are fixed in an exported model and in a product."""
 
@@ -148,7 +151,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--image-size",
-        type=parse_size,
+        type=_image_size,
         metavar="SIDE",
         help="pixels to which photographs are resized, 448 or 896x448 (width x height); a larger size finds smaller "
         "defects and takes longer (default: the size of the weights or of the backbone)",
@@ -175,7 +178,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rotations",
-        type=parse_count,
+        type=_rotations,
         metavar="N",
         help="rotated copies of each good photograph, for parts at any angle: 8 is every 45 degrees, 1 is none "
         "(default: 4)",
@@ -385,6 +388,14 @@ def parse_size(text: str) -> tuple[int, int]:
     return int(numbers[-1]), int(numbers[0])
 
 
+def _image_size(text: str) -> tuple[int, int]:
+    size = parse_size(text)
+    if max(size) > LONGEST_SIDE:
+        msg = f"{text!r} is too large: give {LONGEST_SIDE} pixels a side at most, or --tiles"
+        raise argparse.ArgumentTypeError(msg)
+    return size
+
+
 def parse_product(text: str) -> Path:
     """Parse the name of a product's file.
 
@@ -414,6 +425,14 @@ def _pixels(text: str) -> int:
         msg = f"{text!r} is not a number of pixels: give 20 or 20px"
         raise argparse.ArgumentTypeError(msg)
     return int(number)
+
+
+def _rotations(text: str) -> int:
+    count = parse_count(text)
+    if count > MOST_ROTATIONS:
+        msg = f"{text!r} are too many: give {MOST_ROTATIONS} at most, a copy each degree"
+        raise argparse.ArgumentTypeError(msg)
+    return count
 
 
 def parse_count(text: str) -> int:

@@ -253,10 +253,17 @@ def patch_grid(image_size: tuple[int, int], patch_size: tuple[int, int]) -> tupl
     rows, rest_height = divmod(height, patch_height)
     columns, rest_width = divmod(width, patch_width)
     if rest_height or rest_width or rows * columns < MINIMUM_PATCHES:
-        near = tuple(max(round(side / patch), 2) * patch for side, patch in zip(image_size, patch_size, strict=True))
+        near = [max(round(side / patch), 2) * patch for side, patch in zip(image_size, patch_size, strict=True)]
         msg = (
-            f"Image size {height} x {width} does not fit the backbone: both sides must be multiples of its patch "
-            f"({patch_height} x {patch_width} pixels), with at least {MINIMUM_PATCHES} patches. Give {near}, say."
+            f"An image size of {_describe_size(image_size)} does not fit the backbone: both sides must be multiples of its "
+            f"patch ({patch_height} x {patch_width} pixels), with at least {MINIMUM_PATCHES} patches. Give "
+            f"{_describe_size(near)}, say."
         )
         raise ValueError(msg)
     return rows, columns
+
+
+def _describe_size(size: Sequence[int]) -> str:
+    """Describe a size so that neither side is taken for the other."""
+    height, width = size
+    return str(height) if height == width else f"height {height} and width {width}"

@@ -84,8 +84,8 @@ def test_image_size(name: str) -> None:
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        (100, "100 x 100 .*14 x 14.*98, 98"),
-        ((98, 99), "98 x 99 does not fit"),
+        (100, "size of 100 .*14 x 14.*Give 98, say"),
+        ((98, 99), "height 98 and width 99 does not fit"),
         (14, "at least 3 patches"),
         (0, "neither a side nor"),
         ((14, 14, 14), "neither a side nor"),
