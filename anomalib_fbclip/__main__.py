@@ -4,14 +4,27 @@
 """The command ``fbclip``, also run by ``python -m anomalib_fbclip``."""
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 
-from .errors import run_command
+from .errors import InspectionError, run_command
 
 SPINS = "1000"
 """Number of times a thread of GNU's OpenMP, which torch brings on Linux, looks for work before it sleeps. By default it
 looks for milliseconds, and takes them from others on a busy machine."""
+
+
+def refuse_empty(arguments: Sequence[str]) -> None:
+    """Refuse an empty argument, such as an unset variable of the shell: as a path, it would be the current folder.
+
+    Raises:
+        InspectionError: If there is one.
+    """
+    for number, argument in enumerate(arguments, 1):
+        if not argument or re.fullmatch(r"--[\w-]+=", argument):
+            msg = f"argument {number} is empty: give a value, or leave it out."
+            raise InspectionError(msg)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         given = sys.argv[1:] if arguments is None else arguments
+        refuse_empty(given)
         if given[:1] == ["export"]:  # anomalib's export, which the rest of the command does without
             from .lightning.product_export import run_export
 

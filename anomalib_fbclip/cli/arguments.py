@@ -9,7 +9,7 @@ import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from typing import NoReturn, get_args
 
@@ -280,9 +280,12 @@ def check_options(parser: Parser, options: argparse.Namespace) -> None:
     """Refuse options that do not go together, with exit code 2 and one line."""
     if options.model:
         refuse(parser, options, ("backbone", "good", "alone", *FIXED), "--model: leave it out, or export again")
+    for path, other in combinations(options.product or (), 2):
+        if path.resolve() == other.resolve():
+            parser.error(f"--product: {printable(other)} is given twice: leave out one")
     names = [path.stem for path in options.product or ()]
     if len(names) != len(set(names)):
-        parser.error(f"--product: two products are called {max(names, key=names.count)}: rename one")
+        parser.error(f"--product: two products are called {printable(max(names, key=names.count))}: rename one")
     if options.product:  # --backbone may name a file of the product's backbone
         refuse(parser, options, ("model", "good", "alone", *FIXED), "--product: leave it out, or teach again")
     for name in ("shots", "rotations"):

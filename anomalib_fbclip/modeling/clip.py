@@ -255,8 +255,8 @@ def patch_grid(image_size: tuple[int, int], patch_size: tuple[int, int]) -> tupl
     if rest_height or rest_width or rows * columns < MINIMUM_PATCHES:
         near = [max(round(side / patch), 2) * patch for side, patch in zip(image_size, patch_size, strict=True)]
         msg = (
-            f"An image size of {_describe_size(image_size)} does not fit the backbone: both sides must be multiples of its "
-            f"patch ({patch_height} x {patch_width} pixels), with at least {MINIMUM_PATCHES} patches. Give "
+            f"An image size of {_describe_size(image_size)} does not fit the backbone: both sides must be multiples of "
+            f"its patch ({patch_height} x {patch_width} pixels), with at least {MINIMUM_PATCHES} patches. Give "
             f"{_describe_size(near)}, say."
         )
         raise ValueError(msg)

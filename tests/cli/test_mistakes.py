@@ -57,6 +57,8 @@ def write_lone_graph(root: Path) -> Path:
 MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
     "wrong path": (lambda _: ["nowhere"], "nowhere does not exist: give a photograph"),
     "nothing": (lambda _: [], "the following arguments are required: photographs"),
+    "an empty argument": (lambda _: ["photographs", ""], "argument 2 is empty"),
+    "an empty value": (lambda _: ["photographs", "--good="], "argument 2 is empty"),
     "typo": (lambda _: ["photographs", "--treshold", "0.2"], "Did you mean --threshold?"),
     "underscores": (lambda _: ["photographs", "--pixel_threshold", "0.2"], "Did you mean --pixel-threshold?"),
     "threshold above 1": (lambda _: ["photographs", "--threshold", "50"], "must be in 0..1"),

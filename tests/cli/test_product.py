@@ -314,6 +314,7 @@ def test_what_may_not_be_read(
 MISTAKES: dict[str, tuple[list[str], str]] = {
     "not a product": (["photographs", "--product", "good"], "is not a product"),
     "good beside it": (["photographs", "--product", "bolt.fbclip", "--good", "good"], "--good does not go with"),
+    "twice": (["photographs", "--product", "bolt.fbclip", "--product", "good/../bolt.fbclip"], "given twice"),
     "tiles beside it": (["photographs", "--product", "bolt.fbclip", "--tiles", "2"], "--tiles does not go with"),
     "an exported model beside it": (["photographs", "--product", "bolt.fbclip", "--model", "a.xml"], "does not go"),
     "another backbone": (["photographs", "--product", "bolt.fbclip", "--backbone", "ViT-B-32"], "leave the backbone"),

@@ -103,7 +103,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "too large": (["--image-size", "14000000x14"], "4096 pixels a side at most"),
     "too many rotations": (["--good", "good", "--rotations", "1000000"], "360 at most"),
     "nonsense as region": (["--region", "middle"], "neither a file, a folder nor x,y,width,height"),
-    "nothing as region": (["--region", ""], "neither a file, a folder nor x,y,width,height"),
+    "nothing as region": (["--region", ""], "argument 3 is empty"),
     "region outside": (["--region", "130,0,20,20"], "of 140 x 100 pixels: give x,y,width,height inside it"),
     "empty mask": (["--region", "black.png"], "black.png ignores everything"),
     "thin mask": (["--region", "0,50,140,2"], "thinner than half a patch"),
