@@ -18,7 +18,7 @@ from pathlib import Path
 from anomalib_fbclip.errors import InspectionError
 from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.results.false_alarms import describe_verdicts
-from anomalib_fbclip.results.files import link_latest, make_next
+from anomalib_fbclip.results.files import find_missing, link_latest, make_next, remove_empty
 from anomalib_fbclip.results.good_photographs import (
     describe_colors,
     describe_inspected_references,
@@ -126,12 +126,14 @@ def inspect(options: argparse.Namespace, command: Sequence[str], label: Callable
         good = find_good(options.good, options.shots) if options.good else []
         screen = Screen(as_json=options.json)
         feedback = describe_feedback(options.good, options.product)
+        missing = find_missing(options.output)
         folder = make_next(options.output)
         with logging_to(folder, verbose=options.verbose):
             try:
                 ready = get_ready(options, good, inputs.files, screen, at_once=inputs.at_once)
             except BaseException:  # an interrupt, too
                 shutil.rmtree(folder)
+                remove_empty(missing)
                 raise
             link_latest(folder)
             full_size = options.full_size

@@ -19,7 +19,7 @@ from anomalib_fbclip.images.image_files import describe_folder, find_images, pri
 from anomalib_fbclip.line.arrivals import Arrival, Arrivals, Camera, Folder
 from anomalib_fbclip.line.delivery import Delivery, Mqtt, Target, Webhook
 from anomalib_fbclip.line.outbox import Message, Outbox
-from anomalib_fbclip.results.files import remove_incomplete
+from anomalib_fbclip.results.files import find_missing, remove_empty, remove_incomplete
 from anomalib_fbclip.results.records import Record, RecordWriter
 from anomalib_fbclip.results.thresholds import describe_guess
 
@@ -125,7 +125,7 @@ def watch(options: argparse.Namespace) -> int:
     screen = Screen(as_json=options.json)
     folder: Path = options.output
     good = find_good(options.good, options.shots) if options.good else []
-    is_new = not folder.exists()
+    missing = find_missing(folder)
     with Outbox(folder) as outbox, logging_to(folder, verbose=options.verbose):
         try:
             arrivals = open_arrivals(options, outbox, screen)
@@ -133,8 +133,9 @@ def watch(options: argparse.Namespace) -> int:
             measured = find_images(Path(options.source), folder) if is_folder and options.tiles == AUTO else []
             ready = get_ready(options, good, measured, screen, at_once=is_folder)
         except BaseException:  # an interrupt, too
-            if is_new:
+            if missing:
                 shutil.rmtree(folder)
+                remove_empty(missing[1:])
             raise
         return run(ready, arrivals, outbox, options, screen)
 

@@ -5,7 +5,7 @@
 
 import re
 import shutil
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -111,6 +111,18 @@ def next_numbered(root: Path) -> Path:
     """Return the path of the next numbered folder."""
     numbers = [int(path.name[1:]) for path in root.iterdir() if VERSION.fullmatch(path.name)]
     return root / f"v{max(numbers, default=-1) + 1}"
+
+
+def find_missing(folder: Path) -> list[Path]:
+    """Return a folder, and the folders above it, as far as they don't exist, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, the innermost first, unless there is something in them."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 def link_latest(folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_fbclip.results.files import incomplete_folder, replacing
+from anomalib_fbclip.results.files import find_missing, incomplete_folder, remove_empty, replacing
 
 
 def test_file_is_replaced_when_it_is_complete(tmp_path: Path) -> None:
@@ -86,3 +86,16 @@ def test_interrupted_clearing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(KeyboardInterrupt):
         write()
     assert not list(tmp_path.iterdir())
+
+
+def test_what_was_missing_is_removed_but_not_what_has_something_in_it(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    folder = tmp_path / "there/a/b"
+    missing = find_missing(folder)
+    folder.mkdir(parents=True)
+    remove_empty(missing)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
+    folder.mkdir(parents=True)
+    (tmp_path / "there/a/file").touch()
+    remove_empty(missing)
+    assert (tmp_path / "there/a/file").exists()
