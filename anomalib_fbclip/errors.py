@@ -7,11 +7,15 @@ Only the standard library is imported here, so that a missing or broken library 
 """
 
 import os
+import signal
 import sys
+import threading
 import traceback
 from argparse import ArgumentError
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from types import FrameType
 
 NORMAL, ANOMALOUS, FAILED, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: all photographs are normal, at least one is anomalous, something went wrong, the user stopped it."""
@@ -78,23 +82,51 @@ def run_command(run: Callable[[], int], interrupted: str = "interrupted", traceb
     Returns:
         int: The exit code; 2 for any exception, also at an import.
     """
-    try:
-        code = run()
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        message, code = interrupted, INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - whatever it is, a user gets one line
-        line = describe_error(error)
-        if traceback_option in sys.argv or not (line or traceback_option):
-            traceback.print_exc()
-        unknown = f"{type(error).__name__}: {last_line(error)}"
-        hint = f" ({traceback_option} shows where)" if traceback_option else ""
-        message, code = f"error: {line or unknown + hint}", FAILED
-    else:
-        return code
+    with _noting_interrupts() as interrupts:
+        try:
+            code = run()
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            message, code = interrupted, INTERRUPTED
+        except Exception as error:  # noqa: BLE001 - whatever it is, a user gets one line
+            message, code = interrupted, INTERRUPTED
+            if not interrupts:
+                message, code = _describe_in_a_line(error, traceback_option), FAILED
+        else:
+            return code
     print(message, file=sys.stderr)
     _give_up_output()
     return code
+
+
+@contextmanager
+def _noting_interrupts() -> Generator[list[int]]:
+    """Note Ctrl-C, which raises ``KeyboardInterrupt`` as always: libraries may turn that into another error."""
+    noted: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        signal.default_int_handler(number, frame)
+
+    is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not is_usual or threading.current_thread() is not threading.main_thread():
+        yield noted
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _describe_in_a_line(error: Exception, traceback_option: str | None) -> str:
+    """Describe any error in a line, with its traceback before it if that is wanted or is all that helps."""
+    line = describe_error(error)
+    if traceback_option in sys.argv or not (line or traceback_option):
+        traceback.print_exc()
+    unknown = f"{type(error).__name__}: {last_line(error)}"
+    hint = f" ({traceback_option} shows where)" if traceback_option else ""
+    return f"error: {line or unknown + hint}"
 
 
 def describe_error(error: Exception) -> str | None:

@@ -462,6 +462,19 @@ def test_garbage_is_collected_after_the_imports() -> None:
         gc.unfreeze()
 
 
+def test_an_interrupt_that_a_library_turns_into_an_error(capsys: pytest.CaptureFixture) -> None:
+    def fail() -> int:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            msg = "the file is damaged"
+            raise ValueError(msg) from None
+        return 0
+
+    assert run_command(fail) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 def test_interrupt(tmp_path: Path, photographs: Path) -> None:
     """What there is when a user stops it is kept, and the report is written."""
     for seed in range(200):
