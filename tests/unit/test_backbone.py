@@ -367,7 +367,7 @@ def test_images_that_are_not_square(clip: torch.nn.Module) -> None:
     tokens, grid = backbone.encode_image(torch.randn(1, 3, 28, 98))
     assert tokens[0].shape == (1, 1 + 2 * 7, 64)
     assert grid == (2, 7)
-    with pytest.raises(ValueError, match="30 x 98 does not fit"):
+    with pytest.raises(ValueError, match="height 30 and width 98 does not fit"):
         backbone.encode_image(torch.randn(1, 3, 30, 98))
 
 
