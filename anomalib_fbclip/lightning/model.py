@@ -105,9 +105,8 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         background_suppression (bool, optional): Whether the background is suppressed in the image tokens. Defaults to
             ``True``.
         image_score (str | None, optional): Score of an image: ``class_token``, as in the paper; ``map``, the mean of
-            the highest hundredth of the anomaly map, or with tiles of the two highest patches; or ``both``, the mean of
-            the two. With good photographs it is always ``map``. ``None`` for ``class_token``, or ``both`` for
-            ``fbclip-small``. Defaults to ``None``.
+            the highest hundredth of the anomaly map; or ``both``, the mean of the two. With good photographs the map
+            alone counts. ``None`` for ``class_token``, or ``both`` for ``fbclip-small``. Defaults to ``None``.
         consistency_weight (float, optional): Weight of the semantic consistency regularization in the training loss.
             Defaults to ``0.15``.
         learning_rate (float, optional): Learning rate of Adam. Defaults to ``5e-5``.

@@ -109,6 +109,22 @@ class ModelOutput(NamedTuple):
     anomaly_map: torch.Tensor
 
 
+class MapValues(NamedTuple):
+    """How anomalous the places of images are.
+
+    Attributes:
+        patches (torch.Tensor): Values of the patches, shape ``[B, 1, h, w]``.
+        pixels (torch.Tensor): The same, upsampled and smoothed, shape ``[B, H, W]``.
+        inside (torch.Tensor | None): The patches in the region of interest, bool ``[1, 1, h, w]``; ``None``: all.
+        area (int): The area for :func:`top_mean`.
+    """
+
+    patches: torch.Tensor
+    pixels: torch.Tensor
+    inside: torch.Tensor | None
+    area: int
+
+
 class Decision(nn.Module):
     """Decides how anomalous images are, in two steps: patches first, then pixels and images.
 
@@ -136,16 +152,13 @@ class Decision(nn.Module):
         """
 
     @abstractmethod
-    def predict(
-        self, class_score: torch.Tensor | None, map_score: torch.Tensor, pixel_values: torch.Tensor
-    ) -> ModelOutput:
+    def predict(self, class_score: torch.Tensor | None, values: MapValues) -> ModelOutput:
         """Make the prediction.
 
         Args:
             class_score (torch.Tensor | None): Abnormal probability of each image's class token, shape ``[B]``;
                 ``None`` with a region of interest, because the class token sees the whole image.
-            map_score (torch.Tensor): Mean of the highest of these values of each image, shape ``[B]``.
-            pixel_values (torch.Tensor): Result of :meth:`forward`, upsampled and smoothed, shape ``[B, H, W]``.
+            values (MapValues): Results of :meth:`forward`, joined from all views.
 
         Returns:
             ModelOutput: Scores and anomaly maps.
@@ -168,9 +181,8 @@ class ZeroShot(Decision):
         """Return the text's probabilities. See :meth:`Decision.forward`."""
         return outputs.patch_map
 
-    def predict(
-        self, class_score: torch.Tensor | None, map_score: torch.Tensor, pixel_values: torch.Tensor
-    ) -> ModelOutput:
+    def predict(self, class_score: torch.Tensor | None, values: MapValues) -> ModelOutput:
         """Score the image, and leave the map unchanged. See :meth:`Decision.predict`."""
+        map_score = top_mean(values.pixels, values.area)
         score = map_score if class_score is None else self.image_score(class_score, map_score)
-        return ModelOutput(score, pixel_values)
+        return ModelOutput(score, values.pixels)

@@ -16,7 +16,7 @@ from torchvision.tv_tensors import TVTensor
 from .alignment import TextAlignment
 from .anomaly_map import LOWEST, AnomalyMapGenerator
 from .clip import ClipBackbone
-from .decision import Decision, ImageScore, IntermediateOutputs, ModelOutput, ZeroShot, top_mean, top_patches
+from .decision import Decision, ImageScore, IntermediateOutputs, MapValues, ModelOutput, ZeroShot
 from .mvfbe import MultiViewDisentanglement
 from .prompt_learner import PromptLearner
 from .region import LEAST_SHARE, RegionOfInterest, share_inside
@@ -135,10 +135,9 @@ class FBClipModel(TextEncoder):
         """
         decided = [(output.class_score, decision(output)) for output in outputs]
         class_scores, values = (part[0] if len(part) == 1 else torch.cat(part) for part in zip(*decided, strict=True))
-        patch_values = self.tiling.join(values, region)
-        pixel_values = self.anomaly_map_generator(patch_values, image_size, region)
+        map_values = self.map_values(self.tiling.join(values, region), image_size, region)
         class_score = self.tiling.highest(class_scores) if region is None else None
-        prediction = decision.predict(class_score, self.map_score(patch_values, pixel_values, region), pixel_values)
+        prediction = decision.predict(class_score, map_values)
         if region is not None:
             # Not a product: it could be -0, and an anomaly map has no negative values.
             prediction = prediction._replace(anomaly_map=torch.where(region.pixels, prediction.anomaly_map, 0.0))
@@ -165,26 +164,23 @@ class FBClipModel(TextEncoder):
             raise ValueError(msg)
         return RegionOfInterest(region.pixels & reached)
 
-    def map_score(
-        self, patch_values: torch.Tensor, pixel_values: torch.Tensor, region: RegionOfInterest | None
-    ) -> torch.Tensor:
-        """Average the highest values of each image: of its pixels, or with tiles of its patches.
+    def map_values(
+        self, patch_values: torch.Tensor, image_size: Sequence[int], region: RegionOfInterest | None
+    ) -> MapValues:
+        """Bring the values of patches to the pixels, and say which count for a score.
 
         Args:
             patch_values (torch.Tensor): How anomalous the patches of the images are, shape ``[B, 1, h, w]``.
-            pixel_values (torch.Tensor): The same, upsampled and smoothed, shape ``[B, H, W]``.
+            image_size (Sequence[int]): Height and width of the images in pixels.
             region (RegionOfInterest | None): Region of interest of the images.
-
-        Returns:
-            torch.Tensor: Scores, shape ``[B]``.
         """
-        if self.tiling.view_count > 1:
-            if region is None:
-                return top_patches(patch_values)
+        pixel_values = self.anomaly_map_generator(patch_values, image_size, region)
+        inside, area = None, image_size[0] * image_size[1]
+        if region is not None:
             pixels = region.pixels[None, None].to(patch_values.device)
-            return top_patches(patch_values, share_inside(pixels, patch_values.shape[-2:]) >= LEAST_SHARE)
-        area = pixel_values[0].numel() if region is None else region.area
-        return top_mean(pixel_values, area if self.score_area is None else min(area, self.score_area))
+            inside, area = share_inside(pixels, patch_values.shape[-2:]) >= LEAST_SHARE, region.area
+        area = area if self.score_area is None else min(area, self.score_area)
+        return MapValues(patch_values, pixel_values, inside, area)
 
     def intermediate_outputs(self, images: torch.Tensor, text_features: torch.Tensor) -> IntermediateOutputs:
         """Score images and patches by the text, for inference and training.

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from anomalib_fbclip.modeling.anomaly_map import LOWEST, AnomalyMapGenerator
-from anomalib_fbclip.modeling.decision import top_mean, top_patches
+from anomalib_fbclip.modeling.decision import MapValues, top_mean, top_patches
 from anomalib_fbclip.modeling.few_shot import FewShot, ReferenceImage, fit
 from anomalib_fbclip.modeling.few_shot.calibration import (
     Calibration,
@@ -216,12 +216,9 @@ class PatchMeans:
         patch_map = layer_tokens[0][:, 1:, 0].sigmoid().unflatten(1, (1, *grid))
         return SimpleNamespace(layer_tokens=layer_tokens, patch_map=patch_map)
 
-    @staticmethod
-    def map_score(
-        patch_values: torch.Tensor, pixel_values: torch.Tensor, region: RegionOfInterest | None
-    ) -> torch.Tensor:
-        del patch_values
-        return top_mean(pixel_values, pixel_values[0].numel() if region is None else region.area)
+    def map_values(self, patch_values: torch.Tensor, size: list[int], region: RegionOfInterest | None) -> MapValues:
+        pixels = self.anomaly_map_generator(patch_values, size, region)
+        return MapValues(patch_values, pixels, None, pixels[0].numel() if region is None else region.area)
 
     @staticmethod
     def region_of(pixels: torch.Tensor) -> RegionOfInterest:
@@ -404,8 +401,8 @@ def test_from_tensors(maps: list[str]) -> None:
     again = FewShot.from_tensors(few_shot.tensors())
     outputs = model.intermediate_outputs(random_images(1, 1)[0][0], model.text_features())
     assert torch.equal(again(outputs), few_shot(outputs))
-    deviation_map = 10 * torch.randn(2, 8, 8)
-    predictions = (decision.predict(None, deviation_map, 64) for decision in (again, few_shot))
+    values = MapValues(torch.randn(2, 1, 4, 4), 10 * torch.randn(2, 8, 8), None, 64)
+    predictions = (decision.predict(None, values) for decision in (again, few_shot))
     for found, expected in zip(*predictions, strict=True):
         assert torch.equal(found, expected)
     assert list(again.merge.spreads) == maps

@@ -263,9 +263,8 @@ class TestReferences:
         assert explanation.reference_maps is not None
         few_shot = few_shot_model.model.decision
         deviations = explanation.reference_maps.deviations
-        anomaly_map = few_shot_model.model.anomaly_map_generator(deviations[None, None], (56, 70))
-        score = few_shot.calibration(few_shot_model.model.map_score(deviations[None, None], anomaly_map, None))
-        anomaly_map = few_shot.calibration(anomaly_map)
+        values = few_shot_model.model.map_values(deviations[None, None], (56, 70), None)
+        score, anomaly_map = few_shot.predict(None, values)
         torch.testing.assert_close(explanation.anomaly_map, anomaly_map[0])
         torch.testing.assert_close(explanation.pred_score, score[0])
         assert torch.equal(explanation.reference_maps.probabilities, few_shot.calibration(deviations))

@@ -9,7 +9,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from anomalib_fbclip.modeling.decision import Decision, IntermediateOutputs, ModelOutput
+from anomalib_fbclip.modeling.decision import (
+    Decision,
+    IntermediateOutputs,
+    MapValues,
+    ModelOutput,
+    top_mean,
+    top_patches,
+)
 
 from .calibration import Calibration, Spread, prediction_limit
 from .memory_bank import Match, MemoryBank, join_layers
@@ -110,12 +117,23 @@ class FewShot(Decision):
         """Find the nearest reference patch of each patch."""
         return self.memory(join_layers(later_half(outputs.layer_tokens)))
 
-    def predict(
-        self, class_score: torch.Tensor | None, map_score: torch.Tensor, pixel_values: torch.Tensor
-    ) -> ModelOutput:
+    def predict(self, class_score: torch.Tensor | None, values: MapValues) -> ModelOutput:
         """Turn standard deviations into probabilities. See :meth:`Decision.predict`."""
         del class_score
-        return ModelOutput(self.calibration(map_score), self.calibration(pixel_values))
+        return ModelOutput(self.calibration(score(values, self.memory.views)), self.calibration(values.pixels))
+
+
+def score(values: MapValues, views: int) -> torch.Tensor:
+    """Average the highest values of each image: of its pixels, or with tiles of its patches.
+
+    Args:
+        values (MapValues): How anomalous the places are.
+        views (int): Number of views of an image.
+
+    Returns:
+        torch.Tensor: Scores, shape ``[B]``.
+    """
+    return top_mean(values.pixels, values.area) if views == 1 else top_patches(values.patches, values.inside)
 
 
 def later_half(layer_tokens: Sequence[torch.Tensor]) -> Sequence[torch.Tensor]:

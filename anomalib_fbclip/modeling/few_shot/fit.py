@@ -14,7 +14,7 @@ from anomalib_fbclip.modeling.precision import full_precision
 from anomalib_fbclip.modeling.region import LEAST_SHARE, RegionOfInterest, share_inside
 
 from .calibration import Calibration, Spread, find_outliers
-from .few_shot import MAPS, FewShot, Merge, later_half, text_logits
+from .few_shot import MAPS, FewShot, Merge, later_half, score, text_logits
 from .memory_bank import MemoryBank, join_layers, select_coreset
 
 MEMORY_VALUES = 2**23
@@ -216,7 +216,7 @@ def _score(model: FBClipModel, values: torch.Tensor, regions: Sequence[RegionOfI
         joined = model.tiling.join(views, region)
         sides = zip(joined.shape[-2:], model.backbone.patch_size, strict=True)
         size = [side * patch for side, patch in sides]
-        scores.append(model.map_score(joined, model.anomaly_map_generator(joined, size, region), region))
+        scores.append(score(model.map_values(joined, size, region), model.tiling.view_count))
     return torch.cat(scores)
 
 
