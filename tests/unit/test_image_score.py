@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from anomalib_fbclip.modeling.decision import IMAGE_SCORES, ZeroShot
+from anomalib_fbclip.modeling.decision import IMAGE_SCORES, MapValues, ZeroShot
 from anomalib_fbclip.weights.building import build_model
 from anomalib_fbclip.weights.registry import resolve_image_score
 
@@ -19,7 +19,9 @@ MAPS[0, 3, :4] = torch.tensor([0.4, 0.6, 0.8, 1.0])
     [("class_token", [0.2, 0.9]), ("map", [0.7, 0.0]), ("both", [0.45, 0.45])],
 )
 def test_scores(name, expected):
-    torch.testing.assert_close(IMAGE_SCORES[name](CLASS_SCORE, MAPS, MAPS[0].numel()), torch.tensor(expected))
+    values = MapValues(torch.zeros(2, 1, 5, 5), MAPS, None, area=MAPS[0].numel())
+    prediction = ZeroShot(IMAGE_SCORES[name]).predict(CLASS_SCORE, values)
+    torch.testing.assert_close(prediction.pred_score, torch.tensor(expected))
 
 
 def test_the_text_alone_needs_no_reference_images():

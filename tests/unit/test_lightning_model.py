@@ -207,7 +207,7 @@ def test_constant_images(model: FBClip, value: float) -> None:
 
 
 def test_images_of_another_size_than_the_patch(model: FBClip) -> None:
-    with pytest.raises(ValueError, match="57 x 56"):
+    with pytest.raises(ValueError, match="height 57 and width 56"):
         model.model(torch.zeros(1, 3, 57, 56))
 
 
