@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from typing import TYPE_CHECKING, cast
 
 from anomalib_fbclip.errors import InspectionError
-from anomalib_fbclip.images.image_files import describe_folder, find_images, printable
+from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.images.photographs import KeptPhotograph
 from anomalib_fbclip.images.region_of_interest import ONE_REGION, RegionMasks, decode_region
 from anomalib_fbclip.results.good_photographs import find_copies
@@ -201,11 +201,7 @@ def describe_change(before: "ReferenceSet", after: "ReferenceSet") -> list[str]:
 
 
 def _find_added(source: Path) -> list[Path]:
-    try:
-        is_there = source.exists()
-    except PermissionError as error:
-        raise InspectionError(describe_folder(f"--add {source}", error)) from error
-    if not is_there:
+    if not source.exists():
         msg = f"--add {printable(source)} does not exist: give photographs of good parts, or a folder of them."
         raise InspectionError(msg)
     found = find_images(source)

@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 
 from anomalib_fbclip.errors import FAILED, InspectionError
-from anomalib_fbclip.images.image_files import describe_folder, find_images, printable
+from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.line.arrivals import Arrival, Arrivals, Camera, Folder
 from anomalib_fbclip.line.delivery import Delivery, Mqtt, Target, Webhook
 from anomalib_fbclip.line.outbox import Message, Outbox
@@ -107,11 +107,7 @@ def run_watch(arguments: Sequence[str]) -> int:
     for name in ("every", "trigger"):
         if getattr(options, name) and not is_live:
             parser.error(f"--{name} is for cameras and streams: leave it out")
-    try:
-        is_usable = is_live or Path(options.source).is_dir()
-    except PermissionError as error:
-        raise InspectionError(describe_folder(options.source, error)) from error
-    if not is_usable:
+    if not is_live and not Path(options.source).is_dir():
         msg = (
             f"{printable(options.source)} is not a folder: give a folder, the address of a stream, or a camera number."
         )
