@@ -74,6 +74,7 @@ class ClipBackbone(nn.Module):
         self.feature_layers = tuple(feature_layers)
         self.precision = precision
         self.visual: VisionTransformer = clip.visual
+        _put_sequence_first(self.visual.transformer)
         self._deferred_text = deferred_text
         if deferred_text is None:
             self._take_text_tower(clip)
@@ -112,6 +113,7 @@ class ClipBackbone(nn.Module):
         self.token_embedding = text.token_embedding
         self.positional_embedding = text.positional_embedding
         self.transformer = text.transformer
+        _put_sequence_first(self.transformer)
         self.ln_final = text.ln_final
         self.text_projection = text.text_projection
 
@@ -225,9 +227,16 @@ class ClipBackbone(nn.Module):
         return torch.cat([class_position.float(), resized.squeeze(0).flatten(1).mT])
 
 
+def _put_sequence_first(transformer: Transformer) -> None:
+    """Have a tower's blocks take the sequence first, as in open_clip 2: torch's path for batches is slower and rounds."""
+    for block in transformer.resblocks:
+        if isinstance(block.attn, nn.MultiheadAttention):
+            block.attn.batch_first = transformer.batch_first = False
+
+
 def _run_blocks(transformer: Transformer, tokens: torch.Tensor) -> Iterator[torch.Tensor]:
     """Run a tower's blocks without a mask, and yield the output of each; batch first in and out."""
-    # open_clip before 2.25 puts the sequence first inside its transformers, without this attribute.
+    # open_clip before 2.25 has no such attribute; with some configs, later ones have their own attention.
     batch_first = getattr(transformer, "batch_first", False)
     tokens = tokens if batch_first else tokens.transpose(0, 1)
     for block in transformer.resblocks:

@@ -70,7 +70,7 @@ def create_clip(backbone: str, pretrained: str | None, towers: Towers = "both") 
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_WEIGHTS_SEED)
-            return open_clip.create_model(backbone)
+            return _create(backbone)
     if backbone in BUNDLED and pretrained == BUNDLED[backbone].tag:
         return _create_from_file(backbone, BUNDLED[backbone].clip, pretrained, towers)
     if pretrained in pretrained_tags(backbone):
@@ -82,6 +82,20 @@ def create_clip(backbone: str, pretrained: str | None, towers: Towers = "both") 
         raise ValueError(msg)
     # The file replaces the default weights, so it needs their activation.
     return _create_from_file(backbone, path, default_pretrained(backbone), towers)
+
+
+def _create(backbone: str, **kwargs: Any) -> open_clip.CLIP:  # noqa: ANN401 - arguments of open_clip
+    """Create a CLIP without weights, about which open_clip 3 warns each time."""
+    root = logging.getLogger()
+    root.addFilter(_is_error)
+    try:
+        return open_clip.create_model(backbone, **kwargs)
+    finally:
+        root.removeFilter(_is_error)
+
+
+def _is_error(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.ERROR
 
 
 def _fetch(backbone: str, tag: str) -> Path:
@@ -110,7 +124,7 @@ def _create_from_file(backbone: str, path: Path, tag: str | None, towers: Towers
     logger.info("Loading CLIP %s with weights of %s.", backbone, path)
     is_quick_gelu = tag == OPENAI or get_pretrained_cfg(backbone, tag or "").get("quick_gelu", False)
     with torch.device("meta"):  # without memory for values that the file replaces
-        clip = open_clip.create_model(backbone, device="meta", force_quick_gelu=is_quick_gelu)
+        clip = _create(backbone, device="meta", force_quick_gelu=is_quick_gelu)
     expected = clip.state_dict()
     tensors = _read_clip_tensors(path)
     if hasattr(clip, "text"):
