@@ -4,8 +4,10 @@
 """Files that lie beside the repository and are not part of it, small models, and what tests leave to each other."""
 
 import ctypes
+import os
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,9 @@ from support.small import write_adapters, write_backbone
 
 settings.register_profile("untimed", deadline=None)  # no test is about how long something takes
 settings.load_profile("untimed")
+
+# What tests build and install has the version of what they run, whatever was committed since.
+os.environ["SETUPTOOLS_SCM_PRETEND_VERSION"] = version("anomalib-fbclip")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
