@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from .precision import full_precision, to_full
-from .region import LEAST_SHARE, LEAST_WEIGHT, RegionOfInterest, share_inside
+from .region import LEAST_WEIGHT, RegionOfInterest, patches_inside
 
 LOWEST = -100.0
 """Value of pixels outside the region of interest: lower than that of any patch."""
@@ -53,7 +53,7 @@ class AnomalyMapGenerator(nn.Module):
         if region is None:
             return self._smooth(patch_map, image_size)
         pixels = region.pixels.to(patch_map.device)
-        inside = (share_inside(pixels[None, None], patch_map.shape[-2:]) >= LEAST_SHARE).to(patch_map.dtype)
+        inside = patches_inside(pixels[None, None], patch_map.shape[-2:]).to(patch_map.dtype)
         # Only patches inside count, by their weight in each pixel.
         values = self._smooth(patch_map * inside, image_size)
         weights = self._smooth(inside, image_size)

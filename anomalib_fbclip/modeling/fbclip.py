@@ -19,7 +19,7 @@ from .clip import ClipBackbone
 from .decision import Decision, ImageScore, IntermediateOutputs, MapValues, ModelOutput, ZeroShot
 from .mvfbe import MultiViewDisentanglement
 from .prompt_learner import PromptLearner
-from .region import LEAST_SHARE, RegionOfInterest, share_inside
+from .region import RegionOfInterest, patches_inside
 from .text_encoder import TextEncoder
 from .text_fusion import TextFusion
 from .tiling import WholeImage
@@ -178,7 +178,7 @@ class FBClipModel(TextEncoder):
         inside, area = None, image_size[0] * image_size[1]
         if region is not None:
             pixels = region.pixels[None, None].to(patch_values.device)
-            inside, area = share_inside(pixels, patch_values.shape[-2:]) >= LEAST_SHARE, region.area
+            inside, area = patches_inside(pixels, patch_values.shape[-2:]), region.area
         area = area if self.score_area is None else min(area, self.score_area)
         return MapValues(patch_values, pixel_values, inside, area)
 

@@ -40,16 +40,17 @@ class RegionOfInterest(nn.Module):
         self.register_buffer("pixels", pixels, persistent=False)
 
 
-def share_inside(pixels: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
-    """Compute the share of each patch inside a region.
+def patches_inside(pixels: torch.Tensor, grid: Sequence[int], least: float = LEAST_SHARE) -> torch.Tensor:
+    """Find the patches that count in a region.
 
     Args:
         pixels (torch.Tensor): The region, bool or 0..1, shape ``[B, 1, H, W]``.
         grid (Sequence[int]): Number of rows and columns of patches.
+        least (float, optional): Smallest share of a patch inside with which it counts. Defaults to half.
 
     Returns:
-        torch.Tensor: Shares, 0..1, shape ``[B, 1, *grid]``.
+        torch.Tensor: Which patches count, bool, shape ``[B, 1, *grid]``.
     """
     rows, columns = grid
     # Not average pooling: OpenVINO does not fold it for a constant, and refuses it in 16 bits.
-    return pixels.float().unflatten(-1, (columns, -1)).unflatten(-3, (rows, -1)).mean(dim=(-3, -1))
+    return pixels.float().unflatten(-1, (columns, -1)).unflatten(-3, (rows, -1)).mean(dim=(-3, -1)) >= least

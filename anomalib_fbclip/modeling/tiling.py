@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.transforms.v2 import InterpolationMode
 
-from .region import LEAST_SHARE, LEAST_WEIGHT, RegionOfInterest, share_inside
+from .region import LEAST_WEIGHT, RegionOfInterest, patches_inside
 from .resize import NormalizedResize
 
 OVERLAP = 0.25
@@ -181,7 +181,7 @@ class Tiles(WholeImage):
         if region is None:
             return torch.maximum(self._enlarge(whole), tiles)
         pixels = self._shrink(region.pixels[None, None].to(whole))
-        inside = (share_inside(pixels, whole.shape[-2:]) >= LEAST_SHARE).to(whole)
+        inside = patches_inside(pixels, whole.shape[-2:]).to(whole)
         weights = self._enlarge(inside)
         enlarged = self._enlarge(whole * inside) / weights.clamp(min=LEAST_WEIGHT)
         return torch.where(weights > LEAST_WEIGHT, torch.maximum(enlarged, tiles), tiles)

@@ -11,7 +11,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from anomalib_fbclip.modeling.fbclip import VIEWS_AT_ONCE, FBClipModel
 from anomalib_fbclip.modeling.precision import full_precision
-from anomalib_fbclip.modeling.region import LEAST_SHARE, RegionOfInterest, share_inside
+from anomalib_fbclip.modeling.region import LEAST_SHARE, RegionOfInterest, patches_inside
 
 from .calibration import Calibration, Spread, find_outliers
 from .few_shot import MAPS, FewShot, Merge, later_half, score, text_logits
@@ -300,7 +300,7 @@ def _inside(model: FBClipModel, reference: ReferenceImage, grid: Sequence[int], 
     if reference.region is None:
         return torch.ones((model.tiling.view_count, 1, *grid), dtype=torch.bool, device=reference.image.device)
     views = model.tiling.split(reference.region.pixels[None, None].to(reference.image))
-    return share_inside(views, grid) >= least
+    return patches_inside(views, grid, least)
 
 
 def _first(images: Iterable[ReferenceImage]) -> ReferenceImage:
