@@ -205,6 +205,8 @@ def prepare_oracle(row: Row, folder: Path) -> Callable[[], object]:
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from support import oracle
 
+    from anomalib_fbclip.modeling.mvfbe.foreground_mask import THRESHOLD
+
     model = create_fbclip(folder, row.precision).eval().model
     images = make_images(row)
     state = model.mvfbe.attention.state_dict()
@@ -216,7 +218,7 @@ def prepare_oracle(row: Row, folder: Path) -> Callable[[], object]:
             attended = []
             for tokens, previous in zip(layers, [None, *layers], strict=False):
                 score = oracle.foreground_score(tokens, previous)
-                mask = torch.where(score > model.mvfbe.foreground_mask.threshold, 1.0, 0.5)
+                mask = torch.where(score > THRESHOLD, 1.0, 0.5)
                 views = (tokens, oracle.semantic_view(tokens, mask), oracle.spatial_view(tokens, mask, GRID))
                 attended += [oracle.attention(view, state, num_heads=8) for view in views]
             embeddings = [model.backbone.project_image(tokens) for tokens in oracle.suppress(attended)]
