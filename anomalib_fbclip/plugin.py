@@ -30,11 +30,8 @@ if TYPE_CHECKING:
 class NameRegistration:
     """A finder on ``sys.meta_path`` that adds our classes to one of anomalib's modules once it has been imported.
 
-    It leaves all finding and loading to the other finders.
-
-    Args:
-        target (str): anomalib's module.
-        sources (dict[str, str]): Our classes, and the module that defines each. It may import ``target``.
+    It leaves all finding and loading to the other finders. ``sources`` has our classes, and the module that defines
+    each, which may import ``target``, anomalib's module.
     """
 
     def __init__(self, target: str, sources: "dict[str, str]") -> None:
@@ -90,15 +87,7 @@ class NameRegistration:
 
 
 def import_or_warn(name: str, source: str) -> bool:
-    """Import a module, or warn in one line why that failed, and leave anomalib as it is without us.
-
-    Args:
-        name (str): The class that the module is imported for.
-        source (str): The module.
-
-    Returns:
-        bool: Whether it is imported.
-    """
+    """Import a class's module, or warn in one line why that failed, and leave anomalib as it is without us."""
     from importlib import import_module
 
     before = set(sys.modules)

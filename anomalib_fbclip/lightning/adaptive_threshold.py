@@ -27,17 +27,10 @@ NORMAL_QUANTILE = 0.999
 
 
 class FittedThreshold(NamedTuple):
-    """Threshold and range of validation images.
+    """Threshold and range of validation images. The tensors are scalars."""
 
-    Attributes:
-        threshold (torch.Tensor): The threshold, a scalar; NaN if the images don't determine it.
-        source (str): Source of the threshold: ``labels``, ``masks`` or ``normal images``.
-        minimum (torch.Tensor): The smallest value, a scalar.
-        maximum (torch.Tensor): The largest value, a scalar.
-    """
-
-    threshold: torch.Tensor
-    source: str
+    threshold: torch.Tensor  # NaN if the images don't determine it
+    source: str  # "labels", "masks" or "normal images"
     minimum: torch.Tensor
     maximum: torch.Tensor
 
@@ -48,16 +41,10 @@ def best_threshold(
     normal: torch.Tensor,
     anomalous: torch.Tensor,
 ) -> torch.Tensor:
-    """Find the middle of the widest gap with the best F1 score.
+    """Find the middle of the widest gap with the best F1 score, between two groups of values, or 0 and the first.
 
-    Args:
-        lowest (torch.Tensor): Lowest value of each group, in rising order, shape ``[N]``.
-        highest (torch.Tensor): Highest value of each group, shape ``[N]``.
-        normal (torch.Tensor): Number of normal values in each group, shape ``[N]``.
-        anomalous (torch.Tensor): Number of anomalous values in each group, shape ``[N]``; not all 0.
-
-    Returns:
-        torch.Tensor: A threshold between two groups, or between 0 and the first, a scalar.
+    The groups are in rising order. The arguments, of shape ``[N]``, are the lowest and the highest value of each, and
+    how many of its values are normal and anomalous; at least one is anomalous.
     """
     found, called = (counts.flip(0).cumsum(0).flip(0).double() for counts in (anomalous, normal + anomalous))
     f1_score = 2 * found / (called + found[0])

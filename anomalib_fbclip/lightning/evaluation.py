@@ -4,24 +4,20 @@
 """The paper's four metrics of how a model ranks images and pixels, and the evaluator that logs them.
 
 The metrics of images come from torchmetrics. The libraries' metrics of pixels keep every score until the end, almost
-20 GB for 1000 images of 518 x 518 pixels, or compare each with every bin. These count scores in fine bins, so memory
-does not grow.
-
-All work on several processes, even if a process has seen images of only one label, or none. They are defined if there
-are both labels.
+20 GB for 1000 images of 518 x 518 pixels, or compare each with every bin. These count scores in fine bins. All work on
+several processes, even if a process has seen images of only one label, or none.
 """
 
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from anomalib.data import Batch
 from anomalib.metrics import AnomalibMetric, Evaluator
 from anomalib.utils.cv import connected_components_cpu
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch.nn import functional as F  # noqa: N812
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryAUROC, BinaryAveragePrecision, BinaryPrecisionRecallCurve
@@ -45,13 +41,9 @@ BINS = 2 * HALF_BINS
 
 
 def to_bins(scores: torch.Tensor) -> torch.Tensor:
-    """Map scores to bins in their order. There are 2048 bins between a small probability and its double.
+    """Map scores of any shape, clipped to 0..1, to bins in their order, from 0 to ``BINS - 1``.
 
-    Args:
-        scores (torch.Tensor): Probabilities, of any shape, clipped to 0..1.
-
-    Returns:
-        torch.Tensor: Bins of the same shape, from 0 to ``BINS - 1``, as fine near 1 as near 0.
+    There are 2048 bins between a small score and its double, and as many as near 0 lie near 1.
     """
     scores = scores.float().clamp(0, 1).abs()  # -0 is 0
     # The bits of positive floating-point numbers are in the order of the numbers.
@@ -68,12 +60,7 @@ class _Gathered(BinaryPrecisionRecallCurve):
 
 
 class ImageAUROC(AnomalibMetric, _Gathered, BinaryAUROC):  # type: ignore[misc] # anomalib takes batches
-    """Area under the ROC curve of the image scores.
-
-    Example:
-        >>> metric = ImageAUROC()
-        >>> metric.update(batch)  # with pred_score, 0..1, and gt_label  # doctest: +SKIP
-    """
+    """Area under the ROC curve of the image scores."""
 
     def __init__(self) -> None:
         super().__init__(IMAGE, validate_args=False)
@@ -81,12 +68,7 @@ class ImageAUROC(AnomalibMetric, _Gathered, BinaryAUROC):  # type: ignore[misc] 
 
 
 class ImageAUPR(AnomalibMetric, _Gathered, BinaryAveragePrecision):  # type: ignore[misc] # anomalib takes batches
-    """Average precision of the image scores.
-
-    Example:
-        >>> metric = ImageAUPR()
-        >>> metric.update(batch)  # with pred_score, 0..1, and gt_label  # doctest: +SKIP
-    """
+    """Average precision of the image scores."""
 
     def __init__(self) -> None:
         super().__init__(IMAGE, validate_args=False)
@@ -96,8 +78,7 @@ class ImageAUPR(AnomalibMetric, _Gathered, BinaryAveragePrecision):  # type: ign
 class _PixelCurve(Metric):
     """Area under the curve of the found share of anomalous pixels against the false positive rate.
 
-    Args:
-        fpr_limit (float): False positive rate up to which the curve is integrated. The area is divided by it.
+    The curve is integrated up to a limit of the false positive rate, and the area is divided by that.
     """
 
     is_differentiable = False
@@ -145,12 +126,7 @@ def _cumulate(counts: torch.Tensor) -> torch.Tensor:
 
 
 class PixelAUROC(AnomalibMetric, _PixelCurve):  # type: ignore[misc] # anomalib takes batches
-    """Area under the ROC curve of all pixels, with constant memory.
-
-    Example:
-        >>> metric = PixelAUROC()
-        >>> metric.update(batch)  # with anomaly_map, 0..1, and gt_mask  # doctest: +SKIP
-    """
+    """Area under the ROC curve of all pixels, with constant memory."""
 
     def __init__(self) -> None:
         super().__init__(PIXEL, fpr_limit=1.0)
@@ -167,10 +143,6 @@ class PixelAUPRO(AnomalibMetric, _PixelCurve):  # type: ignore[misc] # anomalib 
 
     The curve runs over the false positive rate of the pixels up to 0.3, and the area is divided by that. A region is a
     connected part of an image's mask; corners connect.
-
-    Example:
-        >>> metric = PixelAUPRO()
-        >>> metric.update(batch)  # with anomaly_map, 0..1, and gt_mask  # doctest: +SKIP
     """
 
     def __init__(self) -> None:
@@ -242,21 +214,13 @@ class RankingEvaluator(Evaluator):
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Reset the metrics: Lightning resets only those that it logged."""
-        del trainer, pl_module
         for metric in (*self.test_metrics, self.label_counts):
             metric.reset()
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: STEP_OUTPUT | None,
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, *args, **kwargs
     ) -> None:
         """Add the scores and labels of a batch, if it has them."""
-        del trainer, pl_module, outputs, batch_idx, dataloader_idx
         for metric in self._metrics:
             if all(getattr(batch, field) is not None for field in metric.fields):
                 metric.update(batch)
@@ -277,15 +241,14 @@ class RankingEvaluator(Evaluator):
             else:
                 pl_module.log(metric.name, cast("Metric", metric))
         if undefined and trainer.is_global_zero:
-            logger.warning("%s: %s are left out.", describe_labels(images, pixels), _enumerate(undefined))
+            names = f"{', '.join(undefined[:-1])} and {undefined[-1]}"  # those of images or of pixels are two
+            logger.warning("%s: %s are left out.", describe_labels(images, pixels), names)
 
 
 def describe_labels(images: Sequence[int], pixels: Sequence[int]) -> str:
     """Say what test images lack, in a sentence without a full stop.
 
-    Args:
-        images (Sequence[int]): Number of normal and of anomalous images.
-        pixels (Sequence[int]): Number of normal and of anomalous pixels of the masks.
+    The counts are of normal and of anomalous images, and of normal and of anomalous pixels of the masks.
     """
     lacks = []
     if not any(images):
@@ -297,7 +260,3 @@ def describe_labels(images: Sequence[int], pixels: Sequence[int]) -> str:
     elif not all(pixels) and "are all normal" not in lacks:
         lacks.append("have no normal pixel" if pixels[1] else "have no anomalous pixel")
     return f"The test images {' and '.join(lacks)}"
-
-
-def _enumerate(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}"

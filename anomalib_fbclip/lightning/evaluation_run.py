@@ -10,31 +10,21 @@ from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
+from .callbacks.advice import ReferenceCheck, ThresholdReport
 from .callbacks.batch_records import BatchRecords, ImageSizes
 from .callbacks.checked_data import CheckedData, has_val_data
-from .callbacks.interruption import Interruption
 from .callbacks.pictures import Pictures
 from .callbacks.prediction_table import PredictionTable
-from .callbacks.reference_check import ReferenceCheck
 from .callbacks.report import FBClipReport
 from .callbacks.results_folder import ResultsFolder
-from .callbacks.threshold_report import ThresholdReport
 from .evaluation import RankingEvaluator
 from .post_processing import ThresholdPostProcessor
+from .screen import Interruption
 from .trainer_run import TrainerRun
 
 
 class EvaluationRun:
-    """Callbacks that check the data of a model's runs and write their results.
-
-    Args:
-        minimum_side (int): Least number of pixels of each side of an image.
-        white_level (int | None): Value of white in files of more than 8 bits that don't state it.
-
-    Attributes:
-        data (CheckedData): Reads images correctly, or rejects them by name.
-        results (ResultsFolder): Makes a separate folder for the results of each run.
-    """
+    """Callbacks that check the data of a model's runs and write their results."""
 
     def __init__(self, minimum_side: int, white_level: int | None) -> None:
         self.data = CheckedData(minimum_side, white_level)
@@ -43,15 +33,13 @@ class EvaluationRun:
     def callbacks(self, model: AnomalibModule, requested: Sequence[Callback]) -> list[Callback]:
         """List the callbacks of a run in the order in which they are called.
 
-        Args:
-            model (AnomalibModule): The model, whose components may be callbacks.
-            requested (Sequence[Callback]): Callbacks of the trainer. A report is moved to its place.
+        Components of the model may be callbacks. Of those requested from the trainer, a report is moved to its place.
         """
         sizes = ImageSizes()
         visualizer: object = model.visualizer
+        pictures = Pictures(visualizer) if isinstance(visualizer, ImageVisualizer) else None
         references = ReferenceCheck()
         records = BatchRecords(sizes, references)
-        pictures = Pictures(visualizer, records) if isinstance(visualizer, ImageVisualizer) else None
         # A RankingEvaluator needs the scores before the post-processor normalizes them, others need them afterwards.
         is_ranking = isinstance(model.evaluator, RankingEvaluator)
         post_processor = model.post_processor
@@ -66,7 +54,7 @@ class EvaluationRun:
             ThresholdReport(post_processor) if isinstance(post_processor, ThresholdPostProcessor) else None,
             None if is_ranking else model.evaluator,
             records,
-            pictures or visualizer,
+            None if pictures else visualizer,
             *(callback for callback in requested if isinstance(callback, FBClipReport)),
             PredictionTable(self.data, records, pictures),
             Interruption(),

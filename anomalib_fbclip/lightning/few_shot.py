@@ -4,8 +4,7 @@
 """Comparison with photographs in runs of a Lightning model, and explanations of its scores."""
 
 import logging
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,7 @@ import torch
 from anomalib.data import AnomalibDataModule, InferenceBatch
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
-from rich.console import Console
-from rich.progress import Progress
+from tqdm import tqdm
 
 from anomalib_fbclip.data.image_source import ImageSource, load_image
 from anomalib_fbclip.data.reference_set import ReferencePatch, ReferenceSet, threshold_source
@@ -57,8 +55,6 @@ class FewShotMixin(ModelMixin):
     model: FBClipModel
     _adapters: AdapterSource
     reference_choice: ReferenceChoice | UnlabeledChoice | GivenReferences
-    reference_rotations: int
-    few_shot_maps: list[str]
     white_level: int | None
     region_source: RegionSource | None
     reference_set: ReferenceSet | None
@@ -73,12 +69,7 @@ class FewShotMixin(ModelMixin):
         rotations: int,
         maps: Sequence[str],
     ) -> None:
-        """Set the photographs to compare with, and how. See :class:`FBClip`.
-
-        Raises:
-            ValueError: If ``k_shot`` is negative, ``rotations`` is below 1, both good and unlabeled photographs are
-                requested, or ``maps`` is empty, or has an unknown or a repeated map.
-        """
+        """Set the photographs to compare with, and how. See :class:`FBClip`."""
         choice = ReferenceChoice.of(few_shot_source, k_shot, seed)
         if choice.is_made and unlabeled_source is not None:
             msg = "Give unlabeled_source, or few_shot_source and k_shot, not both."
@@ -95,12 +86,7 @@ class FewShotMixin(ModelMixin):
         self.reference_set = None
 
     def configure_region(self, region: str | None) -> None:
-        """Set the region of interest. See :class:`FBClip`.
-
-        Raises:
-            ImageError: If a mask can't be read, or ignores everything.
-            ValueError: If ``region`` is not a region.
-        """
+        """Set the region of interest. See :class:`FBClip`."""
         self.region_source = None if region is None else parse_region(region)
         if self.region_source is not None and not isinstance(self.region_source, RegionMasks):
             self.model.region = self._paint_region()
@@ -113,19 +99,8 @@ class FewShotMixin(ModelMixin):
         pixels = paint_region(self.region_source, self.model.tiling.image_size, name)
         return self.model.region_of(torch.from_numpy(pixels))
 
-    def predict_images(self, images: torch.Tensor, paths: Sequence[str] | None = None) -> ModelOutput:
-        """Predict normalized images, with their regions of interest.
-
-        Args:
-            images (torch.Tensor): Images of the model's input size, shape ``[B, 3, H, W]``.
-            paths (Sequence[str] | None, optional): Their files. Defaults to ``None``.
-
-        Returns:
-            ModelOutput: Scores and anomaly maps.
-
-        Raises:
-            ImageError: If the mask of an image is missing or can't be read.
-        """
+    def predict_images(self, images: torch.Tensor, paths: Sequence[str] | None) -> ModelOutput:
+        """Predict normalized images of the model's input size, ``[B, 3, H, W]``, with their regions of interest."""
         if not isinstance(self.region_source, RegionMasks):
             return self.model(images)
         files = [None] * len(images) if paths is None else paths
@@ -183,19 +158,7 @@ class FewShotMixin(ModelMixin):
         self._fit_references(list(photographs), upright=True)
 
     def forward(self, batch: torch.Tensor, *args, **kwargs) -> InferenceBatch:
-        """Predict images. See :meth:`anomalib.models.components.AnomalibModule.forward`.
-
-        Args:
-            batch (torch.Tensor): Images with values 0..1, shape ``[B, 3, H, W]``.
-            *args: Passed on.
-            **kwargs: Passed on.
-
-        Returns:
-            InferenceBatch: The predictions.
-
-        Raises:
-            ValueError: If the region of interest is a folder of masks.
-        """
+        """Predict images with values 0..1, shape ``[B, 3, H, W]``. See :meth:`AnomalibModule.forward`."""
         self.prepare_references(TrainerRun(None))
         if isinstance(self.region_source, RegionMasks):
             msg = "Images that are not files have no masks: give one mask for all as region."
@@ -275,10 +238,6 @@ class FewShotMixin(ModelMixin):
         """Read the requested photographs for a run. A run, unlike a program, does not turn them upright.
 
         Photographs in use are kept, unless the run has a datamodule, which may have others.
-
-        Raises:
-            ImageError: If one can't be read, or is smaller than a patch.
-            ReferencesError: If there are fewer than requested.
         """
         is_requested = self.reference_choice.is_made and not run.is_fitting
         if is_requested and (run.datamodule is not None or self.reference_set is None):
@@ -286,14 +245,9 @@ class FewShotMixin(ModelMixin):
                 self._take_references(run.datamodule, run.images, upright=run.trainer is None)
 
     def prepare_references_of(self, datamodule: AnomalibDataModule | None) -> None:
-        """Read the requested photographs for an export. Photographs in use are kept.
+        """Read the requested photographs for an export, as :meth:`prepare_references` does. Those in use are kept.
 
-        Args:
-            datamodule (AnomalibDataModule | None): Datamodule whose training split has them if only ``k_shot`` is set.
-
-        Raises:
-            ImageError: If one can't be read, or is smaller than a patch.
-            ReferencesError: If there are fewer than requested.
+        The training split of the datamodule has them if only ``k_shot`` is set.
         """
         if self.reference_choice.is_made and self.reference_set is None:
             self._take_references(datamodule, (), upright=True)
@@ -309,22 +263,13 @@ class FewShotMixin(ModelMixin):
             self.reference_set, self.model.decision = None, self.model.zero_shot
             self.expect_other_scores()
 
-    def forget_photographs(self) -> None:
-        """Forget the photographs, but keep the comparison with them."""
-        self.reference_choice = ReferenceChoice()
-        self.reference_set = None
-
     def expect_other_scores(self) -> None:
         """Discard fitted thresholds, because scores change with the photographs."""
         if isinstance(self.post_processor, ThresholdPostProcessor):
             self.post_processor.forget_fit(threshold_source(self.model.decision))
 
     def keep_references(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Collect tensors and metadata of the comparison with photographs for a file.
-
-        Raises:
-            ValueError: If there are no photographs.
-        """
+        """Collect tensors and metadata of the comparison with photographs for a file."""
         self.prepare_references(TrainerRun(None))
         if not self.model.decision.k_shot:
             msg = "There are no good photographs to save: give some to use_references, or set few_shot_source."
@@ -332,11 +277,7 @@ class FewShotMixin(ModelMixin):
         return keep_decision(self.model) if self.reference_set is None else self.reference_set.keep(self.model)
 
     def restore_references(self, adapters: Adapters) -> None:
-        """Use the photographs and the region of interest of a product, if the adapters are one.
-
-        Raises:
-            ValueError: If a region is given, too, or the product is damaged.
-        """
+        """Use the photographs and the region of interest of a product, if the adapters are one."""
         if adapters.is_product and self.region_source is not None:
             msg = f"{adapters.origin} contains a region: leave out region."
             raise ValueError(msg)
@@ -359,8 +300,10 @@ class FewShotMixin(ModelMixin):
         self.outdate_references()
         self._adapters.make_ready()
         references = self._make_set(found, upright=upright)
-        with _progress(2 * len(references.images)) as advance:
-            references.fit_model(self.model, self._normalize, self.few_shot_maps, advance)
+        # Lightning sets the rank. None hides the bar unless there is a terminal.
+        is_hidden = True if rank_zero_only.rank else None  # type: ignore[attr-defined]
+        with tqdm(desc="Good photographs", total=2 * len(references.images), leave=False, disable=is_hidden) as bar:
+            references.fit_model(self.model, self._normalize, self.few_shot_maps, bar.update)
         self.reference_set = references
         self.expect_other_scores()
         self.product = None
@@ -370,9 +313,9 @@ class FewShotMixin(ModelMixin):
         """Digest the photographs to compare with; ``None`` if there are none."""
         if not self.model.decision.k_shot:
             return None
-        return (
-            digest_tensors(keep_decision(self.model)[0]) if self.reference_set is None else self.reference_set.digest()
-        )
+        if self.reference_set is None:
+            return digest_tensors(keep_decision(self.model)[0])
+        return self.reference_set.digest()
 
     def _make_set(self, found: list[ImageSource], *, upright: bool) -> ReferenceSet:
         arguments: dict[str, Any] = {"upright": upright, "white_level": self.white_level, "region": self.region_source}
@@ -393,13 +336,3 @@ class FewShotMixin(ModelMixin):
         logger.log(level, references.describe(decides=decides))
         for line in references.warnings():
             logger.warning(line)
-
-
-@contextmanager
-def _progress(total: int) -> Generator[Callable[[], None]]:
-    console = Console(stderr=True)
-    # A transient bar leaves an empty line if this is not a terminal. Lightning sets the rank.
-    is_quiet = rank_zero_only.rank > 0 or not console.is_terminal  # type: ignore[attr-defined]
-    with Progress(console=console, transient=True, disable=is_quiet) as progress:
-        task = progress.add_task("Good photographs", total=total)
-        yield lambda: progress.advance(task)

@@ -3,20 +3,8 @@
 
 """FB-CLIP: zero-shot anomaly detection with foreground-background disentanglement.
 
-Example:
-    >>> from anomalib.data import MVTecAD
-    >>> from anomalib.engine import Engine
-    >>> from anomalib.models import FBClip
-
-    >>> Engine().test(FBClip(), datamodule=MVTecAD(category="bottle"))  # doctest: +SKIP
-
-Paper:
-    FB-CLIP: Fine-Grained Zero-Shot Anomaly Detection with Foreground-Background Disentanglement, CVPR 2026.
-    https://arxiv.org/abs/2603.19608
-
-See Also:
-    - :class:`FBClipModel`: PyTorch implementation of the model
-    - :class:`~anomalib_fbclip.data.AuxiliaryDataModule`: Training data for the adapters
+FB-CLIP: Fine-Grained Zero-Shot Anomaly Detection with Foreground-Background Disentanglement, CVPR 2026.
+https://arxiv.org/abs/2603.19608
 """
 
 from collections.abc import Mapping, Sequence
@@ -335,7 +323,6 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         Raises:
             ValueError: If the batch has no masks.
         """
-        del args, kwargs
         if batch.image is None or batch.gt_label is None or batch.gt_mask is None:
             msg = "FBClip is trained on labeled images with masks: wrap the data in an AuxiliaryDataModule."
             raise ValueError(msg)
@@ -370,7 +357,6 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         Raises:
             ImageError: If the mask of an image is missing or can't be read.
         """
-        del args, kwargs
         images: Any = batch.image
         return batch.update(**self.predict_images(images, getattr(batch, "image_path", None))._asdict())
 
@@ -394,7 +380,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         """
         self.model.backbone.load_text_tower()
         self.outdate_references()
-        self._log_run()
+        self._run.log(self.describe())
         self._run.check_training_data()
 
     def on_fit_end(self) -> None:
@@ -421,13 +407,13 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
     def on_test_start(self) -> None:
         """Load the adapters, log the model, and warn if the result is not zero-shot."""
         self._prepare_evaluation()
-        self._log_run()
+        self._run.log(self.describe())
         self._run.warn_if_not_zero_shot(self.source)
 
     def on_predict_start(self) -> None:
         """Load the adapters, and log the model."""
         self._prepare_evaluation()
-        self._log_run()
+        self._run.log(self.describe())
 
     def describe(self) -> str:
         """Describe the model in one line: the backbone, and the adapters and their source."""
@@ -449,9 +435,6 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         self.model.forget_outdated_text_features()  # a callback may have changed parameters in place
         self._run.warn_if_untrained(self.source)
         self.prepare_references(self._run)
-
-    def _log_run(self) -> None:
-        self._run.log(self.describe())
 
 
 def _settle(settled: Mapping[str, Any], name: str, value: Any) -> Any:  # noqa: ANN401 - an argument of any kind

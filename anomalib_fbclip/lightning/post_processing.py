@@ -106,8 +106,7 @@ class ThresholdPostProcessor(PostProcessor):
     def forget_fit(self, source: str) -> None:
         """Discard fitted thresholds and normalization, because scores change.
 
-        Args:
-            source (str): Source of the threshold of 0.5 until the next fit, in the words of the table.
+        Until the next fit, the source of the threshold of 0.5 is the given one, in the words of the table.
         """
         self._unfitted_source = source
         self._sources = {}
@@ -119,7 +118,6 @@ class ThresholdPostProcessor(PostProcessor):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a fit."""
-        del trainer
         self._metrics = {"image": ImageThreshold(), "pixel": PixelThreshold()}
         for metric in self._metrics.values():
             metric.to(pl_module.device)
@@ -133,7 +131,6 @@ class ThresholdPostProcessor(PostProcessor):
         **kwargs,
     ) -> None:
         """Add the predictions of labeled images."""
-        del trainer, pl_module, args, kwargs
         if outputs.gt_label is None:
             return
         self._metrics["image"].update(outputs.pred_score, outputs.gt_label)
@@ -141,7 +138,6 @@ class ThresholdPostProcessor(PostProcessor):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Fit thresholds and normalization, if there were labeled images."""
-        del pl_module
         for level, metric in self._metrics.items():
             # All processes take part, even one without images.
             fit: FittedThreshold | None = metric.compute() if metric.update_called or trainer.world_size > 1 else None
@@ -160,14 +156,7 @@ class ThresholdPostProcessor(PostProcessor):
             getattr(self, f"{level}_max").copy_(fit.maximum)
 
     def forward(self, predictions: InferenceBatch) -> InferenceBatch:
-        """Post-process predictions. See :meth:`anomalib.post_processing.PostProcessor.forward`.
-
-        Args:
-            predictions (InferenceBatch): Scores and anomaly maps of the model.
-
-        Returns:
-            InferenceBatch: Normalized scores and maps, verdicts, and masks that agree with them.
-        """
+        """Normalize scores and maps, and add verdicts, and masks that agree with them."""
         processed = super().forward(predictions)
         return processed._replace(pred_mask=_agreeing_mask(processed))
 
@@ -182,19 +171,7 @@ def resolve_post_processor(
     image_threshold: float | None,
     pixel_threshold: float | None,
 ) -> PostProcessor | bool:
-    """Create the default post-processor with the given thresholds, or return another one unchanged.
-
-    Args:
-        post_processor (PostProcessor | bool): A post-processor, or whether to use the default.
-        image_threshold (float | None): Threshold of scores, 0..1, if given.
-        pixel_threshold (float | None): Threshold of anomaly maps, 0..1, if given.
-
-    Returns:
-        PostProcessor | bool: The post-processor; ``False`` if there is none.
-
-    Raises:
-        ValueError: If a threshold is not in 0..1, or thresholds are given and the default is not used.
-    """
+    """Create the default post-processor with the given thresholds, or return another one, or ``False``, unchanged."""
     if post_processor is True:
         return ThresholdPostProcessor(image_threshold, pixel_threshold)
     if image_threshold is None and pixel_threshold is None:
@@ -214,14 +191,8 @@ def _agreeing_mask(predictions: InferenceBatch | Batch) -> torch.Tensor | None:
 def match_verdict(mask: torch.Tensor, anomaly_map: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Make masks agree with the verdicts: :func:`anomalib_fbclip.results.regions.match_verdict` in torch.
 
-    Args:
-        mask (torch.Tensor): Whether the anomaly map is above its threshold, bool ``[B, H, W]``.
-        anomaly_map (torch.Tensor): Anomaly maps, shape ``[B, H, W]``.
-        label (torch.Tensor): The verdicts, bool ``[B]``.
-
-    Returns:
-        torch.Tensor: Masks, bool ``[B, H, W]``: empty for a normal image; for an anomalous one the given mask or, if
-            that is empty, the strongest place of the map.
+    Masks and maps have the shape ``[B, H, W]``. The mask of a normal image becomes empty. That of an anomalous one, if
+    it is empty, becomes the strongest place of the map.
     """
     height, width = anomaly_map.shape[-2:]
     radius = strongest_place_radius(height, width)

@@ -28,7 +28,7 @@ class AntialiasedPreProcessor(PreProcessor):
         self.export_transform = get_antialiased_transform(transform)
 
     def load_checkpoint_config(self, config: dict[str, Any]) -> None:
-        """Restore the configuration of a checkpoint. See :meth:`anomalib.pre_processing.PreProcessor`."""
+        """Restore the configuration of a checkpoint."""
         super().load_checkpoint_config(config)
         self.export_transform = get_antialiased_transform(self.transform)
 
@@ -40,14 +40,8 @@ def get_antialiased_transform(transform: Transform | None) -> Transform | Antial
     """
     if isinstance(transform, Compose):
         return Compose([get_antialiased_transform(part) for part in transform.transforms])
-    if isinstance(transform, Resize) and _is_antialiased(transform):
-        height, width = transform.size
-        return AntialiasedResize((height, width), transform.interpolation)
+    if isinstance(transform, Resize) and transform.antialias and transform.interpolation in KERNELS:
+        match transform.size:
+            case [height, width]:  # others have only the shorter side, or none
+                return AntialiasedResize((height, width), transform.interpolation)
     return get_exportable_transform(transform)
-
-
-def _is_antialiased(resize: Resize) -> bool:
-    """Tell whether a resize antialiases, and has a height and a width; others are left to anomalib."""
-    return (
-        bool(resize.antialias) and resize.interpolation in KERNELS and resize.size is not None and len(resize.size) > 1
-    )

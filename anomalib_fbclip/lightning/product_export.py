@@ -21,15 +21,7 @@ SUFFIXES = {"openvino": ".xml", "onnx": ".onnx"}
 
 
 def run_export(arguments: Sequence[str]) -> int:
-    """Export a product, and return the exit code 0.
-
-    Args:
-        arguments (Sequence[str]): The arguments after ``fbclip export``.
-
-    Raises:
-        InspectionError: If the files can't be written.
-        ValueError: If the product can't be read, or the file would replace another model.
-    """
+    """Export a product with the arguments after ``fbclip export``, and return the exit code 0."""
     options = _parse_export(arguments)
     screen = Screen(as_json=False)
     with TemporaryDirectory() as folder, logging_to(Path(folder), verbose=options.verbose):

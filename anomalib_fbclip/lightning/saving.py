@@ -16,6 +16,7 @@ from anomalib.deploy import CompressionType
 from lightning.pytorch import Trainer
 from torch import nn
 
+from anomalib_fbclip.data.references import ReferenceChoice
 from anomalib_fbclip.export.description import (
     COMPRESSION_KEY,
     PRODUCT_KEYS,
@@ -36,9 +37,9 @@ from anomalib_fbclip.weights.adapters import (
 )
 from anomalib_fbclip.weights.training import ARGUMENTS, CHECKPOINT_KEY, halve_averages
 
-from .callbacks.interruption import check_checkpoint
 from .few_shot import FewShotMixin
 from .post_processing import ThresholdPostProcessor
+from .screen import check_checkpoint
 from .trainer_run import TrainerRun
 
 if TYPE_CHECKING:
@@ -67,19 +68,10 @@ class SavingMixin(FewShotMixin):
 
     backbone_name: str
     pretrained: str | None
-    image_size: tuple[int, int]
     evaluation_run: EvaluationRun
 
     def description(self) -> dict[str, str]:
-        """Describe the model for the metadata of an exported file, with trained adapters.
-
-        Returns:
-            dict[str, str]: Backbone, weights, source and digest of the adapters, image size, thresholds, limits of the
-                normalization and version of the package, if they are known. Lists are JSON.
-
-        Raises:
-            ValueError: If each photograph has its own region of interest.
-        """
+        """Describe the model for the metadata of an exported file. See :func:`describe`."""
         if isinstance(self.region_source, RegionMasks):
             msg = "An exported model has one region of interest for all photographs: give one mask as region."
             raise ValueError(msg)  # noqa: TRY004 - not a wrong type
@@ -135,19 +127,7 @@ class SavingMixin(FewShotMixin):
     def load_from_checkpoint(  # type: ignore[override] # what is passed on may be anything
         cls, checkpoint_path: str | Path, *args, **kwargs
     ) -> AnomalibModule:
-        """Load a model from a checkpoint. See :meth:`anomalib.models.components.AnomalibModule.load_from_checkpoint`.
-
-        Args:
-            checkpoint_path (str | Path): The checkpoint.
-            *args: Passed on.
-            **kwargs: Passed on.
-
-        Returns:
-            AnomalibModule: The model.
-
-        Raises:
-            ValueError: If the checkpoint can't be read, or does not fit.
-        """
+        """Load a model from a checkpoint. See :meth:`AnomalibModule.load_from_checkpoint`."""
         try:
             return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
         except Exception:
@@ -168,11 +148,7 @@ class SavingMixin(FewShotMixin):
             checkpoint["optimizer_states"] = [halve_averages(state) for state in checkpoint["optimizer_states"]]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that a checkpoint fits, and add the frozen backbone to it.
-
-        Raises:
-            ValueError: If the checkpoint is not of FBClip, or its adapters belong to another backbone.
-        """
+        """Check that a checkpoint fits, and add the frozen backbone to it."""
         self.outdate_references()
         super().on_load_checkpoint(checkpoint)
         if CHECKPOINT_KEY not in checkpoint:
@@ -186,19 +162,7 @@ class SavingMixin(FewShotMixin):
         self._adapters.give(adapters.source)
 
     def to_torch(self, export_root: Path | str, model_file_name: str = "model") -> Path:
-        """Export to PyTorch for inference, without gradients, metrics and visualizer.
-
-        Args:
-            export_root (Path | str): Folder below which the file is written.
-            model_file_name (str, optional): Name of the file without its suffix. Defaults to ``"model"``.
-
-        Returns:
-            Path: The file.
-
-        Raises:
-            OSError: If it can't be written.
-            ValueError: If it would replace another model.
-        """
+        """Export to PyTorch for inference, without gradients, metrics and visualizer. See :meth:`to_openvino`."""
         description = self.description()
         check_replaced(Path(export_root, "weights", "torch", f"{model_file_name}.pt"), description)
         export = super(SavingMixin, self._for_inference()).to_torch
@@ -218,21 +182,9 @@ class SavingMixin(FewShotMixin):
         input_size: tuple[int, int] | None = None,
         **kwargs,
     ) -> Path:
-        """Export to ONNX, from images with values 0..1, before resizing, to verdicts.
+        """Export to ONNX, from images with values 0..1, before resizing, to verdicts. See :meth:`to_openvino`.
 
-        Args:
-            export_root (Path | str): Folder below which the file is written.
-            model_file_name (str, optional): Name of the file without its suffix. Defaults to ``"model"``.
-            input_size (tuple[int, int] | None, optional): Height and width of all images in pixels; ``None`` for any
-                size. Defaults to ``None``.
-            **kwargs: Arguments of ``torch.onnx.export``. See
-                :meth:`anomalib.models.components.AnomalibModule.to_onnx`.
-
-        Returns:
-            Path: The file.
-
-        Raises:
-            ValueError: If the input size is not a size, or the file would replace another model.
+        Further arguments are those of ``torch.onnx.export``.
         """
         from anomalib_fbclip.export.onnx_file import finish_onnx
 
@@ -292,7 +244,6 @@ class SavingMixin(FewShotMixin):
             ValueError: If the input size is not a size, images that the compression needs are missing, ``max_drop`` is
                 not in 0..1, or the files would replace another model or another compression.
         """
-        del task
         from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
         from anomalib_fbclip.export.quantization import check_max_drop, compress
 
@@ -332,7 +283,7 @@ class SavingMixin(FewShotMixin):
         shared = {id(value): value for value in self.buffers()}
         left_out = {id(part): None for part in (self.evaluator, self.visualizer)}
         inference = copy.deepcopy(self, frozen | shared | left_out)
-        inference.forget_photographs()
+        inference.reference_choice, inference.reference_set = ReferenceChoice(), None  # but the decision stays
         return inference
 
 
@@ -346,15 +297,8 @@ def _check_input_size(input_size: Sequence[int] | None) -> None:
 def write_staged(root: Path, write: Callable[[Path], Path]) -> Path:
     """Write files below a temporary folder, and move them when they are complete.
 
-    Existing files are replaced. A graph is moved after its weights.
-
-    Args:
-        root (Path): Destination folder. It is made if it does not exist.
-        write (Callable[[Path], Path]): Writes files below the given folder, which is on the same file system, and
-            returns the path of one of them.
-
-    Returns:
-        Path: The final path of that file.
+    Existing files are replaced. A graph is moved after its weights. ``write`` gets the temporary folder, and returns
+    the path of one of the files. Its final path is returned.
     """
     with incomplete_folder(root) as folder:
         written = write(folder).relative_to(folder)

@@ -1,16 +1,18 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Facts that the model needs about a run of the trainer."""
+"""Facts about a run of the trainer."""
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from anomalib import TaskType
 from anomalib.data import AnomalibDataModule, AnomalibDataset, PredictDataset
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from torch.utils.data import DataLoader
 
@@ -25,6 +27,30 @@ PRECISIONS = {
     "64-true": "32-true",
 }
 """Precisions of the trainer that convert the whole module, and their replacements."""
+
+
+AnyCallback = TypeVar("AnyCallback", bound=Callback)
+Item = TypeVar("Item")
+
+
+def find_callback(trainer: Trainer, kind: type[AnyCallback]) -> AnyCallback | None:
+    """Find the trainer's first callback of a kind, if there is one."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback for callback in callbacks if isinstance(callback, kind)), None)
+
+
+def is_command_line(trainer: Trainer) -> bool:
+    """Tell whether anomalib's command line, which ends with an exit code, made the trainer."""
+    return find_callback(trainer, SaveConfigCallback) is not None
+
+
+def gather(trainer: Trainer, items: list[Item]) -> list[Item]:
+    """Gather the items of all processes."""
+    if trainer.world_size == 1:
+        return items
+    shares: list[list[Item]] = [[] for _ in range(trainer.world_size)]
+    torch.distributed.all_gather_object(shares, items)
+    return [item for share in shares for item in share]
 
 
 def image_paths(dataset: AnomalibDataset | PredictDataset) -> list[str]:
@@ -94,11 +120,7 @@ class TrainerRun:
             logger.info("FBClip: %s; on %s, in precision %s.", model, device, precision)
 
     def check_precision(self) -> None:
-        """Check that the trainer does not convert the whole module to its precision.
-
-        Raises:
-            ValueError: If it does.
-        """
+        """Raise a ``ValueError`` if the trainer converts the whole module to its precision."""
         precision = self.trainer.precision if self.trainer else None
         if precision in PRECISIONS:
             msg = (
@@ -108,11 +130,7 @@ class TrainerRun:
             raise ValueError(msg)
 
     def check_training_data(self) -> None:
-        """Check that adapters can be trained on the data.
-
-        Raises:
-            ValueError: If it has no anomalous image, or no masks.
-        """
+        """Raise a ``ValueError`` if the training data has no anomalous image, or no masks."""
         if self.datamodule is None:
             return
         data = self.datamodule.train_data

@@ -36,14 +36,7 @@ TYPES = {"category": str, **dict.fromkeys(MEASURED, float), "normal": int, "anom
 
 
 def read_results(path: Path) -> pd.DataFrame:
-    """Read a file of results, without its means.
-
-    Args:
-        path (Path): The CSV file. It may not exist yet.
-
-    Raises:
-        ProtocolError: If the file was not written by :func:`add_results`.
-    """
+    """Read a CSV file of results, which may not exist yet, without its means."""
     if not path.exists():
         return pd.DataFrame(columns=list(TYPES)).astype(TYPES)
     names = {name: [""] for name in MEASURED}
@@ -56,12 +49,9 @@ def read_results(path: Path) -> pd.DataFrame:
 
 
 def add_results(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Add results to a file, with means over the same settings. The file is replaced when it is complete.
+    """Add results by column, without undefined ones, to a file, with means over the same settings.
 
-    Args:
-        path (Path): The file for :func:`read_results`.
-        rows (Sequence[Mapping[str, object]]): Results by column, without undefined ones. They replace rows of the same
-            category and settings.
+    They replace rows of the same category and settings. The file is replaced when it is complete.
     """
     table = pd.concat([read_results(path), pd.DataFrame(rows, columns=list(TYPES)).astype(TYPES)])
     table = table.drop_duplicates(["settings", "category"], keep="last")
@@ -105,14 +95,9 @@ def tabulate(dataset: str, results: pd.DataFrame) -> pd.DataFrame:
 
 
 def tabulate_shots(results: pd.DataFrame, complete: Sequence[str]) -> pd.DataFrame:
-    """Format results by number of good photographs, in percent: means and standard deviations over the choices.
+    """Format results by category and number of good photographs, in percent: means ± deviations over the choices.
 
-    Args:
-        results (pd.DataFrame): Results with the columns ``shots`` and ``choice``, in the order of the rows.
-        complete (Sequence[str]): Categories with all results, which the means are over.
-
-    Returns:
-        pd.DataFrame: A row for each category and number, with means at the end.
+    The results have the columns ``shots`` and ``choice``, too. The means at the end are over the complete categories.
     """
     of_complete = results[results["category"].isin(complete)]
     means = of_complete.groupby(["shots", "choice"], sort=False)[[*MEASURED]].mean().assign(category=MEAN)
@@ -133,12 +118,7 @@ def to_markdown(cells: pd.DataFrame) -> str:
 
 
 def markdown_lines(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    """Yield the lines of a Markdown table, with names on the left and figures aligned on the right.
-
-    Args:
-        header (Sequence[str]): Title of each column.
-        rows (Iterable[Sequence[str]]): Name and figures of each row; they may come one by one.
-    """
+    """Yield the lines of a Markdown table of rows that may come one by one, each a name and figures."""
     yield f"| {' | '.join(header)} |"
     yield "|---" + "|---:" * (len(header) - 1) + "|"
     for row in rows:

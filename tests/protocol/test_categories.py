@@ -10,7 +10,7 @@ from anomalib.data import MPDD, AnomalibDataModule, BTech, Folder, Kolektor, MVT
 
 from anomalib_fbclip.data import AuxiliaryDataModule, MetaJson
 from anomalib_fbclip.errors import ProtocolError
-from anomalib_fbclip.protocol.runs import find_categories, name_dataset
+from anomalib_fbclip.protocol.command import find_categories, name_dataset
 from datasets import WRITERS
 
 

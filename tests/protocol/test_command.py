@@ -17,9 +17,9 @@ from anomalib.data import MVTecAD
 from anomalib.engine import Engine
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.protocol import runs
+from anomalib_fbclip.protocol import command as protocol
 from anomalib_fbclip.protocol.__main__ import main
-from anomalib_fbclip.protocol.runs import Plan, run_missing
+from anomalib_fbclip.protocol.command import Plan, run_missing
 from anomalib_fbclip.protocol.tables import MEASURED, METRICS, read_results
 from datasets import WRITERS
 from layouts import write_category
@@ -51,13 +51,13 @@ def of_mvtec(root: Path) -> tuple[str, ...]:
 def tested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Categories that are really tested, as they are."""
     names: list[str] = []
-    evaluate = runs._evaluate
+    evaluate = protocol._evaluate
 
     def note(plan: Plan, category: str) -> object:
         names.append(category)
         return evaluate(plan, category)
 
-    monkeypatch.setattr(runs, "_evaluate", note)
+    monkeypatch.setattr(protocol, "_evaluate", note)
     return names
 
 
@@ -100,7 +100,7 @@ def test_goes_on_where_it_was_interrupted(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    evaluate = runs._evaluate
+    evaluate = protocol._evaluate
 
     def interrupt(plan: Plan, category: str) -> object:
         if category == "cable":
@@ -108,7 +108,7 @@ def test_goes_on_where_it_was_interrupted(
         return evaluate(plan, category)
 
     with monkeypatch.context() as context:
-        context.setattr(runs, "_evaluate", interrupt)
+        context.setattr(protocol, "_evaluate", interrupt)
         assert main([*small, *of_mvtec(mvtec)]) == 130
     assert tested == ["bottle"]
     assert "continue" in capsys.readouterr().err
@@ -281,7 +281,7 @@ def test_one_process_a_device(
 ) -> None:
     found = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: available)
-    monkeypatch.setattr(runs, "_list_tests", lambda *arguments: found.append(arguments[-1]) or [])
+    monkeypatch.setattr(protocol, "_list_tests", lambda *arguments: found.append(arguments[-1]) or [])
     run_missing(plan_of(mvtec, accelerator), ["bottle"])
     assert found == [used]
 
@@ -297,20 +297,20 @@ def test_each_test_has_a_device_of_its_own(
         assert (arguments["accelerator"], arguments["devices"]) == (accelerator, devices)
         raise InterruptedError
 
-    monkeypatch.setattr(runs, "Trainer", begin)
+    monkeypatch.setattr(protocol, "Trainer", begin)
     with pytest.raises(InterruptedError):
-        runs._evaluate(plan_of(mvtec, accelerator), "bottle", device)
+        protocol._evaluate(plan_of(mvtec, accelerator), "bottle", device)
 
 
 @pytest.mark.slow
 def test_two_processes(mvtec: Path, small_backbone: str, small_adapters: Path) -> None:
     model = json.dumps({"backbone": small_backbone, "weights": str(small_adapters)})
     plan = plan_of(mvtec, "cpu", model)
-    found = {category: test() for category, test in runs._list_tests(plan, ["bottle", "cable"], devices=2)}
+    found = {category: test() for category, test in protocol._list_tests(plan, ["bottle", "cable"], devices=2)}
     assert sorted(found) == ["bottle", "cable"]
-    runs._load_model.cache_clear()
+    protocol._load_model.cache_clear()
     for category, row in found.items():
-        assert runs._evaluate(plan, category) == pytest.approx(row, abs=1e-5)
+        assert protocol._evaluate(plan, category) == pytest.approx(row, abs=1e-5)
 
 
 def test_module(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from anomalib.engine import Engine
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.modeling.few_shot import MutualScoring, mutual_scoring
-from anomalib_fbclip.protocol import runs
+from anomalib_fbclip.protocol import command as protocol
 from anomalib_fbclip.protocol.__main__ import main
-from anomalib_fbclip.protocol.runs import FalsePositiveRate, Plan, Recall
+from anomalib_fbclip.protocol.command import FalsePositiveRate, Plan, Recall
 from anomalib_fbclip.protocol.tables import METRICS, TYPES, read_results, tabulate_shots, to_markdown
 from support.images import write_mvtec_category
 
@@ -50,13 +50,13 @@ def arguments(parts: Path, small_backbone: str, small_adapters: Path) -> tuple[s
 def tested(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Categories that are really tested, as they are."""
     names: list[str] = []
-    evaluate = runs._evaluate
+    evaluate = protocol._evaluate
 
     def note(plan: Plan, category: str) -> object:
         names.append(category)
         return evaluate(plan, category)
 
-    monkeypatch.setattr(runs, "_evaluate", note)
+    monkeypatch.setattr(protocol, "_evaluate", note)
     return names
 
 
@@ -116,7 +116,7 @@ def test_goes_on_where_it_was_interrupted(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    evaluate = runs._evaluate
+    evaluate = protocol._evaluate
 
     def interrupt(plan: Plan, category: str) -> object:
         if len(tested) == 3:
@@ -125,7 +125,7 @@ def test_goes_on_where_it_was_interrupted(
 
     command = [*arguments, "--shots", "[1]", "--choices", "2"]
     with monkeypatch.context() as context:
-        context.setattr(runs, "_evaluate", interrupt)
+        context.setattr(protocol, "_evaluate", interrupt)
         assert main(command) == 130
     capsys.readouterr()
     assert main(command) == 0

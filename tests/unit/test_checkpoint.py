@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from anomalib_fbclip.lightning.callbacks.interruption import check_checkpoint
+from anomalib_fbclip.lightning.screen import check_checkpoint
 from anomalib_fbclip.weights.adapters import Adapters
 from anomalib_fbclip.weights.clip_files import create_clip, read_tensors
 from anomalib_fbclip.weights.registry import resolve_backbone

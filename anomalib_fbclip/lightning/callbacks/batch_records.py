@@ -13,33 +13,27 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
 from anomalib_fbclip.images.photographs import larger_images
+from anomalib_fbclip.lightning.trainer_run import find_callback
 from anomalib_fbclip.results.records import Record, Verdict
 from anomalib_fbclip.results.regions import find_regions, match_verdict
 
-from .reference_check import ReferenceCheck
+from .advice import ReferenceCheck
 
 
 class ImageSizes(Callback):
     """Sizes of a batch's images. It must be called before the pre-processor, which resizes them.
 
-    Attributes:
-        sizes (list[tuple[int, int]]): Height and width of each image in pixels, from its file if there is one, because
-            a batch of several sizes is resized already.
+    They are height and width in pixels, from the image's file if there is one: images of several sizes in a batch are
+    resized already.
     """
 
     def __init__(self) -> None:
         self.sizes: list[tuple[int, int]] = []
 
     def on_predict_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: ImageBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, batch: ImageBatch, *args, **kwargs
     ) -> None:
         """Note the sizes of a batch's images."""
-        del trainer, pl_module, batch_idx, dataloader_idx
         if batch.image_path:
             self.sizes = [_size_of_file(path) for path in batch.image_path]
         elif batch.image is not None:
@@ -52,14 +46,8 @@ class ImageSizes(Callback):
 class BatchRecords(Callback):
     """Makes a record of each image of a batch. It must be called after the post-processor.
 
-    Boxes and areas are right if the pre-processor resizes the whole image, like that of FBClip.
-
-    Args:
-        image_sizes (ImageSizes): Sizes of the images before pre-processing.
-        references (ReferenceCheck): Marks images that are good photographs.
-
-    Attributes:
-        records (list[Record]): The records of the batch, without pictures.
+    Boxes and areas are right if the pre-processor resizes the whole image, like that of FBClip. The records have no
+    pictures yet.
     """
 
     def __init__(self, image_sizes: ImageSizes, references: ReferenceCheck) -> None:
@@ -68,16 +56,9 @@ class BatchRecords(Callback):
         self.records: list[Record] = []
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401 - as Lightning has it
-        batch: ImageBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: ImageBatch, *args, **kwargs
     ) -> None:
         """Make the records of a batch."""
-        del pl_module, outputs, batch_idx, dataloader_idx
         thresholds = find_thresholds(trainer)
         columns = (
             *(batch.image_path, batch.pred_score, batch.pred_label),
@@ -94,8 +75,7 @@ class BatchRecords(Callback):
 
 def find_thresholds(trainer: Trainer) -> dict[str, Any]:
     """Get the thresholds of a run that apply to all images, and their sources, by their names in a record."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    post_processor = next((part for part in callbacks if isinstance(part, PostProcessor)), None)
+    post_processor = find_callback(trainer, PostProcessor)
     if post_processor is None or not post_processor.enable_thresholding:
         return {}
     threshold, pixel_threshold = (

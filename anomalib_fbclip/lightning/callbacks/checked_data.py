@@ -22,6 +22,7 @@ from anomalib.data.datasets.base import AnomalibVideoDataset
 from anomalib.data.utils import LabelName, read_mask
 from anomalib.data.utils.image import is_image_file
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
 from lightning_utilities.core.apply_func import apply_to_collection
 from PIL import Image
@@ -42,9 +43,7 @@ from anomalib_fbclip.images.photographs import (
     needs_own_reading,
     read_photograph,
 )
-from anomalib_fbclip.lightning.trainer_run import image_paths
-
-from .results_folder import command_line
+from anomalib_fbclip.lightning.trainer_run import find_callback, image_paths
 
 READERS = 2
 """Number of images that are read at the same time before a prediction, limited to save memory."""
@@ -55,14 +54,7 @@ class ClipError(ValueError):
 
 
 class CheckedDataset(Dataset[ImageItem]):
-    """Images of one of anomalib's datasets, read correctly or rejected by name.
-
-    Args:
-        dataset (AnomalibDataset | PredictDataset): The dataset.
-        minimum_side (int): Least number of pixels of each side of an image.
-        indices (Sequence[int]): The images to use.
-        white_level (int | None): Value of white in files of more than 8 bits that don't state it.
-    """
+    """Images of one of anomalib's datasets, read correctly or rejected by name. ``indices`` are the images to use."""
 
     def __init__(
         self,
@@ -119,14 +111,8 @@ class CheckedData(Callback):
     - Images that can't be predicted are found and named before a prediction starts. The others are predicted.
     - In a test or a validation each image counts once, with any number of processes.
 
-    Args:
-        minimum_side (int): Least number of pixels of each side of an image.
-        white_level (int | None): Value of white in files of more than 8 bits that don't state it.
-
-    Attributes:
-        selections (list[Sequence[int]]): Predicted images of each dataloader.
-        failures (list[dict[int, tuple[str, str]]]): Path and reason of the other images of each dataloader, by their
-            place in the data. Images of the folder that anomalib skips come last.
+    For each dataloader, ``selections`` are the predicted images, and ``failures`` path and reason of the others, by
+    their place in the data. Images of the folder that anomalib skips come last.
     """
 
     def __init__(self, minimum_side: int, white_level: int | None) -> None:
@@ -137,7 +123,6 @@ class CheckedData(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prepare the dataloaders before the trainer asks for them."""
-        del pl_module
         if stage == "fit":
             self._prepare_training(trainer)
         elif stage == "predict":
@@ -195,9 +180,12 @@ class CheckedData(Callback):
                 self.selections.append(range(sys.maxsize))
                 self.failures.append({})
                 return loader
-            folder = _folder_of(image_paths(dataset), trainer) if isinstance(dataset, PredictDataset) else None
+            paths = image_paths(dataset)
+            folder = _find_folder(paths, trainer) if isinstance(dataset, PredictDataset) else None
             photographs = {
-                index: path for index, path in enumerate(image_paths(dataset)) if not _is_foreign(path, folder)
+                index: path
+                for index, path in enumerate(paths)
+                if folder is None or not is_foreign(Path(os.path.relpath(path, folder)))
             }
             failures = dict(_find_failures(photographs, self.minimum_side, self.white_level, trainer))
             failures |= dict(enumerate(_find_skipped(folder, photographs.values()), len(dataset)) if folder else ())
@@ -252,19 +240,15 @@ def _find_skipped(folder: Path, paths: Collection[str]) -> Iterator[tuple[str, s
         yield str(path), reason
 
 
-def _is_foreign(path: str, folder: Path | None) -> bool:
-    return folder is not None and is_foreign(Path(os.path.relpath(path, folder)))
-
-
 def _report(paths: Iterable[str], reasons: Iterable[str]) -> None:
     """Print what is not predicted, a line each."""
     for line in (*describe_pages(paths), *(f"error: {reason}" for reason in reasons)):
         print(line, file=sys.stderr)
 
 
-def _folder_of(paths: Sequence[str], trainer: Trainer) -> Path | None:
+def _find_folder(paths: Sequence[str], trainer: Trainer) -> Path | None:
     """Find the predicted folder, if it is one. For a single image in a program it is unknown."""
-    interface = command_line(trainer)
+    interface = find_callback(trainer, SaveConfigCallback)
     if interface:
         data = interface.config.get("data")
         return Path(data).absolute() if isinstance(data, str | Path) and Path(data).is_dir() else None

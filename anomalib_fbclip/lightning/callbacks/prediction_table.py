@@ -6,17 +6,17 @@
 import sys
 from collections import Counter, deque
 from collections.abc import Sequence
-from itertools import repeat
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TypeAlias
 
-import torch
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from anomalib_fbclip.cli.screen import count
 from anomalib_fbclip.errors import FAILED
+from anomalib_fbclip.lightning.trainer_run import find_callback, gather, is_command_line
 from anomalib_fbclip.results.false_alarms import describe_verdicts
 from anomalib_fbclip.results.records import TABLE_NAME, Record, RecordWriter, write_records
 
@@ -24,17 +24,14 @@ from .batch_records import BatchRecords
 from .checked_data import CheckedData
 from .pictures import Pictures
 from .report import FBClipReport
-from .results_folder import is_command_line, shorten_path, writes_results
+from .results_folder import shorten_path, writes_results
 
 MAX_SHOWN = 10
 """Largest number of images whose verdicts are shown on the screen."""
 
 
-class Place(NamedTuple):
-    """Position of an image: its dataloader, and its index in the dataset."""
-
-    dataloader: int
-    image: int
+Place: TypeAlias = tuple[int, int]
+"""Position of an image: its dataloader, and its index in the dataset."""
 
 
 class PredictionTable(Callback):
@@ -43,12 +40,12 @@ class PredictionTable(Callback):
     Both files hold the same table, a :class:`Record` for each image in the order of the data, and grow with the
     predictions. With several devices, each writes a table of its share, and the first one merges them at the end.
 
-    It must be called after the records and the pictures are made.
+    It must be called after the records are made.
 
     Args:
         data (CheckedData): Images that can't be predicted.
         batch_records (BatchRecords): Records of each batch.
-        pictures (Pictures | None): The pictures, if there are any.
+        pictures (Pictures | None): Draws the pictures, if there are any.
     """
 
     def __init__(self, data: CheckedData, batch_records: BatchRecords, pictures: Pictures | None) -> None:
@@ -62,12 +59,7 @@ class PredictionTable(Callback):
         self._selections: Sequence[Sequence[int]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin a table.
-
-        Raises:
-            OSError: If it can't be written.
-        """
-        del pl_module
+        """Begin a table."""
         if stage not in {"predict", "test"} or not writes_results(trainer):
             return
         name = TABLE_NAME if trainer.world_size == 1 else f"{TABLE_NAME}.process{trainer.global_rank}"
@@ -76,7 +68,7 @@ class PredictionTable(Callback):
         # A test ends at the first image that can't be read; a prediction skips it.
         self._selections = self._data.selections if stage == "predict" else []
         self._failures = deque(
-            (Place(dataloader, index), Record(path, error=reason))
+            ((dataloader, index), Record(path, error=reason))
             for dataloader, failures in enumerate(self._data.failures if stage == "predict" else ())
             for index, (path, reason) in sorted(failures.items())
         )
@@ -86,19 +78,17 @@ class PredictionTable(Callback):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401 - as Lightning has it
+        outputs: object,
         batch: ImageBatch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Write the rows of a batch.
-
-        Raises:
-            OSError: If they can't be written.
-        """
-        del pl_module, outputs, batch, batch_idx
-        paths = self._pictures.paths if self._pictures else repeat(None)
-        for record, picture in zip(self._batch_records.records, paths, strict=False):
+        """Draw the pictures of a batch, and write its rows."""
+        records = self._batch_records.records
+        paths: list[Path | None] = [None] * len(records)
+        if self._pictures:
+            paths = self._pictures.draw(trainer, pl_module, batch, records, batch_idx, dataloader_idx)
+        for record, picture in zip(records, paths, strict=True):
             place = self._next_place(trainer, dataloader_idx)
             while trainer.world_size == 1 and self._failures and self._failures[0][0] < place:
                 self._write(*self._failures.popleft())
@@ -110,22 +100,18 @@ class PredictionTable(Callback):
         """Complete the table, and show the summary.
 
         Raises:
-            OSError: If the table can't be written.
             SystemExit: If images can't be predicted, and this is anomalib's command line.
         """
-        del pl_module
         self._finish(trainer)
 
     on_test_end = on_predict_end
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Complete the table of a prediction without images."""
-        del pl_module, stage
         self._finish(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep the rows so far, and say where they are."""
-        del pl_module, exception
         if self._writer is None:
             return
         self._writer.close()
@@ -140,7 +126,7 @@ class PredictionTable(Callback):
         """Find the place of a dataloader's next image. Each process gets every ``world_size``-th image."""
         position = self._predicted[dataloader] * trainer.world_size + trainer.global_rank
         self._predicted[dataloader] += 1
-        return Place(dataloader, self._selections[dataloader][position] if self._selections else position)
+        return dataloader, self._selections[dataloader][position] if self._selections else position
 
     def _write(self, place: Place, record: Record) -> None:
         if self._writer:
@@ -156,7 +142,7 @@ class PredictionTable(Callback):
         self._writer.close()
         folder = Path(trainer.default_root_dir)
         if trainer.world_size > 1:
-            self._rows = sorted([*_gather(self._rows), *self._failures], key=itemgetter(0))
+            self._rows = sorted([*gather(trainer, self._rows), *self._failures], key=itemgetter(0))
             if trainer.is_global_zero:
                 write_records([record for _, record in self._rows], folder)
             for path in self._writer.paths:
@@ -173,43 +159,27 @@ class PredictionTable(Callback):
         pictures = self._pictures.folder if self._pictures else None
         is_test = trainer.state.fn == TrainerFn.TESTING
         text = (summarize_test if is_test else summarize)(records, folder, pictures)
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        report = next((part.path for part in callbacks if isinstance(part, FBClipReport)), None)
-        return text if report is None else f"{text}\nReport: {shorten_path(report)}"
+        report = find_callback(trainer, FBClipReport)
+        return text if report is None or report.path is None else f"{text}\nReport: {shorten_path(report.path)}"
 
 
 def summarize(records: Sequence[Record], folder: Path, pictures: Path | None) -> str:
-    """Summarize a prediction for the screen.
-
-    It gives the verdicts on up to ten images, the numbers of anomalous, normal and failed images, and the folders of
-    the table and the pictures.
-    """
+    """Summarize a prediction for the screen: verdicts on a few images, numbers of outcomes, and where the files are."""
     lines = [_describe(record) for record in records] if len(records) <= MAX_SHOWN else []
     outcomes = Counter("failed" if record.error else record.verdict for record in records)
     counts = [f"{outcomes[name]} {name}" for name in ("anomalous", "normal", "failed") if outcomes[name]]
-    lines.append(": ".join([_count(len(records), "image"), *([", ".join(counts)] if counts else [])]))
+    lines.append(": ".join([count(len(records), "image"), *([", ".join(counts)] if counts else [])]))
     return "\n".join([*lines, *_list_files(folder, pictures)])
 
 
 def summarize_test(records: Sequence[Record], folder: Path, pictures: Path | None) -> str:
-    """Summarize a test for the screen.
-
-    It gives found and missed defects and false alarms, at the threshold and at the one with the fewest wrong verdicts,
-    and the folders of the table and the pictures.
-    """
+    """Summarize a test for the screen: found and missed defects, false alarms, and where the files are."""
     return "\n".join([*describe_verdicts(records), *_list_files(folder, pictures)])
 
 
 def _list_files(folder: Path, pictures: Path | None) -> list[str]:
     table = f"Table: {shorten_path(folder / TABLE_NAME)}.csv and .jsonl"
     return [table] if pictures is None else [table, f"Heatmaps: {shorten_path(pictures)}"]
-
-
-def _gather(rows: list[tuple[Place, Record]]) -> list[tuple[Place, Record]]:
-    """Gather the rows of all processes."""
-    shares: list[list[tuple[Place, Record]]] = [[] for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather_object(shares, rows)
-    return [row for share in shares for row in share]
 
 
 def _describe(record: Record) -> str:
@@ -220,9 +190,5 @@ def _describe(record: Record) -> str:
     if record.threshold is not None:
         details.append(f"threshold {record.threshold:.3g}")
     if record.regions is not None:
-        details.append(_count(len(record.regions), "anomalous region"))
+        details.append(count(len(record.regions), "anomalous region"))
     return f"{name}: {record.verdict or 'no verdict'} ({', '.join(details)})"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -19,6 +19,7 @@ from PIL import Image
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.images.photographs import read_photograph
 from anomalib_fbclip.images.region_of_interest import RegionSource, shade_photograph
+from anomalib_fbclip.lightning.trainer_run import find_callback, gather, is_command_line
 from anomalib_fbclip.results.records import Record
 from anomalib_fbclip.results.report.page import (
     MAX_MAP_SIDE,
@@ -32,7 +33,7 @@ from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 
 from .batch_records import BatchRecords, find_thresholds
 from .checked_data import CheckedData
-from .results_folder import is_command_line, shorten_path
+from .results_folder import shorten_path
 
 
 class FBClipReport(Callback):
@@ -59,23 +60,15 @@ class FBClipReport(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a report."""
-        del trainer, pl_module
         self.path, self._entries = None, []
 
     on_predict_start = on_test_start
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401 - as Lightning has it
-        batch: ImageBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: ImageBatch, *args, **kwargs
     ) -> None:
         """Collect the entries of a batch."""
-        del pl_module, outputs, batch_idx, dataloader_idx
-        records = _find(trainer, BatchRecords).records
+        records = find_callback(trainer, BatchRecords).records  # type: ignore[union-attr] # FBClip has one
         maps = [None] * len(records) if batch.anomaly_map is None else [*batch.anomaly_map]
         self._entries += [
             Entry(record, anomaly_map=None if anomaly_map is None else _shrink(anomaly_map))
@@ -86,54 +79,35 @@ class FBClipReport(Callback):
     on_predict_batch_end = on_test_batch_end
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the report, and say where it is.
-
-        Raises:
-            OSError: If it can't be written.
-        """
+        """Write the report, and say where it is."""
         self._write(trainer, pl_module)
         if self.path is not None:
             print(f"Report: {shorten_path(self.path)}")
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the report, with the images that could not be predicted.
-
-        Raises:
-            OSError: If it can't be written.
-        """
+        """Write the report, with the images that could not be predicted."""
         if trainer.is_global_zero:
-            failures = (failure for part in _find(trainer, CheckedData).failures for failure in part.values())
-            self._entries += [Entry(Record(path, error=reason)) for path, reason in failures]
+            data = find_callback(trainer, CheckedData)
+            failures = data.failures  # type: ignore[union-attr] # as above
+            self._entries += [Entry(Record(path, error=reason)) for part in failures for path, reason in part.values()]
         self._write(trainer, pl_module)
 
-    def _write(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - as _good
-        entries = self._gather(trainer)
+    def _write(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - FBClip, which imports the callbacks
+        entries = gather(trainer, self._entries)
         if not trainer.is_global_zero or not entries:
             return
         path = Path(trainer.default_root_dir) / REPORT_NAME
         references = pl_module.reference_set
+        kept = pl_module.model.decision.k_shot if pl_module.is_few_shot else 0
         write_report(
             path,
             map(partial(_add_photograph, white_level=pl_module.white_level, region=pl_module.region_source), entries),
             _thresholds(trainer),
             _command(trainer),
-            {"Model": pl_module.describe(), "Good photographs": _good(pl_module)},
+            {"Model": pl_module.describe(), "Good photographs": describe_good(pl_module.references, kept)},
             references.fit.scores.tolist() if references and pl_module.is_few_shot else (),
         )
         self.path = path
-
-    def _gather(self, trainer: Trainer) -> list[Entry]:
-        """Gather the entries of all processes."""
-        if trainer.world_size == 1:
-            return self._entries
-        shares: list[list[Entry]] = [[] for _ in range(trainer.world_size)]
-        torch.distributed.all_gather_object(shares, self._entries)
-        return [entry for share in shares for entry in share]
-
-
-def _find(trainer: Trainer, kind: type[Any]) -> Any:  # noqa: ANN401 - an instance of the kind
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next(callback for callback in callbacks if isinstance(callback, kind))
 
 
 def _shrink(anomaly_map: torch.Tensor) -> NDArray[np.float16]:
@@ -163,10 +137,6 @@ def _thresholds(trainer: Trainer) -> Thresholds:
         found.get("threshold_source") or "default",
         found.get("pixel_threshold_source") or "default",
     )
-
-
-def _good(model: Any) -> str:  # noqa: ANN401 - FBClip, which imports the callbacks
-    return describe_good(model.references, model.model.decision.k_shot if model.is_few_shot else 0)
 
 
 def _command(trainer: Trainer) -> str:

@@ -10,10 +10,10 @@ from pathlib import Path
 from anomalib.utils.path import create_versioned_dir
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
-from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.lightning.trainer_run import is_command_line
 from anomalib_fbclip.results.files import LATEST, is_numbered, make_next, next_numbered
 from anomalib_fbclip.results.records import TABLE_NAME
 
@@ -43,7 +43,6 @@ class ResultsFolder(Callback):
     @staticmethod
     def setup(trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Use the chosen folder in all processes."""
-        del pl_module, stage
         _move_to(trainer, Path(trainer.strategy.broadcast(trainer.default_root_dir)))
 
 
@@ -106,17 +105,6 @@ def writes_results(trainer: Trainer) -> bool:
     return True
 
 
-def command_line(trainer: Trainer) -> SaveConfigCallback | None:
-    """Find the callback that anomalib's command line adds to its trainer; ``None`` in a program."""
-    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback for callback in callbacks if isinstance(callback, SaveConfigCallback)), None)
-
-
-def is_command_line(trainer: Trainer) -> bool:
-    """Tell whether anomalib's command line, which ends with an exit code, made the trainer."""
-    return command_line(trainer) is not None
-
-
 def shorten_path(path: str | Path) -> str:
     """Format a path in one line, relative to the working folder if it is inside."""
     path, here = Path(path), Path.cwd()
@@ -126,16 +114,8 @@ def shorten_path(path: str | Path) -> str:
 def claim_folder(current: Path) -> Path:
     """Make a new folder for results, numbered as in anomalib: ``v0``, ``v1``, and the link ``latest`` to the last one.
 
-    ``latest`` does not change if it has the weights of a training, so that paths of checkpoints stay valid.
-
-    Args:
-        current (Path): ``latest``, a numbered folder, or their parent.
-
-    Returns:
-        Path: The new folder.
-
-    Raises:
-        OSError: If it can't be made.
+    ``latest`` does not change if it has the weights of a training, so that paths of checkpoints stay valid. ``current``
+    is ``latest``, a numbered folder, or their parent.
     """
     root = current.parent if is_numbered(current) else current
     latest = root / LATEST

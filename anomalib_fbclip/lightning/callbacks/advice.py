@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Warnings if the images of a run do not match the good photographs."""
+"""What a run tells about its thresholds, and whether its images match the good photographs."""
 
 import logging
 from collections import Counter
@@ -11,11 +11,48 @@ from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from anomalib_fbclip.images.photographs import is_gray
+from anomalib_fbclip.lightning.post_processing import CHECKPOINT, LEVELS, ThresholdPostProcessor
 from anomalib_fbclip.lightning.trainer_run import TrainerRun
 from anomalib_fbclip.results.good_photographs import describe_colors, describe_inspected_references, find_copies
 from anomalib_fbclip.results.records import Record
+from anomalib_fbclip.results.thresholds import describe_guess
 
 logger = logging.getLogger(__name__)
+
+FITTED = {CHECKPOINT, "labels", "masks", "normal images"}
+"""Sources of thresholds that were fitted, in the words of the table."""
+
+ADVICE = "Set few_shot_source to a folder of good photographs, unlabeled_source, or image_threshold."
+
+
+class ThresholdReport(Callback):
+    """Logs fitted thresholds before a test and before a prediction, and warns if there is none."""
+
+    def __init__(self, post_processor: ThresholdPostProcessor) -> None:
+        self._post_processor = post_processor
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the thresholds, once the model has its good photographs."""
+        if not trainer.is_global_zero:
+            return
+        lines = [_describe_threshold(self._post_processor, level) for level in LEVELS]
+        if any(lines):
+            logger.info(" ".join(filter(None, lines)))
+        _warn(trainer, describe_guess(self._post_processor.image_threshold_source, ADVICE))
+
+    on_predict_epoch_start = on_test_epoch_start
+
+
+def _describe_threshold(post_processor: ThresholdPostProcessor, level: str) -> str:
+    """Describe the ``image`` or ``pixel`` threshold in a sentence; empty if it was not fitted."""
+    source = getattr(post_processor, f"{level}_threshold_source")
+    if source not in FITTED:
+        return ""
+    fitted, normalized = (getattr(post_processor, f"{name}{level}_threshold").item() for name in ("", "normalized_"))
+    origin = f"from {'the checkpoint' if source == CHECKPOINT else source}"
+    if getattr(post_processor, f"{level}_min").isfinite():
+        return f"{level.capitalize()} threshold {normalized:.3g} ({origin}; {fitted:.4g} before normalization)."
+    return f"{level.capitalize()} threshold {fitted:.4g} ({origin})."
 
 
 class ReferenceCheck(Callback):
@@ -46,15 +83,9 @@ class ReferenceCheck(Callback):
     on_predict_epoch_start = on_test_epoch_start
 
     def on_test_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        batch: ImageBatch,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, batch: ImageBatch, *args, **kwargs
     ) -> None:
         """Count the color and gray images of a batch."""
-        del trainer, pl_module, batch_idx, dataloader_idx
         if self._references and batch.image is not None:
             pixels = (batch.image * 255).round().int().movedim(1, -1).cpu().numpy()
             self._colors.update(map(is_gray, pixels))
