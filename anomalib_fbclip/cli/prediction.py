@@ -58,7 +58,7 @@ class Inferencer(Protocol):
 
     @property
     def region(self) -> RegionMasks | Mask | None:
-        """Region of interest: a mask per photograph, or one for all; ``None``: everywhere."""
+        """Region of interest: a mask per photograph, or one for all, of the input's size; ``None``: everywhere."""
 
     @property
     def white_level(self) -> int | None:
@@ -83,30 +83,19 @@ class Inferencer(Protocol):
     ) -> Iterator[Prediction]:
         """Predict images in order.
 
-        Args:
-            images (Iterable[ImageSource]): The images.
-            on_failure (Callable[[ImageSource, ImageError], None] | None, optional): Called in order with each image
-                that can't be read. ``None``: the error is raised. Defaults to ``None``.
+        ``on_failure`` is called in order with each image that can't be read. ``None``: the error is raised.
         """
 
 
 class MaskedImage(NamedTuple):
-    """An image with its region of interest.
-
-    Attributes:
-        pixels (NDArray[np.uint8]): RGB values of shape ``[H, W, 3]``.
-        region (Mask): The region, of the size of the model's input.
-    """
+    """RGB values of shape ``[H, W, 3]``, and their region of interest, of the size of the model's input."""
 
     pixels: NDArray[np.uint8]
     region: Mask
 
 
 def choose_enough(input_size: tuple[int, int] | None) -> Enough | None:
-    """Choose the size of a photograph that suffices for a model's input and for the picture.
-
-    ``None`` for an unknown input means full size.
-    """
+    """Choose the size of a photograph that suffices for a model's input and for the picture; ``None``: full size."""
     if input_size is None:
         return None
     least = INPUTS_OF_MODEL * max(input_size)

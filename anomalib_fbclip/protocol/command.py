@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.cli.configs import describe_missing
+from anomalib_fbclip.cli.packaged import describe_missing
 from anomalib_fbclip.data.references import DATASET
 from anomalib_fbclip.errors import FAILED, NORMAL, ProtocolError
 from anomalib_fbclip.results.files import replacing

@@ -71,7 +71,7 @@ class Watcher:
 def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
     clock = Clock()
     monkeypatch.setattr("anomalib_fbclip.line.arrivals.time", clock)
-    monkeypatch.setattr("anomalib_fbclip.line.pauses.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("anomalib_fbclip.concurrency.FIRST_PAUSE", 0.05)
     monkeypatch.chdir(tmp_path)
     Path("incoming").mkdir()
     return clock
