@@ -16,10 +16,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 
 
 def map_ahead(
-    function: Callable[[ItemT], ResultT],
-    items: Iterable[ItemT],
-    ahead: int,
-    workers: int = 1,
+    function: Callable[[ItemT], ResultT], items: Iterable[ItemT], ahead: int, workers: int = 1
 ) -> Generator[ResultT]:
     """Apply a function to items in threads, and yield the results in the order of the items.
 

@@ -103,10 +103,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 def add_inspection_options(parser: argparse.ArgumentParser) -> None:
     """Add the options on what to compare with, how to read photographs, and what to print."""
     parser.add_argument(
-        "--good",
-        type=Path,
-        metavar="FOLDER",
-        help="photographs of good parts to compare with: at least 4; 8 is better",
+        "--good", type=Path, metavar="FOLDER", help="photographs of good parts to compare with: at least 4; 8 is better"
     )
     parser.add_argument(
         "--product",

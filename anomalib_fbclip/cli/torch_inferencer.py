@@ -39,12 +39,7 @@ from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import Adapters, describe_adapters, describe_model, digest_tensors
 from anomalib_fbclip.weights.building import build_model
 from anomalib_fbclip.weights.published import choose_zero_shot, fetch_published
-from anomalib_fbclip.weights.registry import (
-    resolve_backbone,
-    resolve_image_size,
-    resolve_pretrained,
-    resolve_tiling,
-)
+from anomalib_fbclip.weights.registry import resolve_backbone, resolve_image_size, resolve_pretrained, resolve_tiling
 from anomalib_fbclip.weights.source import read_adapters_file, read_given_adapters
 from anomalib_fbclip.weights.training import Normalization
 
@@ -58,7 +53,7 @@ CACHED_PHOTOGRAPHS = 8
 
 
 class TorchInferencer:
-    """The model in torch.
+    """The model in torch, with all that the command uses of an exported one (``EdgeInferencer``).
 
     Backbone and weights are as in :class:`~anomalib_fbclip.FBClip`. Without a backbone, it is that of the adapters, or
     the bundled one if they don't name it. A file of adapters also sets feature layers and image size; a training
@@ -269,7 +264,7 @@ class TorchInferencer:
         images: Iterable[ImageSource | MaskedImage],
         on_failure: Callable[[ImageSource, ImageError], None] | None = None,
     ) -> Iterator[Prediction]:
-        """Predict images, a few at the same time. See :class:`~anomalib_fbclip.cli.prediction.Inferencer`."""
+        """Predict images in order, a few at the same time. See :meth:`EdgeInferencer.stream`."""
         if self._at_once == 1:  # OpenMP is fastest in the thread that loaded the model
             results: Iterator[Prediction | Failed] = (self._predict(image) for image in images)
         else:

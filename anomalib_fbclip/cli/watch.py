@@ -15,22 +15,14 @@ from pathlib import Path
 
 from anomalib_fbclip.errors import FAILED, InspectionError
 from anomalib_fbclip.images.image_files import find_images, printable
-from anomalib_fbclip.line.arrivals import Arrival, Camera, Folder
+from anomalib_fbclip.line.arrivals import Arrival, Camera, Folder, has_changed
 from anomalib_fbclip.line.delivery import Delivery, Mqtt, Target, Webhook
 from anomalib_fbclip.line.outbox import Message, Outbox
 from anomalib_fbclip.results.files import find_missing, remove_empty, remove_incomplete
 from anomalib_fbclip.results.records import Record, RecordWriter
 from anomalib_fbclip.results.thresholds import describe_guess
 
-from .arguments import (
-    AUTO,
-    EXIT_CODES,
-    Parser,
-    add_inspection_options,
-    parse_arguments,
-    parse_count,
-    writing,
-)
+from .arguments import AUTO, EXIT_CODES, Parser, add_inspection_options, parse_arguments, parse_count, writing
 from .inspection import Inspection, noting
 from .models import Ready, find_good, get_ready
 from .screen import Screen, count, count_verdicts, logging_to
@@ -67,10 +59,7 @@ def create_parser() -> Parser:
         help="topic to which each verdict is published: mqtt://host/topic, or mqtts:// for TLS",
     )
     parser.add_argument(
-        "--every",
-        type=parse_count,
-        metavar="N",
-        help="inspect every Nth frame of a camera or stream (default: 1)",
+        "--every", type=parse_count, metavar="N", help="inspect every Nth frame of a camera or stream (default: 1)"
     )
     parser.add_argument(
         "--trigger",
@@ -151,7 +140,7 @@ def run(ready: Ready, arrivals: Folder | Camera, outbox: Outbox, options: argpar
             with closing(inspection.inspect(inputs)) as entries:
                 for record, *_ in entries:
                     arrival = taken.popleft()
-                    if record.error is not None and arrivals.has_changed(arrival):
+                    if record.error is not None and has_changed(arrival):
                         inspection.drop()  # it was read before it was complete
                     else:
                         tail = table.next_tail(record)

@@ -112,11 +112,6 @@ class Folder:
             else:
                 yield self._batch(first, is_stopped)
 
-    def has_changed(self, arrival: Arrival) -> bool:  # noqa: PLR6301 - a camera's frames do not change
-        """Return whether a file was written since it arrived. If so, it arrives again."""
-        path = arrival.source
-        return isinstance(path, Path) and path.is_file() and identify(path) != arrival.id
-
     def release(self, arrival: Arrival) -> None:
         """Note that a photograph is no longer being inspected."""
         self._taken.discard(arrival.id)
@@ -217,9 +212,7 @@ class Folder:
         """Note new and changed files, the oldest first."""
         now = time.monotonic()
         found = [(path, identity) for path in paths if (identity := self._identify(path))]
-        if len(found) > 1:
-            found.sort(key=lambda item: (_modified(item[0]), item[0]))
-        for path, identity in found:
+        for path, identity in sorted(found, key=lambda item: (_modified(item[0]), item[0])):
             if path not in self._waiting or self._waiting[path].id != identity:
                 self._waiting.pop(path, None)
                 self._waiting[path] = _Seen(identity, now)
@@ -245,6 +238,12 @@ def identify(path: Path) -> str | None:
         return None
     key = f"\0{status.st_size} {status.st_mtime_ns}"
     return sha256(os.fsencode(os.path.realpath(path)) + key.encode()).hexdigest()[:32]
+
+
+def has_changed(arrival: Arrival) -> bool:
+    """Return whether a file was written since it arrived. If so, it arrives again."""
+    path = arrival.source
+    return isinstance(path, Path) and path.is_file() and identify(path) != arrival.id
 
 
 def is_temporary(path: Path) -> bool:
@@ -303,11 +302,6 @@ class Camera:
             else:
                 time.sleep(POLL)
         self._stopped.set()
-
-    def has_changed(self, arrival: Arrival) -> bool:  # noqa: PLR6301 - a file may
-        """Return ``False``: frames do not change."""
-        del arrival
-        return False
 
     def release(self, arrival: Arrival) -> None:
         """Do nothing: a frame comes once."""
