@@ -280,14 +280,17 @@ def find_photographs(path: Path, option: str, advice: str) -> list[Path]:
 
 def find_good(folder: Path, shots: int | None, option: str = "--good ") -> list[Path]:
     """Find the photographs of good parts to compare with: all, or always the same ones."""
-    found = len(find_photographs(folder, option, "give a folder of photographs of good parts."))
-    if shots and shots > found:
-        msg = f"{option}{printable(folder)} has {count(found, 'photograph')}, and --shots is {shots}: lower --shots."
+    found = find_photographs(folder, option, "give a folder of photographs of good parts.")
+    if shots is None:
+        return found
+    if shots > len(found):
+        total = count(len(found), "photograph")
+        msg = f"{option}{printable(folder)} has {total}, and --shots is {shots}: lower --shots."
         raise InspectionError(msg)
     with quick_imports():  # imports torch, after mistakes were reported
         from anomalib_fbclip.data.references import ReferenceChoice
 
-    chosen = ReferenceChoice.of(str(folder), shots or 0, seed=0).find(datamodule=None)
+    chosen = ReferenceChoice.of(str(folder), shots, seed=0).find(datamodule=None)
     return [path for path in chosen if isinstance(path, Path)]
 
 
