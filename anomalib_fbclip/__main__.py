@@ -16,11 +16,7 @@ looks for milliseconds, and takes them from others on a busy machine."""
 
 
 def refuse_empty(arguments: Sequence[str]) -> None:
-    """Refuse an empty argument, such as an unset variable of the shell: as a path, it would be the current folder.
-
-    Raises:
-        InspectionError: If there is one.
-    """
+    """Refuse an empty argument, such as an unset variable of the shell: as a path, it would be the current folder."""
     for number, argument in enumerate(arguments, 1):
         if not argument or re.fullmatch(r"--[\w-]+=", argument):
             msg = f"argument {number} is empty: give a value, or leave it out."
@@ -28,14 +24,7 @@ def refuse_empty(arguments: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        arguments (Sequence[str] | None, optional): The arguments. ``None``: those of the process. Defaults to ``None``.
-
-    Returns:
-        int: The exit code.
-    """
+    """Run the command with given arguments, or with those of the process, and return the exit code."""
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is imported
 

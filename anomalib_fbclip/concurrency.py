@@ -1,38 +1,28 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Work that threads do ahead, with a bound on what is in memory."""
+"""Threads: work that they do ahead, with a bound on what is in memory, and pauses between their attempts."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
 
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds."""
+
 
 def map_ahead(
-    function: Callable[[ItemT], ResultT],
-    items: Iterable[ItemT],
-    ahead: int,
-    workers: int = 1,
+    function: Callable[[ItemT], ResultT], items: Iterable[ItemT], ahead: int, workers: int = 1
 ) -> Generator[ResultT]:
     """Apply a function to items in threads, and yield the results in the order of the items.
 
-    The thread that takes the results also takes the items. If it stops early, it waits for what has begun.
-
-    Args:
-        function (Callable[[ItemT], ResultT]): The function.
-        items (Iterable[ItemT]): The items; the iterable may be endless.
-        ahead (int): Number of items that are taken ahead of the next result.
-        workers (int, optional): Number of threads. Defaults to ``1``.
-
-    Yields:
-        ResultT: The results.
-
-    Raises:
-        Exception: An exception of the function, when it is the item's turn.
+    At most ``ahead`` items are taken ahead of the next result, so there may be items without end. The thread that takes
+    the results also takes the items. If it stops early, it waits for what has begun. An exception of the function is
+    raised when it is the item's turn.
     """
     pending: deque[Future[ResultT]] = deque()
     with ThreadPoolExecutor(workers) as pool:
@@ -46,3 +36,11 @@ def map_ahead(
         finally:
             for future in pending:
                 future.cancel()
+
+
+def growing_pauses() -> Iterator[float]:
+    """Yield the seconds to wait before each attempt, without end: each twice the last, up to a minute."""
+    pause = FIRST_PAUSE
+    while True:
+        yield pause
+        pause = min(2 * pause, LONGEST_PAUSE)

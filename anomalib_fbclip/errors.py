@@ -23,7 +23,6 @@ NORMAL, ANOMALOUS, FAILED, INTERRUPTED = 0, 1, 2, 130
 WITHOUT_TORCH = {"numpy": "numpy", "PIL": "pillow", "jinja2": "jinja2", "rich": "rich"}
 """Packages, by their modules, that ``fbclip`` needs beside what runs the model."""
 
-
 OF_THE_LINE = {"watchfiles": "watchfiles", "httpx": "httpx", "paho": "paho-mqtt"}
 """Packages, by their modules, that ``fbclip watch`` needs."""
 
@@ -51,12 +50,7 @@ class ProtocolError(PlainError):
 class WeightsUnavailableError(RuntimeError):
     """Weights are not in their cache and could not be fetched.
 
-    Args:
-        message (str): Which weights, why, and where to put them by hand.
-        advice (str, optional): What else a user of :class:`FBClip` can do with its arguments. Defaults to ``""``.
-
-    Attributes:
-        message (str): The message without the advice.
+    The message says which, why, and where to put them by hand; the advice, what else a user of :class:`FBClip` can do.
     """
 
     def __init__(self, message: str, advice: str = "") -> None:
@@ -71,16 +65,9 @@ def last_line(error: BaseException) -> str:
 
 
 def run_command(run: Callable[[], int], interrupted: str = "interrupted", traceback_option: str | None = None) -> int:
-    """Run a command.
+    """Run a command that imports what it needs, and return its exit code; 2 for any exception, also at an import.
 
-    Args:
-        run (Callable[[], int]): Imports what it needs, and returns the exit code.
-        interrupted (str, optional): Message when the user stops it. Defaults to ``"interrupted"``.
-        traceback_option (str | None, optional): The option that shows where an error comes from. ``None``: a traceback
-            is shown for errors that a user can't mend. Defaults to ``None``.
-
-    Returns:
-        int: The exit code; 2 for any exception, also at an import.
+    The option shows where an error comes from. Without one, a traceback is shown for errors that a user can't mend.
     """
     with _noting_interrupts() as interrupts:
         try:

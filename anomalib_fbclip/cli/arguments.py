@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import combinations, product
 from pathlib import Path
-from typing import NoReturn, get_args
+from typing import Any, NoReturn, get_args
 
 from anomalib_fbclip.errors import InspectionError
 from anomalib_fbclip.exported.runtimes import Precision
@@ -44,9 +44,6 @@ PRODUCT_SUFFIX = ".fbclip"
 AUTO = "auto"
 """Value of ``--tiles`` that chooses them by the size of the photographs."""
 
-CHECK = "check"
-"""First argument of the command that counts verdicts."""
-
 PAPER_BACKBONE = "ViT-L-14-336"
 
 LONGEST_SIDE, MOST_ROTATIONS = 4096, 360
@@ -57,7 +54,10 @@ FIXED = ("weights", "shots", "image_size", "tiles", "smallest_defect", "region",
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser that takes no abbreviated options, and whose errors are one line."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - as argparse takes them
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2 and one line, which suggests similar options."""
@@ -74,8 +74,6 @@ def create_parser() -> Parser:
         prog="fbclip",
         description="Find defects in photographs: a verdict for each, a report, a table and pictures.",
         epilog=f"Example: fbclip photographs --good good\n\nOther commands:\n{COMMANDS}\n{EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {version('anomalib-fbclip')}")
     parser.add_argument(
@@ -105,10 +103,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 def add_inspection_options(parser: argparse.ArgumentParser) -> None:
     """Add the options on what to compare with, how to read photographs, and what to print."""
     parser.add_argument(
-        "--good",
-        type=Path,
-        metavar="FOLDER",
-        help="photographs of good parts to compare with: at least 4; 8 is better",
+        "--good", type=Path, metavar="FOLDER", help="photographs of good parts to compare with: at least 4; 8 is better"
     )
     parser.add_argument(
         "--product",
@@ -240,14 +235,12 @@ def parse_arguments(parser: Parser, arguments: Sequence[str]) -> argparse.Namesp
 def create_check_parser() -> Parser:
     """Create the parser of ``fbclip check``."""
     parser = Parser(
-        prog=f"fbclip {CHECK}",
+        prog="fbclip check",
         description="Inspect photographs that you have sorted, and count found and missed defects and false alarms, at "
         "the threshold and at the one with the fewest wrong verdicts.",
-        epilog=f"Example: fbclip {CHECK} --product bolt.fbclip --good more-good --bad defective\n\nExit codes: 0, all "
+        epilog="Example: fbclip check --product bolt.fbclip --good more-good --bad defective\n\nExit codes: 0, all "
         "verdicts are right; 1, at least one is wrong; 2, something went wrong; 130, interrupted.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         conflict_handler="resolve",  # --good has another meaning here
-        allow_abbrev=False,
     )
     _add_output(parser)
     add_inspection_options(parser)
@@ -267,7 +260,7 @@ def parse_check(arguments: Sequence[str]) -> argparse.Namespace:
     for bad, good in product(options.bad, options.known_good):
         if bad.resolve().is_relative_to(good.resolve()) or good.resolve().is_relative_to(bad.resolve()):
             parser.error(f"{printable(bad)} and {printable(good)} overlap: keep good and defective photographs apart")
-    refuse(parser, options, ("shots", "rotations"), f"fbclip {CHECK}: teach a product with it, and give --product")
+    refuse(parser, options, ("shots", "rotations"), "fbclip check: teach a product with it, and give --product")
     if options.max_false_alarms and not (options.product or options.model):
         parser.error("--max-false-alarms needs a product: give --product")
     options.photographs = [str(path) for path in (*options.known_good, *options.bad)]
@@ -325,9 +318,7 @@ def refuse(parser: Parser, options: argparse.Namespace, names: Sequence[str], ad
 def writing(output: Path, kind: str) -> Generator[None]:
     """Turn an ``OSError`` into one line that names ``--output``, unless it is of another file or of a closed screen.
 
-    Args:
-        output (Path): Value of ``--output``.
-        kind (str): What to give instead: a ``file`` or a ``folder``.
+    The kind is what to give instead: a ``file`` or a ``folder``.
     """
     try:
         yield
@@ -377,9 +368,6 @@ def _white_level(text: str) -> int:
 def parse_size(text: str) -> tuple[int, int]:
     """Parse a side, or width x height, to height and width.
 
-    Raises:
-        ArgumentTypeError: If it is not a size.
-
     Example:
         >>> parse_size("896x448")
         (448, 896)
@@ -400,11 +388,7 @@ def _image_size(text: str) -> tuple[int, int]:
 
 
 def parse_product(text: str) -> Path:
-    """Parse the name of a product's file.
-
-    Raises:
-        ArgumentTypeError: If it ends otherwise.
-    """
+    """Parse the name of a product's file."""
     if Path(text).suffix != PRODUCT_SUFFIX:
         msg = f"{text!r} is not a product: give a file that ends in {PRODUCT_SUFFIX}, made by fbclip teach"
         raise argparse.ArgumentTypeError(msg)
@@ -439,11 +423,7 @@ def _rotations(text: str) -> int:
 
 
 def parse_count(text: str) -> int:
-    """Parse a number of things: 1 or more.
-
-    Raises:
-        ArgumentTypeError: If it is not a count.
-    """
+    """Parse a number of things: 1 or more."""
     if not text.isdecimal() or int(text) < 1:
         msg = f"{text!r} is not a count: give 1 or more"
         raise argparse.ArgumentTypeError(msg)

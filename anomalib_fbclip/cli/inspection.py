@@ -6,7 +6,7 @@
 import signal
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -27,14 +27,14 @@ from anomalib_fbclip.results.report.page import Entry
 from anomalib_fbclip.results.report.pictures import MAX_SIDE, draw_picture, shrink_photograph
 
 from .prediction import ComparedPrediction, Inferencer, MaskedImage, choose_enough
-from .sources import PICTURES, Inputs, Item, Loaded
+from .sources import PICTURES, Inputs, Item
 
 DRAWN_BEHIND = 2
 """Largest number of predictions that wait for their pictures."""
 
 
-class _Predicted(NamedTuple):
-    """The outcome for a photograph: a prediction or an error."""
+class _Outcome(NamedTuple):
+    """The outcome for a photograph of a size: a prediction, which may still be awaited, or an error."""
 
     item: Item
     size: tuple[int, int] = (0, 0)
@@ -42,23 +42,34 @@ class _Predicted(NamedTuple):
     error: str | None = None
 
 
+@contextmanager
+def noting(*signals: signal.Signals) -> Generator[list[int]]:
+    """Yield a list of the signals that came. After the first one, they interrupt what is going on."""
+    noted: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        noted.append(number)
+        for one in signals:
+            signal.signal(one, signal.default_int_handler)
+
+    previous = {one: signal.signal(one, note) for one in signals}
+    try:
+        yield noted
+    finally:
+        for one, handler in previous.items():
+            signal.signal(one, handler)
+
+
 class Inspection:
     """An inspection, which reads photographs ahead of the model, and draws pictures behind it.
 
-    Args:
-        inferencer (Inferencer): The model.
-        folder (Path): The folder of the results.
-        copies (Mapping[Path, Path]): Photographs that are copies of good ones, and the good ones.
-        full_size (bool): Whether large photographs are read at full size.
-        pictures (bool, optional): Whether to draw pictures. If not, an entry has only its record. Defaults to ``True``.
-        label (Callable[[str], Verdict] | None, optional): Returns the true verdict of a photograph by its name.
-            Defaults to ``None``.
+    ``copies`` are photographs that are copies of good ones, and the good ones. Without ``pictures``, an entry has only
+    its record. ``label`` returns the true verdict of a photograph by its name.
 
     Attributes:
         counts (Counter[str]): Number of photographs by verdict: ``normal``, ``anomalous``, ``unknown`` or ``error``.
         colors (Counter[bool]): Number of gray photographs (``True``) and of others.
         scores (list[float]): Scores of the photographs that are not copies of good ones.
-        is_interrupted (bool): Whether the user stopped it.
         labeled (list[Record]): Rows of labeled photographs.
     """
 
@@ -75,38 +86,27 @@ class Inspection:
         self.counts: Counter[str] = Counter()
         self.colors: Counter[bool] = Counter()
         self.scores: list[float] = []
-        self.is_interrupted = False
+        self.labeled: list[Record] = []
         self._inferencer = inferencer
         self._folder = folder
         self._copies = copies
         self._pictures = pictures
         self._label = label
-        self.labeled: list[Record] = []
         self._enough = None if full_size else choose_enough(inferencer.input_size)
-        self._started: deque[Loaded] = deque()
-        self._failures: deque[_Predicted] = deque()
+        self._interrupts: list[int] = []
+        self._awaited: deque[_Outcome] = deque()
         self._drawing: deque[Path] = deque()
 
     def entries(self, inputs: Inputs, show: Callable[[Record], None]) -> Iterator[Entry]:
         """Inspect, write the table, and yield each photograph's entry of the report.
 
-        An interrupt ends it, so that the report has the photographs that are done.
-
-        Args:
-            inputs (Inputs): The photographs.
-            show (Callable[[Record], None]): Called with each row of the table.
-
-        Yields:
-            Entry: The entries.
-
-        Raises:
-            EdgeError: If the model fails.
-            OSError: If a result can't be written.
+        An interrupt ends it after the current photograph, so that the report has those that are done; a second one, at
+        once. ``show`` is called with each row.
         """
         with (
             RecordWriter(self._folder) as table,
-            self._stop_between_photographs(),
-            self._until_interrupted(),
+            noting(signal.SIGINT) as self._interrupts,
+            suppress(KeyboardInterrupt),  # the second one
             closing(self.inspect(inputs)) as entries,
         ):
             for entry in entries:
@@ -120,19 +120,9 @@ class Inspection:
                 yield entry
 
     def inspect(self, inputs: Inputs) -> Generator[Entry]:
-        """Predict and draw.
+        """Predict and draw. Call :meth:`note` or :meth:`drop` for each entry before taking the next.
 
         If an error or a second interrupt ends it, pictures without a noted row are removed.
-
-        Args:
-            inputs (Inputs): The photographs.
-
-        Yields:
-            Entry: The entries. Call :meth:`note` or :meth:`drop` for each before taking the next.
-
-        Raises:
-            EdgeError: If the model fails.
-            OSError: If a picture can't be written.
         """
         behind = DRAWN_BEHIND if inputs.at_once else 0
         entries = map_ahead(self._draw, self._begin(self._predict(inputs)), behind)
@@ -154,6 +144,11 @@ class Inspection:
         self._drawing.popleft().unlink(missing_ok=True)
 
     @property
+    def is_interrupted(self) -> bool:
+        """True if the user stopped it."""
+        return bool(self._interrupts)
+
+    @property
     def exit_code(self) -> int:
         """Exit code: that of the worst photograph."""
         if self.counts["error"]:
@@ -162,65 +157,35 @@ class Inspection:
             return ANOMALOUS if any(map(is_wrong, self.labeled)) else NORMAL
         return ANOMALOUS if self.counts["anomalous"] or self.counts["unknown"] else NORMAL
 
-    @contextmanager
-    def _until_interrupted(self) -> Generator[None]:
-        """Suppress the error of a second interrupt."""
-        try:
-            yield
-        except KeyboardInterrupt:
-            self.is_interrupted = True
-
-    @contextmanager
-    def _stop_between_photographs(self) -> Generator[None]:
-        """End the inspection after the current photograph at the first interrupt, and at once at the second."""
-
-        def stop(*_: object) -> None:
-            self.is_interrupted = True
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-        previous = signal.signal(signal.SIGINT, stop)
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous)
-
-    def _predict(self, inputs: Inputs) -> Iterator[_Predicted]:
+    def _predict(self, inputs: Inputs) -> Iterator[_Outcome]:
         """Yield the outcomes in order, until the user stops it."""
         for prediction in self._inferencer.stream(self._images(inputs), on_failure=self._fail):
-            loaded = self._next_started()
-            yield from self._flush_failures()
-            if loaded.photograph is not None:
-                self.colors[is_gray(prediction.image)] += 1
-                yield _Predicted(loaded.item, loaded.photograph.size, prediction)
+            yield from self._take_failures()
+            self.colors[is_gray(prediction.image)] += 1
+            yield self._awaited.popleft()._replace(prediction=prediction)
             if self.is_interrupted:
                 return
-        self._next_failures()
-        yield from self._flush_failures()
-        if self._started:
-            msg = f"The model gave no verdict on {printable(self._started[0].item.name)}: inspect it again."
+        yield from self._take_failures()
+        if self._awaited:
+            msg = f"The model gave no verdict on {printable(self._awaited[0].item.name)}: inspect it again."
             raise InspectionError(msg)
 
     def _images(self, inputs: Inputs) -> Iterator[ImageSource]:
-        """Yield the images, and keep their items for their predictions, which come in the same order."""
-        for loaded in inputs.load(self._inferencer.minimum_side, self._enough, self._inferencer.white_level):
+        """Yield the images, and keep their outcomes for their predictions, which come in the same order."""
+        for item, photograph in inputs.load(self._inferencer.minimum_side, self._enough, self._inferencer.white_level):
             try:
-                image = self._image(loaded)
+                if isinstance(photograph, ImageError):
+                    raise photograph
+                region = self._region(item)
             except ImageError as error:
-                self._started.append(loaded._replace(photograph=None, error=str(error)))
+                self._awaited.append(_Outcome(item, error=str(error)))
                 continue
-            self._started.append(loaded)
-            if image is not None:
-                yield image
-
-    def _image(self, loaded: Loaded) -> ImageSource | None:
-        """Return the model's input for a photograph; ``None`` if it could not be read."""
-        if loaded.photograph is None:
-            return None
-        pixels, region = loaded.photograph.pixels, self._region(loaded.item)
-        if region is None or not isinstance(self._inferencer.region, RegionMasks):
-            return pixels
-        # Only the model in torch has regions by photograph, and it takes this.
-        return cast("ImageSource", MaskedImage(pixels, region))
+            self._awaited.append(_Outcome(item, photograph.size))
+            if region is not None and isinstance(self._inferencer.region, RegionMasks):
+                # Only the model in torch has regions by photograph, and it takes this.
+                yield cast("ImageSource", MaskedImage(photograph.pixels, region))
+            else:
+                yield photograph.pixels
 
     def _region(self, item: Item) -> Mask | None:
         """Return the region of a photograph; ``None``: everywhere."""
@@ -229,59 +194,53 @@ class Inspection:
             return region
         return region.mask(Path(item.name), cast("tuple[int, int]", self._inferencer.input_size))
 
-    def _fail(self, source: ImageSource, error: ImageError) -> None:
-        del source
-        self._failures.append(_Predicted(self._next_started().item, error=str(error)))
+    def _fail(self, _: ImageSource, error: ImageError) -> None:
+        """Note the error of the next photograph that awaits its prediction."""
+        index = next(index for index, outcome in enumerate(self._awaited) if outcome.error is None)
+        self._awaited[index] = self._awaited[index]._replace(error=str(error))
 
-    def _next_started(self) -> Loaded:
-        """Return the item of the next prediction, after noting the failures before it."""
-        self._next_failures()
-        return self._started.popleft()
+    def _take_failures(self) -> Iterator[_Outcome]:
+        """Yield the photographs that have failed before the next prediction."""
+        while self._awaited and self._awaited[0].error is not None:
+            yield self._awaited.popleft()
 
-    def _next_failures(self) -> None:
-        while self._started and self._started[0].photograph is None:
-            loaded = self._started.popleft()
-            self._failures.append(_Predicted(loaded.item, error=loaded.error))
-
-    def _flush_failures(self) -> Iterator[_Predicted]:
-        while self._failures:
-            yield self._failures.popleft()
-
-    def _begin(self, predicted: Iterator[_Predicted]) -> Iterator[_Predicted]:
+    def _begin(self, outcomes: Iterator[_Outcome]) -> Iterator[_Outcome]:
         """Note the path of each picture before it is drawn."""
-        for one in predicted:
-            self._drawing.append(self._picture(one.item))
-            yield one
+        for outcome in outcomes:
+            self._drawing.append(self._picture(outcome.item))
+            yield outcome
 
     def _picture(self, item: Item) -> Path:
         return self._folder / PICTURES / item.picture
 
-    def _draw(self, predicted: _Predicted) -> Entry:
+    def _draw(self, outcome: _Outcome) -> Entry:
         """Draw the picture, if wanted, and return the report's entry. Runs in its own thread."""
-        prediction, item = predicted.prediction, predicted.item
+        item, size, prediction, error = outcome
         if prediction is None:
-            return Entry(Record(item.name, error=predicted.error))
-        record = self._to_record(prediction, predicted)
+            return Entry(Record(item.name, error=error))
+        record = self._to_record(item, size, prediction)
         if not self._pictures:
             return Entry(record)
+        compared = prediction if isinstance(prediction, ComparedPrediction) else None
         photograph = shrink_photograph(Image.fromarray(prediction.image), MAX_SIDE)
-        region = prediction.region if isinstance(prediction, ComparedPrediction) else None
-        if (region := self._region(item) if region is None else region) is not None:
+        region = compared.region if compared else None
+        if region is None:
+            region = self._region(item)
+        if region is not None:
             photograph = shade_outside(photograph, region)
         with replacing(self._picture(item)) as temporary:
             draw_picture(photograph, prediction.anomaly_map, record).save(temporary, quality=90)
-        nearest = prediction.nearest if isinstance(prediction, ComparedPrediction) else None
-        return Entry(record, photograph, prediction.anomaly_map, nearest)
+        return Entry(record, photograph, prediction.anomaly_map, compared.nearest if compared else None)
 
-    def _to_record(self, prediction: Prediction, predicted: _Predicted) -> Record:
+    def _to_record(self, item: Item, size: tuple[int, int], prediction: Prediction) -> Record:
         compared = prediction if isinstance(prediction, ComparedPrediction) else None
         threshold, pixel_threshold = compared.thresholds if compared else self._inferencer.decision_thresholds()
         sources = compared.threshold_sources if compared else self._inferencer.threshold_sources()
         decided: Verdict = "anomalous" if prediction.is_anomalous else "normal"
-        height, width = predicted.size
-        copied = self._copies.get(Path(predicted.item.name))
+        height, width = size
+        copied = self._copies.get(Path(item.name))
         return Record(
-            predicted.item.name,
+            item.name,
             score=prediction.score,
             verdict="unknown" if compared and compared.is_unknown else decided,
             threshold=threshold,
@@ -291,10 +250,10 @@ class Inspection:
             pixel_threshold_source=sources[1],
             width=width,
             height=height,
-            regions=find_regions(prediction.mask, predicted.size),
+            regions=find_regions(prediction.mask, size),
             seconds=prediction.seconds,
-            picture=self._picture(predicted.item).as_posix() if self._pictures else None,
+            picture=self._picture(item).as_posix() if self._pictures else None,
             same_as=None if copied is None else copied.as_posix(),
             product=prediction.product,
-            label=None if self._label is None else self._label(predicted.item.name),
+            label=None if self._label is None else self._label(item.name),
         )

@@ -43,14 +43,10 @@ PHOTOGRAPHS_AT_ONCE = 4
 
 
 class Ready(NamedTuple):
-    """A model that is ready to inspect.
+    """A model that is ready to inspect, lines about it for the screen, and the good photographs to compare with.
 
     Attributes:
-        inferencer (Inferencer): The model.
-        lines (list[str]): Lines about it for the screen.
         advice (str): How to get a threshold that fits the parts.
-        good (Sequence[Path | KeptPhotograph]): The good photographs to compare with.
-        good_scores (Sequence[float]): Their scores.
         kept (int): Number of good photographs in an exported model.
         is_mutual (bool): Whether photographs without labels are compared with each other.
         watch (Callable[[Callable[[float], None]], None] | None): Sets a callback for each view, which gets the view's
@@ -72,18 +68,8 @@ def get_ready(
 ) -> Ready:
     """Load the model that the command line asks for.
 
-    Args:
-        options (argparse.Namespace): The command line.
-        good (Sequence[Path]): Photographs of good parts.
-        files (Sequence[Path]): The photographs to inspect that are known already.
-        screen (Screen): Shows the progress.
-        at_once (bool): Whether to compute several photographs at the same time: more per second, but later verdicts.
-
-    Raises:
-        InspectionError: If the device can't be used, or weights can't be fetched.
-        EdgeError: If the exported model can't be used.
-        ImageError: If a good photograph can't be read.
-        ValueError: If an argument does not fit the backbone, or a file can't be read.
+    ``files`` are the photographs to inspect that are known already. ``at_once`` computes several photographs at the
+    same time: more per second, but later verdicts.
     """
     size = find_size([*files, *good])
     with screen.progress("Loading the model", None):
@@ -137,12 +123,9 @@ def find_size(files: Sequence[Path]) -> tuple[int, int] | None:
 
 
 def describe_sight(inferencer: Inferencer, size: tuple[int, int] | None, *, is_auto: bool) -> list[str]:
-    """Say how small a visible defect may be in photographs of a size, and how much slower tiles are.
+    """Say how small a visible defect may be in photographs of a height and width, and how much slower tiles are.
 
-    Args:
-        inferencer (Inferencer): The model.
-        size (tuple[int, int] | None): Height and width of a photograph in pixels, if known.
-        is_auto (bool): Whether the size chose the number of tiles.
+    ``is_auto`` tells whether that size chose the number of tiles.
     """
     lines = []
     if size and inferencer.input_size:
@@ -157,15 +140,10 @@ def describe_sight(inferencer: Inferencer, size: tuple[int, int] | None, *, is_a
 
 
 def choose_tiles(size: tuple[int, int], smallest: int | None, view_size: tuple[int, int]) -> tuple[int, int]:
-    """Choose tiles with which the smallest defect is visible and long photographs keep their proportions.
+    """Choose rows and columns of tiles that show the smallest defect and keep the proportions of long photographs.
 
-    Args:
-        size (tuple[int, int]): Height and width of a photograph in pixels.
-        smallest (int | None): Size of the smallest defect in pixels. ``None``: a hundredth of the longer side.
-        view_size (tuple[int, int]): Height and width of a tile in the model's pixels.
-
-    Returns:
-        tuple[int, int]: Rows and columns.
+    The sizes are heights and widths: of a photograph in its pixels, and of a tile in the model's. The smallest defect
+    is in pixels of the photograph; ``None``: a hundredth of the longer side.
     """
     from anomalib_fbclip.modeling.tiling import OVERLAP
 
@@ -179,17 +157,7 @@ def choose_tiles(size: tuple[int, int], smallest: int | None, view_size: tuple[i
 
 
 def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int] | None) -> Ready:
-    """Load a model in torch.
-
-    Args:
-        options (argparse.Namespace): The command line.
-        at_once (bool): Whether to compute several photographs at the same time.
-        size (tuple[int, int] | None): Height and width of a photograph in pixels, if known.
-
-    Raises:
-        InspectionError: If the device can't be used, weights can't be fetched, or tiles can't be chosen.
-        ValueError: If an argument does not fit the backbone, or a file can't be read.
-    """
+    """Load a model in torch, for photographs of a height and width in pixels, if known."""
     if options.tiles == AUTO and size is None:
         msg = f"--tiles {AUTO} measures a photograph, and there is none that can be read: give a number, such as 3."
         raise InspectionError(msg)
@@ -233,20 +201,10 @@ def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int]
 def compare(ready: Ready, good: Sequence[Path], screen: Screen, rotations: int | None, share: float | None) -> Ready:
     """Let a model in torch compare with photographs of good parts.
 
-    Args:
-        ready (Ready): The model.
-        good (Sequence[Path]): The photographs.
-        screen (Screen): Shows the progress.
-        rotations (int | None): Number of rotated copies of each; ``None``: the default.
-        share (float | None): Share of good parts that may be called anomalous, which sets the threshold. ``None``: the
-            usual threshold.
-
-    Raises:
-        ImageError: If a photograph can't be read.
-        InspectionError: If there are too few to choose a threshold.
+    ``share`` is the share of good parts that may be called anomalous, which sets the threshold.
     """
     inferencer = cast("TorchInferencer", ready.inferencer)
-    references = inferencer.read_references(good, *([rotations] if rotations else ()))
+    references = inferencer.read_references(good, rotations)
     with screen.progress("Good photographs", len(references.images), passes=2) as advance:
         inferencer.compare_with(references, advance)
     ready = _describe_references(ready._replace(good=good), share)
@@ -255,14 +213,15 @@ def compare(ready: Ready, good: Sequence[Path], screen: Screen, rotations: int |
 
 def use_products(ready: Ready, products: Sequence[Path], share: float | None) -> Ready:
     """Describe the good photographs of products. See :func:`compare`."""
-    references = cast("TorchInferencer", ready.inferencer).references
+    inferencer = cast("TorchInferencer", ready.inferencer)
+    references = inferencer.references
     ready = ready._replace(good=[photograph for one in references for photograph in one.kept])
     if len(products) == 1:
         return _describe_references(ready, share)
     if share is not None:
         msg = "--max-false-alarms needs a single product: give one, or teach each with --max-false-alarms."
         raise InspectionError(msg)
-    decides = cast("TorchInferencer", ready.inferencer).threshold_sources()[0] != "given"
+    decides = inferencer.threshold_sources()[0] != "given"
     lines = [
         f"{printable(path.stem)}: {one.describe(decides=decides)}"
         for path, one in zip(products, references, strict=True)
@@ -281,11 +240,7 @@ def _describe_references(ready: Ready, share: float | None) -> Ready:
 
 
 def limit(ready: Ready, share: float) -> Ready:
-    """Set the threshold for a share of false alarms, and add a line about it.
-
-    Raises:
-        InspectionError: If there are too few scores of good photographs.
-    """
+    """Set the threshold for a share of false alarms, and add a line about it."""
     if not ready.good_scores:
         msg = "--max-false-alarms: the model contains no good photographs. Export it with some, or give --threshold."
         raise InspectionError(msg)
@@ -311,31 +266,31 @@ def compare_mutually(ready: Ready, photographs: Sequence[Path], screen: Screen, 
     return ready._replace(lines=lines, is_mutual=not references.doubt)
 
 
-def find_good(folder: Path, shots: int | None, option: str = "--good ") -> list[Path]:
-    """Find the photographs of good parts to compare with.
-
-    Args:
-        folder (Path): Their folder, or a single one.
-        shots (int | None): Number of photographs, always the same ones; ``None``: all.
-        option (str, optional): Option before the folder on the command line. Defaults to ``"--good "``.
-
-    Raises:
-        InspectionError: If there are too few.
-    """
-    if not folder.exists():
-        msg = f"{option}{printable(folder)} does not exist: give a folder of photographs of good parts."
+def find_photographs(path: Path, option: str, advice: str) -> list[Path]:
+    """Find the photographs of a folder, or a single one, that was given after an option."""
+    if not path.exists():
+        msg = f"{option}{printable(path)} does not exist: {advice}"
         raise InspectionError(msg)
-    found = len(find_images(folder))
+    found = find_images(path)
     if not found:
-        msg = f"{option}{printable(folder)} has no photographs: give a folder of photographs of good parts."
+        msg = f"{option}{printable(path)} has no photographs: {advice}"
         raise InspectionError(msg)
-    if shots and shots > found:
-        msg = f"{option}{printable(folder)} has {count(found, 'photograph')}, and --shots is {shots}: lower --shots."
+    return found
+
+
+def find_good(folder: Path, shots: int | None, option: str = "--good ") -> list[Path]:
+    """Find the photographs of good parts to compare with: all, or always the same ones."""
+    found = find_photographs(folder, option, "give a folder of photographs of good parts.")
+    if shots is None:
+        return found
+    if shots > len(found):
+        total = count(len(found), "photograph")
+        msg = f"{option}{printable(folder)} has {total}, and --shots is {shots}: lower --shots."
         raise InspectionError(msg)
     with quick_imports():  # imports torch, after mistakes were reported
         from anomalib_fbclip.data.references import ReferenceChoice
 
-    chosen = ReferenceChoice.of(str(folder), shots or 0, seed=0).find(datamodule=None)
+    chosen = ReferenceChoice.of(str(folder), shots, seed=0).find(datamodule=None)
     return [path for path in chosen if isinstance(path, Path)]
 
 

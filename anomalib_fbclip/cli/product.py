@@ -8,11 +8,11 @@ import difflib
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, cast
 
 from anomalib_fbclip.errors import InspectionError
-from anomalib_fbclip.images.image_files import find_images, printable
+from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.photographs import KeptPhotograph
 from anomalib_fbclip.images.region_of_interest import ONE_REGION, RegionMasks, decode_region
 from anomalib_fbclip.results.good_photographs import find_copies
@@ -29,7 +29,7 @@ from .arguments import (
     refuse,
     writing,
 )
-from .models import compare, find_good, find_size, limit, load_torch, quick_imports
+from .models import compare, find_good, find_photographs, find_size, limit, load_torch, quick_imports
 from .screen import Screen, count, logging_to
 
 if TYPE_CHECKING:
@@ -38,24 +38,15 @@ if TYPE_CHECKING:
 
     from .torch_inferencer import TorchInferencer
 
-TEACH, PRODUCT = "teach", "product"
-"""First arguments of the commands."""
-
 MOST_NAMES = 8
 """Largest number of names of photographs in a list."""
 
 
 def run_teach(arguments: Sequence[str]) -> int:
-    """Run ``fbclip teach``: make a product of photographs of good parts, or change one.
-
-    Raises:
-        InspectionError: If the photographs or the product can't be used, or the product exists already.
-        ImageError: If a photograph can't be read.
-        ValueError: If an argument does not fit the backbone, or a file can't be read.
-    """
+    """Run ``fbclip teach``: make a product of photographs of good parts, or change one."""
     options = _parse_teach(arguments)
     screen = Screen(as_json=False)
-    with TemporaryDirectory() as folder, logging_to(Path(folder), verbose=options.verbose):
+    with logging_to(None, verbose=options.verbose):
         if options.add or options.remove:
             change(options, screen)
         else:
@@ -66,13 +57,11 @@ def run_teach(arguments: Sequence[str]) -> int:
 def create_teach_parser() -> Parser:
     """Create the parser of ``fbclip teach``."""
     parser = Parser(
-        prog=f"fbclip {TEACH}",
+        prog="fbclip teach",
         description="Make a product: one file with everything needed to inspect one kind of part. Use it with fbclip "
         "photographs --product bolt.fbclip. It does not need the good photographs any more.",
-        epilog=f"Examples: fbclip {TEACH} good --output bolt.fbclip\n          fbclip {TEACH} bolt.fbclip --add "
-        f"false-alarms\n          fbclip {TEACH} bolt.fbclip --remove 04.jpg",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+        epilog="Examples: fbclip teach good --output bolt.fbclip\n          fbclip teach bolt.fbclip --add "
+        "false-alarms\n          fbclip teach bolt.fbclip --remove 04.jpg",
     )
     parser.add_argument("source", type=Path, help="a folder of photographs of good parts, or a product to change")
     parser.add_argument(
@@ -134,7 +123,8 @@ def change(options: argparse.Namespace, screen: Screen) -> None:
     """Add photographs to a product or remove some, and show what changes. See :func:`run_teach`."""
     if options.output != options.source:
         _check_free(options.output)
-    added = [path for source in options.add for path in _find_added(source)]
+    advice = "give photographs of good parts, or a folder of them."
+    added = [path for source in options.add for path in find_photographs(source, "--add ", advice)]
     with screen.progress("Loading the model", None):
         ready = load_torch(options, at_once=False, size=None)
     _check_writable(options.output)
@@ -200,17 +190,6 @@ def describe_change(before: "ReferenceSet", after: "ReferenceSet") -> list[str]:
     ]
 
 
-def _find_added(source: Path) -> list[Path]:
-    if not source.exists():
-        msg = f"--add {printable(source)} does not exist: give photographs of good parts, or a folder of them."
-        raise InspectionError(msg)
-    found = find_images(source)
-    if not found:
-        msg = f"--add {printable(source)} has no photographs: give photographs of good parts, or a folder of them."
-        raise InspectionError(msg)
-    return found
-
-
 def _find_removed(name: str, references: "ReferenceSet") -> str:
     names = [photograph.name for photograph in references.kept]
     if name in names:
@@ -233,7 +212,7 @@ def _check_free(path: Path) -> None:
     if path.exists():
         msg = (
             f"--output {printable(path)} exists already: give another name, delete it, or add to it with fbclip "
-            f"{TEACH} {printable(path)} --add."
+            f"teach {printable(path)} --add."
         )
         raise InspectionError(msg)
 
@@ -253,19 +232,15 @@ def _save(inferencer: "TorchInferencer", path: Path, taught: str | None, screen:
 
 def create_product_parser() -> Parser:
     """Create the parser of ``fbclip product``."""
-    parser = Parser(prog=f"fbclip {PRODUCT}", description="Describe a product.", allow_abbrev=False)
+    parser = Parser(prog="fbclip product", description="Describe a product.")
     parser.add_argument("product", type=parse_product, help=f"a file that ends in {PRODUCT_SUFFIX}")
     return parser
 
 
 def run_product(arguments: Sequence[str]) -> int:
-    """Run ``fbclip product``: print the contents of a product.
-
-    Raises:
-        ValueError: If the file can't be read, or is not a product.
-    """
+    """Run ``fbclip product``: print the contents of a product."""
     path = create_product_parser().parse_args(arguments).product
-    with TemporaryDirectory() as folder, logging_to(Path(folder), verbose=False), quick_imports():
+    with logging_to(None, verbose=False), quick_imports():
         from anomalib_fbclip.weights.adapters import Adapters
 
         product = Adapters.read(path)

@@ -35,8 +35,7 @@ class Terminal(Console):
 class Screen:
     """Shows lines on standard output, with colors and a progress bar on a terminal.
 
-    Args:
-        as_json (bool): Whether records are shown as JSON lines. Other lines then go to standard error.
+    With ``as_json``, records are shown as JSON lines, and other lines go to standard error.
     """
 
     def __init__(self, *, as_json: bool) -> None:
@@ -57,15 +56,9 @@ class Screen:
 
     @contextmanager
     def progress(self, what: str, total: int | None, passes: int = 1) -> Generator[Callable[..., None]]:
-        """Show a progress bar on a terminal.
+        """Show a progress bar on a terminal, for some passes over a number of photographs, if that is known.
 
-        Args:
-            what (str): Its text.
-            total (int | None): Number of photographs; ``None`` if unknown.
-            passes (int, optional): Number of passes over each photograph. Defaults to ``1``.
-
-        Yields:
-            Callable[..., None]: Call it after each photograph of each pass, or with the share of a photograph.
+        What it yields is called after each photograph of each pass, or with the share of a photograph.
         """
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         # On the lines' console, if it is a terminal, lines stay above the bar.
@@ -103,14 +96,14 @@ def count(number: int, noun: str) -> str:
 
 
 @contextmanager
-def logging_to(folder: Path, *, verbose: bool) -> Generator[None]:
-    """Send log messages and warnings to a file.
+def logging_to(folder: Path | None, *, verbose: bool) -> Generator[None]:
+    """Send log messages and warnings to a file in a folder, which is created at the first message.
 
-    Args:
-        folder (Path): Folder of the file, which is created at the first message.
-        verbose (bool): Whether they are shown on the screen, too.
+    ``None``: to no file. If ``verbose``, they are shown on the screen, too.
     """
-    handlers: list[logging.Handler] = [logging.FileHandler(folder / LOG_NAME, delay=True, encoding="utf-8")]
+    handlers: list[logging.Handler] = [
+        logging.FileHandler(folder / LOG_NAME, delay=True, encoding="utf-8") if folder else logging.NullHandler()
+    ]
     if verbose:
         handlers.append(logging.StreamHandler(sys.stderr))
     root = logging.getLogger()

@@ -5,7 +5,8 @@
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from importlib.util import find_spec
@@ -16,14 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.errors import ImageError, InspectionError
 from anomalib_fbclip.exported.images import ImageSource
-from anomalib_fbclip.images.image_files import (
-    IMAGE_SUFFIXES,
-    LONGEST_SIGNATURE,
-    VIDEO,
-    find_images,
-    kind_of,
-    printable,
-)
+from anomalib_fbclip.images.image_files import IMAGE_SUFFIXES, LONGEST_SIGNATURE, VIDEO, find_images, kind_of, printable
 from anomalib_fbclip.images.photographs import Enough, Photograph, PhotographSource, describe_pages, read_reduced
 
 from .arguments import without_password
@@ -62,96 +56,63 @@ class Item(NamedTuple):
     picture: Path
 
 
-class Loaded(NamedTuple):
-    """An item with its photograph, or with the reason why that can't be read."""
-
-    item: Item
-    photograph: Photograph | None
-    error: str | None = None
-
-
+@dataclass(frozen=True)
 class Frames:
     """Frames of a video, a stream or a camera, possibly without end.
 
     A frame that can't be decoded is an error if others follow. So is a missing end.
 
-    Args:
+    Attributes:
         name (str): Name of the video or camera.
         capture (cv2.VideoCapture): OpenCV's reader.
         folder (Path): Folder of their pictures in the folder of the pictures.
         is_live (bool): Whether it is a stream or a camera, which have no end.
     """
 
-    def __init__(self, name: str, capture: "cv2.VideoCapture", folder: Path, *, is_live: bool) -> None:
-        self._name = name
-        self._capture = capture
-        self._folder = folder
-        self._is_live = is_live
+    name: str
+    capture: "cv2.VideoCapture"
+    folder: Path
+    is_live: bool
 
     def __iter__(self) -> Iterator[Item]:
         """Yield the frames, counted from 1."""
-        promised = self._count_promised()
+        import cv2
+
+        # The number of frames that the header states; 0 if it states none.
+        promised = max(0, int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)))
         number = last = 0
         while number == last or (number < promised and number - last < MOST_LOST):
             number += 1
-            is_read, frame = self._capture.read()
+            is_read, frame = self.capture.read()
             if is_read:
                 for lost in range(last + 1, number):
-                    yield self._fail(f"{self._name}#{lost}", "can't be decoded: the video is damaged here.")
+                    yield self._fail(f"{self.name}#{lost}", "can't be decoded: the video is damaged here.")
                 last = number
                 rgb = frame[..., ::-1].copy()
-                yield Item(f"{self._name}#{number}", rgb, self._folder / f"{number:06}.jpg")
-        if promised > last + self._slack() or not last:
+                yield Item(f"{self.name}#{number}", rgb, self.folder / f"{number:06}.jpg")
+        # Where OpenCV computes that number from the duration, it may be wrong by a second's frames.
+        is_counted = Path(self.name).suffix.lower() in COUNTED_SUFFIXES
+        slack = 0 if is_counted else self.capture.get(cv2.CAP_PROP_FPS)
+        if promised > last + slack or not last:
             what = (
                 f"ends after {last} of {promised or 'its'} frames: it is damaged or cut off. Copy or record it again."
             )
-            yield self._fail(self._name, what)
-        elif self._is_live and not promised:
-            yield self._fail(self._name, f"gave no more frames after {last}: check the connection.")
-
-    def _count_promised(self) -> int:
-        """Return the number of frames that the video's header states; 0 if it states none."""
-        import cv2
-
-        return max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-
-    def _slack(self) -> float:
-        """Return the error of that number: a second's frames, if OpenCV computes it from the duration."""
-        import cv2
-
-        is_counted = Path(self._name).suffix.lower() in COUNTED_SUFFIXES
-        return 0 if is_counted else self._capture.get(cv2.CAP_PROP_FPS)
+            yield self._fail(self.name, what)
+        elif self.is_live and not promised:
+            yield self._fail(self.name, f"gave no more frames after {last}: check the connection.")
 
     def _fail(self, name: str, what: str) -> Item:
-        return Item(name, ImageError(f"{printable(name)} {what}"), self._folder)
+        return Item(name, ImageError(f"{printable(name)} {what}"), self.folder)
 
 
-class Places:
-    """Unique names of the inputs in the folder of the pictures."""
-
-    def __init__(self) -> None:
-        self._taken: set[str] = set()
-
-    def take(self, name: str) -> Path:
-        """Return the name, with a number before it if it is taken; upper and lower case are the same name."""
-        free = next(
-            place
-            for place in (name if number == 1 else f"{number}-{name}" for number in count(1))
-            if place.casefold() not in self._taken
-        )
-        self._taken.add(free.casefold())
-        return Path(free)
+Part = list[Item] | Frames | Iterator[Item]
+"""Photographs, the frames of a video or a camera, or arrivals."""
 
 
 class Inputs(NamedTuple):
-    """All inputs of an inspection.
+    """All inputs of an inspection, and a note on each photograph with several pages, of which the first is read."""
 
-    Attributes:
-        parts (list[list[Item] | Frames | Iterator[Item]]): Lists of photographs, videos and cameras, and arrivals.
-        notes (list[str]): A line for each photograph with several pages, of which the first is read.
-    """
-
-    parts: list[list[Item] | Frames | Iterator[Item]]
+    parts: list[Part]
     notes: list[str]
 
     @property
@@ -170,53 +131,36 @@ class Inputs(NamedTuple):
         """Files of the photographs."""
         return [Path(item.name) for part in self.parts if isinstance(part, list) for item in part]
 
-    def load(self, minimum_side: int, enough: Enough | None, white_level: int | None) -> Iterator[Loaded]:
-        """Read the photographs, a few of them ahead, and frames as they come.
-
-        Args:
-            minimum_side (int): Smallest side of a photograph in pixels.
-            enough (Enough | None): Size of a photograph that suffices. ``None``: full size is needed.
-            white_level (int | None): Value of white in photographs of more than 8 bits that do not state it.
-        """
+    def load(
+        self, minimum_side: int, enough: Enough | None, white_level: int | None
+    ) -> Iterator[tuple[Item, Photograph | ImageError]]:
+        """Read the photographs, a few of them ahead, and frames as they come. See :func:`read_reduced`."""
         load = partial(_load, minimum_side=minimum_side, enough=enough, white_level=white_level)
         for part in self.parts:
             # Frames are not read ahead: a camera must give its newest one.
             yield from (load(item) for item in part) if isinstance(part, Frames) else map_ahead(load, part, READ_AHEAD)
 
 
-def _load(item: Item, minimum_side: int, enough: Enough | None, white_level: int | None) -> Loaded:
+def _load(
+    item: Item, minimum_side: int, enough: Enough | None, white_level: int | None
+) -> tuple[Item, Photograph | ImageError]:
     if isinstance(item.source, ImageError):
-        return Loaded(item, None, str(item.source))
+        return item, item.source
     if not isinstance(item.source, PhotographSource):
         height, width = item.source.shape[:2]
-        return Loaded(item, Photograph(item.source, (height, width)))
+        return item, Photograph(item.source, (height, width))
     try:
-        return Loaded(
-            item, read_reduced(item.source, enough=enough, minimum_side=minimum_side, white_level=white_level)
-        )
+        return item, read_reduced(item.source, enough=enough, minimum_side=minimum_side, white_level=white_level)
     except ImageError as error:
-        return Loaded(item, None, str(error))
+        return item, error
 
 
-def find_inputs(arguments: Iterable[str], excluded: Sequence[Path]) -> Inputs:
-    """Find the inputs.
-
-    Args:
-        arguments (Iterable[str]): Photographs, folders, videos, addresses of streams, and camera numbers.
-        excluded (Sequence[Path]): Folders inside those folders to skip.
-
-    Returns:
-        Inputs: The inputs, each photograph once.
-
-    Raises:
-        InspectionError: If a file does not exist, a folder has no photographs, or a video can't be opened.
-        ImageError: If a folder can't be read.
-    """
-    parts: list[list[Item] | Frames | Iterator[Item]] = []
+def find_inputs(arguments: Sequence[str], excluded: Sequence[Path]) -> Inputs:
+    """Find photographs, each once, in folders but the excluded ones, and open videos, streams and cameras."""
+    parts: list[Part] = []
     notes: list[str] = []
     seen: set[str] = set()
-    places = Places()
-    arguments = list(arguments)
+    places: set[str] = set()
     for argument in arguments:
         path = Path(argument)
         is_folder = path.is_dir()
@@ -231,11 +175,11 @@ def find_inputs(arguments: Iterable[str], excluded: Sequence[Path]) -> Inputs:
                 seen.add(real)
                 paths.append(file)
         notes += describe_pages(paths)
-        folder = places.take(path.resolve().name) if is_folder and len(arguments) > 1 else Path()
+        folder = _take_place(path.resolve().name, places) if is_folder and len(arguments) > 1 else Path()
         # The whole name is kept: a folder may hold part.jpg and part.png.
         names = [fit_name(file.name, ".jpg") for file in paths]
         pictures = [
-            folder / file.relative_to(path).with_name(name) if is_folder else places.take(name)
+            folder / file.relative_to(path).with_name(name) if is_folder else _take_place(name, places)
             for file, name in zip(paths, names, strict=True)
         ]
         items = [Item(file.as_posix(), file, picture) for file, picture in zip(paths, pictures, strict=True)]
@@ -246,12 +190,28 @@ def find_inputs(arguments: Iterable[str], excluded: Sequence[Path]) -> Inputs:
     return Inputs(parts, notes)
 
 
+def _take_place(name: str, taken: set[str]) -> Path:
+    """Return the name, with a number before it if it is taken; upper and lower case are the same name."""
+    free = next(
+        place
+        for place in (name if number == 1 else f"{number}-{name}" for number in count(1))
+        if place.casefold() not in taken
+    )
+    taken.add(free.casefold())
+    return Path(free)
+
+
 def fit_name(name: str, suffix: str = "") -> str:
     """Append a suffix to a name, and shorten one that is too long for a file system. Different names stay different."""
     whole = os.fsencode(name)
     if len(whole) + len(suffix) <= LONGEST_NAME:
         return name + suffix
     return f"{whole[:KEPT_OF_LONG_NAME].decode(errors='ignore')}-{sha256(whole).hexdigest()[:16]}{suffix}"
+
+
+def name_file(address: str, suffix: str = "") -> str:
+    """Make a file's name of the last part of the name of a video, a stream or a camera."""
+    return fit_name(re.sub(r"[^\w.-]+", "-", Path(address).name), suffix)
 
 
 def _find_photographs(path: Path, excluded: Sequence[Path]) -> list[Path]:
@@ -274,12 +234,10 @@ def _find_photographs(path: Path, excluded: Sequence[Path]) -> list[Path]:
     return photographs
 
 
-def _open_frames(argument: str, places: Places | None) -> Frames | None:
+def _open_frames(argument: str, places: set[str] | None) -> Frames | None:
     """Open a stream, a camera or a video; return ``None`` for anything else.
 
-    Args:
-        argument (str): Its address, number or file.
-        places (Places | None): Names in the folder of the pictures. ``None``: it is the only input.
+    ``places`` are taken names in the folder of the pictures. ``None``: it is the only input.
     """
     path = Path(argument)
     live = find_live(argument)
@@ -289,7 +247,7 @@ def _open_frames(argument: str, places: Places | None) -> Frames | None:
         name, capture = path.as_posix(), _open_capture(argument, printable(path))
     else:
         return None
-    folder = places.take(fit_name(re.sub(r"[^\w.-]+", "-", Path(name).name))) if places else Path()
+    folder = Path() if places is None else _take_place(name_file(name), places)
     return Frames(name, capture, folder, is_live=live is not None)
 
 
@@ -305,11 +263,7 @@ class Live(NamedTuple):
     source: int | str
 
     def open(self) -> "cv2.VideoCapture":
-        """Open it.
-
-        Raises:
-            InspectionError: If it can't be opened.
-        """
+        """Open it. An ``InspectionError`` says why it can't be opened."""
         return _open_capture(self.source, self.name.capitalize() if isinstance(self.source, int) else self.name)
 
 

@@ -39,12 +39,7 @@ from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import Adapters, describe_adapters, describe_model, digest_tensors
 from anomalib_fbclip.weights.building import build_model
 from anomalib_fbclip.weights.published import choose_zero_shot, fetch_published
-from anomalib_fbclip.weights.registry import (
-    resolve_backbone,
-    resolve_image_size,
-    resolve_pretrained,
-    resolve_tiling,
-)
+from anomalib_fbclip.weights.registry import resolve_backbone, resolve_image_size, resolve_pretrained, resolve_tiling
 from anomalib_fbclip.weights.source import read_adapters_file, read_given_adapters
 from anomalib_fbclip.weights.training import Normalization
 
@@ -58,42 +53,17 @@ CACHED_PHOTOGRAPHS = 8
 
 
 class TorchInferencer:
-    """The model in torch.
+    """The model in torch, with all that the command uses of an exported one (``EdgeInferencer``).
 
-    Args:
-        backbone (str | None): Frozen CLIP, as in :class:`~anomalib_fbclip.FBClip`. ``None``: that of the adapters, or
-            the bundled one if they don't name it.
-        weights (str): Trained adapters, as in :class:`~anomalib_fbclip.FBClip`. A file also sets feature layers and
-            image size; a training checkpoint also sets its views and other options, normalization and thresholds.
-        device (str): A device of torch, or ``"auto"``.
-        precision (str): Type of the CLIP's parameters.
-        threshold (float | None): A photograph with a higher score is anomalous, 0..1. ``None``: 0.5.
-        pixel_threshold (float | None): A place with a higher value in the anomaly map is anomalous, 0..1. ``None``:
-            0.5.
-        at_once (int, optional): Largest number of photographs to compute at the same time on a CPU. They share its
-            threads. Defaults to ``1``.
-        white_level (int | None, optional): Value of white in photographs of more than 8 bits that do not state it.
-            Defaults to ``None``.
-        image_size (tuple[int, int] | None, optional): Height and width of the model's input in pixels. ``None``: the
-            size of the weights or of the backbone. Defaults to ``None``.
-        tiles (tuple[int, int] | Callable[[tuple[int, int]], tuple[int, int]] | None, optional): Rows and columns of
-            tiles, or a function that chooses them by that size. ``None``: those of the weights, or none. Defaults to
-            ``None``.
-        region (RegionSource | None, optional): Region of interest. ``None``: everywhere. Defaults to ``None``.
+    Backbone and weights are as in :class:`~anomalib_fbclip.FBClip`. Without a backbone, it is that of the adapters, or
+    the bundled one if they don't name it. A file of adapters also sets feature layers and image size; a training
+    checkpoint also sets its views and other options, normalization and thresholds. At most ``at_once`` photographs are
+    computed at the same time on a CPU, and share its threads. Tiles are rows and columns, or a function that chooses
+    them by the image size, which is height and width in pixels.
 
     Attributes:
-        backbone (str): Name of the frozen CLIP.
         trained_on (str | None): Dataset that the adapters were trained on; ``None`` if unknown.
         taught (str | None): Time when the product was taught; ``None`` if the weights are not a product.
-        input_size (tuple[int, int]): Height and width of the model's input in pixels.
-        tile_count (int): Number of tiles besides the whole photograph.
-        white_level (int | None): As given, or as in the weights.
-        region (RegionMasks | Mask | None): Region of interest: a mask per photograph, or one for all, of the input's
-            size.
-
-    Raises:
-        InspectionError: If the device can't be used, or weights can't be fetched.
-        ValueError: If an argument does not fit the backbone, or a file can't be read.
     """
 
     def __init__(
@@ -142,7 +112,6 @@ class TorchInferencer:
         self.white_level = settled.get("white_level") if white_level is None else white_level
         self.backbone = name
         self._pretrained = pretrained
-        self._arguments = adapters.arguments
         self.taught: str | None = adapters.metadata.get("taught")
         self.trained_on = adapters.source
         self._name = describe_model(name, pretrained, None if weights == "auto" else weights, adapters.source)
@@ -175,14 +144,7 @@ class TorchInferencer:
         return f"{self._name}; product {', '.join(names)}" if names else self._name
 
     def add_product(self, path: Path) -> None:
-        """Add a product. Each photograph is compared with the most similar one.
-
-        Args:
-            path (Path): The product's file.
-
-        Raises:
-            ValueError: If it can't be read, or was taught with another model.
-        """
+        """Add a product, taught with the same model. Each photograph is compared with the most similar one."""
         product = Adapters.read(path)
         for name in ("backbone", "image_size", "tiles", "feature_layers"):
             own, other = self._adapters.metadata.get(name), product.metadata.get(name)
@@ -218,20 +180,11 @@ class TorchInferencer:
         is_fitted = any(normalization.is_fitted for normalization in self._normalizations)
         return is_fitted or self._model.decision is not self._model.zero_shot
 
-    def read_references(self, photographs: Sequence[Path], rotations: int = ROTATIONS) -> ReferenceSet:
-        """Read photographs of good parts, and find near copies among them.
-
-        Args:
-            photographs (Sequence[Path]): Their files.
-            rotations (int, optional): Rotated copies of each (4 = every 90°). Defaults to ``ROTATIONS``.
-
-        Returns:
-            ReferenceSet: The photographs, for :meth:`compare_with`.
-
-        Raises:
-            ImageError: If one can't be read.
-        """
-        return ReferenceSet(photographs, rotations, white_level=self.white_level, region=self._region_source)
+    def read_references(self, photographs: Sequence[Path], rotations: int | None = None) -> ReferenceSet:
+        """Read photographs of good parts for :meth:`compare_with`, and find near copies among them."""
+        return ReferenceSet(
+            photographs, rotations or ROTATIONS, white_level=self.white_level, region=self._region_source
+        )
 
     def read_unlabeled(self, photographs: Sequence[Path], *, full_size: bool) -> UnlabeledSet:
         """Choose the photographs without labels for :meth:`compare_with`."""
@@ -244,15 +197,7 @@ class TorchInferencer:
         )
 
     def compare_with(self, references: ReferenceSet, advance: Callable[[], None]) -> None:
-        """Compare with photographs from now on, if they are alike enough.
-
-        Args:
-            references (ReferenceSet): The photographs.
-            advance (Callable[[], None]): Called twice for each of them.
-
-        Raises:
-            ImageError: If one can't be read, or is smaller than a patch.
-        """
+        """Compare with photographs from now on, if they are alike enough. ``advance`` is called twice for each."""
         references.fit_model(
             self._model, lambda images: self._reference_transform(images.to(self._device)), advance=advance
         )
@@ -263,11 +208,7 @@ class TorchInferencer:
         self._comparisons = [Comparison(references, self._model, region, self._given_thresholds)]
 
     def change_references(self, added: Sequence[Path], removed: Collection[str]) -> ReferenceSet:
-        """Add good photographs to a product, and remove some by name, for :meth:`compare_with`.
-
-        Raises:
-            ImageError: If one can't be read.
-        """
+        """Add good photographs to a product, and remove some by name, for :meth:`compare_with`."""
         (references,) = self.references
         return references.change(added, removed, self._model)
 
@@ -277,19 +218,12 @@ class TorchInferencer:
         return [comparison.references for comparison in self._comparisons]
 
     def to_product(self, taught: str | None) -> Adapters:
-        """Return the content of a product's file.
-
-        Args:
-            taught (str | None): Time when the product was first taught; ``None``: now.
-
-        Raises:
-            ImageError: If a good photograph can't be read any more.
-            ValueError: If the photographs have different regions of interest.
-        """
+        """Return the content of a product's file. ``taught`` is the time when it was first taught; ``None``: now."""
         metadata = describe_adapters(self._model, self.backbone, self._pretrained, self.trained_on)
         (references,) = self.references
         kept = references.keep(self._model)
-        return Adapters.of(self._model, metadata).with_references(kept, self._arguments, self._given_thresholds, taught)
+        product = Adapters.of(self._model, metadata)
+        return product.with_references(kept, self._adapters.arguments, self._given_thresholds, taught)
 
     def decision_thresholds(self) -> tuple[float, float]:
         """Return the thresholds of scores and of anomaly maps."""
@@ -330,7 +264,7 @@ class TorchInferencer:
         images: Iterable[ImageSource | MaskedImage],
         on_failure: Callable[[ImageSource, ImageError], None] | None = None,
     ) -> Iterator[Prediction]:
-        """Predict images, a few at the same time. See :class:`~anomalib_fbclip.cli.prediction.Inferencer`."""
+        """Predict images in order, a few at the same time. See :meth:`EdgeInferencer.stream`."""
         if self._at_once == 1:  # OpenMP is fastest in the thread that loaded the model
             results: Iterator[Prediction | Failed] = (self._predict(image) for image in images)
         else:
@@ -408,13 +342,7 @@ class TorchInferencer:
 class Comparison:
     """Comparison with the good photographs of a product, which also finds the place nearest to an anomalous one.
 
-    Args:
-        references (ReferenceSet): The good photographs.
-        model (FBClipModel): The model that was fitted to them.
-        region (RegionOfInterest | None): Region of interest of all photographs; ``None``: everywhere, or a region per
-            photograph.
-        given_thresholds (tuple[float | None, float | None]): Thresholds of scores and of anomaly maps, if given.
-        product (str | None, optional): Name of the product, if any. Defaults to ``None``.
+    The model was fitted to them. The region is that of all photographs; ``None``: everywhere, or one per photograph.
 
     Attributes:
         decision (FewShot): The decision. A hook keeps its matches, so that each photograph is compared only once.
@@ -490,11 +418,7 @@ def fetch_adapters(weights: str) -> Adapters:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Find a device of torch by its name. ``"auto"``: the accelerator if there is one, otherwise the CPU.
-
-    Raises:
-        InspectionError: If there is no such device.
-    """
+    """Find a device of torch by its name. ``"auto"``: the accelerator if there is one, otherwise the CPU."""
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     found = [torch.device("cpu"), *([accelerator] if accelerator else [])]
     if name == "auto":

@@ -5,39 +5,28 @@
 
 import argparse
 import json
-import re
 import shutil
 import signal
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
 from anomalib_fbclip.errors import FAILED, InspectionError
 from anomalib_fbclip.images.image_files import find_images, printable
-from anomalib_fbclip.line.arrivals import Arrival, Arrivals, Camera, Folder
+from anomalib_fbclip.line.arrivals import Arrival, Camera, Folder, has_changed
 from anomalib_fbclip.line.delivery import Delivery, Mqtt, Target, Webhook
 from anomalib_fbclip.line.outbox import Message, Outbox
 from anomalib_fbclip.results.files import find_missing, remove_empty, remove_incomplete
 from anomalib_fbclip.results.records import Record, RecordWriter
 from anomalib_fbclip.results.thresholds import describe_guess
 
-from .arguments import (
-    AUTO,
-    EXIT_CODES,
-    Parser,
-    add_inspection_options,
-    parse_arguments,
-    parse_count,
-    writing,
-)
+from .arguments import AUTO, EXIT_CODES, Parser, add_inspection_options, parse_arguments, parse_count, writing
+from .inspection import Inspection, noting
 from .models import Ready, find_good, get_ready
 from .screen import Screen, count, count_verdicts, logging_to
-from .sources import PICTURES, Inputs, Item, find_live, fit_name
-
-WATCH = "watch"
-"""First argument of the command."""
+from .sources import PICTURES, Inputs, Item, find_live, fit_name, name_file
 
 SHORT_ID = 8
 """Number of letters of a photograph's id in the name of its picture: the next photograph may have the same name."""
@@ -46,12 +35,10 @@ SHORT_ID = 8
 def create_parser() -> Parser:
     """Create the parser of the arguments after ``fbclip watch``."""
     parser = Parser(
-        prog=f"fbclip {WATCH}",
+        prog="fbclip watch",
         description="Inspect photographs as they arrive in a folder or from a camera, until Ctrl-C or SIGTERM. To "
         "continue later, start it again with the same --output.",
         epilog=f"Example: fbclip watch incoming --good good --output results\n\n{EXIT_CODES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("source", help="a folder, the address of a stream (rtsp://...), or a camera number")
     parser.add_argument(
@@ -72,10 +59,7 @@ def create_parser() -> Parser:
         help="topic to which each verdict is published: mqtt://host/topic, or mqtts:// for TLS",
     )
     parser.add_argument(
-        "--every",
-        type=parse_count,
-        metavar="N",
-        help="inspect every Nth frame of a camera or stream (default: 1)",
+        "--every", type=parse_count, metavar="N", help="inspect every Nth frame of a camera or stream (default: 1)"
     )
     parser.add_argument(
         "--trigger",
@@ -88,18 +72,7 @@ def create_parser() -> Parser:
 
 
 def run_watch(arguments: Sequence[str]) -> int:
-    """Run ``fbclip watch``.
-
-    Args:
-        arguments (Sequence[str]): The arguments after ``fbclip watch``.
-
-    Returns:
-        int: The exit code of the worst photograph since the start; 2 if a folder can't be read at the end.
-
-    Raises:
-        InspectionError: If it can't begin, or the results can't be written.
-        EdgeError: If an exported model fails.
-    """
+    """Run ``fbclip watch``. The exit code is that of the worst photograph; 2 if a folder can't be read at the end."""
     parser = create_parser()
     options = parse_arguments(parser, arguments)
     options.alone = True  # those that are there first are not references of each other
@@ -136,7 +109,7 @@ def watch(options: argparse.Namespace) -> int:
         return run(ready, arrivals, outbox, options, screen)
 
 
-def open_arrivals(options: argparse.Namespace, outbox: Outbox, screen: Screen) -> Arrivals:
+def open_arrivals(options: argparse.Namespace, outbox: Outbox, screen: Screen) -> Folder | Camera:
     """Open the folder or the camera."""
     live = find_live(options.source)
     if live is not None:
@@ -149,10 +122,8 @@ def open_arrivals(options: argparse.Namespace, outbox: Outbox, screen: Screen) -
     )
 
 
-def run(ready: Ready, arrivals: Arrivals, outbox: Outbox, options: argparse.Namespace, screen: Screen) -> int:
+def run(ready: Ready, arrivals: Folder | Camera, outbox: Outbox, options: argparse.Namespace, screen: Screen) -> int:
     """Inspect the arrivals, write and send the results, and return the exit code."""
-    from .inspection import Inspection
-
     folder: Path = options.output
     delivery = Delivery(outbox, [target for target in (options.webhook, options.mqtt) if target], screen.tell)
     inspection = Inspection(ready.inferencer, folder, {}, full_size=options.full_size, pictures=options.pictures)
@@ -161,14 +132,15 @@ def run(ready: Ready, arrivals: Arrivals, outbox: Outbox, options: argparse.Name
     begin = f"Watching {arrivals.name}. Results are in {printable(folder)}. Stop with Ctrl-C."
     for line in [*ready.lines, *guess, *describe_waiting(outbox, delivery.names), begin]:
         screen.tell(line)
-    with RecordWriter(folder, tail=outbox.tail()) as table, _until_told() as is_told, delivery:
-        for batch in arrivals.batches(is_told):
+    stops = noting(signal.SIGINT, signal.SIGTERM)
+    with RecordWriter(folder, tail=outbox.tail()) as table, stops as stopped, delivery:
+        for batch in arrivals.batches(lambda: bool(stopped)):
             taken: deque[Arrival] = deque()
             inputs = Inputs([_to_items(batch, Path(options.source), taken)], [])
             with closing(inspection.inspect(inputs)) as entries:
                 for record, *_ in entries:
                     arrival = taken.popleft()
-                    if record.error is not None and arrivals.has_changed(arrival):
+                    if record.error is not None and has_changed(arrival):
                         inspection.drop()  # it was read before it was complete
                     else:
                         tail = table.next_tail(record)
@@ -206,26 +178,8 @@ def _to_items(batch: Iterator[Arrival], root: Path, taken: deque[Arrival]) -> It
             relative = arrival.source.relative_to(root)
             picture = relative.with_name(fit_name(f"{relative.name}.{arrival.id[:SHORT_ID]}", ".jpg"))
         else:
-            picture = Path(fit_name(re.sub(r"[^\w.-]+", "-", Path(arrival.name).name), ".jpg"))
+            picture = Path(name_file(arrival.name, ".jpg"))
         yield Item(arrival.name, arrival.source, picture)
-
-
-@contextmanager
-def _until_told() -> Generator[Callable[[], bool]]:
-    """Note Ctrl-C and SIGTERM, and yield whether one came. A second one ends the inspection at once."""
-    told: list[int] = []
-
-    def note(number: int, _: object) -> None:
-        told.append(number)
-        for one in previous:
-            signal.signal(one, signal.default_int_handler)
-
-    previous = {one: signal.signal(one, note) for one in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(told)
-    finally:
-        for one, handler in previous.items():
-            signal.signal(one, handler)
 
 
 def _to_target(kind: Callable[[str], Target]) -> Callable[[str], Target]:

@@ -6,7 +6,6 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from anomalib_fbclip.cli.arguments import PRODUCT_SUFFIX, Parser, add_error_options, parse_product, writing
@@ -24,7 +23,7 @@ def run_export(arguments: Sequence[str]) -> int:
     """Export a product with the arguments after ``fbclip export``, and return the exit code 0."""
     options = _parse_export(arguments)
     screen = Screen(as_json=False)
-    with TemporaryDirectory() as folder, logging_to(Path(folder), verbose=options.verbose):
+    with logging_to(None, verbose=options.verbose):
         with screen.progress("Loading the product", None), quick_imports():
             from .model import FBClip
 
@@ -63,8 +62,6 @@ def create_parser() -> Parser:
         prog="fbclip export",
         description="Export a product to a model that gives the same verdicts without torch.",
         epilog="Example: fbclip export bolt.fbclip --format openvino",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("product", type=parse_product, help=f"a file that ends in {PRODUCT_SUFFIX}")
     parser.add_argument("--format", choices=[*SUFFIXES], default="openvino", help="(default: openvino)")

@@ -13,16 +13,15 @@ from datetime import datetime, timezone
 from hashlib import sha256
 from pathlib import Path
 from threading import Event, Thread
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
+from anomalib_fbclip.concurrency import growing_pauses
 from anomalib_fbclip.errors import ImageError, InspectionError
 from anomalib_fbclip.images.image_files import describe_folder, find_images, is_foreign, is_image, printable
-
-from .pauses import Tell, growing_pauses
 
 if TYPE_CHECKING:
     import cv2
@@ -65,39 +64,6 @@ class Arrival(NamedTuple):
     id: str
 
 
-class Arrivals(Protocol):
-    """A folder or a camera.
-
-    Attributes:
-        name (str): Its name on the screen.
-    """
-
-    name: str
-
-    @property
-    def is_unread(self) -> bool:
-        """True if it, or a folder in it, can't be read."""
-
-    def batches(self, is_stopped: Stopped) -> Iterator[Iterator[Arrival]]:
-        """Wait for arrivals.
-
-        Args:
-            is_stopped (Stopped): Returns whether to end.
-
-        Yields:
-            Iterator[Arrival]: At least one arrival, and those that are ready after it.
-
-        Raises:
-            InspectionError: If no more can arrive.
-        """
-
-    def has_changed(self, arrival: Arrival) -> bool:
-        """Return whether a file has changed since it arrived. If so, it arrives again."""
-
-    def release(self, arrival: Arrival) -> None:
-        """Note that an arrival is no longer being inspected."""
-
-
 class _Seen(NamedTuple):
     """A file that may be incomplete: its identifier, and the time when it was first seen."""
 
@@ -108,17 +74,13 @@ class _Seen(NamedTuple):
 class Folder:
     """Complete photographs in a folder and its subfolders, each once.
 
-    Args:
-        path (Path): The folder.
-        excluded (Iterable[Path]): Folders in it to skip.
-        is_known (Callable[[str], bool]): Returns whether the photograph with an id was inspected.
-        tell (Tell): Shows when the folder goes and comes back.
-
-    Raises:
-        ModuleNotFoundError: If watchfiles is missing.
+    ``is_known`` returns whether the photograph with an id was inspected. ``tell`` shows when the folder goes and comes
+    back.
     """
 
-    def __init__(self, path: Path, excluded: Iterable[Path], is_known: Callable[[str], bool], tell: Tell) -> None:
+    def __init__(
+        self, path: Path, excluded: Iterable[Path], is_known: Callable[[str], bool], tell: Callable[[str], None]
+    ) -> None:
         import watchfiles
 
         logging.getLogger(watchfiles.__name__).setLevel(logging.WARNING)  # it logs each change
@@ -142,7 +104,7 @@ class Folder:
         return bool(self._closed)
 
     def batches(self, is_stopped: Stopped) -> Iterator[Iterator[Arrival]]:
-        """Wait for complete photographs. See :class:`Arrivals`."""
+        """Wait for complete photographs, and yield one with those that are complete after it."""
         while not is_stopped():
             first = self._next()
             if first is None:
@@ -150,13 +112,8 @@ class Folder:
             else:
                 yield self._batch(first, is_stopped)
 
-    def has_changed(self, arrival: Arrival) -> bool:  # noqa: PLR6301 - a camera's frames do not change
-        """Return whether a file was written since it arrived. See :class:`Arrivals`."""
-        path = arrival.source
-        return isinstance(path, Path) and path.is_file() and identify(path) != arrival.id
-
     def release(self, arrival: Arrival) -> None:
-        """Note that a photograph is no longer being inspected. See :class:`Arrivals`."""
+        """Note that a photograph is no longer being inspected."""
         self._taken.discard(arrival.id)
 
     def _batch(self, first: Arrival, is_stopped: Stopped) -> Iterator[Arrival]:
@@ -255,9 +212,7 @@ class Folder:
         """Note new and changed files, the oldest first."""
         now = time.monotonic()
         found = [(path, identity) for path in paths if (identity := self._identify(path))]
-        if len(found) > 1:
-            found.sort(key=lambda item: (_modified(item[0]), item[0]))
-        for path, identity in found:
+        for path, identity in sorted(found, key=lambda item: (_modified(item[0]), item[0])):
             if path not in self._waiting or self._waiting[path].id != identity:
                 self._waiting.pop(path, None)
                 self._waiting[path] = _Seen(identity, now)
@@ -274,14 +229,7 @@ class Folder:
 
 
 def identify(path: Path) -> str | None:
-    """Return the identifier of a photograph: a digest of its path, its size and the time of its last change.
-
-    Args:
-        path (Path): The file.
-
-    Returns:
-        str | None: 32 hexadecimal digits; ``None`` if the file is missing or empty.
-    """
+    """Digest a photograph's path, size and time of its last change; ``None`` if the file is missing or empty."""
     try:
         status = path.stat()
     except OSError:
@@ -292,12 +240,14 @@ def identify(path: Path) -> str | None:
     return sha256(os.fsencode(os.path.realpath(path)) + key.encode()).hexdigest()[:32]
 
 
-def is_temporary(path: Path) -> bool:
-    """Return whether the name of a file, or of a folder above it, marks it as unfinished.
+def has_changed(arrival: Arrival) -> bool:
+    """Return whether a file was written since it arrived. If so, it arrives again."""
+    path = arrival.source
+    return isinstance(path, Path) and path.is_file() and identify(path) != arrival.id
 
-    Args:
-        path (Path): The path, relative to the watched folder.
-    """
+
+def is_temporary(path: Path) -> bool:
+    """Return whether a name in a path, relative to the watched folder, marks a file as unfinished."""
     return any(part.startswith((".", "~")) or part.endswith("~") for part in path.parts) or (
         path.suffix.lower() in TEMPORARY_SUFFIXES
     )
@@ -313,21 +263,19 @@ def _modified(path: Path) -> float:
 class Camera:
     """Frames of a camera or a stream, read in a thread. Only the newest frame is kept; the model may miss some.
 
-    A camera that gives no more frames is opened again until it is back.
-
-    Args:
-        name (str): Its name in the table.
-        open_capture (Callable[[], cv2.VideoCapture]): Opens it, or raises ``InspectionError``.
-        tell (Tell): Shows when the camera goes and comes back, and when a frame is skipped for the first time.
-        every (int): Take every Nth frame.
-        on_change (bool): Whether to take a frame only if it differs from the last one taken.
-
-    Raises:
-        InspectionError: If it can't be opened.
+    A camera that gives no more frames is opened again until it is back. ``open_capture`` raises an ``InspectionError``
+    if that fails. ``tell`` shows when the camera goes and comes back, and when a frame is skipped for the first time.
+    Every Nth frame is taken and, with ``on_change``, only if it differs from the last one taken.
     """
 
     def __init__(
-        self, name: str, open_capture: Callable[[], "cv2.VideoCapture"], tell: Tell, *, every: int, on_change: bool
+        self,
+        name: str,
+        open_capture: Callable[[], "cv2.VideoCapture"],
+        tell: Callable[[str], None],
+        *,
+        every: int,
+        on_change: bool,
     ) -> None:
         self.name = name
         self.is_unread = False  # no frame waits
@@ -344,7 +292,7 @@ class Camera:
         Thread(target=self._run, args=(capture,), daemon=True).start()  # read() may hang for ever
 
     def batches(self, is_stopped: Stopped) -> Iterator[Iterator[Arrival]]:
-        """Wait for frames, one at a time. See :class:`Arrivals`."""
+        """Wait for frames, one at a time. See :meth:`Folder.batches`."""
         self._is_slow_told = False
         while not is_stopped():
             if self._frames:
@@ -355,13 +303,8 @@ class Camera:
                 time.sleep(POLL)
         self._stopped.set()
 
-    def has_changed(self, arrival: Arrival) -> bool:  # noqa: PLR6301 - a file may
-        """Return ``False``: frames do not change. See :class:`Arrivals`."""
-        del arrival
-        return False
-
     def release(self, arrival: Arrival) -> None:
-        """Do nothing: a frame comes once. See :class:`Arrivals`."""
+        """Do nothing: a frame comes once."""
 
     def _run(self, capture: "cv2.VideoCapture") -> None:
         try:

@@ -5,16 +5,16 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from threading import Event
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from anomalib_fbclip.concurrency import growing_pauses
+
 from .outbox import Message, Outbox
-from .pauses import Tell, growing_pauses
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
@@ -35,35 +35,10 @@ class UndeliveredError(Exception):
     """A message was not accepted, or got no answer. The text says why."""
 
 
-class Target(Protocol):
-    """A receiver of verdicts.
-
-    Attributes:
-        name (str): Its address, without a password.
-    """
-
-    name: str
-
-    def send(self, message: Message) -> None:
-        """Send a message, and wait until it is accepted.
-
-        Raises:
-            UndeliveredError: If it is refused, or there is no answer.
-        """
-
-    def close(self) -> None:
-        """Close the connection."""
-
-
 class Webhook:
     """An address to which messages are posted. An answer with code 200 to 299 accepts one.
 
-    Args:
-        address (str): ``http://...`` or ``https://...``, possibly with user and password.
-
-    Raises:
-        ValueError: If the address is not valid.
-        ModuleNotFoundError: If httpx is missing.
+    Its name has no password. A ``ValueError`` says why an address is not valid.
     """
 
     def __init__(self, address: str) -> None:
@@ -81,7 +56,11 @@ class Webhook:
         self._client = httpx.Client(timeout=TIMEOUT)
 
     def send(self, message: Message) -> None:
-        """Post a message. See :class:`Target`."""
+        """Post a message, and wait until it is accepted.
+
+        Raises:
+            UndeliveredError: If it is refused, or there is no answer.
+        """
         headers = {"Content-Type": "application/json", IDEMPOTENCY_KEY: message.id}
         try:
             response = self._client.post(self._address, content=message.body, headers=headers)
@@ -92,19 +71,14 @@ class Webhook:
             raise UndeliveredError(msg)
 
     def close(self) -> None:
-        """Close the connection. See :class:`Target`."""
+        """Close the connection."""
         self._client.close()
 
 
 class Mqtt:
     """A topic of an MQTT broker. Messages have quality of service 1: the broker acknowledges each.
 
-    Args:
-        address (str): ``mqtt://host/topic``, or ``mqtts://`` for TLS, possibly with port, user and password.
-
-    Raises:
-        ValueError: If the address is not valid.
-        ModuleNotFoundError: If paho-mqtt is missing.
+    The address is ``mqtt://host/topic``, or ``mqtts://`` for TLS, possibly with port, user and password.
     """
 
     def __init__(self, address: str) -> None:
@@ -122,7 +96,7 @@ class Mqtt:
         self._client: Client | None = None
 
     def send(self, message: Message) -> None:
-        """Publish a message. See :class:`Target`."""
+        """Publish a message. See :meth:`Webhook.send`."""
         try:
             is_taken = self._publish(message)
         except (OSError, RuntimeError, ValueError) as error:
@@ -142,18 +116,14 @@ class Mqtt:
         return published.is_published()
 
     def close(self) -> None:
-        """Close the connection. See :class:`Target`."""
+        """Close the connection."""
         if self._client is not None:
             self._client.disconnect()
             self._client.loop_stop()
             self._client = None
 
     def _connect(self) -> "Client":
-        """Connect, and wait for the broker's answer.
-
-        Raises:
-            OSError: If it can't be reached, or refuses.
-        """
+        """Connect, and wait for the broker's answer. An ``OSError`` says why there is no connection."""
         client = self._new_client()
         answers: list[str] = []
         answered = Event()
@@ -179,19 +149,18 @@ class Mqtt:
         raise ConnectionError(msg)
 
 
+Target = Webhook | Mqtt
+
+
 class Delivery:
     """Sends the messages of an outbox in order, with one thread per target.
 
     A message that is not accepted is sent again after growing pauses, and the next ones wait. If only the answer was
-    lost, a target gets a message twice, with the same id.
-
-    Args:
-        outbox (Outbox): The messages.
-        targets (Sequence[Target]): The receivers.
-        tell (Tell): Shows when a target stops accepting messages, and when it accepts them again.
+    lost, a target gets a message twice, with the same id. ``tell`` shows when a target stops accepting messages, and
+    when it accepts them again.
     """
 
-    def __init__(self, outbox: Outbox, targets: Sequence[Target], tell: Tell) -> None:
+    def __init__(self, outbox: Outbox, targets: Sequence[Target], tell: Callable[[str], None]) -> None:
         self._outbox = outbox
         self._targets = targets
         self._tell = tell
@@ -207,11 +176,7 @@ class Delivery:
         return [target.name for target in self._targets]
 
     def wake(self) -> None:
-        """Have the threads send a new message.
-
-        Raises:
-            OSError: If a thread has ended because the outbox can't be written.
-        """
+        """Have the threads send a new message. An error that has ended one of them is raised."""
         for future in self._running:
             if future.done():
                 future.result()
@@ -256,12 +221,7 @@ class Delivery:
         ]
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Send the remaining messages, if the targets accept them, and end."""
         self._end = time.monotonic() + LAST_SECONDS
         self._stopped.set()
@@ -272,11 +232,7 @@ class Delivery:
 
 
 def _split(address: str, schemes: Sequence[str], example: str) -> SplitResult:
-    """Split an address.
-
-    Raises:
-        ValueError: If its scheme is another one, it has no host, or its port is not valid.
-    """
+    """Split an address. A ``ValueError`` says that it is not like the example."""
     wrong = f"{address.rpartition('@')[2]!r} is not a valid address: give {example}"
     try:
         parts = urlsplit(address)

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from itertools import starmap
 from pathlib import Path
 from threading import Lock
-from types import TracebackType
 from typing import NamedTuple
 
 from anomalib_fbclip.errors import InspectionError
@@ -48,15 +47,8 @@ class Message(NamedTuple):
 class Outbox:
     """A file of inspected photographs, unsent messages, and the last row of the table.
 
-    Each photograph is one transaction. Several threads of one process may use it.
-
-    Args:
-        folder (Path): Its folder. Created if missing.
-
-    Raises:
-        InspectionError: If another process uses it, or it is damaged.
-        FileExistsError: If the folder has a table but no outbox.
-        OSError: If it can't be created.
+    Each photograph is one transaction. Several threads of one process may use it, and no other process. Its folder is
+    created if missing; a table of another run must not be there.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -84,16 +76,7 @@ class Outbox:
         return bool(self._ask("SELECT 1 FROM inspected WHERE id = ?", identity))
 
     def add(self, message: Message, targets: Sequence[str], tail: Tail) -> None:
-        """Add an inspected photograph, its messages and its row, in one transaction.
-
-        Args:
-            message (Message): The message for each target.
-            targets (Sequence[str]): Names of the targets.
-            tail (Tail): The row, which is written to the table next.
-
-        Raises:
-            OSError: If it can't be written.
-        """
+        """Add an inspected photograph, its message to each target, and its row, which is written to the table next."""
         with self._writing() as connection:
             connection.execute("INSERT INTO inspected VALUES (?)", (message.id,))
             connection.executemany(
@@ -115,11 +98,7 @@ class Outbox:
         return next(starmap(Message, self._ask(sql, target)), None)
 
     def remove(self, message: Message) -> None:
-        """Remove a message that was accepted.
-
-        Raises:
-            OSError: If it can't be written.
-        """
+        """Remove a message that was accepted."""
         with self._writing() as connection:
             connection.execute("DELETE FROM unsent WHERE number = ?", (message.number,))
 
@@ -144,11 +123,6 @@ class Outbox:
         """Return the outbox, which is closed at the end."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the file."""
         self._connection.close()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from anomalib_fbclip.cli.example import PHOTOGRAPHS
+from anomalib_fbclip.cli.packaged import PHOTOGRAPHS
 from support.parts import Run, draw_part
 
 

@@ -183,7 +183,7 @@ class Camera:
 def test_a_camera(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Each frame has a name and a picture of its own, and an address no password."""
     monkeypatch.setattr("cv2.VideoCapture", Camera)
-    monkeypatch.setattr("anomalib_fbclip.line.pauses.FIRST_PAUSE", 0.1)
+    monkeypatch.setattr("anomalib_fbclip.concurrency.FIRST_PAUSE", 0.1)
     address = "rtsp://me:secret@cell-3/stream"
     options = ["--pictures", "--trigger", "change", "--every", "1"]
     assert watch(*options, rows=3, source=address) == 0

@@ -41,7 +41,7 @@ class Receiver:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anomalib_fbclip.line.pauses.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("anomalib_fbclip.concurrency.FIRST_PAUSE", 0.01)
 
 
 def add(outbox: Outbox, *ids: str, targets: tuple[str, ...] = ("http://here/",)) -> None:
