@@ -86,7 +86,7 @@ def small_adapters(tmp_path_factory: pytest.TempPathFactory, small_backbone: str
 @pytest.fixture
 def published_adapters_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the small backbone pass for the one that the authors' adapters fit."""
-    monkeypatch.setattr("anomalib_fbclip.weights.published.PUBLISHED_BACKBONES", ("fbclip-test-small",))
+    monkeypatch.setattr("anomalib_fbclip.weights.source.PUBLISHED_BACKBONES", ("fbclip-test-small",))
 
 
 @pytest.fixture(scope="session")

@@ -38,10 +38,9 @@ from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import Adapters, describe_adapters, describe_model, digest_tensors
 from anomalib_fbclip.weights.building import build_model
-from anomalib_fbclip.weights.published import choose_zero_shot, fetch_published
+from anomalib_fbclip.weights.checkpoints import Normalization
 from anomalib_fbclip.weights.registry import resolve_backbone, resolve_image_size, resolve_pretrained, resolve_tiling
-from anomalib_fbclip.weights.source import read_adapters_file, read_given_adapters
-from anomalib_fbclip.weights.training import Normalization
+from anomalib_fbclip.weights.source import choose_zero_shot, fetch_published, read_adapters_file, read_given_adapters
 
 from .prediction import ComparedPrediction, MaskedImage, choose_enough
 

@@ -30,47 +30,31 @@ logger = logging.getLogger(__name__)
 
 
 class AuxiliaryDataset(AnomalibDataset):
-    """Labeled images of several datasets, each image once.
+    """Labeled images of tables of :func:`read_labeled_samples`, each image once."""
 
-    The task is segmentation if there are masks, otherwise classification.
-
-    Args:
-        samples (Sequence[pandas.DataFrame]): Tables of :func:`read_labeled_samples`.
-    """
-
-    def __init__(self, samples: Sequence[pd.DataFrame]) -> None:
+    def __init__(self, tables: Sequence[pd.DataFrame]) -> None:
         super().__init__()
-        table = pd.concat(samples, ignore_index=True).drop_duplicates("image_path", ignore_index=True)
+        table = pd.concat(tables, ignore_index=True).drop_duplicates("image_path", ignore_index=True)
         table.attrs["task"] = "classification" if table["mask_path"].eq("").all() else "segmentation"
         self.samples = table
 
 
 class TrainingImages(Dataset[DatasetItem]):
-    """Labeled images for training. Each mask is checked as it is read.
+    """Labeled images for training, each anomalous one with a mask, which is checked as it is read.
 
     If an augmentation crops the defect away, the image is labeled as normal.
-
-    Args:
-        dataset (AnomalibDataset): The dataset. Every anomalous image has a mask.
-
-    Attributes:
-        images (Dataset[DatasetItem]): Reads the images: the dataset, unless a model replaces it.
     """
 
     def __init__(self, dataset: AnomalibDataset) -> None:
         self.dataset = dataset
-        self.images: Dataset[DatasetItem] = dataset
+        self.images: Dataset[DatasetItem] = dataset  # a model may replace what reads the images
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> DatasetItem:
-        """Read an image with its label and mask.
-
-        Raises:
-            MaskError: If its mask has more values than 0 and one other.
-        """
+        """Read an image with its label and mask. See :func:`check_mask`."""
         sample = self.dataset.samples.iloc[index]
         if sample.label_index == LabelName.ABNORMAL:
             check_mask(Path(sample.mask_path))
@@ -84,19 +68,12 @@ class EpochOrder(Sampler[int]):
     """Shuffled order of the images in each epoch, which depends only on the seed and the epoch.
 
     A resumed training continues with the same order.
-
-    Args:
-        count (int): Number of images.
-        seed (int): The seed.
-
-    Attributes:
-        generator (torch.Generator): Generator for the seeds of a dataloader's workers, which augment the images.
     """
 
     def __init__(self, count: int, seed: int) -> None:
         self.count = count
         self.seed = seed
-        self.generator = torch.Generator()
+        self.generator = torch.Generator()  # for the seeds of a dataloader's workers, which augment the images
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
@@ -264,10 +241,7 @@ class AuxiliaryDataModule(AnomalibDataModule):
     def _hold_out(self) -> None:
         images = len(self.train_data)
         self.train_data, self.val_data = random_split(
-            self.train_data,
-            self.val_split_ratio,
-            label_aware=True,
-            seed=self.seed,
+            self.train_data, self.val_split_ratio, label_aware=True, seed=self.seed
         )
         if len(self.val_data) == 0:
             msg = f"val_split_ratio={self.val_split_ratio} of {images} images leaves none to validate on: raise it."

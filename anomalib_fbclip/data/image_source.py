@@ -19,20 +19,10 @@ DIMENSIONS = CHANNELS = 3
 def load_image(
     source: ImageSource, minimum_side: int = 1, *, upright: bool = True, white_level: int | None = None
 ) -> torch.Tensor:
-    """Load an image.
+    """Load an image as RGB values 0..1, shape ``[3, H, W]``.
 
-    The other arguments apply to files and Pillow images. See
-    :func:`~anomalib_fbclip.images.photographs.read_photograph`.
-
-    Args:
-        source (ImageSource): The image. In an array or a tensor, floating-point values lie in 0..1, and whole numbers
-            fill their type's range.
-        minimum_side (int, optional): Least number of pixels of each side. Defaults to ``1``.
-        upright (bool, optional): Whether the image is turned upright by its EXIF data. Defaults to ``True``.
-        white_level (int | None, optional): Value of white in more than 8 bits. Defaults to ``None``.
-
-    Returns:
-        torch.Tensor: RGB values 0..1, shape ``[3, H, W]``.
+    In an array or a tensor, floating-point values lie in 0..1, and whole numbers fill their type's range. The other
+    arguments apply to files and Pillow images. See :func:`~anomalib_fbclip.images.photographs.read_photograph`.
 
     Raises:
         ImageError: If a file or a Pillow image can't be read, its range is unknown, or it is too small.

@@ -38,11 +38,7 @@ def published_categories(datamodule: AnomalibDataModule) -> Collection[str]:
 
 
 def check_category(datamodule: AnomalibDataModule) -> None:
-    """Check that a datamodule's category is published or on the disk, before the dataset is downloaded.
-
-    Raises:
-        ValueError: If it is neither.
-    """
+    """Raise ``ValueError`` if a datamodule's category is neither published nor on the disk, before any download."""
     published = published_categories(datamodule)
     if not published or not datamodule.category or datamodule.category in published:
         return
@@ -58,19 +54,10 @@ def check_category(datamodule: AnomalibDataModule) -> None:
 
 
 def read_labeled_samples(datamodule: AnomalibDataModule, seed: int | None) -> pd.DataFrame:
-    """Read the labeled test split of a datamodule, without changing the datamodule.
+    """Read the labeled test split of a datamodule, which does not change.
 
-    Args:
-        datamodule (AnomalibDataModule): The datamodule.
-        seed (int | None): Seed of its random splits, if it has none.
-
-    Returns:
-        pandas.DataFrame: One row for each image, with the columns ``image_path``, ``mask_path`` (empty for an image
-            without mask), ``label_index`` and ``split``.
-
-    Raises:
-        TypeError: If the datamodule reads its items in its own way.
-        ValueError: If the split is synthetic, can't be read, or has images without a label.
+    ``seed`` is for its random splits, if it has no seed. The table has one row for each image, with the columns
+    ``image_path``, ``mask_path`` (empty without a mask), ``label_index`` and ``split``.
     """
     description = describe(datamodule)
     if datamodule.test_split_mode == TestSplitMode.SYNTHETIC:
@@ -115,15 +102,7 @@ def read_labeled_samples(datamodule: AnomalibDataModule, seed: int | None) -> pd
 
 
 def check_masks(samples: pd.DataFrame, description: str) -> None:
-    """Check that every anomalous image has a mask.
-
-    Args:
-        samples (pandas.DataFrame): A table of :func:`read_labeled_samples`.
-        description (str): Name of the dataset for the error.
-
-    Raises:
-        ValueError: If an anomalous image has no mask, or the mask's file does not exist.
-    """
+    """Raise ``ValueError`` if an anomalous image in a table of :func:`read_labeled_samples` has no mask file."""
     anomalous = samples[samples["label_index"] == LabelName.ABNORMAL]
     without_mask = anomalous[anomalous["mask_path"].eq("")]
     if not without_mask.empty:
@@ -139,13 +118,10 @@ def check_masks(samples: pd.DataFrame, description: str) -> None:
 
 
 def check_mask(path: Path) -> None:
-    """Check that a mask, read as 8-bit gray like in anomalib, has only the value 0 and one other.
+    """Raise :class:`MaskError` if a mask, read as 8-bit gray like in anomalib, has other values than 0 and one more.
 
     anomalib treats every value above 0 as anomalous: compression artifacts, soft edges and a background that is not
     quite black.
-
-    Raises:
-        MaskError: If it has several values above 0, or can't be read.
     """
     try:
         with larger_images(), Image.open(path) as mask:

@@ -42,12 +42,7 @@ _LOSSY_SUFFIXES = (".jpg", ".jpeg")
 
 
 class MetaJsonDataset(AnomalibDataset):
-    """Images of a dataset in the ``meta.json`` layout.
-
-    Args:
-        name (str): Name of the dataset.
-        samples (DataFrame): Table from :func:`make_meta_json_dataset`.
-    """
+    """Images of a named dataset, in a table of :func:`make_meta_json_dataset`."""
 
     def __init__(self, name: str, samples: DataFrame) -> None:
         super().__init__()
@@ -156,29 +151,12 @@ class MetaJson(AnomalibDataModule):
         return MetaJsonDataset(self.name, make_meta_json_dataset(self.root, self.categories, self.meta_file, split))
 
 
-def make_meta_json_dataset(
-    root: Path | str,
-    categories: list[str] | None = None,
-    meta_file: str = "meta.json",
-    split: str | Split | None = None,
-) -> DataFrame:
-    """Read the table of images of a dataset in the ``meta.json`` layout.
+def make_meta_json_dataset(root: Path, categories: list[str] | None, meta_file: str, split: Split) -> DataFrame:
+    """Read the table of images of a split, of all categories if they are ``None``.
 
-    Args:
-        root (Path | str): Folder of the dataset.
-        categories (list[str] | None, optional): Categories to read. Defaults to ``None``, for all.
-        meta_file (str, optional): Name of the file that lists the images, in ``root``. Defaults to ``"meta.json"``.
-        split (str | Split | None, optional): Split to read. Defaults to ``None``, for both.
-
-    Returns:
-        DataFrame: One row for each image, with the columns ``image_path``, ``mask_path`` (empty for an image without
-            mask), ``label_index`` (0 normal, 1 anomalous), ``category`` and ``split``.
-
-    Raises:
-        FileNotFoundError: If the folder, the file, an image or a mask does not exist.
-        ValueError: If the file has another structure, or if a category is not in it.
+    It has one row for each image, with the columns ``image_path``, ``mask_path`` (empty without a mask),
+    ``label_index`` (0 normal, 1 anomalous), ``category`` and ``split``. For errors, see :class:`MetaJson`.
     """
-    root = Path(root)
     path = root / meta_file
     meta = _read_meta(path)
     categories = _choose_categories(meta, categories, path)
@@ -198,8 +176,7 @@ def make_meta_json_dataset(
         )
         raise ValueError(msg)
 
-    if split is not None:
-        samples = samples[samples["split"] == Split(split).value].reset_index(drop=True)
+    samples = samples[samples["split"] == split.value].reset_index(drop=True)
     samples["image_path"] = [str(root / image) for image in samples["image_path"]]
     samples["mask_path"] = [str(root / mask) if mask else "" for mask in samples["mask_path"]]
     _check_files(samples, path)
@@ -243,10 +220,7 @@ def _choose_categories(meta: dict[str, dict[str, Any]], categories: list[str] | 
 
 
 def _read_entries(
-    meta: dict[str, dict[str, Any]],
-    split: str,
-    category: str,
-    path: Path,
+    meta: dict[str, dict[str, Any]], split: str, category: str, path: Path
 ) -> Iterator[tuple[str, str, int, str, str]]:
     """Read the rows of one category of one split."""
     entries = meta[split].get(category, [])

@@ -4,7 +4,6 @@
 """Near copies among photographs: copies, augmentations, and several photographs of one part."""
 
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anomalib_fbclip.images.photographs import Enough, KeptPhotograph, PhotographSource, read_reduced
+from anomalib_fbclip.images.photographs import Enough, KeptPhotograph, PhotographSource, digest_file, read_reduced
 
 from .image_source import ImageSource, load_image
 
@@ -57,32 +56,18 @@ SHARE, LEAST, MOST = 0.2, 0.006, 0.03
 
 
 class Pose(NamedTuple):
-    """Approximate position of a photograph in another.
+    """Approximate position of a photograph in another."""
 
-    Attributes:
-        correlation (float): Normalized cross-correlation of the two small photographs.
-        variant (int): The mirrored and turned copy of the second one that fits best.
-        shift (tuple[int, int]): Its shift on the canvas, in rows and columns.
-    """
-
-    correlation: float
-    variant: int
-    shift: tuple[int, int]
+    correlation: float  # normalized cross-correlation of the two small photographs
+    variant: int  # the mirrored and turned copy of the second one that fits best
+    shift: tuple[int, int]  # of that copy on the canvas, in rows and columns
 
 
 def leave_out_copies(references: Sequence[SourceT], white_level: int | None = None) -> list[SourceT]:
     """Keep one of each group of near copies, so that a defective part is not confirmed by its copy.
 
-    Args:
-        references (Sequence[SourceT]): Reference images.
-        white_level (int | None, optional): Value of white in files of more than 8 bits. Defaults to ``None``.
-
-    Returns:
-        list[SourceT]: The image with the shortest path of each group, which is seldom the copy, in the same order.
-
-    Raises:
-        ImageError: If an image can't be read.
-        ValueError: If values are not those of an RGB image.
+    It is the image with the shortest path, which is seldom the copy. The order stays. For errors, see
+    :func:`load_image`.
     """
     by_length = sorted(range(len(references)), key=lambda index: _path_length(references[index]))
     different = {_content(references[index], index): index for index in reversed(by_length)}
@@ -100,12 +85,12 @@ def describe_near_copies(given: int, kept: int) -> list[str]:
     return [f"{given - kept} of your {given} good photographs are near copies of others: they count as {kept}."]
 
 
-def _content(reference: ImageSource, index: int) -> bytes | int:
+def _content(reference: ImageSource, index: int) -> str | int:
     """Return the digest of a file; for other images, and for files that can't be read, the index."""
     if not isinstance(reference, str | Path):
         return index
     try:
-        return sha256(Path(reference).read_bytes()).digest()
+        return digest_file(reference)
     except OSError:  # the reader reports it
         return index
 
@@ -126,16 +111,11 @@ def _to_gray(reference: ImageSource, white_level: int | None) -> Gray:
 
 
 def group_near_copies(photographs: Sequence[Gray]) -> list[int]:
-    """Group photographs that are near copies of each other.
+    """Return for each photograph the index of the first of its near copies.
 
     Each is aligned with those that it correlates with best: mirrored, turned, shifted, scaled, sheared, and in other
-    light. A copy leaves a small residual, another part a large one.
-
-    Args:
-        photographs (Sequence[Gray]): Gray values 0..255, with the area of a square of 160 pixels.
-
-    Returns:
-        list[int]: For each photograph the index of the first one in its group.
+    light. A copy leaves a small residual, another part a large one. Gray values are 0..255, and the area is that of a
+    square of ``SIDE`` pixels.
 
     Example:
         >>> first, second = np.random.default_rng(0).uniform(0, 255, (2, 160, 160)).astype(np.float32)

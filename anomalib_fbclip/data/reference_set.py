@@ -74,33 +74,13 @@ class ReferencePatch(NamedTuple):
 class ReferenceSet:
     """Good photographs that a model is fitted to.
 
-    Args:
-        found (Sequence[ImageSource]): The photographs.
-        rotations (int, optional): Rotated copies per photograph. Defaults to ``ROTATIONS``.
-        upright (bool, optional): Whether files and Pillow images are turned upright by their EXIF data. Defaults to
-            ``True``.
-        white_level (int | None, optional): Value of white in files of more than 8 bits that don't state it. Defaults to
-            ``None``.
-        region (RegionSource | None, optional): Region of interest of the photographs; ``None`` for the whole
-            photograph. Defaults to ``None``.
-        images (Sequence[ImageSource] | None, optional): The photographs to use; ``None`` for all but near copies.
-            Defaults to ``None``.
-        known (Mapping[str, Block] | None, optional): Results of an earlier fit, by the photographs' digests. Defaults
-            to ``None``.
-
-    Attributes:
-        decision (type[FewShot]): The model's decision after the fit.
-        noun (str): Name of a photograph that is not a file.
-        found (list[ImageSource]): The photographs.
-        images (list[ImageSource]): The photographs in use, without near copies.
-
-    Raises:
-        ImageError: If a photograph can't be read.
-        ValueError: If values are not those of an RGB image.
+    ``images`` are those in use: if they are ``None``, all that were found but near copies. ``upright`` and
+    ``white_level`` apply to files and Pillow images. ``known`` has results of an earlier fit, by the photographs'
+    digests. For errors, see :func:`load_image`.
     """
 
     decision: ClassVar[type[FewShot]] = FewShot
-    noun: ClassVar[str] = "Good photograph"
+    noun: ClassVar[str] = "Good photograph"  # the name of one that is not a file
 
     def __init__(
         self,
@@ -119,21 +99,9 @@ class ReferenceSet:
         self.upright = upright
         self.white_level = white_level
         self.region = region
-        self._fit: Fit | None = None
+        self.fit: Fit  # known after fit_model
         self._known = known or {}
         self._needs_turns = False
-
-    @property
-    def fit(self) -> Fit:
-        """The fit to the photographs.
-
-        Raises:
-            RuntimeError: If no model was fitted to them.
-        """
-        if self._fit is None:
-            msg = "No model was fitted to these photographs: call fit_model."
-            raise RuntimeError(msg)
-        return self._fit
 
     def fit_model(
         self,
@@ -144,13 +112,8 @@ class ReferenceSet:
     ) -> None:
         """Give a model a decision by comparison with the photographs.
 
-        Args:
-            model (FBClipModel): The model.
-            transform (Callable[[torch.Tensor], torch.Tensor]): Converts RGB values 0..1, shape ``[1, 3, H, W]``, to the
-                model's input on its device.
-            maps (Sequence[str], optional): Maps for the decision. Defaults to both.
-            advance (Callable[[], None], optional): Called each time a photograph is read, at most twice each. Defaults
-                to nothing.
+        ``transform`` converts RGB values 0..1, shape ``[1, 3, H, W]``, to the model's input on its device. ``advance``
+        is called each time a photograph is read, at most twice each.
 
         Raises:
             ImageError: If a photograph can't be read, or is smaller than a patch.
@@ -170,8 +133,8 @@ class ReferenceSet:
         for _ in known:
             advance()
         photographs = [partial(read, index) for index in range(len(self.images))]
-        self._fit = fit(model, photographs, maps, self.decision, known)
-        model.decision = self._fit.decision
+        self.fit = fit(model, photographs, maps, self.decision, known)
+        model.decision = self.fit.decision
         if self.rotations == ROTATIONS and len(self.images) > 1:
             self._needs_turns = self._find_turns(model, transform)
 
@@ -205,11 +168,7 @@ class ReferenceSet:
         return paint_region(self.region, (height, width), Path(source) if isinstance(source, str | Path) else None)
 
     def load(self, index: int, minimum_side: int = 1) -> torch.Tensor:
-        """Read a photograph: RGB values 0..1, shape ``[3, H, W]``.
-
-        Raises:
-            ImageError: If it can't be read, or a side has fewer pixels than ``minimum_side``.
-        """
+        """Read a photograph in use. See :func:`load_image`."""
         return self._load(self.images[index], minimum_side)
 
     def _load(self, image: ImageSource, minimum_side: int = 1) -> torch.Tensor:
@@ -221,25 +180,17 @@ class ReferenceSet:
         return printable(file) if file else f"{self.noun} {index + 1}"
 
     def keep(self, model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """Collect what a product needs to work without the photographs' files.
-
-        Args:
-            model (FBClipModel): The model that was fitted to them.
-
-        Returns:
-            tuple[dict[str, torch.Tensor], dict[str, Any]]: Tensors by name, and metadata.
-
-        Raises:
-            ImageError: If a photograph can no longer be read.
-            ValueError: If each photograph has its own region of interest.
-        """
+        """Collect tensors and metadata with which a product works without the photographs' files."""
         if isinstance(self.region, RegionMasks):
             raise ValueError(ONE_REGION)  # noqa: TRY004 - not a wrong type
         tensors, metadata = keep_decision(model)
         least = [KEPT_INPUTS * side for side in model.tiling.image_size]
         names = [name for _, name in self.product_names()]
         kept = [self._keep(photograph, name, least) for photograph, name in zip(self.found, names, strict=True)]
-        images = {f"image.{index}": _from_bytes(photograph.content) for index, photograph in enumerate(kept)}
+        images = {
+            f"image.{index}": torch.frombuffer(bytearray(photograph.content), dtype=torch.uint8)
+            for index, photograph in enumerate(kept)
+        }
         values = {name: getattr(self.fit, name) for name in FIT_TENSORS}
         places = {id(photograph): index for index, photograph in reversed([*enumerate(self.found)])}
         return tensors | {f"{REFERENCES_PREFIX}{name}": tensor for name, tensor in (images | values).items()}, {
@@ -286,16 +237,7 @@ class ReferenceSet:
 
     @classmethod
     def restore(cls, product: Adapters, decision: Decision | None, region: RegionOfInterest | None) -> "ReferenceSet":
-        """Restore a set from a product.
-
-        Args:
-            product (Adapters): The product.
-            decision (Decision | None): The product's decision.
-            region (RegionOfInterest | None): The product's region of interest.
-
-        Raises:
-            ValueError: If the product is damaged.
-        """
+        """Restore a set from a product, its decision and its region. A damaged product raises ``ValueError``."""
         said = product.metadata
         if not isinstance(decision, FewShot):
             msg = f"{product.origin} lacks the results of its good photographs: teach it again."
@@ -307,14 +249,14 @@ class ReferenceSet:
                 for name in FIT_TENSORS
             }
             found = [
-                KeptPhotograph(content=_to_bytes(product.tensors[f"{REFERENCES_PREFIX}image.{index}"]), **one)
+                KeptPhotograph(content=product.tensors[f"{REFERENCES_PREFIX}image.{index}"].numpy().tobytes(), **one)
                 for index, one in enumerate(said["photographs"])
             ]
             for photograph in found:
                 photograph.check()
             images = [found[index] for index in said["used"]]
             restored = cls(found, said["rotations"], white_level=said["white_level"], region=mask, images=images)
-            restored._fit = Fit(decision=decision, outliers=said["outliers"], **kept)
+            restored.fit = Fit(decision=decision, outliers=said["outliers"], **kept)
             _check_fit(restored.fit, len(images), restored.rotations)
         return restored
 
@@ -324,18 +266,9 @@ class ReferenceSet:
         return [photograph for photograph in self.found if isinstance(photograph, KeptPhotograph)]
 
     def change(self, added: Sequence[ImageSource], removed: Collection[str], model: FBClipModel) -> "ReferenceSet":
-        """Add photographs to a restored set, and remove others.
+        """Add photographs to a restored set, and remove others by name.
 
-        Args:
-            added (Sequence[ImageSource]): Photographs to add.
-            removed (Collection[str]): Names of photographs to remove.
-            model (FBClipModel): The model that was fitted to the set.
-
-        Returns:
-            ReferenceSet: A new set without a fit, which reuses this one's results.
-
-        Raises:
-            ImageError: If a photograph can't be read.
+        The new set has no fit yet, and reuses the results of this one, which the model was fitted to.
         """
         left = [photograph for photograph in self.found if _file_of(photograph) not in removed]
         known = {
@@ -348,29 +281,16 @@ class ReferenceSet:
         )
 
     def nearest(self, rows: torch.Tensor, place: tuple[int, int]) -> ReferencePatch:
-        """Find the photographs' patch that is nearest to a patch of an image.
+        """Find the photographs' patch that is nearest to an image's patch in a row and column.
 
-        Args:
-            rows (torch.Tensor): Nearest row of the memory bank for each patch of the image, shape ``[h, w]``.
-            place (tuple[int, int]): Row and column of the image's patch.
-
-        Returns:
-            ReferencePatch: The nearest patch.
+        ``rows`` has the nearest row of the memory bank for each patch of the image, shape ``[h, w]``.
         """
         height, width = rows.shape
         photograph, turn, patch = self.fit.origins[rows[place]].tolist()
         return ReferencePatch(photograph, self.name(photograph), turn, divmod(patch, width), (height, width))
 
     def crop(self, patch: ReferencePatch, photograph: torch.Tensor) -> Image.Image:
-        """Crop a patch and its neighbors from the rotated copy of a photograph.
-
-        Args:
-            patch (ReferencePatch): The patch, from :meth:`nearest`.
-            photograph (torch.Tensor): Its photograph, from :meth:`load`.
-
-        Raises:
-            ValueError: If there are fewer copies.
-        """
+        """Crop a patch of :meth:`nearest` and its neighbors from the rotated copy of its photograph."""
         copy = next(islice(turned_copies(photograph, self.rotations), patch.turn, None), None)
         if copy is None:
             msg = f"{patch.name} has {self.rotations} rotated copies, and number {patch.turn + 1} is asked for."
@@ -426,7 +346,7 @@ def _tell_apart(names: Sequence[str]) -> list[str]:
 
 
 def _check_fit(fit: Fit, count: int, rotations: int) -> None:
-    """Check that the tensors of a fit that was read match in shape and type, and name places that there are."""
+    """Raise ``ValueError`` if a fit's tensors don't match in shape and type, or name places that there are not."""
     rows, views = fit.decision.memory.patches.shape[1], fit.decision.memory.views
     shapes = [tuple(getattr(fit, name).shape) for name in FIT_TENSORS]
     grid = tuple(fit.inside.shape[2:])
@@ -435,20 +355,10 @@ def _check_fit(fit: Fit, count: int, rotations: int) -> None:
     numbers = (fit.logits, fit.scores, fit.unlikeness)
     are_numbers = all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in numbers)
     if shapes != expected or not is_whole or not are_numbers or fit.origins.dtype != torch.int64:
-        msg = "The tensors do not match."
-        raise ValueError(msg)
+        raise ValueError
     limits = fit.origins.new_tensor([count, rotations, fit.inside[0].numel()])
     if not ((fit.origins >= 0) & (fit.origins < limits)).all():
-        msg = "The tensors name places that there are not."
-        raise ValueError(msg)
-
-
-def _from_bytes(content: bytes) -> torch.Tensor:
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8)
-
-
-def _to_bytes(tensor: torch.Tensor) -> bytes:
-    return tensor.numpy().tobytes()
+        raise ValueError
 
 
 def threshold_source(decision: Decision) -> str:
@@ -459,15 +369,9 @@ def threshold_source(decision: Decision) -> str:
 
 
 def turned_copies(image: torch.Tensor, count: int) -> Iterator[torch.Tensor]:
-    """Rotate a photograph by equal angles, because a part that lies another way is not a defect.
+    """Yield a photograph and copies at equal angles, because a part that lies another way is not a defect.
 
-    Args:
-        image (torch.Tensor): RGB values, shape ``[3, H, W]``.
-        count (int): Number of copies.
-
-    Yields:
-        torch.Tensor: The copies, the photograph itself first. The others may be smaller, with the same proportions, and
-            their corners have the photograph's median color.
+    The rotated ones may be smaller, with the same proportions. Their corners have the photograph's median color.
     """
     yield image
     if min(image.shape[1:]) > LARGEST_TURNED:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 DATASET = "dataset"
-"""Name for the images of the run itself."""
+"""Unlabeled source that stands for the images of the run itself."""
 
 
 class ReferencesError(ValueError):
@@ -30,29 +30,19 @@ class ReferencesError(ValueError):
 class ReferenceChoice:
     """The choice of good photographs. By default there are none.
 
-    Attributes:
-        few_shot_source (Path | None): A folder, or a single photograph.
-        k_shot (int): Number of photographs from the folder or, without one, from the normal images of a datamodule's
-            training split; 0 for all in the folder.
-        seed (int): Seed of the choice.
-        is_unlabeled (bool): Whether photographs may be defective, and are compared with each other.
-        is_upright (bool): Whether a run, too, turns the photographs upright. Otherwise it reads them like its images.
+    They are ``k_shot`` photographs, or all for 0, of a folder. Without one they are normal images of a datamodule's
+    training split.
     """
 
-    few_shot_source: Path | None = None
+    few_shot_source: Path | None = None  # a folder, or a single photograph
     k_shot: int = 0
     seed: int = 0
 
-    is_unlabeled: ClassVar[bool] = False
-    is_upright: ClassVar[bool] = False
+    is_unlabeled: ClassVar[bool] = False  # if so, photographs may be defective, and are compared with each other
 
     @classmethod
     def of(cls, few_shot_source: str | None, k_shot: int, seed: int) -> "ReferenceChoice":
-        """Make a choice from the arguments of a model.
-
-        Raises:
-            ValueError: If ``k_shot`` is negative.
-        """
+        """Make a choice from the arguments of a model. A negative ``k_shot`` raises ``ValueError``."""
         if k_shot < 0:
             msg = f"k_shot {k_shot} can't be used: give the number of good photographs, or 0."
             raise ValueError(msg)
@@ -64,16 +54,9 @@ class ReferenceChoice:
         return self.few_shot_source is not None or self.k_shot > 0
 
     def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
-        """Find the photographs.
+        """Find the files, sorted, in the given source or in the datamodule of a run or of an export.
 
         The datamodule's test and validation images are chosen only if there are too few others.
-
-        Args:
-            datamodule (AnomalibDataModule | None): The datamodule of a run or of an export, if there is one.
-            images (Sequence[Path], optional): Not used. Defaults to ``()``.
-
-        Returns:
-            list[ImageSource]: The files, sorted.
 
         Raises:
             ReferencesError: If there are none, or fewer than requested.
@@ -113,13 +96,12 @@ class ReferenceChoice:
 
 @dataclass(frozen=True)
 class GivenReferences:
-    """Photographs given by a program. See :class:`ReferenceChoice`."""
+    """Photographs given by a program. They are turned upright in a run, too, which reads others like its images."""
 
     images: tuple[ImageSource, ...]
     is_unlabeled: bool = False
 
     is_made: ClassVar[bool] = True
-    is_upright: ClassVar[bool] = True
 
     def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
         """Return the photographs."""
@@ -129,27 +111,15 @@ class GivenReferences:
 
 @dataclass(frozen=True)
 class UnlabeledChoice:
-    """The choice of photographs without labels. See :class:`ReferenceChoice`.
+    """The choice of photographs without labels. See :class:`ReferenceChoice`."""
 
-    Attributes:
-        unlabeled_source (str): A folder, or ``dataset`` for the images of the run itself.
-    """
-
-    unlabeled_source: str
+    unlabeled_source: str  # a folder, or ``DATASET``
 
     is_made: ClassVar[bool] = True
     is_unlabeled: ClassVar[bool] = True
-    is_upright: ClassVar[bool] = False
 
     def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
-        """Find the photographs.
-
-        Args:
-            datamodule (AnomalibDataModule | None): The datamodule of a run, if there is one.
-            images (Sequence[Path], optional): Images of a run without a datamodule. Defaults to ``()``.
-
-        Returns:
-            list[ImageSource]: The files, sorted.
+        """Find the files, sorted, in the given folder, in the datamodule of a run, or among a run's images.
 
         Raises:
             ReferencesError: If there are none.

@@ -40,19 +40,8 @@ ENOUGH_TO_READ = Enough(longer=64, shorter=64)
 class UnlabeledSet(ReferenceSet):
     """Photographs without labels, most of which are good, that a model is fitted to. See :class:`ReferenceSet`.
 
-    Args:
-        found (Sequence[ImageSource]): All photographs. Unreadable ones are not chosen.
-        seed (int, optional): Seed of the choice. Defaults to ``0``.
-        minimum_side (int, optional): Least number of pixels of each side. Defaults to ``1``.
-        enough (Enough | None, optional): Size at which photographs are inspected; ``None`` for the full size. Defaults
-            to ``None``.
-        upright (bool, optional): Whether files and Pillow images are turned upright. Defaults to ``True``.
-        white_level (int | None, optional): Value of white. Defaults to ``None``.
-        region (RegionSource | None, optional): Region of interest. Defaults to ``None``.
-
-    Attributes:
-        doubt (str | None): Reason why they are not compared with each other; ``None`` if they are, or before
-            :meth:`fit_model`.
+    Those that can't be read or are smaller than ``minimum_side`` are not chosen. They are inspected at the size of
+    ``enough``, or at their full size if it is ``None``.
     """
 
     decision: ClassVar[type[MutualScoring]] = MutualScoring
@@ -76,7 +65,7 @@ class UnlabeledSet(ReferenceSet):
             [found[index] for index in chosen], rotations=1, upright=upright, white_level=white_level, region=region
         )
         self.found = [*found]
-        self.doubt: str | None = None
+        self.doubt: str | None = None  # why they are not compared with each other; known after fit_model
         self._enough = enough
 
     def fit_model(

@@ -294,7 +294,8 @@ class FewShotMixin(ModelMixin):
     def _take_references(self, datamodule: AnomalibDataModule | None, images: Sequence[Path], *, upright: bool) -> None:
         found = self.reference_choice.find(datamodule, images)
         if self.reference_set is None or found != self.reference_set.found:
-            self._fit_references(found, upright=upright or self.reference_choice.is_upright)
+            is_given = isinstance(self.reference_choice, GivenReferences)
+            self._fit_references(found, upright=upright or is_given)
 
     def _fit_references(self, found: list[ImageSource], *, upright: bool) -> None:
         self.outdate_references()

@@ -32,9 +32,15 @@ from anomalib_fbclip.modeling.mvfbe import VIEWS
 from anomalib_fbclip.modeling.resize import create_transform
 from anomalib_fbclip.weights.adapters import Adapters, describe_model
 from anomalib_fbclip.weights.building import build_model
-from anomalib_fbclip.weights.published import check_published, choose_zero_shot, fetch_published
 from anomalib_fbclip.weights.registry import default_pretrained, resolve_backbone, resolve_tiling
-from anomalib_fbclip.weights.source import AdapterSource, read_adapters_file, read_given_adapters
+from anomalib_fbclip.weights.source import (
+    AdapterSource,
+    check_published,
+    choose_zero_shot,
+    fetch_published,
+    read_adapters_file,
+    read_given_adapters,
+)
 
 from .callbacks.pictures import PhotographVisualizer
 from .evaluation import RankingEvaluator

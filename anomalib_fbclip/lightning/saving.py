@@ -35,7 +35,8 @@ from anomalib_fbclip.weights.adapters import (
     describe_adapters,
     digest_tensors,
 )
-from anomalib_fbclip.weights.training import ARGUMENTS, CHECKPOINT_KEY, halve_averages
+from anomalib_fbclip.weights.checkpoints import CHECKPOINT_KEY, halve_averages
+from anomalib_fbclip.weights.metadata import ARGUMENT_KINDS
 
 from .few_shot import FewShotMixin
 from .post_processing import ThresholdPostProcessor
@@ -113,7 +114,7 @@ class SavingMixin(FewShotMixin):
         self._adapters.make_ready()
         adapters = Adapters.of(self.model, self.metadata())
         if with_references:
-            arguments = {name: self.hparams[name] for name in ARGUMENTS}
+            arguments = {name: self.hparams[name] for name in ARGUMENT_KINDS}
             thresholds = [self.hparams["image_threshold"], self.hparams["pixel_threshold"]]
             adapters = adapters.with_references(self.keep_references(), arguments, thresholds)
         adapters.save(Path(path))

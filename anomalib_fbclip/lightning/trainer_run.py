@@ -17,7 +17,7 @@ from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from torch.utils.data import DataLoader
 
 from anomalib_fbclip.data import AuxiliaryDataModule
-from anomalib_fbclip.weights.published import canonical_name
+from anomalib_fbclip.weights.source import canonical_name
 
 logger = logging.getLogger(__name__)
 

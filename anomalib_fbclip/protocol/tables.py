@@ -15,7 +15,7 @@ import pandas as pd
 
 from anomalib_fbclip.errors import ProtocolError
 from anomalib_fbclip.results.files import replacing
-from anomalib_fbclip.weights.published import canonical_name, choose_zero_shot
+from anomalib_fbclip.weights.source import canonical_name, choose_zero_shot
 
 METRICS = {
     "image_AUROC": "image AUROC",

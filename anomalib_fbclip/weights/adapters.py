@@ -21,19 +21,19 @@ from anomalib_fbclip.images.region_of_interest import decode_region, encode_regi
 from anomalib_fbclip.modeling.few_shot import FewShot, MutualScoring
 from anomalib_fbclip.modeling.text_encoder import text_digest
 
-from .metadata import check_metadata
-from .published import PUBLISHED, convert_reference
-from .registry import BUNDLED, resolve_pretrained, resolve_widths
+from . import bundled
+from .checkpoints import CHECKPOINT_KEY, MODEL_PREFIX, PUBLISHED, Normalization, convert_reference
+from .metadata import ARGUMENT_KINDS, check_metadata
+from .registry import resolve_pretrained, resolve_widths
 from .tensor_files import (
     PRODUCT_SUFFIX,
     SUFFIXES,
-    load_state_dict,
+    check_state_dict,
     read_checkpoint,
     read_safetensors,
     reading,
     write_safetensors,
 )
-from .training import CHECKPOINT_KEY, Normalization, Training
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,13 +79,7 @@ WIDTHS_OF_TENSORS = (
 
 
 def describe_model(backbone: str, pretrained: str | None, weights: str | None, trained_on: str | None) -> str:
-    """Describe a model in words.
-
-    Args:
-        backbone (str): Name of the frozen CLIP.
-        pretrained (str | None): Its weights; ``None`` if they are random.
-        weights (str | None): The requested adapters, usually a file; ``None`` for the default.
-        trained_on (str | None): Dataset that the adapters were trained on; ``None`` if they are untrained.
+    """Describe a model in words: its CLIP, random if ``pretrained`` is ``None``, and the requested adapters.
 
     Example:
         >>> describe_model("ViT-L-14-336", "openai", "mine.safetensors", "VisA")
@@ -98,18 +92,11 @@ def describe_model(backbone: str, pretrained: str | None, weights: str | None, t
 
 @dataclass(frozen=True)
 class Adapters:
-    """Trained adapters.
+    """Trained adapters, by their names in :class:`~anomalib_fbclip.FBClipModel`.
 
-    Attributes:
-        tensors (Mapping[str, torch.Tensor]): The adapters by their names in :class:`~anomalib_fbclip.FBClipModel`.
-        metadata (Mapping[str, Any]): ``source`` (the dataset that they were trained on) and, in a file of this project,
-            ``backbone``, ``pretrained``, ``signature``, ``image_size``, ``feature_layers`` and ``version``; with text
-            features ``text_strategies`` and ``text_digest``; in a product also the metadata of
-            :meth:`~anomalib_fbclip.data.reference_set.ReferenceSet.keep`, ``region``, ``thresholds``, ``taught`` and
-            ``changed``.
-        origin (str): Where they come from, as the subject of a message.
-        arguments (Mapping[str, Any]): Arguments of the model that they were trained with, if the file has them.
-        normalizations (tuple[Normalization, Normalization]): Normalizations of scores and of anomaly maps.
+    The metadata of a file of this project are those of :func:`describe_adapters`. Text features add ``text_strategies``
+    and ``text_digest``. A product adds those of :meth:`~anomalib_fbclip.data.reference_set.ReferenceSet.keep`,
+    ``arguments``, ``thresholds``, ``taught`` and ``changed``.
 
     Example:
         >>> adapters = Adapters.read(Path("adapters.safetensors"))  # doctest: +SKIP
@@ -118,20 +105,15 @@ class Adapters:
 
     tensors: Mapping[str, torch.Tensor]
     metadata: Mapping[str, Any]
-    origin: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    normalizations: tuple[Normalization, Normalization] = (Normalization(), Normalization())
+    origin: str  # where they come from, as the subject of a message
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of the model that they were trained with, if known
+    normalizations: tuple[Normalization, Normalization] = (Normalization(), Normalization())  # of scores and of maps
 
     @classmethod
     def read(cls, path: Path, name: str | None = None) -> Adapters:
-        """Read adapters from a file without running code from it.
+        """Read adapters from a file without running code from it. Messages call it ``name``, or else by its path.
 
-        Args:
-            path (Path): A file of adapters, a product, or a checkpoint of anomalib or of the reference implementation.
-            name (str | None, optional): Name in messages; ``None`` for the path. Defaults to ``None``.
-
-        Returns:
-            Adapters: The adapters.
+        It is a file of adapters, a product, or a checkpoint of anomalib or of the reference implementation.
 
         Raises:
             ValueError: If the file does not exist, can't be read or holds something else.
@@ -141,13 +123,7 @@ class Adapters:
         was = "was" if is_product else "were"
         _check_file(path, origin)
         if path.suffix not in SUFFIXES:
-            checkpoint = read_checkpoint(path, origin)
-            if isinstance(checkpoint, dict) and CHECKPOINT_KEY in checkpoint:
-                with reading(origin):
-                    training = Training.read(checkpoint)
-                return cls(training.tensors, training.metadata, origin, training.arguments, training.normalizations)
-            tensors, source = convert_reference(checkpoint, origin)
-            return cls(tensors, {"source": source}, origin)
+            return cls._of_checkpoint(read_checkpoint(path, origin), origin)
         with reading(origin):
             tensors, texts = read_safetensors(path)
         if texts.pop("format", None) != FORMAT:
@@ -175,30 +151,48 @@ class Adapters:
             check_metadata(metadata, tensors, is_product=adapters.is_product)
         return adapters._with_bundled() if BUNDLED_ADAPTERS in metadata else adapters
 
+    @classmethod
+    def _of_checkpoint(cls, checkpoint: object, origin: str) -> Adapters:
+        """Extract the adapters from a checkpoint of anomalib or of the reference implementation."""
+        if not isinstance(checkpoint, dict) or CHECKPOINT_KEY not in checkpoint:
+            tensors, source = convert_reference(checkpoint, origin)
+            return cls(tensors, {"source": source}, origin)
+        with reading(origin):
+            state, parameters = checkpoint["state_dict"], checkpoint["hyper_parameters"]
+            return cls(
+                {name.removeprefix(MODEL_PREFIX): state[name] for name in state if name.startswith(MODEL_PREFIX)},
+                checkpoint[CHECKPOINT_KEY],
+                origin,
+                {name: parameters[name] for name in ARGUMENT_KINDS if name in parameters},
+                (Normalization.read(checkpoint, "image"), Normalization.read(checkpoint, "pixel")),
+            )
+
     def _with_bundled(self) -> Adapters:
         """Add the bundled adapters to a product."""
         backbone = self.metadata.get("backbone")
-        bundled = Adapters.read(BUNDLED[backbone].adapters) if backbone in BUNDLED else None
-        if bundled is None or digest_tensors(bundled.adapters) != self.metadata[BUNDLED_ADAPTERS]:
+        packaged = _read_bundled(backbone, self.metadata[BUNDLED_ADAPTERS])
+        if packaged is None:
             msg = (
                 f"{self.origin} needs other adapters of {backbone!r} than those in anomalib-fbclip "
                 f"{version('anomalib-fbclip')}: teach it again, or install version {self.metadata.get('version')}."
             )
             raise ValueError(msg)
         return replace(
-            self, tensors={**bundled.tensors, **self.tensors}, metadata={**bundled.metadata, **self.metadata}
+            self, tensors={**packaged.tensors, **self.tensors}, metadata={**packaged.metadata, **self.metadata}
         )
 
     @classmethod
     def of(cls, model: FBClipModel, metadata: Mapping[str, Any]) -> Adapters:
-        """Collect a model's adapters, which share its memory, and its text features.
+        """Collect a model's adapters, which share its memory, with metadata from :func:`describe_adapters`.
 
-        Args:
-            model (FBClipModel): The model.
-            metadata (Mapping[str, Any]): Metadata from :func:`describe_adapters`.
+        Text features are added unless they are in 16 bits, where they are not exact.
         """
-        text_features, of_text = _text_features(model)
-        return cls(adapter_tensors(model) | text_features, {**metadata, **of_text}, "The model")
+        tensors, features = adapter_tensors(model), model.text_features()
+        if {model.backbone.precision, features.dtype} == {torch.float32}:
+            tensors[TEXT_FEATURES] = features
+            weights, digest = model.text_fusion.weights, model.text_digest()
+            metadata = {**metadata, "text_strategies": weights, "text_digest": digest}
+        return cls(tensors, metadata, "The model")
 
     def with_references(
         self,
@@ -207,24 +201,16 @@ class Adapters:
         thresholds: Sequence[float | None],
         taught: str | None = None,
     ) -> Adapters:
-        """Make a product: add the comparison with photographs, and leave out bundled adapters.
+        """Make a product: add the comparison with photographs that is ``kept``, and leave out bundled adapters.
 
-        Args:
-            kept (tuple[Mapping[str, torch.Tensor], Mapping[str, Any]]): Tensors and metadata of the comparison.
-            arguments (Mapping[str, Any]): Arguments that the model was built with.
-            thresholds (Sequence[float | None]): Thresholds of scores and of anomaly maps; ``None`` for those that the
-                photographs determine.
-            taught (str | None, optional): When the product was first taught; ``None`` for now. Defaults to ``None``.
-
-        Returns:
-            Adapters: The product's content.
+        ``thresholds`` are those of scores and of anomaly maps, ``None`` where the photographs determine them. A product
+        that was not ``taught`` before is taught now.
         """
         now = datetime.now().astimezone().isoformat(timespec="seconds")
         dates = {"taught": taught or now, "changed": now}
         tensors, metadata = kept[0], {**kept[1], "arguments": arguments, "thresholds": thresholds, **dates}
-        digest, backbone = digest_tensors(self.adapters), self.metadata.get("backbone")
-        bundled = Adapters.read(BUNDLED[backbone].adapters) if backbone in BUNDLED else None
-        if bundled is None or digest_tensors(bundled.adapters) != digest:
+        digest = digest_tensors(self.adapters)
+        if _read_bundled(self.metadata.get("backbone"), digest) is None:
             return replace(self, tensors={**self.tensors, **tensors}, metadata={**self.metadata, **metadata})
         said = {name: value for name, value in self.metadata.items() if not name.startswith("text_")}
         return replace(self, tensors=tensors, metadata={**said, **metadata, BUNDLED_ADAPTERS: digest})
@@ -257,13 +243,7 @@ class Adapters:
         return "photographs" in self.metadata
 
     def save(self, path: Path) -> None:
-        """Write the adapters to a ``.safetensors`` file, or a product to an ``.fbclip`` file.
-
-        An existing file is replaced only when the new one is complete.
-
-        Raises:
-            ValueError: If the path has another suffix.
-        """
+        """Write the adapters or a product to a file. See :func:`write_safetensors`."""
         texts = {key: json.dumps(value) for key, value in self.metadata.items()}
         texts["format_version"] = str(FORMAT_VERSION)
         digest = digest_file(self.tensors, texts)
@@ -275,11 +255,7 @@ class Adapters:
         return self.metadata.get("source")
 
     def check_backbone(self, backbone: str) -> None:
-        """Check that the adapters fit a backbone, before its CLIP is built.
-
-        Raises:
-            ValueError: If they were trained on a backbone with another name or other widths.
-        """
+        """Raise ``ValueError`` if the adapters were trained on a backbone with another name or other widths."""
         trained_on = self.metadata.get("backbone", backbone)
         if trained_on != backbone:
             advice = "leave the backbone out" if self.is_product else "set 'backbone'"
@@ -296,14 +272,7 @@ class Adapters:
             raise ValueError(msg)
 
     def check_signature(self, signature: list[float]) -> None:
-        """Check that the adapters were trained on these weights of the CLIP.
-
-        Args:
-            signature (list[float]): A few of the weights, :attr:`ClipBackbone.signature`.
-
-        Raises:
-            ValueError: If they differ by more than rounding to half precision.
-        """
+        """Raise ``ValueError`` if a CLIP's signature differs from that of the training by more than half precision."""
         trained_on = self.metadata.get("signature", signature)
         if len(trained_on) != len(signature) or not np.allclose(trained_on, signature, atol=SIGNATURE_TOLERANCE):
             msg = (
@@ -322,7 +291,7 @@ class Adapters:
         self.check_signature(model.backbone.signature)
         self._check_text_features()
         text_features = self.tensors.get(TEXT_FEATURES)
-        load_state_dict(model, {**frozen_tensors(model), **self.adapters}, self.origin)
+        load_adapters(model, self.adapters, self.origin)
         if text_features is not None and model.text_digest() == self.metadata["text_digest"]:
             model.use_text_features(text_features)  # unless the model weighs the text strategies differently
         decision = self.read_decision(model)
@@ -342,17 +311,7 @@ class Adapters:
             raise ValueError(msg)
 
     def read_decision(self, model: FBClipModel) -> FewShot | None:
-        """Read the decision by comparison with photographs.
-
-        Args:
-            model (FBClipModel): A model with these adapters.
-
-        Returns:
-            FewShot | None: The decision, on the model's device; ``None`` if there is none.
-
-        Raises:
-            ValueError: If it does not fit the model, or is damaged.
-        """
+        """Read the decision by comparison with photographs, if there is one, to the device of a model that it fits."""
         prefix = next((prefix for prefix in DECISIONS for name in self.tensors if name.startswith(prefix)), None)
         if prefix is None:
             return None
@@ -408,6 +367,12 @@ def _check_file(path: Path, origin: str) -> None:
         raise ValueError(msg)
 
 
+def _read_bundled(backbone: str | None, digest: str) -> Adapters | None:
+    """Read a bundled backbone's adapters, if they have this digest."""
+    packaged = Adapters.read(bundled.ADAPTERS_FILE) if backbone == bundled.NAME else None
+    return packaged if packaged and digest_tensors(packaged.adapters) == digest else None
+
+
 def keep_decision(model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Collect the tensors of a model's decision by comparison, and its region of interest, for a file."""
     prefixes = [prefix for prefix, decision in DECISIONS.items() if type(model.decision) is decision]
@@ -440,14 +405,7 @@ def digest_file(tensors: Mapping[str, torch.Tensor], texts: Mapping[str, str]) -
 
 
 def describe_adapters(model: FBClipModel, backbone: str, pretrained: str | None, source: str | None) -> dict[str, Any]:
-    """Collect the metadata of a model's adapters, for checkpoints and files of adapters.
-
-    Args:
-        model (FBClipModel): The model.
-        backbone (str): Name of its backbone.
-        pretrained (str | None): Weights of the backbone's CLIP.
-        source (str | None): Dataset that the adapters were trained on.
-    """
+    """Collect the metadata of a model's adapters. Their source is the dataset that they were trained on."""
     return {
         "backbone": backbone,
         "pretrained": pretrained,
@@ -460,14 +418,10 @@ def describe_adapters(model: FBClipModel, backbone: str, pretrained: str | None,
     }
 
 
-def frozen_tensors(model: FBClipModel) -> dict[str, torch.Tensor]:
-    """Collect the frozen parameters of a model by name. They share its memory."""
-    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(FROZEN_PREFIX)}
-
-
-def _text_features(model: FBClipModel) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Compute the text features for a file, and their metadata; none in 16 bits, where they are not exact."""
-    features = model.text_features()
-    if {model.backbone.precision, features.dtype} != {torch.float32}:
-        return {}, {}
-    return {TEXT_FEATURES: features}, {"text_strategies": model.text_fusion.weights, "text_digest": model.text_digest()}
+def load_adapters(model: FBClipModel, adapters: Mapping[str, torch.Tensor], origin: str) -> None:
+    """Copy adapters into a model, or none if they don't fit. See :func:`check_state_dict`."""
+    own = model.state_dict()
+    frozen = {name: tensor for name, tensor in own.items() if name.startswith(FROZEN_PREFIX)}
+    tensors = {**frozen, **adapters}
+    check_state_dict(own, tensors, origin)
+    model.load_state_dict(tensors)

@@ -15,12 +15,13 @@ from anomalib_fbclip.modeling.alignment import NUM_LAYER_WEIGHTS
 from anomalib_fbclip.modeling.build import create_model
 from anomalib_fbclip.modeling.clip import ClipBackbone, DeferredText
 from anomalib_fbclip.modeling.decision import IMAGE_SCORES
-from anomalib_fbclip.modeling.mvfbe import VIEWS, create_views
+from anomalib_fbclip.modeling.mvfbe import PAPER_SIZE, VIEWS, create_views
 from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS, resolve_strategy_weights
 
+from . import bundled
 from .clip_files import create_clip
 from .registry import (
-    resolve_attention_size,
+    BUNDLED_ATTENTION,
     resolve_feature_layers,
     resolve_image_score,
     resolve_image_size,
@@ -52,26 +53,8 @@ def build_model(
     """Build a model with untrained adapters. Arguments are checked before the CLIP is fetched.
 
     The text tower and the tokenizer are loaded only when prompts are encoded; a model with given text features never
-    needs them.
-
-    Args:
-        backbone (str): Name from :func:`~anomalib_fbclip.weights.registry.resolve_backbone`.
-        pretrained (str | None): Weights of the CLIP, see :func:`~anomalib_fbclip.weights.clip_files.create_clip`.
-        feature_layers (Sequence[int] | None, optional): Blocks of the image tower that are used, counted from 1;
-            ``None`` for the backbone's default. Defaults to ``None``.
-        views (Sequence[str], optional): Views of each layer. Defaults to all three.
-        text_strategies (Mapping[str, float] | None, optional): Weight of each text strategy; ``None`` for the paper's.
-            Defaults to ``None``.
-        background_suppression (bool, optional): Whether the background is suppressed. Defaults to ``True``.
-        image_score (str | None, optional): Kind of image score, a key of ``IMAGE_SCORES``; ``None`` for the backbone's
-            default. Defaults to ``None``.
-        precision (str, optional): Type in which the CLIP is kept. Defaults to ``"float32"``.
-        seed (int, optional): Seed of the adapters' initial values. Defaults to ``0``.
-        tiling (WholeImage | None, optional): Tiling of the images; ``None`` for the whole image only. Defaults to
-            ``None``.
-
-    Returns:
-        FBClipModel: The model, on the CPU.
+    needs them. ``None`` stands for a default: feature layers and image score of the backbone, the paper's weights of
+    the text strategies, no tiles. For ``pretrained``, see :func:`create_clip`.
 
     Raises:
         ValueError: If an argument does not fit the backbone, or the CLIP's file can't be read.
@@ -81,7 +64,7 @@ def build_model(
     return create_model(
         views=create_views(views),
         strategy_weights=resolve_strategy_weights(strategies, STRATEGY_WEIGHTS),
-        attention_size=resolve_attention_size(backbone),
+        attention_size=BUNDLED_ATTENTION if backbone == bundled.NAME else PAPER_SIZE,
         background_suppression=background_suppression,
         image_score=IMAGE_SCORES[resolve_image_score(backbone, image_score)],
         seed=seed,

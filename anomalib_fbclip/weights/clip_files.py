@@ -20,8 +20,9 @@ from safetensors import safe_open
 
 from anomalib_fbclip.errors import WeightsUnavailableError
 
+from . import bundled
 from .compact_clip import TEMPERATURE, TOKEN_IDS, read_clip
-from .registry import BUNDLED, NEEDS_NO_NETWORK, OPENAI, default_pretrained, pretrained_tags
+from .registry import NEEDS_NO_NETWORK, OPENAI, default_pretrained, pretrained_tags
 from .tensor_files import check_state_dict, reading, reason_of
 
 if TYPE_CHECKING:
@@ -46,17 +47,11 @@ IMAGE_PREFIX = "visual."
 
 
 def create_clip(backbone: str, pretrained: str | None, towers: Towers = "both") -> open_clip.CLIP:
-    """Create a CLIP and load its weights.
+    """Create a CLIP in float32 on the CPU; a tower that is not loaded is on the meta device.
 
-    Args:
-        backbone (str): Name of an open_clip model.
-        pretrained (str | None): Tag of open_clip or of a bundled backbone, or path of a file that replaces the default
-            weights: safetensors, a state dict, OpenAI's archive, or a file of
-            :func:`~anomalib_fbclip.weights.compact_clip.save_clip`. ``None`` for random weights.
-        towers (Towers, optional): Towers to load. Defaults to ``"both"``.
-
-    Returns:
-        open_clip.CLIP: The CLIP, in float32 on the CPU; a tower that is not loaded is on the meta device.
+    Its weights are those of a tag of open_clip or of a bundled backbone, random ones for ``None``, or those of a file:
+    safetensors, a state dict, OpenAI's archive, or a file of
+    :func:`~anomalib_fbclip.weights.compact_clip.save_clip`.
 
     Raises:
         ValueError: If the tag is unknown, or the file can't be read or belongs to another model.
@@ -71,13 +66,12 @@ def create_clip(backbone: str, pretrained: str | None, towers: Towers = "both") 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(RANDOM_WEIGHTS_SEED)
             return _create(backbone)
-    if backbone in BUNDLED and pretrained == BUNDLED[backbone].tag:
-        return _create_from_file(backbone, BUNDLED[backbone].clip, pretrained, towers)
-    if pretrained in pretrained_tags(backbone):
-        return _create_from_file(backbone, _fetch(backbone, pretrained), pretrained, towers)
+    tags = pretrained_tags(backbone)
+    if pretrained in tags:
+        path = bundled.CLIP_FILE if backbone == bundled.NAME else _fetch(backbone, pretrained)
+        return _create_from_file(backbone, path, pretrained, towers)
     path = Path(pretrained)
     if not path.is_file():
-        tags = pretrained_tags(backbone)
         msg = f"Pretrained weights '{path}' are neither a file nor one of the tags of {backbone}: {tags}."
         raise ValueError(msg)
     # The file replaces the default weights, so it needs their activation.
@@ -165,17 +159,10 @@ def _read_clip_tensors(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_tensors(path: Path, what: str) -> dict[str, torch.Tensor]:
-    """Read the tensors of a file without running code from it.
+    """Read tensors by name to the CPU, without running code from their file.
 
-    Args:
-        path (Path): A safetensors file, a saved state dict (alone or under ``state_dict``), or a TorchScript archive.
-        what (str): Subject of the error.
-
-    Returns:
-        dict[str, torch.Tensor]: Tensors by name, on the CPU.
-
-    Raises:
-        ValueError: If the file can't be read or holds no tensors by name.
+    It is a safetensors file, a saved state dict (alone or under ``state_dict``), or a TorchScript archive. Something
+    else raises ``ValueError`` about ``what``.
     """
     with reading(what):
         content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch_file(path)

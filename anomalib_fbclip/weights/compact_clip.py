@@ -41,10 +41,8 @@ TEMPERATURE = {"logit_scale", "logit_bias"}
 def save_clip(clip: open_clip.CLIP, token_ids: Collection[int], path: str | Path) -> None:
     """Write a CLIP to a file for ``pretrained``. An existing file is replaced only when the new one is complete.
 
-    Args:
-        clip (open_clip.CLIP): A CLIP without ``custom_text``, so that its text tower's parameters are at the top level.
-        token_ids (Collection[int]): Tokens whose embeddings are stored. All others are read as zero.
-        path (str | Path): A file with the suffix ``.safetensors``.
+    The CLIP has no ``custom_text``, so that its text tower's parameters are at the top level. Only the embeddings of
+    the tokens with these ids are stored. All others are read as zero.
 
     Raises:
         ValueError: If there are no ids or one lies outside the vocabulary, a parameter can't be rounded, or the path
@@ -62,17 +60,9 @@ def save_clip(clip: open_clip.CLIP, token_ids: Collection[int], path: str | Path
 
 
 def read_clip(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read the parameters of a CLIP from a file of :func:`save_clip`.
+    """Read the parameters of a CLIP, by their names in open_clip, from a file of :func:`save_clip`.
 
-    Args:
-        path (str | Path): The file.
-
-    Returns:
-        dict[str, torch.Tensor]: Parameters by their names in open_clip, float32 on the CPU. Embeddings that were not
-            stored are zero.
-
-    Raises:
-        ValueError: If the file can't be read, or was not written by :func:`save_clip`.
+    They are in float32 on the CPU. Embeddings that were not stored are zero.
     """
     with reading(f"CLIP weights '{path}'"):
         stored, metadata = read_safetensors(Path(path))
@@ -92,9 +82,6 @@ def round_clip(clip: open_clip.CLIP) -> None:
     """Round a CLIP in place as :func:`save_clip` does, so that adapters are trained on the CLIP that users will have.
 
     Rounding twice changes nothing more. All tokens are kept.
-
-    Raises:
-        ValueError: If a parameter can't be rounded.
     """
     parameters = _parameters(clip)
     for name, rounded in _expand(_compress(parameters)).items():

@@ -75,7 +75,7 @@ ARGUMENT_KINDS: dict[str, Callable[[Any], bool]] = {
     "background_suppression": lambda value: isinstance(value, bool),
     "image_score": lambda value: value is None or _is_text(value),
 }
-"""Checks of a model's arguments, see :data:`~anomalib_fbclip.weights.training.ARGUMENTS`."""
+"""Checks of the arguments of a model that its scores depend on, and that its tensors don't reveal."""
 
 KINDS: dict[str, Callable[[Any], bool]] = {
     "backbone": _is_text,
@@ -112,15 +112,9 @@ PRODUCT_KINDS: dict[str, Callable[[Any], bool]] = {
 
 
 def check_metadata(metadata: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], *, is_product: bool) -> None:
-    """Check the metadata of a file: a product has all, with indices in range and a score for each photograph in use.
+    """Raise ``ValueError`` if a value in a file's metadata is missing or of another kind.
 
-    Args:
-        metadata (Mapping[str, Any]): The metadata.
-        tensors (Mapping[str, torch.Tensor]): The file's tensors.
-        is_product (bool): Whether the file is a product.
-
-    Raises:
-        ValueError: If a value is missing or of another kind.
+    A product has all, with indices in range and a score for each photograph in use.
     """
     needed = {**KINDS, **PRODUCT_KINDS} if is_product else {}
     kinds = {**KINDS, **TEXT_KINDS, **needed}

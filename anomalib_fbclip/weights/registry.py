@@ -1,7 +1,10 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Backbones: those of open_clip, of model configs, and of this package."""
+"""Backbones: those of open_clip, of model configs, and of this package.
+
+What does not fit a backbone raises ``ValueError``, before a CLIP is fetched.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from open_clip.pretrained import list_pretrained_tags_by_model
 
 from anomalib_fbclip.modeling.clip import patch_grid
 from anomalib_fbclip.modeling.decision import IMAGE_SCORES
-from anomalib_fbclip.modeling.mvfbe import PAPER_SIZE, AttentionSize
+from anomalib_fbclip.modeling.mvfbe import AttentionSize
 from anomalib_fbclip.modeling.tiling import Tiles, WholeImage
 
 from . import bundled
@@ -38,6 +41,13 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": t
 NEEDS_NO_NETWORK = f"--model.backbone {bundled.NAME} needs no network."
 """Advice if weights can't be downloaded."""
 
+BUNDLED_LAYERS, BUNDLED_ATTENTION = (4, 6, 8), AttentionSize(num_heads=4, head_dim=32)
+"""Feature layers and attention of the bundled backbone. The paper's five layers and 8 x 64 channels would take several
+times as long as its small image tower."""
+
+BUNDLED_IMAGE_SCORE = "both"
+"""The bundled backbone's image score, a key of ``IMAGE_SCORES``."""
+
 MOST_TILES = 256
 """Largest number of tiles. Each takes as long as the whole image."""
 
@@ -46,72 +56,20 @@ OPENAI = "openai"
 
 
 class Widths(NamedTuple):
-    """Widths of a CLIP.
+    """Widths of a CLIP."""
 
-    Attributes:
-        image (int): Channels C of the image tokens.
-        text (int): Width T of the text tower.
-        joint (int): Width D of the joint space of image and text.
-    """
-
-    image: int
-    text: int
-    joint: int
-
-
-class BundledBackbone(NamedTuple):
-    """A backbone and its adapters that come with the package.
-
-    Attributes:
-        config (Path): open_clip model config, named after the backbone.
-        tag (str): Name of the CLIP's weights, like open_clip's tags.
-        clip (Path): The CLIP's weights, a file of :func:`~anomalib_fbclip.weights.compact_clip.save_clip`.
-        adapters (Path): Trained adapters, a file of :meth:`~anomalib_fbclip.FBClip.save_adapters`.
-        feature_layers (tuple[int, ...]): Blocks of the image tower that are used, counted from 1, in rising order.
-        attention_size (AttentionSize): Size of the foreground-background attention.
-        image_score (str): Kind of image score, a key of ``IMAGE_SCORES``.
-    """
-
-    config: Path
-    tag: str
-    clip: Path
-    adapters: Path
-    feature_layers: tuple[int, ...]
-    attention_size: AttentionSize
-    image_score: str
-
-
-BUNDLED = {
-    bundled.NAME: BundledBackbone(
-        config=bundled.CONFIG_FILE,
-        tag=bundled.TAG,
-        clip=bundled.CLIP_FILE,
-        adapters=bundled.ADAPTERS_FILE,
-        # The paper's five layers and 8 x 64 channels would take several times as long as this small image tower.
-        feature_layers=(4, 6, 8),
-        attention_size=AttentionSize(num_heads=4, head_dim=32),
-        image_score="both",
-    ),
-}
-"""The bundled backbones by name."""
+    image: int  # channels C of the image tokens
+    text: int  # width T of the text tower
+    joint: int  # width D of the joint space of image and text
 
 
 def resolve_backbone(backbone: str | Path) -> str:
-    """Find the open_clip name of a backbone.
+    """Find the name in open_clip of a backbone that FB-CLIP can use.
 
-    Args:
-        backbone (str | Path): Name of an open_clip model or of a bundled backbone, or path of a model config
-            (``.json``), which is registered with open_clip under the file's name.
-
-    Returns:
-        str: Name of an open_clip model that FB-CLIP can use.
-
-    Raises:
-        ValueError: If the model is unknown, or is not a ViT with a text tower of open_clip.
+    It is a ViT with a text tower of open_clip. A model config (``.json``) is registered with open_clip under its file's
+    name.
     """
-    # The bundled ones come first, so that their names are taken.
-    for backbone_of_package in BUNDLED.values():
-        _add_model_config(backbone_of_package.config)
+    _add_model_config(bundled.CONFIG_FILE)  # first, so that its name is taken
     name = str(backbone)
     if Path(name).suffix == ".json":
         name = _add_model_config(Path(name))
@@ -155,19 +113,7 @@ def _add_model_config(path: Path) -> str:
 
 
 def resolve_image_size(backbone: str, image_size: int | Sequence[int] | None) -> tuple[int, int]:
-    """Find the input size of a backbone.
-
-    Args:
-        backbone (str): Name of an open_clip model.
-        image_size (int | Sequence[int] | None): Side, or height and width, in pixels; ``None`` for the size in the
-            paper or, for other backbones, the default.
-
-    Returns:
-        tuple[int, int]: Height and width in pixels.
-
-    Raises:
-        ValueError: If the size is not a multiple of the backbone's patch.
-    """
+    """Find height and width of a backbone's input in pixels; by default those of the paper, or else of the backbone."""
     vision = open_clip.get_model_config(backbone)["vision_cfg"]
     if image_size is None:
         image_size = PAPER_IMAGE_SIZE.get(backbone, vision.get("image_size", 224))
@@ -179,20 +125,7 @@ def resolve_image_size(backbone: str, image_size: int | Sequence[int] | None) ->
 def resolve_tiling(
     backbone: str, image_size: int | Sequence[int] | None, tiles: int | Sequence[int] | None
 ) -> WholeImage:
-    """Choose the tiling of images for a backbone.
-
-    Args:
-        backbone (str): Name of an open_clip model.
-        image_size (int | Sequence[int] | None): See :func:`resolve_image_size`.
-        tiles (int | Sequence[int] | None): Tiles per side, or rows and columns; ``None`` or 1 for the whole image only.
-
-    Returns:
-        WholeImage: The tiling.
-
-    Raises:
-        ValueError: If ``tiles`` is not a number of tiles, or too large, or the size is not a multiple of the backbone's
-            patch.
-    """
+    """Choose the tiling of images for a backbone: tiles per side, or rows and columns, or only the whole image."""
     view_size = resolve_image_size(backbone, image_size)
     count = (1, 1) if tiles is None else (tiles, tiles) if isinstance(tiles, int) else (*tiles,)
     if len(count) != 2 or min(count) < 1:  # noqa: PLR2004
@@ -215,28 +148,15 @@ def _to_pair(size: int | Sequence[int]) -> tuple[int, int]:
     return pair
 
 
-def resolve_feature_layers(
-    backbone: str,
-    feature_layers: Sequence[int] | None,
-    max_layers: int,
-) -> tuple[int, ...]:
-    """Find the blocks of the image tower that are used.
+def resolve_feature_layers(backbone: str, feature_layers: Sequence[int] | None, max_layers: int) -> tuple[int, ...]:
+    """Find the blocks of the image tower that are used, counted from 1, in rising order.
 
-    Args:
-        backbone (str): Name of an open_clip model.
-        feature_layers (Sequence[int] | None): Blocks, counted from 1; ``None`` for those of a bundled backbone or, for
-            others, the first, the last, and those at each quarter of the depth (1, 6, 12, 18, 24 of 24).
-        max_layers (int): Largest number of blocks.
-
-    Returns:
-        tuple[int, ...]: Blocks, in rising order.
-
-    Raises:
-        ValueError: If a block lies outside the depth, the blocks don't rise, or there are too many or none.
+    By default they are those of the bundled backbone or, for others, the first, the last, and those at each quarter of
+    the depth (1, 6, 12, 18, 24 of 24).
     """
     depth = open_clip.get_model_config(backbone)["vision_cfg"].get("layers", 12)
-    if feature_layers is None and backbone in BUNDLED:
-        return BUNDLED[backbone].feature_layers
+    if feature_layers is None and backbone == bundled.NAME:
+        return BUNDLED_LAYERS
     if feature_layers is None:
         return tuple(sorted({max(math.ceil(depth * quarter / 4), 1) for quarter in range(5)}))
     layers = tuple(feature_layers)
@@ -251,30 +171,17 @@ def resolve_feature_layers(
 
 
 def resolve_image_score(backbone: str, image_score: str | None) -> str:
-    """Choose the kind of image score, a key of ``IMAGE_SCORES``; for ``None``, a bundled backbone's or the paper's.
-
-    Raises:
-        ValueError: If there is no such score.
-    """
+    """Choose the kind of image score, a key of ``IMAGE_SCORES``; by default the backbone's."""
     if image_score is None:
-        return BUNDLED[backbone].image_score if backbone in BUNDLED else PAPER_IMAGE_SCORE
+        return BUNDLED_IMAGE_SCORE if backbone == bundled.NAME else PAPER_IMAGE_SCORE
     if image_score not in IMAGE_SCORES:
         msg = f"Unknown image score {image_score!r}: choose one of {list(IMAGE_SCORES)}."
         raise ValueError(msg)
     return image_score
 
 
-def resolve_attention_size(backbone: str) -> AttentionSize:
-    """Find the size of the foreground-background attention: a bundled backbone's, otherwise the paper's."""
-    return BUNDLED[backbone].attention_size if backbone in BUNDLED else PAPER_SIZE
-
-
 def resolve_precision(precision: str) -> torch.dtype:
-    """Find the type for the frozen CLIP by its name.
-
-    Raises:
-        ValueError: If the name is not one of :data:`PRECISIONS`.
-    """
+    """Find the type for the frozen CLIP by its name, one of :data:`PRECISIONS`."""
     if precision not in PRECISIONS:
         msg = f"Backbone precision {precision!r} can't be used: choose one of {list(PRECISIONS)}."
         raise ValueError(msg)
@@ -305,4 +212,4 @@ def resolve_pretrained(backbone: str, trained_with: str | None) -> str | None:
 
 def pretrained_tags(backbone: str) -> list[str]:
     """List the tags of a backbone's weights: the bundled one, or open_clip's."""
-    return [BUNDLED[backbone].tag] if backbone in BUNDLED else list_pretrained_tags_by_model(backbone)
+    return [bundled.TAG] if backbone == bundled.NAME else list_pretrained_tags_by_model(backbone)

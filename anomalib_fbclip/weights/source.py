@@ -1,42 +1,112 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Where a model's adapters come from."""
+"""Where a model's adapters come from: a file, the package, or the authors' Google Drive."""
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from anomalib_fbclip.errors import WeightsUnavailableError
+from anomalib_fbclip.results.files import replacing
+
+from . import bundled
 from .adapters import Adapters
-from .published import PUBLISHED, check_published
-from .registry import BUNDLED
+from .checkpoints import PUBLISHED
+from .registry import NEEDS_NO_NETWORK, PAPER_IMAGE_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from torch.utils.hooks import RemovableHandle
 
     from anomalib_fbclip.modeling.fbclip import FBClipModel
 
+logger = logging.getLogger(__name__)
 
-def resolve_adapters_file(weights: str, backbone: str) -> Path | None:
-    """Find the file of the requested adapters.
+DRIVE_FOLDER = "1YnNLLfdoQFNlvFB8ez_3XZ9Ox5ZrGDCa"
+"""Identifier of the authors' Google Drive folder."""
 
-    Args:
-        weights (str): Path of a file, ``"mvtec"``, ``"visa"`` or ``"auto"``.
-        backbone (str): Name of the backbone.
+PUBLISHED_BACKBONES = tuple(PAPER_IMAGE_SIZE)
+"""Backbones that the authors' adapters fit."""
 
-    Returns:
-        Path | None: The file; a bundled backbone's for ``"auto"``; ``None`` for published adapters.
+DATASET_ALIASES = {"mvtecad": "mvtec", "mvtecanomalydetection": "mvtec", "visa20220922": "visa"}
+"""Names of these datasets in datamodules and folders."""
+
+
+def canonical_name(dataset: str) -> str:
+    """Normalize a dataset's name: lower case, letters and digits only; ``mvtec`` for MVTec AD, ``visa`` for VisA."""
+    name = "".join(character for character in dataset.lower() if character.isalnum())
+    return DATASET_ALIASES.get(name, name)
+
+
+def choose_zero_shot(tested: Iterable[str]) -> str:
+    """Choose adapters that were not trained on the tested datasets: ``visa`` for MVTec AD, otherwise ``mvtec``."""
+    return "visa" if "mvtec" in map(canonical_name, tested) else "mvtec"
+
+
+def check_published(backbone: str) -> None:
+    """Raise ``ValueError`` if the authors' adapters don't fit a backbone, before they are fetched."""
+    if backbone in PUBLISHED_BACKBONES:
+        return
+    own = "'auto' for those that come with it, " if backbone == bundled.NAME else ""
+    msg = (
+        f"The published adapters fit backbone {PUBLISHED_BACKBONES[0]} only, not {backbone!r}: set 'weights' to {own}"
+        "a file of adapters, or a training checkpoint."
+    )
+    raise ValueError(msg)
+
+
+def fetch_published(name: str, folder: Path) -> Path:
+    """Find the authors' adapters in a folder, or download them from the authors' Google Drive to it.
+
+    ``name`` is the dataset that they were trained on, ``"mvtec"`` or ``"visa"``.
 
     Raises:
-        ValueError: If published adapters do not fit the backbone.
+        WeightsUnavailableError: If they are neither there nor can be fetched.
     """
+    path = folder / PUBLISHED[name]
+    if path.is_file():
+        return path
+    from gdown.exceptions import DownloadError  # gdown is slow to import, and needed at most once
+
+    url = f"https://drive.google.com/drive/folders/{DRIVE_FOLDER}"
+    logger.info("Fetching FB-CLIP's adapters trained on %s from %s", name, url)
+    try:
+        _download(path)
+    except (OSError, DownloadError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        msg = (
+            f"FB-CLIP's adapters trained on {name!r} are not at '{path}', and could not be fetched from {url} "
+            f"({reason}). Download {path.name} by hand and put it there, or give a file of adapters as 'weights'."
+        )
+        advice = "Or train your own with 'anomalib fit'. " + NEEDS_NO_NETWORK
+        raise WeightsUnavailableError(msg, advice) from error
+    return path
+
+
+def _download(path: Path) -> None:
+    import gdown
+
+    files: list[Any] = gdown.download_folder(id=DRIVE_FOLDER, skip_download=True, quiet=True, use_cookies=False)
+    identifiers = {Path(file.path).name: file.id for file in files}
+    if path.name not in identifiers:
+        msg = f"the folder holds {sorted(identifiers) or 'nothing'}, not {path.name}"
+        raise FileNotFoundError(msg)
+    with replacing(path) as temporary:
+        gdown.download(id=identifiers[path.name], output=os.fspath(temporary), use_cookies=False)
+        Adapters.read(temporary)  # rejects a web page about a used-up quota
+
+
+def resolve_adapters_file(weights: str, backbone: str) -> Path | None:
+    """Find the file of the requested adapters; published ones must fit the backbone, and have none until fetched."""
     if weights == "auto":
-        return BUNDLED[backbone].adapters if backbone in BUNDLED else None
+        return bundled.ADAPTERS_FILE if backbone == bundled.NAME else None
     if weights not in PUBLISHED:
         return Path(weights)
     check_published(backbone)
@@ -44,26 +114,14 @@ def resolve_adapters_file(weights: str, backbone: str) -> Path | None:
 
 
 def read_adapters_file(weights: str) -> Adapters | None:
-    """Read adapters if ``weights`` is a file, not ``mvtec``, ``visa`` or ``auto``.
-
-    Raises:
-        ValueError: If the file can't be read.
-    """
+    """Read adapters if ``weights`` is a file, not ``mvtec``, ``visa`` or ``auto``."""
     return None if weights in {"auto", *PUBLISHED} else Adapters.read(Path(weights))
 
 
 def read_given_adapters(weights: str, backbone: str) -> Adapters | None:
-    """Read the requested adapters, see :func:`resolve_adapters_file`; ``None`` for published ones.
-
-    Raises:
-        ValueError: If they can't be read, or belong to another backbone.
-    """
+    """Read the requested adapters, unless they are published ones. See :func:`resolve_adapters_file`."""
     path = resolve_adapters_file(weights, backbone)
-    if path is None:
-        return None
-    adapters = Adapters.read(path, weights)
-    adapters.check_backbone(backbone)
-    return adapters
+    return None if path is None else Adapters.read(path, weights)
 
 
 class _Pending(NamedTuple):
@@ -79,17 +137,10 @@ class AdapterSource:
     - Untrained: the adapters have their initial values. This is the first state.
     - Given: they come from a file, a checkpoint or a training.
     - Published: they are fetched before the model is first used, and are then given.
-
-    Args:
-        model (FBClipModel): The model.
-
-    Attributes:
-        trained_on (str | None): Dataset that the adapters were trained on; ``None`` if they are untrained or not yet
-            fetched.
     """
 
     def __init__(self, model: FBClipModel) -> None:
-        self.trained_on: str | None = None
+        self.trained_on: str | None = None  # the dataset; None also if they are not yet fetched
         self._model = model
         self._pending: _Pending | None = None
 
@@ -106,11 +157,7 @@ class AdapterSource:
             self._pending = None
 
     def load(self, adapters: Adapters) -> None:
-        """Load adapters into the model.
-
-        Raises:
-            ValueError: If they do not fit the model.
-        """
+        """Load adapters into the model. See :meth:`Adapters.load_into`."""
         adapters.load_into(self._model)
         self.give(adapters.source)
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files of tensors: read without running their code, written completely, and loaded only into a matching module.
+"""Files of tensors: read without running their code, written completely, and checked against a module.
 
 Errors are one line. Torch's own advise loading without ``weights_only``, which would run the rejected code.
 """
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
-from torch import nn
 
 from anomalib_fbclip.results.files import naming_full_disk, replacing
 
@@ -29,11 +28,7 @@ SUFFIXES = (".safetensors", PRODUCT_SUFFIX)
 
 @contextmanager
 def reading(what: str) -> Generator[None, None, None]:
-    """Turn any error while a file is read into one line with ``what`` as its subject.
-
-    Raises:
-        ValueError: If reading fails.
-    """
+    """Turn any error while a file is read into a ``ValueError`` of one line with ``what`` as its subject."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - a damaged file can cause any error
@@ -42,18 +37,7 @@ def reading(what: str) -> Generator[None, None, None]:
 
 
 def read_checkpoint(path: Path, what: str) -> object:
-    """Read a torch checkpoint of tensors and plain data without running code from it.
-
-    Args:
-        path (Path): The checkpoint.
-        what (str): Subject of the error.
-
-    Returns:
-        object: The content.
-
-    Raises:
-        ValueError: If it can't be read, or holds anything else.
-    """
+    """Read a torch checkpoint of tensors and plain data without running code from it. See :func:`reading`."""
     # The reference implementation stores its loss as a scalar of numpy 1.x. Nothing else is allowed.
     scalar = np.float64(0).__reduce__()[0]
     allowed = [(scalar, "numpy.core.multiarray.scalar"), scalar, np.dtype, type(np.dtype(np.float64))]
@@ -79,17 +63,7 @@ def reason_of(error: Exception) -> str:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors to a safetensors file. An existing file is replaced only when the new one is complete.
-
-    Args:
-        path (Path): The file, with one of the :data:`SUFFIXES`.
-        tensors (Mapping[str, torch.Tensor]): The tensors by name.
-        metadata (Mapping[str, str]): The metadata.
-
-    Raises:
-        OSError: If it can't be written.
-        ValueError: If the path has another suffix.
-    """
+    """Write tensors to a file with one of the :data:`SUFFIXES`. An existing one is replaced only by a complete one."""
     if path.suffix not in SUFFIXES:
         msg = f"Weights are saved as safetensors: give '{path.with_suffix('.safetensors')}' instead of '{path}'."
         raise ValueError(msg)
@@ -99,51 +73,14 @@ def write_safetensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Read a safetensors file: the tensors by name, on the CPU, and the metadata.
-
-    Raises:
-        OSError: If there is no such file.
-        SafetensorError: If it can't be read.
-    """
+    """Read a safetensors file: the tensors by name, on the CPU, and the metadata."""
     path.open("rb").close()  # safetensors calls a file missing that it may not read
     with safe_open(path, framework="pt") as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
-class StateDictError(ValueError):
-    """Tensors do not fit the module."""
-
-
-def load_state_dict(module: nn.Module, tensors: Mapping[str, torch.Tensor], origin: str) -> None:
-    """Copy tensors into a module.
-
-    Args:
-        module (nn.Module): The module.
-        tensors (Mapping[str, torch.Tensor]): A tensor for each parameter and persistent buffer.
-        origin (str): Subject of the error.
-
-    Raises:
-        StateDictError: If names are missing or unknown, or shapes differ. The module is then unchanged.
-    """
-    check_state_dict(module.state_dict(), tensors, origin)
-    module.load_state_dict(tensors)
-
-
-def check_state_dict(
-    expected: Mapping[str, torch.Tensor],
-    tensors: Mapping[str, torch.Tensor],
-    origin: str,
-) -> None:
-    """Check that tensors have the expected names and shapes.
-
-    Args:
-        expected (Mapping[str, torch.Tensor]): Tensors with the right names and shapes.
-        tensors (Mapping[str, torch.Tensor]): The tensors to check.
-        origin (str): Subject of the error.
-
-    Raises:
-        StateDictError: If names are missing or unknown, or shapes differ.
-    """
+def check_state_dict(expected: Mapping[str, torch.Tensor], tensors: Mapping[str, torch.Tensor], origin: str) -> None:
+    """Raise ``ValueError`` about ``origin`` if tensors have other names or shapes than those expected."""
     missing = expected.keys() - tensors.keys()
     unknown = tensors.keys() - expected.keys()
     wrong_shape = [
@@ -158,7 +95,7 @@ def check_state_dict(
     ]
     if faults:
         msg = f"{origin} does not fit this model. {'; '.join(faults)}."
-        raise StateDictError(msg)
+        raise ValueError(msg)
 
 
 def _shorten(names: Iterable[str], limit: int = 5) -> str:

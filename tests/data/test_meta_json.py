@@ -82,12 +82,11 @@ class TestSplits:
         datamodule = read(write_meta({"train": {"cup": [entry(f"{i}.png") for i in range(5)]}}), seed=0)
         assert (len(datamodule.train_data), len(datamodule.test_data)) == (4, 1)
 
-    def test_both_splits_as_a_table(self, write_meta):
-        samples = make_meta_json_dataset(write_meta())
-        assert samples["split"].value_counts().to_dict() == {"test": 10, "train": 6}
+    @pytest.mark.parametrize(("split", "count"), [(Split.TRAIN, 6), (Split.TEST, 10)])
+    def test_a_split_as_a_table(self, write_meta, split, count):
+        samples = make_meta_json_dataset(write_meta(), None, "meta.json", split)
+        assert samples["split"].value_counts().to_dict() == {split.value: count}
         assert samples.attrs["task"] == "segmentation"
-        assert len(make_meta_json_dataset(write_meta(), split="train")) == 6
-        assert len(make_meta_json_dataset(write_meta(), split=Split.TEST)) == 10
 
     def test_other_file(self, write_meta):
         root = write_meta({"test": {"cup": [entry("cup.png")]}}, name="meta_1.json")
@@ -156,7 +155,7 @@ class TestDatasetsAsTheyAre:
         write_image(tmp_path / "0.png")
         meta = {"test": {f"{index}": [entry("0.png")] * 1000 for index in range(30)}}
         (tmp_path / "meta.json").write_text(json.dumps(meta))
-        assert len(make_meta_json_dataset(tmp_path)) == 30_000
+        assert len(make_meta_json_dataset(tmp_path, None, "meta.json", Split.TEST)) == 30_000
 
 
 class TestErrors:

@@ -14,9 +14,10 @@ from anomalib.models import get_model
 from omegaconf import OmegaConf
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.errors import WeightsUnavailableError
 from anomalib_fbclip.modeling.decision import ModelOutput
-from anomalib_fbclip.weights import published
-from anomalib_fbclip.weights.published import canonical_name
+from anomalib_fbclip.weights.checkpoints import PUBLISHED
+from anomalib_fbclip.weights.source import canonical_name
 
 
 @pytest.fixture
@@ -301,7 +302,7 @@ class TestPublishedWeights:
         images: torch.Tensor,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        answers = iter([published.WeightsUnavailableError("not found"), small_adapters])
+        answers = iter([WeightsUnavailableError("not found"), small_adapters])
 
         def fetch(*args: object) -> Path:
             answer = next(answers)
@@ -311,7 +312,7 @@ class TestPublishedWeights:
 
         monkeypatch.setattr("anomalib_fbclip.lightning.model.fetch_published", fetch)
         model = FBClip(backbone=small_backbone)
-        with pytest.raises(published.WeightsUnavailableError):
+        with pytest.raises(WeightsUnavailableError):
             model.model(images)
         assert model.source is None
         model.model(images)
@@ -325,10 +326,10 @@ class TestPublishedWeights:
     ) -> None:
         def fail(name: str, folder: Path) -> None:
             msg = f"{name} not found"
-            raise published.WeightsUnavailableError(msg)
+            raise WeightsUnavailableError(msg)
 
         monkeypatch.setattr("anomalib_fbclip.lightning.model.fetch_published", fail)
-        with pytest.raises(published.WeightsUnavailableError, match="mvtec not found"):
+        with pytest.raises(WeightsUnavailableError, match="mvtec not found"):
             FBClip(backbone=small_backbone).model(images)
 
 
@@ -336,7 +337,7 @@ def test_published_weights_of_another_backbone(small_backbone: str, monkeypatch:
     """Nothing is fetched. With 'auto' a checkpoint may still come, so that waits until they are needed."""
     monkeypatch.delattr("anomalib_fbclip.lightning.model.fetch_published")
     message = "fit backbone ViT-L-14-336 only, not 'fbclip-test-small'"
-    for name in published.PUBLISHED:
+    for name in PUBLISHED:
         with pytest.raises(ValueError, match=message):
             FBClip(backbone=small_backbone, weights=name)
     automatic = FBClip(backbone=small_backbone)

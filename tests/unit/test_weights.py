@@ -16,10 +16,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from anomalib_fbclip import FBClip
+from anomalib_fbclip.errors import WeightsUnavailableError
 from anomalib_fbclip.weights.adapters import Adapters, adapter_tensors
+from anomalib_fbclip.weights.checkpoints import PUBLISHED
 from anomalib_fbclip.weights.clip_files import create_clip
-from anomalib_fbclip.weights.published import PUBLISHED, WeightsUnavailableError, fetch_published
 from anomalib_fbclip.weights.registry import resolve_backbone
+from anomalib_fbclip.weights.source import fetch_published
 from support.golden import Golden, save_as_numpy_1
 
 

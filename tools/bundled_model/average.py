@@ -17,9 +17,8 @@ import torch
 from jsonargparse import auto_cli
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.weights.adapters import Adapters, frozen_tensors
+from anomalib_fbclip.weights.adapters import Adapters, load_adapters
 from anomalib_fbclip.weights.bundled import NAME, TAG
-from anomalib_fbclip.weights.tensor_files import load_state_dict
 
 
 def average(adapters: list[Path], output: Path, pretrained: Path | None = None) -> None:
@@ -35,7 +34,7 @@ def average(adapters: list[Path], output: Path, pretrained: Path | None = None) 
     for one in read:
         one.check_signature(model.model.backbone.signature)
     mean = {name: torch.stack([one.adapters[name] for one in read]).mean(dim=0) for name in read[0].adapters}
-    load_state_dict(model.model, {**frozen_tensors(model.model), **mean}, "The mean")
+    load_adapters(model.model, mean, "The mean")
     model.model.forget_outdated_text_features()
     model.pretrained = TAG
     model.save_adapters(output)
