@@ -33,11 +33,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 def to_rgb(source: ImageSource, minimum_side: int = 1, white_level: int | None = None) -> NDArray[np.uint8]:
     """Return the RGB values of an image, ``[H, W, 3]``. Files and images of Pillow are turned upright.
 
-    Args:
-        source (ImageSource): The image.
-        minimum_side (int, optional): Smallest side in pixels. Defaults to ``1``.
-        white_level (int | None, optional): Value of white in a file or an image of Pillow of more than 8 bits that does
-            not state it. Defaults to ``None``.
+    ``white_level`` is that of :func:`~anomalib_fbclip.images.photographs.read_photograph`.
 
     Raises:
         ImageError: If it can't be read, the range of its values is unknown, or it is too small.
@@ -45,35 +41,19 @@ def to_rgb(source: ImageSource, minimum_side: int = 1, white_level: int | None =
     """
     if isinstance(source, PhotographSource):
         return read_photograph(source, upright=True, minimum_side=minimum_side, white_level=white_level)
-    pixels = to_pixels(source)
+    pixels = np.asarray(source)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:  # noqa: PLR2004
+        what = f"{type(source).__name__}, {pixels.dtype} {list(pixels.shape)}"
+        msg = f"An image must be a path, an image of Pillow, or an array of RGB values, uint8 [H, W, 3], not {what}."
+        raise ValueError(msg)
     check_size("The image", pixels.shape[0], pixels.shape[1], minimum_side)
     return pixels
 
 
-def to_pixels(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Check that an array has RGB values.
-
-    Raises:
-        ValueError: If it does not.
-    """
-    pixels = np.asarray(array)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:  # noqa: PLR2004
-        what = f"{type(array).__name__}, {pixels.dtype} {list(pixels.shape)}"
-        msg = f"An image must be a path, an image of Pillow, or an array of RGB values, uint8 [H, W, 3], not {what}."
-        raise ValueError(msg)
-    return pixels
-
-
 def to_batch(image: NDArray[np.uint8], size: tuple[int | None, int | None]) -> NDArray[np.float32]:
-    """Convert an image to a graph's input.
+    """Convert RGB values ``[H, W, 3]`` to a graph's input, 0..1, ``[1, 3, H, W]``, of a height and width, if given.
 
-    Args:
-        image (NDArray[np.uint8]): RGB values of shape ``[H, W, 3]``.
-        size (tuple[int | None, int | None]): Height and width of the graph's input; ``None`` if any fits. The image is
-            resized as in torch: bicubic, antialiased, and without rounding to whole values.
-
-    Returns:
-        NDArray[np.float32]: Values 0..1 of shape ``[1, 3, H, W]``.
+    The image is resized as in torch: bicubic, antialiased, and without rounding to whole values.
     """
     channels = image.transpose(2, 0, 1).astype(np.float32) / 255
     height, width = (wanted or given for wanted, given in zip(size, image.shape, strict=False))

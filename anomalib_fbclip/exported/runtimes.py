@@ -36,12 +36,7 @@ MINIMUM_OPENVINO = (2024, 3)
 
 
 class GraphOutputs(NamedTuple):
-    """Outputs of a graph for one image.
-
-    Attributes:
-        outputs (dict[str, NDArray]): Outputs by name.
-        seconds (float): Time of the computation.
-    """
+    """Outputs of a graph for one image, by name, and the time of the computation."""
 
     outputs: dict[str, NDArray]
     seconds: float
@@ -67,8 +62,6 @@ class Runtime(Protocol):
     Attributes:
         name (str): The library, its version and the device.
         input_shape (tuple[int | None, ...]): Shape of the graph's first input; ``None`` for a dimension of any size.
-        output_names (frozenset[str]): Names of the graph's outputs.
-        metadata (dict[str, str]): The file's metadata.
         parallel_requests (int): Number of computations that run at the same time.
     """
 
@@ -87,13 +80,9 @@ class Runtime(Protocol):
 
 
 def load(path: Path, device: str, performance_hint: PerformanceHint, precision: Precision) -> Runtime:
-    """Load a graph with OpenVINO or, if that is not installed, an ONNX file with ONNX Runtime.
+    """Load an ``.xml`` or ``.onnx`` file with OpenVINO or, if that is not installed, an ``.onnx`` with ONNX Runtime.
 
-    Args:
-        path (Path): The file, ``.xml`` (with its ``.bin`` beside it) or ``.onnx``.
-        device (str): A device of OpenVINO. ONNX Runtime uses only the CPU.
-        performance_hint (PerformanceHint): OpenVINO's goal.
-        precision (Precision): OpenVINO's precision of the layers that are not in 8 bits.
+    Device, hint and precision are OpenVINO's. ONNX Runtime uses only the CPU.
 
     Raises:
         EdgeError: If the file is missing or can't be read, the device can't be used, or a library is missing.
@@ -123,7 +112,7 @@ class OpenVinoRuntime:
         check_openvino(openvino.__version__)
         core = openvino_core()
         check_device(device, core.available_devices)
-        model = read_openvino_model(core, path)
+        model = read_openvino_model(path)
         if not model.inputs:  # an empty ONNX file
             raise unreadable(path, "it holds no model")
         config = {"PERFORMANCE_HINT": performance_hint} | (EXACT if precision == "f32" else {})
@@ -236,11 +225,7 @@ def openvino_core() -> "openvino.Core":
 
 
 def check_openvino(version: str) -> None:
-    """Check that OpenVINO is new enough, because the package may be installed without its dependencies.
-
-    Raises:
-        EdgeError: If it is not.
-    """
+    """Raise an error if OpenVINO is too old: the package may be installed without its dependencies."""
     if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_OPENVINO:
         minimum = ".".join(map(str, MINIMUM_OPENVINO))
         msg = f"OpenVINO {version.partition('-')[0]} gives other scores. Upgrade: pip install 'openvino>={minimum}'"
@@ -248,22 +233,14 @@ def check_openvino(version: str) -> None:
 
 
 def check_device(device: str, available: list[str]) -> None:
-    """Check that a device is available.
-
-    Args:
-        device (str): The device, or AUTO, or one of OpenVINO's combinations such as ``HETERO:GPU,CPU``.
-        available (list[str]): The available devices, such as ``CPU`` and ``GPU.0``.
-
-    Raises:
-        EdgeError: If it is not.
-    """
+    """Raise an error unless a device is AUTO, available, or a combination of OpenVINO such as ``HETERO:GPU,CPU``."""
     names = {"AUTO", *available, *(name.partition(".")[0] for name in available)}
     if device.partition(":")[0] not in {*names, "HETERO", "MULTI"}:
         msg = f"Device {device} is not available: give one of {', '.join(sorted(names))}."
         raise EdgeError(msg)
 
 
-def read_openvino_model(core: "openvino.Core", path: Path) -> "openvino.Model":
+def read_openvino_model(path: Path) -> "openvino.Model":
     """Read a graph from an ``.xml`` or ``.onnx`` file.
 
     Raises:
@@ -279,7 +256,7 @@ def read_openvino_model(core: "openvino.Core", path: Path) -> "openvino.Model":
         with path.open("rb") as file:
             is_xml = file.read(len(XML_START)) == XML_START
         if is_xml:
-            return core.read_model(path)
+            return openvino_core().read_model(path)
     except (OSError, RuntimeError, GeneralFailure) as error:
         raise unreadable(path, last_line(error)) from error
     raise unreadable(path, "it is not XML")

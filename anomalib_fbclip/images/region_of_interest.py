@@ -34,14 +34,7 @@ Mask = NDArray[np.bool_]
 
 
 class Box(NamedTuple):
-    """A rectangle, in fractions of a photograph's width and height.
-
-    Attributes:
-        x (float): Left edge.
-        y (float): Upper edge.
-        width (float): Width.
-        height (float): Height.
-    """
+    """A rectangle, from its left upper corner, in fractions of a photograph's width and height."""
 
     x: float
     y: float
@@ -50,15 +43,9 @@ class Box(NamedTuple):
 
     @classmethod
     def parse(cls, text: str, photograph_size: tuple[int, int] | None = None) -> "Box":
-        """Read a rectangle from ``x,y,width,height``.
+        """Read a rectangle from ``x,y,width,height``, in fractions 0..1 of the photographs or in pixels.
 
-        Args:
-            text (str): Fractions 0..1 of the photograph, or pixels.
-            photograph_size (tuple[int, int] | None, optional): Height and width of the photographs, needed for pixels.
-                Defaults to ``None``.
-
-        Returns:
-            Box: The rectangle.
+        Pixels need the height and width of the photographs.
 
         Raises:
             ValueError: If the text is not a rectangle, does not lie in the photograph, or mixes fractions and pixels.
@@ -95,14 +82,7 @@ class Box(NamedTuple):
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Mask:
-    """Read a mask: white is inspected, black is ignored.
-
-    Args:
-        path (Path): An image of any size.
-        size (tuple[int, int]): Height and width of the result.
-
-    Returns:
-        NDArray[bool]: The mask, shape ``[H, W]``.
+    """Read a mask from an image of any size, and resize it to a height and width: white is inspected, black is ignored.
 
     Raises:
         ImageError: If it can't be read, or is all black.
@@ -120,12 +100,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> Mask:
 
 
 class RegionMasks(NamedTuple):
-    """A folder with a mask for each photograph.
-
-    Attributes:
-        folder (Path): The folder.
-        paths (Mapping[str, Path]): The masks by their photographs' names without suffix.
-    """
+    """A folder with a mask for each photograph, by the photographs' names without suffix."""
 
     folder: Path
     paths: Mapping[str, Path]
@@ -182,15 +157,9 @@ def parse_region(text: str, photograph_size: tuple[int, int] | None = None) -> R
 
 
 def paint_region(source: RegionSource, size: tuple[int, int], photograph: Path | None = None) -> Mask:
-    """Paint the region of interest of a photograph as a mask.
+    """Paint the region of interest of a photograph as a mask of a height and width.
 
-    Args:
-        source (RegionSource): The region.
-        size (tuple[int, int]): Height and width of the result.
-        photograph (Path | None, optional): The photograph's file, whose name its mask has. Defaults to ``None``.
-
-    Returns:
-        NDArray[bool]: The mask, shape ``[H, W]``.
+    The photograph is needed for a folder of masks, by name.
 
     Raises:
         ImageError: If a mask is missing, can't be read, or ignores everything.

@@ -26,7 +26,6 @@ from anomalib_fbclip.__main__ import main
 from anomalib_fbclip.cli.arguments import without_thresholds, writing
 from anomalib_fbclip.cli.sources import find_inputs
 from anomalib_fbclip.errors import ImageError, run_command
-from anomalib_fbclip.results.records import read_schema
 from support.command_line import environment
 from support.graphs import write_graph
 from support.parts import Run, draw_part
@@ -40,6 +39,7 @@ GOOD = ["--good", "photographs/good", "--rotations", "1"]
 IMPORTED = """
 import sys
 from anomalib_fbclip.__main__ import main
+from support.schema import read_schema
 assert main(sys.argv[1:]) in {0, 1}
 print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
 """

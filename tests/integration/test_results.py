@@ -30,7 +30,6 @@ from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.lightning.callbacks.checked_data import CheckedDataset
 from anomalib_fbclip.lightning.callbacks.results_folder import claim_folder
-from anomalib_fbclip.results.records import read_schema
 from anomalib_fbclip.weights.adapters import adapter_tensors
 from support.brightness import judge_by_brightness, make_folder, write_folder, write_image
 from support.command_line import ANOMALIB, anomalib, run
@@ -477,6 +476,7 @@ FULL_DISK = """
 import errno, os, sys
 from PIL import Image
 from anomalib_fbclip.results import records
+from support.schema import read_schema
 
 def write(file, content, write=records._write_all, rows=[]):
     rows.append(content)
