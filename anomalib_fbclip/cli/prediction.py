@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_fbclip.errors import ImageError
-from anomalib_fbclip.exported.images import ImageSource
-from anomalib_fbclip.exported.inferencer import Prediction
+from anomalib_fbclip.exported.inferencer import ImageSource, Prediction
 from anomalib_fbclip.images.photographs import Enough
 from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks
 from anomalib_fbclip.results.report.page import NearestReference

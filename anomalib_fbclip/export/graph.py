@@ -44,26 +44,18 @@ PRECISE_MODULES = (
 flips with rounding, the gate's last layer scales all tokens, and distances from good parts are small differences of
 cosines near 1."""
 
-PRECISE_PREFIX = "precise/"
-"""Prefix of the names of these modules' nodes."""
-
 IMAGE_TOWER = "model.backbone."
 """Prefix of the names of the image tower's modules."""
 
 BLOCK = re.compile(re.escape(f"{IMAGE_TOWER}visual.transformer.resblocks.") + r"(\d+)")
 """Name of a block of the image tower, with its number, counted from 0."""
 
-BLOCK_PREFIX = "block"
-"""Prefix of the names of the image tower's nodes, before the block's number and a slash."""
-
 ATTENTION = "model.mvfbe"
 """Module whose linear layers are the merged ones of the foreground-background attention."""
 
-ATTENTION_PREFIX = "attention/"
-"""Prefix of the names of these layers' nodes."""
-
-HEAD_PREFIX = "head/"
-"""Prefix of the names of all other nodes outside the image tower."""
+PRECISE_PREFIX, BLOCK_PREFIX, ATTENTION_PREFIX, HEAD_PREFIX = "precise/", "block", "attention/", "head/"
+"""Prefixes of nodes' names: of the modules in 32 bits; of a block of the image tower, before its number and a slash; of
+the attention's linear layers; of all others outside the image tower."""
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 """Property in which torch's exporter lists the modules around a node, outermost first, and then the node."""

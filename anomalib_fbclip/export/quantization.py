@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageItem
     from torchmetrics import Metric
 
-PRECISE_NODES = nncf.IgnoredScope(patterns=[f"{PRECISE_PREFIX}.*"], validate=False)
-"""Nodes that stay in 32 bits."""
-
 nncf.set_log_level(logging.ERROR)  # it prints a line for each of thousands of ignored nodes
 
 QUANTIZATION = nncf.AdvancedQuantizationParameters(
@@ -71,8 +68,8 @@ def compress(
 ) -> openvino.Model:
     """Compress a model to 8 bits, if requested; ``None`` and ``FP16`` need nothing here.
 
-    ``INT8_PTQ`` and ``INT8_ACQ`` need images. ``check`` makes a dataset read them correctly, or reject them by name. The
-    latter keeps the metric, or the images' F1 score.
+    ``INT8_PTQ`` and ``INT8_ACQ`` need images. ``check`` makes a dataset read them correctly, or reject them by name.
+    ``INT8_ACQ`` keeps the metric, or the images' F1 score.
     """
     if compression_type == CompressionType.INT8:
         return _compress_weights(model)
@@ -90,7 +87,7 @@ def compress(
 
 
 def quantize(model: openvino.Model, images: Sequence[ImageItem]) -> openvino.Model:
-    """Quantize the parts of a model that lose little accuracy in 8 bits, with the ranges of values in up to 300 images."""
+    """Quantize the parts of a model that lose little accuracy in 8 bits. Up to 300 images give the ranges of values."""
     size = _input_size(model)
     quantized = nncf.quantize(
         model,
@@ -135,8 +132,9 @@ def quantize_with_accuracy_control(
 
 
 def _compress_weights(model: openvino.Model) -> openvino.Model:
-    """Store the remaining weights in 8 bits, but compute with them in full precision."""
-    return nncf.compress_weights(model, ignored_scope=PRECISE_NODES)
+    """Store the remaining weights, but those of precise nodes, in 8 bits; compute with them in full precision."""
+    precise = nncf.IgnoredScope(patterns=[f"{PRECISE_PREFIX}.*"], validate=False)
+    return nncf.compress_weights(model, ignored_scope=precise)
 
 
 def _sensitive_nodes(model: openvino.Model) -> nncf.IgnoredScope:

@@ -69,9 +69,6 @@ NOT_PHOTOGRAPHS = {
 }
 """Folders of programs and file systems."""
 
-APPLE_DOUBLE = "._"
-"""Prefix of the companion files that macOS writes."""
-
 
 def find_images(path: Path, *excluded: Path) -> list[Path]:
     """Find the images of a folder and its subfolders, sorted. Any other path is returned alone.
@@ -101,7 +98,7 @@ def describe_folder(path: str | Path, error: OSError) -> str:
 
 def is_foreign(path: Path) -> bool:
     """Return whether a path, relative to the searched folder, belongs to a program or a file system."""
-    return any(part.startswith(APPLE_DOUBLE) or part in NOT_PHOTOGRAPHS for part in path.parts)
+    return any(part.startswith("._") or part in NOT_PHOTOGRAPHS for part in path.parts)  # macOS writes ._ files
 
 
 def is_image(path: Path) -> bool:

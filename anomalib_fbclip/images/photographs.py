@@ -130,22 +130,14 @@ def describe_pages(paths: Iterable[str | Path]) -> list[str]:
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
-    """Read the height and width of a photograph, upright, in pixels, from its file's header.
-
-    Raises:
-        ImageError: If the header can't be read.
-    """
+    """Read the height and width of a photograph, upright, in pixels, from its file's header."""
     with _open(path) as image:
         width, height = image.size
         return (width, height) if _orientation(image, printable(path)) in TURNED else (height, width)
 
 
 def needs_own_reading(path: str | Path) -> bool:
-    """Tell from a file's header whether ``Image.open(path).convert("RGB")`` would misread it.
-
-    Raises:
-        ImageError: If the header can't be read.
-    """
+    """Tell from a file's header whether ``Image.open(path).convert("RGB")`` would misread it."""
     with _open(path) as image:
         return _is_deep(image) or _is_signed(image)
 
@@ -254,43 +246,38 @@ def _name_of(source: PhotographSource) -> str:
 @contextmanager
 def _open(source: PhotographSource) -> Generator[Image.Image]:
     name = _name_of(source)
-    if isinstance(source, Image.Image):
-        with _naming(name):
+    with _naming(name):
+        if isinstance(source, Image.Image):
             yield source
-        return
-    if isinstance(source, KeptPhotograph):
-        with _naming(name), Image.open(io.BytesIO(source.content), formats=["PNG"]) as image:
-            yield image
-        return
-    # If Pillow knows a file's name, it may map the file into memory, and then mixes up the pixels of a turned image.
-    with _naming(name), Path(source).open("rb") as file:
-        kind = kind_of(Path(source), file.read(LONGEST_SIGNATURE))
-        file.seek(0)
-        if kind == VIDEO:
-            msg = f"{printable(name)} is a video: name the file itself, as in fbclip video.mp4, to inspect its frames."
-            raise ImageError(msg)
-        if kind == RAW:  # Pillow would read only the preview
-            raise ImageError(_describe_unread(name, kind))
-        try:
-            image = _open_of_any_size(file, name)
-        except UnidentifiedImageError as error:
-            if kind is None:
-                raise
-            raise ImageError(_describe_unread(name, kind)) from error
-        with image:
-            yield image
+        elif isinstance(source, KeptPhotograph):
+            with Image.open(io.BytesIO(source.content), formats=["PNG"]) as image:
+                yield image
+        else:
+            # If Pillow knew a file's name, it might map the file into memory, and then mix up the pixels of a turned
+            # image.
+            with Path(source).open("rb") as file, _open_file(file, name) as image:
+                yield image
 
 
-def _describe_unread(name: str, kind: str) -> str:
-    return (
+def _open_file(file: IO[bytes], name: str) -> Image.Image:
+    kind = kind_of(Path(name), file.read(LONGEST_SIGNATURE))
+    file.seek(0)
+    if kind == VIDEO:
+        msg = f"{printable(name)} is a video: name the file itself, as in fbclip video.mp4, to inspect its frames."
+        raise ImageError(msg)
+    unsupported = (
         f"{printable(name)} can't be read as an image: {kind} is not supported, or the file is damaged. Save it as PNG "
         "or JPEG."
     )
-
-
-def _open_of_any_size(file: IO[bytes], name: str) -> Image.Image:
-    with larger_images():
-        image = Image.open(file)
+    if kind == RAW:  # Pillow would read only the preview
+        raise ImageError(unsupported)
+    try:
+        with larger_images():
+            image = Image.open(file)
+    except UnidentifiedImageError as error:
+        if kind is None:
+            raise
+        raise ImageError(unsupported) from error
     if image.width * image.height > MOST_PIXELS:
         msg = (
             f"{printable(name)} has {image.width} x {image.height} pixels, and at most {MOST_PIXELS / 1e6:.0f} million "

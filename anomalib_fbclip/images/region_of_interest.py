@@ -46,9 +46,6 @@ class Box(NamedTuple):
         """Read a rectangle from ``x,y,width,height``, in fractions 0..1 of the photographs or in pixels.
 
         Pixels need the height and width of the photographs.
-
-        Raises:
-            ValueError: If the text is not a rectangle, does not lie in the photograph, or mixes fractions and pixels.
         """
         try:
             x, y, width, height = (float(number) for number in text.split(","))
@@ -107,11 +104,7 @@ class RegionMasks(NamedTuple):
 
     @classmethod
     def of(cls, folder: Path) -> "RegionMasks":
-        """Find the masks of a folder.
-
-        Raises:
-            ValueError: If there are none, or two of the same name.
-        """
+        """Find the masks of a folder."""
         found = find_images(folder)
         if not found:
             msg = f"Region {printable(folder)} has no masks: give a mask, or a folder of them."
@@ -124,11 +117,7 @@ class RegionMasks(NamedTuple):
         return cls(folder, paths)
 
     def mask(self, photograph: Path | None, size: tuple[int, int]) -> Mask:
-        """Read the mask of a photograph. See :func:`read_mask`.
-
-        Raises:
-            ImageError: If there is none, it can't be read, or the photograph is not a file.
-        """
+        """Read the mask of a photograph. If there is none, that is an ``ImageError``. See :func:`read_mask`."""
         if photograph is None:
             msg = "An image that is not a file has no mask: give one mask for all as region."
             raise ImageError(msg)
@@ -145,11 +134,7 @@ RegionSource = Path | Box | RegionMasks | Mask
 
 
 def parse_region(text: str, photograph_size: tuple[int, int] | None = None) -> RegionSource:
-    """Read a region of interest: a mask, a folder of masks, or ``x,y,width,height``. See :meth:`Box.parse`.
-
-    Raises:
-        ValueError: If it is none of them.
-    """
+    """Read a region of interest: a mask, a folder of masks, or ``x,y,width,height``. See :meth:`Box.parse`."""
     path = Path(text)
     if text and path.is_dir():
         return RegionMasks.of(path)
@@ -174,11 +159,7 @@ def paint_region(source: RegionSource, size: tuple[int, int], photograph: Path |
 
 
 def shade_photograph(photograph: Image.Image, source: RegionSource | None, path: Path) -> Image.Image:
-    """Darken a photograph outside its region of interest, if there is one.
-
-    Raises:
-        ImageError: See :func:`paint_region`.
-    """
+    """Darken a photograph outside its region of interest, if there is one. See :func:`paint_region`."""
     if source is None:
         return photograph
     return shade_outside(photograph, paint_region(source, (photograph.height, photograph.width), path))

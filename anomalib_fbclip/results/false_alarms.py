@@ -20,11 +20,8 @@ CONFIDENCE = 0.95
 SMALLEST_SHARE = 1e-6
 """Smallest share of false alarms that can be asked for."""
 
-EXPECTED_SPREAD, EXPECTED_WEIGHT = 0.1, 2.0
+EXPECTED_SPREAD, EXPECTED_WEIGHT, STEEPNESS = 0.1, 2.0, 4.0
 """As in :mod:`anomalib_fbclip.modeling.few_shot.calibration`, which imports torch."""
-
-STEEPNESS = 4.0
-"""As in :mod:`anomalib_fbclip.modeling.few_shot.calibration`."""
 
 
 class FalseAlarmLimit(NamedTuple):

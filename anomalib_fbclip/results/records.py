@@ -18,9 +18,6 @@ from .regions import Region
 TABLE_NAME = "predictions"
 """Name of the table's files, without their suffixes."""
 
-BYTE_ORDER_MARK = "\ufeff"
-"""Byte order mark, by which Excel recognizes UTF-8."""
-
 Verdict = Literal["normal", "anomalous", "unknown"]
 
 LARGEST_REGION = ("left", "top", "right", "bottom", "area")
@@ -101,8 +98,8 @@ def _to_row(values: dict[str, Any]) -> str:
     return text.getvalue()
 
 
-HEADER = Tail((b"", (BYTE_ORDER_MARK + _to_row(dict(zip(COLUMNS, COLUMNS, strict=True)))).encode()), (0, 0))
-"""Tail of a table without rows."""
+HEADER = Tail((b"", _to_row(dict(zip(COLUMNS, COLUMNS, strict=True))).encode("utf-8-sig")), (0, 0))
+"""Tail of a table without rows. Excel recognizes UTF-8 by the byte order mark."""
 
 
 class RecordWriter:

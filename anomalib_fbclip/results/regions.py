@@ -45,9 +45,7 @@ def strongest_place_radius(height: int, width: int) -> int:
     return min(height, width) // STRONGEST_PLACE // 2
 
 
-def match_verdict(
-    mask: NDArray[np.bool_], anomaly_map: NDArray[np.floating], is_anomalous: bool
-) -> NDArray[np.bool_]:
+def match_verdict(mask: NDArray[np.bool_], anomaly_map: NDArray[np.floating], is_anomalous: bool) -> NDArray[np.bool_]:
     """Make a mask ``[h, w]`` of where an anomaly map ``[h, w]`` is above its threshold agree with the verdict.
 
     That of a normal image becomes empty. An empty one of an anomalous image becomes the map's strongest place.

@@ -30,6 +30,7 @@ from support.command_line import environment
 from support.graphs import write_graph
 from support.parts import Run, draw_part
 from support.photographs import store, store_in_12_bits
+from support.schema import read_schema
 
 COMMAND = [sys.executable, "-m", "anomalib_fbclip"]
 
@@ -39,7 +40,6 @@ GOOD = ["--good", "photographs/good", "--rotations", "1"]
 IMPORTED = """
 import sys
 from anomalib_fbclip.__main__ import main
-from support.schema import read_schema
 assert main(sys.argv[1:]) in {0, 1}
 print(*sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
 """

@@ -34,6 +34,7 @@ from anomalib_fbclip.weights.adapters import adapter_tensors
 from support.brightness import judge_by_brightness, make_folder, write_folder, write_image
 from support.command_line import ANOMALIB, anomalib, run
 from support.photographs import store_in_12_bits
+from support.schema import read_schema
 
 
 @pytest.fixture
@@ -476,7 +477,6 @@ FULL_DISK = """
 import errno, os, sys
 from PIL import Image
 from anomalib_fbclip.results import records
-from support.schema import read_schema
 
 def write(file, content, write=records._write_all, rows=[]):
     rows.append(content)

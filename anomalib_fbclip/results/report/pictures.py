@@ -4,7 +4,7 @@
 """The picture of a prediction: the photograph with heatmap, regions and a caption."""
 
 from collections.abc import Iterator
-from typing import NamedTuple, TypeGuard, cast
+from typing import TypeGuard, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,13 +59,6 @@ COLOR_BAR_SIZE = (6.0, 0.7)
 """Width and height of the color bar, in font sizes."""
 
 VERDICT_COLORS = {"anomalous": "#ff9e94", "normal": "#9fe0a8", "unknown": "#e0b3ff"}
-
-
-class Words(NamedTuple):
-    """A part of a caption, in one color."""
-
-    text: str
-    color: str = "white"
 
 
 def draw_picture(photograph: PhotographSource, anomaly_map: NDArray[np.floating], record: Record) -> Image.Image:
@@ -138,16 +131,17 @@ def _draw_caption(picture: Image.Image, heat: NDArray[np.floating], record: Reco
     _draw_color_bar(picture, font, middle, record.pixel_threshold)
 
 
-def _words_of(record: Record) -> list[Words]:
-    words = [Words(f"score {record.score:.3f}")]
+def _words_of(record: Record) -> list[tuple[str, str]]:
+    """Return the parts of the caption, with their colors."""
+    words = [(f"score {record.score:.3f}", "white")]
     if record.verdict is not None:
-        words.insert(0, Words(record.verdict, VERDICT_COLORS[record.verdict]))
+        words.insert(0, (record.verdict, VERDICT_COLORS[record.verdict]))
     if record.threshold is not None:
-        words.append(Words(f"threshold {record.threshold:.3f}"))
+        words.append((f"threshold {record.threshold:.3f}", "white"))
     return words
 
 
-def _fit_font(words: list[Words], size: tuple[int, int]) -> ImageFont.FreeTypeFont:
+def _fit_font(words: list[tuple[str, str]], size: tuple[int, int]) -> ImageFont.FreeTypeFont:
     """Choose a size of the font with which the caption fits into a picture."""
     font = _font(max(min(size) / LETTERS_PER_SIDE, MIN_FONT_SIZE))
     spaces = len(words) + COLOR_BAR_SIZE[0] + 3  # the color bar's labels and gaps take three
@@ -178,9 +172,7 @@ def _draw_color_bar(
         draw.line((place, top - height / 3, place, top + 4 * height / 3), fill="white", width=line)
 
 
-def draw_heatmap(
-    photograph: Image.Image, anomaly_map: NDArray[np.floating], mask: NDArray[np.bool_]
-) -> Image.Image:
+def draw_heatmap(photograph: Image.Image, anomaly_map: NDArray[np.floating], mask: NDArray[np.bool_]) -> Image.Image:
     """Draw an anomaly map and its regions on the gray RGB photograph, so that all color comes from the map.
 
     The map, 0..1, and the mask of the regions show the whole photograph, and have any shapes ``[h, w]``.
