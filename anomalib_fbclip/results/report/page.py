@@ -125,22 +125,20 @@ def write_report(
     good_scores: Sequence[float] = (),
     feedback: str | None = None,
 ) -> None:
-    """Write the report.
+    """Write the report, and replace an earlier one when all pages are complete.
 
     Entries are taken one at a time, and about 30 KB of each are kept on disk. The 1000 most anomalous photographs are
     in the file, and the others in files beside it: ``report-2.html`` and so on.
 
     Args:
-        path (Path): The file, which is replaced when all pages are complete. Its folder is created if missing.
+        path (Path): The file. Its folder is created if missing.
         entries (Iterable[Entry]): The photographs. One that can't be read again is shown as an error.
         thresholds (Thresholds): Initial thresholds of the page.
         command (str): Command to predict again. The page fills in ``{threshold}`` and ``{pixel_threshold}``.
-        about (Mapping[str, str]): Facts about the run by name, such as its model. The page adds the date and the
-            package's version.
-        good_scores (Sequence[float], optional): Scores of the good photographs, each compared with the rest. Defaults
-            to ``()``.
+        about (Mapping[str, str]): Facts about the run by name. The page adds the date and the package's version.
+        good_scores (Sequence[float], optional): Scores of the good photographs, each compared with the rest.
         feedback (str | None, optional): Command that adds false alarms to the good photographs. The page collects them,
-            and fills in ``{photographs}``. ``None``: the page collects none. Defaults to ``None``.
+            and fills in ``{photographs}``. ``None``: the page collects none.
     """
     with incomplete_folder(path.parent) as folder:
         with (folder / "cards").open("w+b") as file:

@@ -65,10 +65,7 @@ def draw_picture(photograph: PhotographSource, anomaly_map: NDArray[np.floating]
     """Draw the prediction of a photograph, with its size up to 2048 pixels a side, from its anomaly map ``[h, w]``.
 
     Outlines are drawn where the map is above the record's pixel threshold, or around the boxes of its regions if it has
-    no threshold.
-
-    Raises:
-        ImageError: If the photograph can't be read.
+    no threshold. See :func:`shrink_photograph`.
     """
     image = shrink_photograph(photograph, MAX_SIDE)
     heat = resize_map(anomaly_map, image.height, image.width)
