@@ -14,8 +14,7 @@ from PIL import Image
 
 from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.errors import ANOMALOUS, FAILED, NORMAL, ImageError, InspectionError
-from anomalib_fbclip.exported.images import ImageSource
-from anomalib_fbclip.exported.inferencer import Prediction
+from anomalib_fbclip.exported.inferencer import ImageSource, Prediction
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.photographs import is_gray
 from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks, shade_outside

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.errors import ImageError, InspectionError
-from anomalib_fbclip.exported.images import ImageSource
+from anomalib_fbclip.exported.inferencer import ImageSource
 from anomalib_fbclip.images.image_files import IMAGE_SUFFIXES, LONGEST_SIGNATURE, VIDEO, find_images, kind_of, printable
 from anomalib_fbclip.images.photographs import Enough, Photograph, PhotographSource, describe_pages, read_reduced
 

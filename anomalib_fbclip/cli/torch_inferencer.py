@@ -20,8 +20,7 @@ from anomalib_fbclip.data.image_source import crop_patch, load_image
 from anomalib_fbclip.data.reference_set import ROTATIONS, ReferenceSet, threshold_source
 from anomalib_fbclip.data.unlabeled_set import UnlabeledSet
 from anomalib_fbclip.errors import ImageError, InspectionError, WeightsUnavailableError
-from anomalib_fbclip.exported.images import ImageSource, to_rgb
-from anomalib_fbclip.exported.inferencer import Failed, Prediction
+from anomalib_fbclip.exported.inferencer import Failed, ImageSource, Prediction, to_rgb
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks, RegionSource, paint_region
 from anomalib_fbclip.modeling.anomaly_map import highest_patch

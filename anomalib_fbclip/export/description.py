@@ -13,7 +13,7 @@ from zipfile import BadZipFile, ZipFile
 from anomalib.post_processing import PostProcessor
 
 from anomalib_fbclip.errors import EdgeError
-from anomalib_fbclip.exported.runtimes import NAMESPACE
+from anomalib_fbclip.exported.runtimes import NAMESPACE, read_openvino_metadata, read_openvino_model
 from anomalib_fbclip.results.thresholds import SOURCE_KEYS, THRESHOLD_KEYS
 
 if TYPE_CHECKING:
@@ -55,23 +55,15 @@ COMPRESSION_KEY = "compression"
 
 UNCOMPRESSED = "FP32"
 
-TORCH_FILE_PART = f"{NAMESPACE}.json"
-"""Metadata inside a torch file, which is a zip archive with one folder."""
-
 ROUNDING = 1e-3
 """Tolerance for thresholds and limits, whose last digits differ when the same model is computed again."""
 
 
 def describe(metadata: Mapping[str, Any], post_processor: object) -> dict[str, str]:
-    """Describe a model as strings.
+    """Describe a model as strings: the known ones of ``NAMES``, and what its post-processor knows. Lists are JSON.
 
-    Args:
-        metadata (Mapping[str, Any]): Any of ``NAMES``. ``photographs`` is a digest of them.
-        post_processor (object): The model's post-processor. anomalib's has the graph's thresholds and, if fitted, those
-            before the normalization and its limits. FBClip's also has the sources of the thresholds.
-
-    Returns:
-        dict[str, str]: Known values by name. Lists are JSON.
+    anomalib's post-processor has the graph's thresholds and, if fitted, those before the normalization and its limits.
+    FBClip's also has the sources of the thresholds.
     """
     known = {name: metadata.get(name) for name in NAMES}
     if known["pretrained"]:
@@ -97,14 +89,7 @@ def _thresholds_and_limits(post_processor: object) -> dict[str, str]:
 
 
 def model_info(description: Mapping[str, str]) -> dict[str, str]:
-    """Describe a model for openvino-model-api.
-
-    Args:
-        description (Mapping[str, str]): The model's metadata.
-
-    Returns:
-        dict[str, str]: Parameters of openvino-model-api's ``AnomalyDetection``. Lists are words.
-    """
+    """Describe a model by the parameters of openvino-model-api's ``AnomalyDetection``. Lists are words."""
     thresholds = {
         name: description[key] for name, key in zip(THRESHOLDS, THRESHOLD_KEYS, strict=True) if key in description
     }
@@ -123,15 +108,10 @@ def add_to_torch_file(path: Path, description: Mapping[str, str]) -> None:
 
 
 def check_replaced(path: Path, description: Mapping[str, str]) -> None:
-    """Check that an export does not replace another model.
+    """Raise an error if an export of an ``.xml`` with its ``.bin``, an ``.onnx`` or a ``.pt`` replaces another model.
 
-    Args:
-        path (Path): The file to be written: ``.xml`` with its ``.bin``, ``.onnx`` or ``.pt``.
-        description (Mapping[str, str]): Its metadata.
-
-    Raises:
-        ValueError: If there is a file with other metadata, or one that can't be read. The version does not matter. For
-            an earlier state of the same product, only the compression does.
+    That is a file with other metadata, or one that can't be read. The version does not matter. For an earlier state of
+    the same product, only the compression does.
     """
     beside = path.with_suffix(".bin") if path.suffix == ".xml" else path
     in_the_way = path if path.exists() else beside
@@ -163,18 +143,14 @@ def _read(path: Path) -> dict[str, str] | None:
         if path.suffix == ".pt":
             with ZipFile(path) as archive:
                 return json.loads(archive.read(_place(archive)))
-        import openvino
-
-        from anomalib_fbclip.exported.runtimes import read_openvino_metadata, read_openvino_model
-
-        return read_openvino_metadata(read_openvino_model(openvino.Core(), path)) or None
+        return read_openvino_metadata(read_openvino_model(path)) or None
     except (BadZipFile, EdgeError, IndexError, KeyError, OSError):
         return None
 
 
 def _place(archive: ZipFile) -> str:
-    """Return the path of the metadata inside a torch file."""
-    return f"{archive.namelist()[0].partition('/')[0]}/{TORCH_FILE_PART}"
+    """Return the path of the metadata inside a torch file, which is a zip archive with one folder."""
+    return f"{archive.namelist()[0].partition('/')[0]}/{NAMESPACE}.json"
 
 
 def _is_same(found: str | None, value: str | None) -> bool:

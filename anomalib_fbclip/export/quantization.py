@@ -17,7 +17,7 @@ from anomalib.metrics import F1Score
 from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 from torchvision.transforms.v2.functional import resize
 
-from .onnx_file import BLOCK_PREFIX, HEAD_PREFIX, PRECISE_PREFIX
+from .graph import BLOCK_PREFIX, HEAD_PREFIX, PRECISE_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     import openvino
     from anomalib.data import AnomalibDataModule, AnomalibDataset, ImageItem
     from torchmetrics import Metric
-
-PRECISE_NODES = nncf.IgnoredScope(patterns=[f"{PRECISE_PREFIX}.*"], validate=False)
-"""Nodes that stay in 32 bits."""
 
 nncf.set_log_level(logging.ERROR)  # it prints a line for each of thousands of ignored nodes
 
@@ -49,11 +46,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_max_drop(max_drop: float) -> None:
-    """Check how far ``INT8_ACQ`` lets a metric drop, and warn if that is far.
-
-    Raises:
-        ValueError: If it is not between 0 and 1.
-    """
+    """Check how far, 0..1, ``INT8_ACQ`` lets a metric drop, and warn if that is far."""
     if not 0 <= max_drop <= 1:
         msg = f"max_drop must be between 0 and 1, not {max_drop}: with 0.01, the metric may drop by one point in 100."
         raise ValueError(msg)
@@ -73,19 +66,10 @@ def compress(
     max_drop: float,
     check: Callable[[AnomalibDataset], Sequence[ImageItem]],
 ) -> openvino.Model:
-    """Compress a model to 8 bits, if requested.
+    """Compress a model to 8 bits, if requested; ``None`` and ``FP16`` need nothing here.
 
-    Args:
-        model (openvino.Model): The model.
-        compression_type (CompressionType | None): The compression; ``None`` and ``FP16`` need nothing here.
-        datamodule (AnomalibDataModule | None): Images, for ``INT8_PTQ`` and ``INT8_ACQ``.
-        metric (Metric | None): Metric to keep with ``INT8_ACQ``. ``None``: the images' F1 score.
-        max_drop (float): Largest drop of the metric.
-        check (Callable[[AnomalibDataset], Sequence[ImageItem]]): Makes a dataset read its images correctly, or reject
-            them by name.
-
-    Raises:
-        ValueError: If the datamodule has no images that are needed.
+    ``INT8_PTQ`` and ``INT8_ACQ`` need images. ``check`` makes a dataset read them correctly, or reject them by name.
+    ``INT8_ACQ`` keeps the metric, or the images' F1 score.
     """
     if compression_type == CompressionType.INT8:
         return _compress_weights(model)
@@ -103,12 +87,7 @@ def compress(
 
 
 def quantize(model: openvino.Model, images: Sequence[ImageItem]) -> openvino.Model:
-    """Quantize the parts of a model that lose little accuracy in 8 bits.
-
-    Args:
-        model (openvino.Model): The model.
-        images (Sequence[ImageItem]): Images for the ranges of values; up to 300 are used.
-    """
+    """Quantize the parts of a model that lose little accuracy in 8 bits. Up to 300 images give the ranges of values."""
     size = _input_size(model)
     quantized = nncf.quantize(
         model,
@@ -127,14 +106,9 @@ def quantize_with_accuracy_control(
     metric: Metric,
     max_drop: float,
 ) -> openvino.Model:
-    """Quantize a model, except for layers that make a metric drop too far.
+    """Quantize a model as :func:`quantize`, except for layers that make a metric of the test images drop too far.
 
-    Args:
-        model (openvino.Model): The model.
-        images (Sequence[ImageItem]): Images for the ranges of values; up to 300 are used.
-        test_images (Sequence[ImageItem]): Labeled images for the metric.
-        metric (Metric): A metric of anomalib; higher is better.
-        max_drop (float): Largest drop of the metric.
+    The metric is anomalib's; higher is better.
     """
     size = _input_size(model)
 
@@ -158,8 +132,9 @@ def quantize_with_accuracy_control(
 
 
 def _compress_weights(model: openvino.Model) -> openvino.Model:
-    """Store the remaining weights in 8 bits, but compute with them in full precision."""
-    return nncf.compress_weights(model, ignored_scope=PRECISE_NODES)
+    """Store the remaining weights, but those of precise nodes, in 8 bits; compute with them in full precision."""
+    precise = nncf.IgnoredScope(patterns=[f"{PRECISE_PREFIX}.*"], validate=False)
+    return nncf.compress_weights(model, ignored_scope=precise)
 
 
 def _sensitive_nodes(model: openvino.Model) -> nncf.IgnoredScope:

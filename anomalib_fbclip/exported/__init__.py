@@ -26,7 +26,6 @@ On the command line::
 
 from anomalib_fbclip.errors import EdgeError, ImageError
 
-from .images import read_image
-from .inferencer import EdgeInferencer, Prediction
+from .inferencer import EdgeInferencer, Prediction, read_image
 
 __all__ = ["EdgeError", "EdgeInferencer", "ImageError", "Prediction", "read_image"]

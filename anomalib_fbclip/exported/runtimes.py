@@ -6,10 +6,11 @@
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,9 +27,6 @@ PerformanceHint = Literal["LATENCY", "THROUGHPUT"]
 
 Precision = Literal["f32", "default"]
 
-EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
-"""OpenVINO's configuration with which a file decides as the tested model. Otherwise it may compute in 16 bits."""
-
 XML_START = b"<?xml"
 
 MINIMUM_OPENVINO = (2024, 3)
@@ -36,64 +34,18 @@ MINIMUM_OPENVINO = (2024, 3)
 
 
 class GraphOutputs(NamedTuple):
-    """Outputs of a graph for one image.
-
-    Attributes:
-        outputs (dict[str, NDArray]): Outputs by name.
-        seconds (float): Time of the computation.
-    """
+    """Outputs of a graph for one image, by name, and the time of the computation."""
 
     outputs: dict[str, NDArray]
     seconds: float
 
 
-class Request(Protocol):
-    """A computation in progress."""
+def load(
+    path: Path, device: str, performance_hint: PerformanceHint, precision: Precision
+) -> "OpenVinoRuntime | OnnxRuntime":
+    """Load an ``.xml`` or ``.onnx`` file with OpenVINO or, if that is not installed, an ``.onnx`` with ONNX Runtime.
 
-    def done(self) -> bool:
-        """Return whether the computation has ended or failed."""
-
-    def result(self) -> GraphOutputs:
-        """Wait for the outputs. Call it only once.
-
-        Raises:
-            EdgeError: If the computation failed.
-        """
-
-
-class Runtime(Protocol):
-    """A graph, ready to run.
-
-    Attributes:
-        name (str): The library, its version and the device.
-        input_shape (tuple[int | None, ...]): Shape of the graph's first input; ``None`` for a dimension of any size.
-        output_names (frozenset[str]): Names of the graph's outputs.
-        metadata (dict[str, str]): The file's metadata.
-        parallel_requests (int): Number of computations that run at the same time.
-    """
-
-    name: str
-    input_shape: tuple[int | None, ...]
-    output_names: frozenset[str]
-    metadata: dict[str, str]
-    parallel_requests: int
-
-    def start(self, batch: NDArray[np.float32]) -> Request:
-        """Start a computation.
-
-        Raises:
-            EdgeError: If the graph refuses the batch.
-        """
-
-
-def load(path: Path, device: str, performance_hint: PerformanceHint, precision: Precision) -> Runtime:
-    """Load a graph with OpenVINO or, if that is not installed, an ONNX file with ONNX Runtime.
-
-    Args:
-        path (Path): The file, ``.xml`` (with its ``.bin`` beside it) or ``.onnx``.
-        device (str): A device of OpenVINO. ONNX Runtime uses only the CPU.
-        performance_hint (PerformanceHint): OpenVINO's goal.
-        precision (Precision): OpenVINO's precision of the layers that are not in 8 bits.
+    Device, hint and precision are OpenVINO's. ONNX Runtime uses only the CPU.
 
     Raises:
         EdgeError: If the file is missing or can't be read, the device can't be used, or a library is missing.
@@ -115,7 +67,13 @@ def load(path: Path, device: str, performance_hint: PerformanceHint, precision: 
 
 
 class OpenVinoRuntime:
-    """A graph in OpenVINO. See :class:`Runtime` and :func:`load`."""
+    """A graph in OpenVINO. See :func:`load`.
+
+    Attributes:
+        name (str): The library, its version and the device.
+        input_shape (tuple[int | None, ...]): Shape of the graph's first input; ``None`` for a dimension of any size.
+        parallel_requests (int): Number of computations that run at the same time.
+    """
 
     def __init__(self, path: Path, device: str, performance_hint: PerformanceHint, precision: Precision) -> None:
         import openvino
@@ -123,10 +81,12 @@ class OpenVinoRuntime:
         check_openvino(openvino.__version__)
         core = openvino_core()
         check_device(device, core.available_devices)
-        model = read_openvino_model(core, path)
+        model = read_openvino_model(path)
         if not model.inputs:  # an empty ONNX file
             raise unreadable(path, "it holds no model")
-        config = {"PERFORMANCE_HINT": performance_hint} | (EXACT if precision == "f32" else {})
+        config: dict[str, str] = {"PERFORMANCE_HINT": performance_hint}
+        if precision == "f32":
+            config["INFERENCE_PRECISION_HINT"] = "f32"  # otherwise OpenVINO may compute in 16 bits
         try:
             compiled = core.compile_model(model, device, config)
         except RuntimeError as error:
@@ -147,7 +107,11 @@ class OpenVinoRuntime:
         self._idle: list[openvino.InferRequest] = []
 
     def start(self, batch: NDArray[np.float32]) -> "OpenVinoRequest":
-        """Start a computation. See :meth:`Runtime.start`."""
+        """Start a computation.
+
+        Raises:
+            EdgeError: If the graph refuses the batch.
+        """
         request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
         try:
             request.start_async({0: batch})
@@ -157,44 +121,44 @@ class OpenVinoRuntime:
         return OpenVinoRequest(request, batch, self._indices, self._idle)
 
 
+@dataclass(frozen=True, eq=False)
 class OpenVinoRequest:
-    """A computation in OpenVINO. See :class:`Request`."""
+    """A computation in OpenVINO, with the methods of a ``Future``. At its end the request is idle again."""
 
-    def __init__(
-        self,
-        request: "openvino.InferRequest",
-        batch: NDArray[np.float32],
-        indices: Mapping[str, int],
-        idle: "list[openvino.InferRequest]",
-    ) -> None:
-        self._request = request
-        self._batch = batch
-        self._indices = indices
-        self._idle = idle
+    request: "openvino.InferRequest"
+    batch: NDArray[np.float32]
+    indices: Mapping[str, int]
+    idle: "list[openvino.InferRequest]"
 
     def done(self) -> bool:
         """Return whether the computation has ended or failed."""
         try:
-            return bool(self._request.wait_for(0))
+            return bool(self.request.wait_for(0))
         except RuntimeError:
             return True
 
     def result(self) -> GraphOutputs:
-        """Wait for the outputs. See :meth:`Request.result`."""
+        """Wait for the outputs. Call it only once.
+
+        Raises:
+            EdgeError: If the computation failed.
+        """
         try:
-            self._request.wait()
-            outputs = {
-                name: self._request.get_output_tensor(index).data.copy() for name, index in self._indices.items()
-            }
-            return GraphOutputs(outputs, self._request.latency / 1000)
+            self.request.wait()
+            outputs = {name: self.request.get_output_tensor(index).data.copy() for name, index in self.indices.items()}
+            return GraphOutputs(outputs, self.request.latency / 1000)
         except RuntimeError as error:
-            raise rejected(self._batch, error) from error
+            raise rejected(self.batch, error) from error
         finally:
-            self._idle.append(self._request)
+            self.idle.append(self.request)
+
+
+Request = OpenVinoRequest | Future[GraphOutputs]
+"""A computation in progress."""
 
 
 class OnnxRuntime:
-    """A graph in ONNX Runtime, on the CPU. See :class:`Runtime` and :func:`load`."""
+    """A graph in ONNX Runtime, on the CPU, with the attributes of :class:`OpenVinoRuntime`."""
 
     def __init__(self, path: Path, device: str) -> None:
         import onnxruntime
@@ -215,7 +179,7 @@ class OnnxRuntime:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onnxruntime")
 
     def start(self, batch: NDArray[np.float32]) -> "Future[GraphOutputs]":
-        """Start a computation. See :meth:`Runtime.start`."""
+        """Start a computation."""
         return self._executor.submit(self._run, batch)
 
     def _run(self, batch: NDArray[np.float32]) -> GraphOutputs:
@@ -236,11 +200,7 @@ def openvino_core() -> "openvino.Core":
 
 
 def check_openvino(version: str) -> None:
-    """Check that OpenVINO is new enough, because the package may be installed without its dependencies.
-
-    Raises:
-        EdgeError: If it is not.
-    """
+    """Raise an error if OpenVINO is too old: the package may be installed without its dependencies."""
     if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_OPENVINO:
         minimum = ".".join(map(str, MINIMUM_OPENVINO))
         msg = f"OpenVINO {version.partition('-')[0]} gives other scores. Upgrade: pip install 'openvino>={minimum}'"
@@ -248,22 +208,14 @@ def check_openvino(version: str) -> None:
 
 
 def check_device(device: str, available: list[str]) -> None:
-    """Check that a device is available.
-
-    Args:
-        device (str): The device, or AUTO, or one of OpenVINO's combinations such as ``HETERO:GPU,CPU``.
-        available (list[str]): The available devices, such as ``CPU`` and ``GPU.0``.
-
-    Raises:
-        EdgeError: If it is not.
-    """
+    """Raise an error unless a device is AUTO, available, or a combination of OpenVINO such as ``HETERO:GPU,CPU``."""
     names = {"AUTO", *available, *(name.partition(".")[0] for name in available)}
     if device.partition(":")[0] not in {*names, "HETERO", "MULTI"}:
         msg = f"Device {device} is not available: give one of {', '.join(sorted(names))}."
         raise EdgeError(msg)
 
 
-def read_openvino_model(core: "openvino.Core", path: Path) -> "openvino.Model":
+def read_openvino_model(path: Path) -> "openvino.Model":
     """Read a graph from an ``.xml`` or ``.onnx`` file.
 
     Raises:
@@ -279,7 +231,7 @@ def read_openvino_model(core: "openvino.Core", path: Path) -> "openvino.Model":
         with path.open("rb") as file:
             is_xml = file.read(len(XML_START)) == XML_START
         if is_xml:
-            return core.read_model(path)
+            return openvino_core().read_model(path)
     except (OSError, RuntimeError, GeneralFailure) as error:
         raise unreadable(path, last_line(error)) from error
     raise unreadable(path, "it is not XML")

@@ -13,20 +13,16 @@ from anomalib_fbclip.errors import ImageError, last_line
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 """Suffixes of common image formats."""
 
-RAW_SUFFIXES = (
-    ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl "
-    ".sr2 .srf .srw .x3f"
-)
-
-VIDEO_SUFFIXES = ".avi .m4v .mkv .mov .mp4 .mpeg .mpg .webm .wmv"
-
 RAW, VIDEO = "camera raw", "video"
 
 OTHER_FORMATS = {
     "HEIF": ".heic .heics .heif .heifs .hif",
     "AVIF": ".avif .avifs",
-    RAW: RAW_SUFFIXES,
-    VIDEO: VIDEO_SUFFIXES,
+    RAW: (
+        ".3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 .rwl "
+        ".sr2 .srf .srw .x3f"
+    ),
+    VIDEO: ".avi .m4v .mkv .mov .mp4 .mpeg .mpg .webm .wmv",
     "JPEG": ".jfi .jif .jpe",
     "JPEG 2000": ".j2c .j2k .jp2 .jpc .jpf .jpx",
     "JPEG XL": ".jxl",
@@ -73,22 +69,12 @@ NOT_PHOTOGRAPHS = {
 }
 """Folders of programs and file systems."""
 
-APPLE_DOUBLE = "._"
-"""Prefix of the companion files that macOS writes."""
-
 
 def find_images(path: Path, *excluded: Path) -> list[Path]:
-    """Find the images of a folder and its subfolders. Links are followed, and each folder is searched once.
+    """Find the images of a folder and its subfolders, sorted. Any other path is returned alone.
 
-    Unreadable ones are included, so that the reader reports them: unsupported formats, videos, broken links, and
-    folders without permission.
-
-    Args:
-        path (Path): A folder. Any other path is returned alone.
-        *excluded (Path): Folders to skip.
-
-    Returns:
-        list[Path]: The images, sorted.
+    Links are followed, each folder is searched once, and excluded ones are skipped. Unreadable images are included, so
+    that the reader reports them: unsupported formats, videos, broken links, and folders without permission.
 
     Raises:
         ImageError: If the folder itself can't be read.
@@ -112,7 +98,7 @@ def describe_folder(path: str | Path, error: OSError) -> str:
 
 def is_foreign(path: Path) -> bool:
     """Return whether a path, relative to the searched folder, belongs to a program or a file system."""
-    return any(part.startswith(APPLE_DOUBLE) or part in NOT_PHOTOGRAPHS for part in path.parts)
+    return any(part.startswith("._") or part in NOT_PHOTOGRAPHS for part in path.parts)  # macOS writes ._ files
 
 
 def is_image(path: Path) -> bool:

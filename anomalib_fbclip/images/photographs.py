@@ -30,7 +30,6 @@ class KeptPhotograph(NamedTuple):
     """A photograph kept in a product's file, at the size that the model needs.
 
     Attributes:
-        name (str): Its name.
         content (bytes): A PNG file.
         size (int): Size of the original file in bytes; 0 without a file.
         digest (str): SHA-256 of the original file; without a file, of the pixels.
@@ -42,11 +41,7 @@ class KeptPhotograph(NamedTuple):
     digest: str
 
     def check(self) -> None:
-        """Check that the PNG file is intact, without decoding it.
-
-        Raises:
-            ImageError: If it is damaged.
-        """
+        """Raise an ``ImageError`` if the PNG file is damaged, without decoding it."""
         with _open(self) as image:
             image.verify()
 
@@ -113,12 +108,7 @@ class Enough(NamedTuple):
 
 
 class Photograph(NamedTuple):
-    """A photograph, possibly reduced.
-
-    Attributes:
-        pixels (NDArray[np.uint8]): RGB values of shape ``[h, w, 3]``.
-        size (tuple[int, int]): Height and width in pixels before the reduction.
-    """
+    """A photograph's RGB values ``[h, w, 3]``, possibly reduced, and its height and width before the reduction."""
 
     pixels: NDArray[np.uint8]
     size: tuple[int, int]
@@ -140,32 +130,20 @@ def describe_pages(paths: Iterable[str | Path]) -> list[str]:
 
 
 def read_size(path: str | Path) -> tuple[int, int]:
-    """Read the height and width of a photograph, upright, in pixels, from its file's header.
-
-    Raises:
-        ImageError: If the header can't be read.
-    """
+    """Read the height and width of a photograph, upright, in pixels, from its file's header."""
     with _open(path) as image:
         width, height = image.size
         return (width, height) if _orientation(image, printable(path)) in TURNED else (height, width)
 
 
 def needs_own_reading(path: str | Path) -> bool:
-    """Tell from a file's header whether ``Image.open(path).convert("RGB")`` would misread it.
-
-    Raises:
-        ImageError: If the header can't be read.
-    """
+    """Tell from a file's header whether ``Image.open(path).convert("RGB")`` would misread it."""
     with _open(path) as image:
         return _is_deep(image) or _is_signed(image)
 
 
 def check_white_level(white_level: int | None) -> None:
-    """Check that a value can be white in a photograph of 16 bits.
-
-    Raises:
-        ValueError: If it is not in 1..65535.
-    """
+    """Raise an error if a value can't be white in a photograph of 16 bits."""
     if white_level is not None and not 1 <= white_level <= SIXTEEN_BITS:
         msg = f"white_level {white_level} is not in 1..{SIXTEEN_BITS}: for 12 bits give 4095."
         raise ValueError(msg)
@@ -174,7 +152,7 @@ def check_white_level(white_level: int | None) -> None:
 def read_photograph(
     source: PhotographSource, *, upright: bool, minimum_side: int = 1, white_level: int | None = None
 ) -> NDArray[np.uint8]:
-    """Read a photograph as RGB values.
+    """Read a photograph as RGB values ``[H, W, 3]``.
 
     Values of more than 8 bits are scaled to 8 bits. The photograph is rejected if their range is unknown.
 
@@ -186,46 +164,25 @@ def read_photograph(
         white_level (int | None, optional): Value of white in files of more than 8 bits that don't state it: 4095 for
             12 bits. Defaults to ``None``.
 
-    Returns:
-        NDArray[np.uint8]: RGB values of shape ``[H, W, 3]``.
-
     Raises:
         ImageError: If it can't be read, its range is unknown or exceeded, or it is too small.
     """
-    with _open(source) as image:
-        return _read(image, _name_of(source), upright, minimum_side, None, white_level).pixels
+    return _read(source, upright, minimum_side, None, white_level).pixels
 
 
 def read_reduced(
     source: PhotographSource, *, enough: Enough | None, minimum_side: int = 1, white_level: int | None = None
 ) -> Photograph:
-    """Read a photograph upright, at an eighth, a quarter or half of its size if that suffices.
+    """Read a photograph upright, at an eighth, a quarter or half of its size if that is ``enough``.
 
     A JPEG is decoded at the smaller size if its sides are multiples of the factor. Otherwise, squares of pixels are
-    averaged. See :func:`read_photograph`.
-
-    Args:
-        source (PhotographSource): The photograph.
-        enough (Enough | None): Size that suffices; ``None`` for the full size.
-        minimum_side (int, optional): Least number of pixels of each side before the reduction. Defaults to ``1``.
-        white_level (int | None, optional): Value of white. Defaults to ``None``.
-
-    Returns:
-        Photograph: The photograph.
-
-    Raises:
-        ImageError: If it can't be read, its range is unknown or exceeded, or it is too small.
+    averaged. The rest is as in :func:`read_photograph`, and the minimum is that of the sides before the reduction.
     """
-    with _open(source) as image:
-        return _read(image, _name_of(source), True, minimum_side, enough, white_level)
+    return _read(source, True, minimum_side, enough, white_level)
 
 
 def check_size(name: str, height: int, width: int, minimum_side: int) -> None:
-    """Check that each side of a photograph has ``minimum_side`` pixels or more.
-
-    Raises:
-        ImageError: If it is too small.
-    """
+    """Raise an ``ImageError`` unless each side of a photograph has ``minimum_side`` pixels or more."""
     if min(height, width) < minimum_side:
         msg = (
             f"{printable(name)} has {width} x {height} pixels, and each side needs {minimum_side} or more: "
@@ -289,43 +246,38 @@ def _name_of(source: PhotographSource) -> str:
 @contextmanager
 def _open(source: PhotographSource) -> Generator[Image.Image]:
     name = _name_of(source)
-    if isinstance(source, Image.Image):
-        with _naming(name):
+    with _naming(name):
+        if isinstance(source, Image.Image):
             yield source
-        return
-    if isinstance(source, KeptPhotograph):
-        with _naming(name), Image.open(io.BytesIO(source.content), formats=["PNG"]) as image:
-            yield image
-        return
-    # If Pillow knows a file's name, it may map the file into memory, and then mixes up the pixels of a turned image.
-    with _naming(name), Path(source).open("rb") as file:
-        kind = kind_of(Path(source), file.read(LONGEST_SIGNATURE))
-        file.seek(0)
-        if kind == VIDEO:
-            msg = f"{printable(name)} is a video: name the file itself, as in fbclip video.mp4, to inspect its frames."
-            raise ImageError(msg)
-        if kind == RAW:  # Pillow would read only the preview
-            raise ImageError(_describe_unread(name, kind))
-        try:
-            image = _open_of_any_size(file, name)
-        except UnidentifiedImageError as error:
-            if kind is None:
-                raise
-            raise ImageError(_describe_unread(name, kind)) from error
-        with image:
-            yield image
+        elif isinstance(source, KeptPhotograph):
+            with Image.open(io.BytesIO(source.content), formats=["PNG"]) as image:
+                yield image
+        else:
+            # If Pillow knew a file's name, it might map the file into memory, and then mix up the pixels of a turned
+            # image.
+            with Path(source).open("rb") as file, _open_file(file, name) as image:
+                yield image
 
 
-def _describe_unread(name: str, kind: str) -> str:
-    return (
+def _open_file(file: IO[bytes], name: str) -> Image.Image:
+    kind = kind_of(Path(name), file.read(LONGEST_SIGNATURE))
+    file.seek(0)
+    if kind == VIDEO:
+        msg = f"{printable(name)} is a video: name the file itself, as in fbclip video.mp4, to inspect its frames."
+        raise ImageError(msg)
+    unsupported = (
         f"{printable(name)} can't be read as an image: {kind} is not supported, or the file is damaged. Save it as PNG "
         "or JPEG."
     )
-
-
-def _open_of_any_size(file: IO[bytes], name: str) -> Image.Image:
-    with larger_images():
-        image = Image.open(file)
+    if kind == RAW:  # Pillow would read only the preview
+        raise ImageError(unsupported)
+    try:
+        with larger_images():
+            image = Image.open(file)
+    except UnidentifiedImageError as error:
+        if kind is None:
+            raise
+        raise ImageError(unsupported) from error
     if image.width * image.height > MOST_PIXELS:
         msg = (
             f"{printable(name)} has {image.width} x {image.height} pixels, and at most {MOST_PIXELS / 1e6:.0f} million "
@@ -336,31 +288,28 @@ def _open_of_any_size(file: IO[bytes], name: str) -> Image.Image:
 
 
 def _read(
-    image: Image.Image,
-    name: str,
-    upright: bool,
-    minimum_side: int,
-    enough: Enough | None,
-    white_level: int | None,
+    source: PhotographSource, upright: bool, minimum_side: int, enough: Enough | None, white_level: int | None
 ) -> Photograph:
-    scale = _choose_scale(image.size, enough)
-    whole = image.size
-    decoded = _choose_decoded_scale(image, scale)
-    if decoded > 1:
-        image.draft(None, (image.width // decoded, image.height // decoded))  # only JPEG files follow it
-    is_decoded_whole = image.size == whole
-    photograph = _to_rgb(image, name, white_level)
-    if is_decoded_whole:
-        whole = photograph.size  # a TIFF is upright once it is loaded
-    left = scale if is_decoded_whole else scale // decoded
-    photograph = photograph.reduce(left) if left > 1 else photograph
-    width, height = whole
-    if upright and image.format != "TIFF":
-        orientation = _orientation(image, name)
-        photograph = _turn_upright(photograph, orientation)
-        height, width = (width, height) if orientation in TURNED else (height, width)
-    check_size(name, height, width, minimum_side)
-    return Photograph(np.array(photograph), (height, width))
+    name = _name_of(source)
+    with _open(source) as image:
+        scale = _choose_scale(image.size, enough)
+        whole = image.size
+        decoded = _choose_decoded_scale(image, scale)
+        if decoded > 1:
+            image.draft(None, (image.width // decoded, image.height // decoded))  # only JPEG files follow it
+        is_decoded_whole = image.size == whole
+        photograph = _to_rgb(image, name, white_level)
+        if is_decoded_whole:
+            whole = photograph.size  # a TIFF is upright once it is loaded
+        left = scale if is_decoded_whole else scale // decoded
+        photograph = photograph.reduce(left) if left > 1 else photograph
+        width, height = whole
+        if upright and image.format != "TIFF":
+            orientation = _orientation(image, name)
+            photograph = _turn_upright(photograph, orientation)
+            height, width = (width, height) if orientation in TURNED else (height, width)
+        check_size(name, height, width, minimum_side)
+        return Photograph(np.array(photograph), (height, width))
 
 
 def _choose_scale(size: tuple[int, int], enough: Enough | None) -> int:

@@ -34,14 +34,7 @@ Mask = NDArray[np.bool_]
 
 
 class Box(NamedTuple):
-    """A rectangle, in fractions of a photograph's width and height.
-
-    Attributes:
-        x (float): Left edge.
-        y (float): Upper edge.
-        width (float): Width.
-        height (float): Height.
-    """
+    """A rectangle, from its left upper corner, in fractions of a photograph's width and height."""
 
     x: float
     y: float
@@ -50,18 +43,9 @@ class Box(NamedTuple):
 
     @classmethod
     def parse(cls, text: str, photograph_size: tuple[int, int] | None = None) -> "Box":
-        """Read a rectangle from ``x,y,width,height``.
+        """Read a rectangle from ``x,y,width,height``, in fractions 0..1 of the photographs or in pixels.
 
-        Args:
-            text (str): Fractions 0..1 of the photograph, or pixels.
-            photograph_size (tuple[int, int] | None, optional): Height and width of the photographs, needed for pixels.
-                Defaults to ``None``.
-
-        Returns:
-            Box: The rectangle.
-
-        Raises:
-            ValueError: If the text is not a rectangle, does not lie in the photograph, or mixes fractions and pixels.
+        Pixels need the height and width of the photographs.
         """
         try:
             x, y, width, height = (float(number) for number in text.split(","))
@@ -95,14 +79,7 @@ class Box(NamedTuple):
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> Mask:
-    """Read a mask: white is inspected, black is ignored.
-
-    Args:
-        path (Path): An image of any size.
-        size (tuple[int, int]): Height and width of the result.
-
-    Returns:
-        NDArray[bool]: The mask, shape ``[H, W]``.
+    """Read a mask from an image of any size, and resize it to a height and width: white is inspected, black is ignored.
 
     Raises:
         ImageError: If it can't be read, or is all black.
@@ -120,23 +97,14 @@ def read_mask(path: Path, size: tuple[int, int]) -> Mask:
 
 
 class RegionMasks(NamedTuple):
-    """A folder with a mask for each photograph.
-
-    Attributes:
-        folder (Path): The folder.
-        paths (Mapping[str, Path]): The masks by their photographs' names without suffix.
-    """
+    """A folder with a mask for each photograph, by the photographs' names without suffix."""
 
     folder: Path
     paths: Mapping[str, Path]
 
     @classmethod
     def of(cls, folder: Path) -> "RegionMasks":
-        """Find the masks of a folder.
-
-        Raises:
-            ValueError: If there are none, or two of the same name.
-        """
+        """Find the masks of a folder."""
         found = find_images(folder)
         if not found:
             msg = f"Region {printable(folder)} has no masks: give a mask, or a folder of them."
@@ -149,11 +117,7 @@ class RegionMasks(NamedTuple):
         return cls(folder, paths)
 
     def mask(self, photograph: Path | None, size: tuple[int, int]) -> Mask:
-        """Read the mask of a photograph. See :func:`read_mask`.
-
-        Raises:
-            ImageError: If there is none, it can't be read, or the photograph is not a file.
-        """
+        """Read the mask of a photograph. If there is none, that is an ``ImageError``. See :func:`read_mask`."""
         if photograph is None:
             msg = "An image that is not a file has no mask: give one mask for all as region."
             raise ImageError(msg)
@@ -170,11 +134,7 @@ RegionSource = Path | Box | RegionMasks | Mask
 
 
 def parse_region(text: str, photograph_size: tuple[int, int] | None = None) -> RegionSource:
-    """Read a region of interest: a mask, a folder of masks, or ``x,y,width,height``. See :meth:`Box.parse`.
-
-    Raises:
-        ValueError: If it is none of them.
-    """
+    """Read a region of interest: a mask, a folder of masks, or ``x,y,width,height``. See :meth:`Box.parse`."""
     path = Path(text)
     if text and path.is_dir():
         return RegionMasks.of(path)
@@ -182,15 +142,9 @@ def parse_region(text: str, photograph_size: tuple[int, int] | None = None) -> R
 
 
 def paint_region(source: RegionSource, size: tuple[int, int], photograph: Path | None = None) -> Mask:
-    """Paint the region of interest of a photograph as a mask.
+    """Paint the region of interest of a photograph as a mask of a height and width.
 
-    Args:
-        source (RegionSource): The region.
-        size (tuple[int, int]): Height and width of the result.
-        photograph (Path | None, optional): The photograph's file, whose name its mask has. Defaults to ``None``.
-
-    Returns:
-        NDArray[bool]: The mask, shape ``[H, W]``.
+    The photograph is needed for a folder of masks, by name.
 
     Raises:
         ImageError: If a mask is missing, can't be read, or ignores everything.
@@ -205,11 +159,7 @@ def paint_region(source: RegionSource, size: tuple[int, int], photograph: Path |
 
 
 def shade_photograph(photograph: Image.Image, source: RegionSource | None, path: Path) -> Image.Image:
-    """Darken a photograph outside its region of interest, if there is one.
-
-    Raises:
-        ImageError: See :func:`paint_region`.
-    """
+    """Darken a photograph outside its region of interest, if there is one. See :func:`paint_region`."""
     if source is None:
         return photograph
     return shade_outside(photograph, paint_region(source, (photograph.height, photograph.width), path))

@@ -187,7 +187,7 @@ class SavingMixin(FewShotMixin):
 
         Further arguments are those of ``torch.onnx.export``.
         """
-        from anomalib_fbclip.export.onnx_file import finish_onnx
+        from anomalib_fbclip.export.graph import finish_onnx
 
         _check_input_size(input_size)
         description = self.description()
@@ -245,7 +245,7 @@ class SavingMixin(FewShotMixin):
             ValueError: If the input size is not a size, images that the compression needs are missing, ``max_drop`` is
                 not in 0..1, or the files would replace another model or another compression.
         """
-        from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
+        from anomalib_fbclip.export.graph import convert_to_openvino, save_openvino
         from anomalib_fbclip.export.quantization import check_max_drop, compress
 
         is_calibrated = compression_type in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}

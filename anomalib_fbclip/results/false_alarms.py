@@ -12,9 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .records import Record, Verdict
-
-LABELS: tuple[Verdict, Verdict] = ("normal", "anomalous")
+from .records import Record
 
 CONFIDENCE = 0.95
 """Confidence of a bound on the share of false alarms."""
@@ -22,21 +20,14 @@ CONFIDENCE = 0.95
 SMALLEST_SHARE = 1e-6
 """Smallest share of false alarms that can be asked for."""
 
-EXPECTED_SPREAD, EXPECTED_WEIGHT = 0.1, 2.0
+EXPECTED_SPREAD, EXPECTED_WEIGHT, STEEPNESS = 0.1, 2.0, 4.0
 """As in :mod:`anomalib_fbclip.modeling.few_shot.calibration`, which imports torch."""
-
-STEEPNESS = 4.0
-"""As in :mod:`anomalib_fbclip.modeling.few_shot.calibration`."""
 
 
 class FalseAlarmLimit(NamedTuple):
-    """A threshold for a share of false alarms.
+    """A threshold of scores for a share of false alarms, set by a number of good photographs.
 
-    Attributes:
-        threshold (float): The threshold of scores, 0..1.
-        share (float): The share of good parts that may be called anomalous.
-        is_sure (bool): Whether the share is an upper bound with 95 % confidence. Otherwise it is an estimate.
-        photographs (int): Number of good photographs that set it.
+    If ``is_sure``, the share is an upper bound with 95 % confidence. Otherwise it is an estimate.
     """
 
     threshold: float
@@ -60,13 +51,7 @@ class FalseAlarmLimit(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Count of wrong verdicts on labeled photographs.
-
-    Attributes:
-        threshold (float): The threshold of scores.
-        missed (int): Defective photographs called normal.
-        false_alarms (int): Good photographs called anomalous.
-    """
+    """Number of defective photographs called normal, and of good ones called anomalous, at a threshold."""
 
     threshold: float
     missed: int
@@ -75,13 +60,6 @@ class Tally(NamedTuple):
 
 def best_threshold(good: Sequence[float], bad: Sequence[float]) -> Tally:
     """Find the threshold with the fewest wrong verdicts; among several, the one farthest from any score.
-
-    Args:
-        good (Sequence[float]): Scores of good photographs.
-        bad (Sequence[float]): Scores of defective ones.
-
-    Raises:
-        ValueError: If there are no scores.
 
     Example:
         >>> best_threshold([0.1, 0.3], [0.7, 0.9])
@@ -108,16 +86,12 @@ def is_wrong(record: Record) -> bool:
 def describe_verdicts(records: Iterable[Record]) -> list[str]:
     """Tabulate the verdicts on labeled images, at the threshold and at the best one.
 
-    Args:
-        records (Iterable[Record]): Rows of the table. Those without verdict or label are ignored.
-
-    Returns:
-        list[str]: Lines of a table; none if all rows are ignored.
+    Records without verdict or label are ignored. Without any others there is no line.
     """
     known = [row for row in records if row.verdict and row.label]
     if not known:
         return []
-    good, bad = ([row.score or 0.0 for row in known if row.label == label] for label in LABELS)
+    good, bad = ([row.score or 0.0 for row in known if row.label == label] for label in ("normal", "anomalous"))
     best = best_threshold(good, bad)
     wrong = Counter(row.label for row in known if is_wrong(row))
     thresholds = {f"{row.threshold:.3f}" for row in known}
@@ -136,7 +110,7 @@ def describe_verdicts(records: Iterable[Record]) -> list[str]:
 
 
 def limit_false_alarms(scores: Sequence[float], share: float) -> FalseAlarmLimit:
-    r"""Choose the threshold for a share of false alarms.
+    r"""Choose the threshold for a share of false alarms, from the scores of good photographs among themselves.
 
     With enough good photographs, it is one of their scores, whatever their distribution: more than a share :math:`p` of
     good parts exceeds the r-th highest of :math:`k` scores with a probability of
@@ -147,13 +121,6 @@ def limit_false_alarms(scores: Sequence[float], share: float) -> FalseAlarmLimit
 
     With fewer, it is an estimate: the scores' logits are taken to be normally distributed, and their standard deviation
     is mixed with the expected one.
-
-    Args:
-        scores (Sequence[float]): Scores of the good photographs, each compared with the others, 0..1.
-        share (float): Share of good parts that may be called anomalous, 0..1.
-
-    Raises:
-        ValueError: If there are fewer than 2 scores.
     """
     count = len(scores)
     if count < 2:  # noqa: PLR2004
@@ -199,9 +166,6 @@ def sure_share(count: int) -> float:
 
 def parse_share(text: str) -> float:
     """Parse a share: ``1%`` or ``0.01``.
-
-    Raises:
-        ArgumentTypeError: If it is not between the smallest share and 1.
 
     Example:
         >>> parse_share("5%"), parse_share("0.01")

@@ -21,11 +21,7 @@ VERSION = re.compile(r"v\d+")
 
 @contextmanager
 def incomplete_folder(folder: Path) -> Generator[Path]:
-    """Make a hidden folder for incomplete files inside another folder, and remove it at the end.
-
-    Raises:
-        OSError: If it can't be made.
-    """
+    """Make a hidden folder for incomplete files inside another folder, and remove it at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     incomplete = folder / f"{INCOMPLETE}{uuid4().hex}"
     try:
@@ -55,18 +51,7 @@ def _remove(folder: Path) -> None:
 def replacing(path: Path) -> Generator[Path]:
     """Replace a file, or make a new folder, only when it is complete. An error changes nothing.
 
-    Args:
-        path (Path): The file, or a folder that does not exist. Its parent is created if missing.
-
-    Yields:
-        Path: A temporary path of the same name to write to.
-
-    Raises:
-        OSError: If it can't be moved into place.
-
-    Example:
-        >>> with replacing(Path("results/table.md")) as temporary:  # doctest: +SKIP
-        ...     temporary.write_text("complete")
+    Yields a temporary path of the same name to write to. The parent folder is created if missing.
     """
     with incomplete_folder(path.parent) as folder:
         temporary = folder / path.name
@@ -94,11 +79,7 @@ def is_numbered(folder: Path) -> bool:
 
 
 def make_next(root: Path) -> Path:
-    """Make the next numbered folder in a folder, which is created if missing.
-
-    Raises:
-        OSError: If it can't be made.
-    """
+    """Make the next numbered folder in a folder, which is created if missing."""
     root.mkdir(parents=True, exist_ok=True)
     while True:
         with suppress(FileExistsError):  # another process may have been faster

@@ -20,15 +20,7 @@ share is about half, and 2 % of the choices of 8 good photographs fall below; wi
 
 
 def find_copies(paths: Iterable[Path], originals: Iterable[Path | KeptPhotograph]) -> dict[Path, Path]:
-    """Find copies of photographs, whatever their names.
-
-    Args:
-        paths (Iterable[Path]): Files that may be copies.
-        originals (Iterable[Path | KeptPhotograph]): The originals: files, or photographs kept in a product.
-
-    Returns:
-        dict[Path, Path]: For each copy, the first original with the same bytes. Unreadable files are left out.
-    """
+    """Find for each file that is a copy the first original with the same bytes. Unreadable files are left out."""
     by_size: dict[int, list[Path | KeptPhotograph]] = defaultdict(list)
     for original in originals:
         if isinstance(original, KeptPhotograph):
@@ -58,15 +50,7 @@ def _is_same(path: Path, other: Path | KeptPhotograph) -> bool:
 
 
 def describe_inspected_references(copies: Mapping[Path, Path], total: int | None) -> list[str]:
-    """Warn of photographs that are copies of good ones.
-
-    Args:
-        copies (Mapping[Path, Path]): The copies and their originals.
-        total (int | None): Number of all photographs; ``None`` if unknown.
-
-    Returns:
-        list[str]: A line, or none.
-    """
+    """Warn, in a line, of photographs that are copies of good ones. The total may be unknown."""
     if not copies:
         return []
     number = len(copies) if total is None else f"{len(copies)} of {total}"
@@ -74,16 +58,7 @@ def describe_inspected_references(copies: Mapping[Path, Path], total: int | None
 
 
 def describe_swap(scores: Sequence[float], good_scores: Sequence[float], *, is_all_normal: bool) -> list[str]:
-    """Warn that the folders may be swapped if the good photographs are the unusual ones.
-
-    Args:
-        scores (Sequence[float]): Scores of the photographs.
-        good_scores (Sequence[float]): Scores of the good ones, each compared with the others.
-        is_all_normal (bool): Whether none of the photographs is anomalous.
-
-    Returns:
-        list[str]: A line, or none.
-    """
+    """Warn, in a line, that the folders may be swapped if the good photographs are the unusual ones."""
     if not is_all_normal or len(good_scores) < SWAPPED_GOOD or len(scores) < SWAPPED_PHOTOGRAPHS:
         return []
     higher = sum(score > good for score in scores for good in good_scores)
@@ -95,19 +70,9 @@ def describe_swap(scores: Sequence[float], good_scores: Sequence[float], *, is_a
 def describe_colors(
     colors: Counter[bool], good: Sequence[Path | KeptPhotograph], white_level: int | None = None
 ) -> list[str]:
-    """Warn that photographs are gray and the good ones in color, or the other way round.
+    """Warn, in a line, that photographs are gray and the good ones in color, or the other way round.
 
-    Args:
-        colors (Counter[bool]): Number of gray photographs (``True``) and of others.
-        good (Sequence[Path | KeptPhotograph]): The good ones.
-        white_level (int | None, optional): Value of white in files of more than 8 bits that do not state it. Defaults
-            to ``None``.
-
-    Returns:
-        list[str]: A line, or none.
-
-    Raises:
-        ImageError: If a good photograph can't be read any more.
+    ``colors`` has the number of gray photographs (``True``) and of others.
     """
     if not good or not colors:
         return []

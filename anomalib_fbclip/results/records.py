@@ -10,18 +10,13 @@ import json
 import os
 from collections.abc import Iterable
 from contextlib import ExitStack
-from importlib.resources import files
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, NamedTuple
 
 from .regions import Region
 
 TABLE_NAME = "predictions"
 """Name of the table's files, without their suffixes."""
-
-BYTE_ORDER_MARK = "\ufeff"
-"""Byte order mark, by which Excel recognizes UTF-8."""
 
 Verdict = Literal["normal", "anomalous", "unknown"]
 
@@ -91,12 +86,7 @@ COLUMNS = tuple(
 
 
 class Tail(NamedTuple):
-    """The last row of both files of a table.
-
-    Attributes:
-        rows (tuple[bytes, bytes]): The row, as JSON and as CSV.
-        ends (tuple[int, int]): Number of bytes before it in each file.
-    """
+    """The last row of a table, as JSON and as CSV, and the number of bytes before it in each of the two files."""
 
     rows: tuple[bytes, bytes]
     ends: tuple[int, int]
@@ -108,8 +98,8 @@ def _to_row(values: dict[str, Any]) -> str:
     return text.getvalue()
 
 
-HEADER = Tail((b"", (BYTE_ORDER_MARK + _to_row(dict(zip(COLUMNS, COLUMNS, strict=True)))).encode()), (0, 0))
-"""Tail of a table without rows."""
+HEADER = Tail((b"", _to_row(dict(zip(COLUMNS, COLUMNS, strict=True))).encode("utf-8-sig")), (0, 0))
+"""Tail of a table without rows. Excel recognizes UTF-8 by the byte order mark."""
 
 
 class RecordWriter:
@@ -126,11 +116,6 @@ class RecordWriter:
 
     Raises:
         FileExistsError: If one of the files of a new table exists already.
-        OSError: If they can't be created.
-
-    Example:
-        >>> with RecordWriter(Path("results")) as writer:  # doctest: +SKIP
-        ...     writer.write(Record("photograph.jpg", score=0.9, verdict="anomalous"))
     """
 
     def __init__(self, folder: Path, name: str = TABLE_NAME, tail: Tail | None = None) -> None:
@@ -154,11 +139,7 @@ class RecordWriter:
         return Tail((record.to_json().encode(), record.to_csv().encode(errors="backslashreplace")), (lines, table))
 
     def write(self, record: Record) -> None:
-        """Add a row to both files.
-
-        Raises:
-            OSError: If it can't be written.
-        """
+        """Add a row to both files."""
         self.append(self.next_tail(record).rows)
 
     def close(self) -> None:
@@ -167,11 +148,7 @@ class RecordWriter:
             file.close()
 
     def append(self, rows: tuple[bytes, bytes]) -> None:
-        """Add a row, as JSON and as CSV.
-
-        Raises:
-            OSError: If it can't be written.
-        """
+        """Add a row, as JSON and as CSV."""
         ends = [file.seek(0, os.SEEK_END) for file in self._files]
         try:
             for file, row in zip(self._files, rows, strict=True):
@@ -185,32 +162,16 @@ class RecordWriter:
         """Return the writer, which is closed at the end."""
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Close the files."""
         self.close()
 
 
 def write_records(records: Iterable[Record], folder: Path) -> None:
-    """Write a whole table to a folder, which is created if missing.
-
-    Raises:
-        FileExistsError: If there is a table already.
-        OSError: If it can't be written.
-    """
+    """Write a whole new table to a folder, which is created if missing."""
     with RecordWriter(folder) as writer:
         for record in records:
             writer.write(record)
-
-
-def read_schema() -> dict[str, Any]:
-    """Read the JSON Schema of a record."""
-    schema: dict[str, Any] = json.loads((files(__package__) / "prediction.schema.json").read_text(encoding="utf-8"))
-    return schema
 
 
 def _cut(file: io.FileIO, end: int) -> bool:

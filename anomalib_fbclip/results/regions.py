@@ -17,11 +17,7 @@ SMALLEST_DEFECT = 3.2
 
 
 def smallest_visible_defect(photograph_size: tuple[int, int], input_size: tuple[int, int]) -> int:
-    """Estimate the size of the smallest visible defect in pixels of the photograph.
-
-    Args:
-        photograph_size (tuple[int, int]): Height and width of the photograph in pixels.
-        input_size (tuple[int, int]): Height and width of the model's input in pixels.
+    """Estimate the size of the smallest visible defect in pixels of the photograph. Sizes are height and width.
 
     Example:
         >>> smallest_visible_defect((3000, 4000), (224, 224))
@@ -49,21 +45,10 @@ def strongest_place_radius(height: int, width: int) -> int:
     return min(height, width) // STRONGEST_PLACE // 2
 
 
-def match_verdict(
-    mask: NDArray[np.bool_],
-    anomaly_map: NDArray[np.floating],
-    is_anomalous: bool,
-) -> NDArray[np.bool_]:
-    """Make a mask agree with the verdict.
+def match_verdict(mask: NDArray[np.bool_], anomaly_map: NDArray[np.floating], is_anomalous: bool) -> NDArray[np.bool_]:
+    """Make a mask ``[h, w]`` of where an anomaly map ``[h, w]`` is above its threshold agree with the verdict.
 
-    Args:
-        mask (NDArray[np.bool_]): Where the anomaly map is above its threshold, shape ``[h, w]``.
-        anomaly_map (NDArray[np.floating]): The anomaly map, shape ``[h, w]``.
-        is_anomalous (bool): The verdict.
-
-    Returns:
-        NDArray[np.bool_]: For a normal image, an empty mask. For an anomalous one, the mask or, if that is empty, the
-            strongest place of the map.
+    That of a normal image becomes empty. An empty one of an anomalous image becomes the map's strongest place.
     """
     if not is_anomalous:
         return np.zeros_like(mask)
@@ -77,14 +62,9 @@ def match_verdict(
 
 
 def find_regions(mask: NDArray[np.bool_], image_size: tuple[int, int]) -> list[Region]:
-    """Find the connected regions of a mask; corners connect.
+    """Find the connected regions, the largest first, of a mask ``[h, w]`` of the whole image; corners connect.
 
-    Args:
-        mask (NDArray[np.bool_]): The mask of the whole image, shape ``[h, w]``.
-        image_size (tuple[int, int]): Height and width of the image in pixels.
-
-    Returns:
-        list[Region]: The regions in pixels of the image, rounded up, the largest first.
+    They are in pixels of the image, whose height and width are given, and rounded up.
     """
     rows, starts, ends = _find_runs(mask)
     labels = _connect_runs(rows, starts, ends, mask.shape[1])
@@ -126,10 +106,7 @@ def _find_runs(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 def _connect_runs(
-    rows: NDArray[np.int64],
-    starts: NDArray[np.int64],
-    ends: NDArray[np.int64],
-    width: int,
+    rows: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64], width: int
 ) -> NDArray[np.int64]:
     """Return for each run the number of the first run of its region."""
     stride = width + 2  # keeps positions in different rows apart

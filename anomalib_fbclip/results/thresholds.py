@@ -28,25 +28,14 @@ SOURCE_KEYS = ("image_threshold_source", "pixel_threshold_source")
 
 
 def describe_guess(source: str | None, advice: str) -> list[str]:
-    """Warn that verdicts are unreliable if their threshold is the default.
-
-    Args:
-        source (str | None): Source of the threshold, in the words of the table.
-        advice (str): How to get a threshold that fits the parts.
-
-    Returns:
-        list[str]: A line, or none.
-    """
+    """Warn, in a line, that verdicts are unreliable if the source of their threshold is the default."""
     if source != DEFAULT:
         return []
     return [f"The verdicts are unreliable: the threshold {USUAL_THRESHOLD} is not calibrated to your parts. {advice}"]
 
 
 def check_threshold(name: str, threshold: float | None) -> None:
-    """Check that a threshold, if given, is between 0 and 1, as scores are.
-
-    Raises:
-        ValueError: If it is not.
+    """Raise an error if a threshold is given and is not between 0 and 1, as scores are.
 
     Example:
         >>> check_threshold("image_threshold", 1.5)
@@ -60,15 +49,7 @@ def check_threshold(name: str, threshold: float | None) -> None:
 
 
 def parse_threshold(text: str) -> float:
-    """Parse a threshold.
-
-    Raises:
-        ArgumentTypeError: If it is not a number, or not in 0..1.
-
-    Example:
-        >>> parse_threshold("0.6")
-        0.6
-    """
+    """Parse a threshold on the command line."""
     try:
         value = float(text)
         check_threshold("a threshold", value)

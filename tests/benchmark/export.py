@@ -73,7 +73,7 @@ def export(backbone: str, folder: Path, calibration_images: int) -> dict[str, Pa
     from anomalib.data import MVTecAD
 
     from anomalib_fbclip import FBClip
-    from anomalib_fbclip.export.openvino_model import save_openvino
+    from anomalib_fbclip.export.graph import save_openvino
     from anomalib_fbclip.export.quantization import quantize
     from tools.bundled_model.parts import draw_category
 

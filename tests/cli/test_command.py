@@ -26,11 +26,11 @@ from anomalib_fbclip.__main__ import main
 from anomalib_fbclip.cli.arguments import without_thresholds, writing
 from anomalib_fbclip.cli.sources import find_inputs
 from anomalib_fbclip.errors import ImageError, run_command
-from anomalib_fbclip.results.records import read_schema
 from support.command_line import environment
 from support.graphs import write_graph
 from support.parts import Run, draw_part
 from support.photographs import store, store_in_12_bits
+from support.schema import read_schema
 
 COMMAND = [sys.executable, "-m", "anomalib_fbclip"]
 

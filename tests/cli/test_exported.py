@@ -21,11 +21,12 @@ from PIL import Image
 
 from anomalib_fbclip.__main__ import main
 from anomalib_fbclip.exported import EdgeInferencer
-from anomalib_fbclip.results.records import Record, RecordWriter, read_schema
+from anomalib_fbclip.results.records import Record, RecordWriter
 from support.command_line import environment
 from support.graphs import only_of_width, write_graph
 from support.parts import draw_part
 from support.photographs import store, store_in_12_bits
+from support.schema import read_schema
 
 Inspect = Callable[..., int]
 

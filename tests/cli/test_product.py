@@ -21,12 +21,12 @@ from anomalib_fbclip.__main__ import main
 from anomalib_fbclip.cli.product import describe_product
 from anomalib_fbclip.cli.torch_inferencer import TorchInferencer
 from anomalib_fbclip.images.image_files import find_images
-from anomalib_fbclip.results.records import read_schema
 from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import Adapters, digest_file
 from anomalib_fbclip.weights.metadata import KINDS, PRODUCT_KINDS
 from support import line
 from support.parts import draw_part, fails, read_rows
+from support.schema import read_schema
 
 
 @pytest.fixture(scope="module")

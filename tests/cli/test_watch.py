@@ -26,10 +26,11 @@ import pytest
 from anomalib_fbclip.__main__ import main
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.images.photographs import Photograph, read_reduced
-from anomalib_fbclip.results.records import HEADER, RecordWriter, read_schema
+from anomalib_fbclip.results.records import HEADER, RecordWriter
 from support.command_line import environment
 from support.graphs import write_graph
 from support.line import add, read_rows, run_until, wait_until
+from support.schema import read_schema
 
 MOSQUITTO = shutil.which("mosquitto", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
+from anomalib_fbclip.export.graph import convert_to_openvino, save_openvino
 from anomalib_fbclip.exported import EdgeInferencer
 from support.graphs import write_graph
 

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from anomalib_fbclip.exported import ImageError, read_image
-from anomalib_fbclip.exported.images import to_batch, to_rgb
+from anomalib_fbclip.exported.inferencer import to_batch, to_rgb
 from support.photographs import store
 
 STREAM = np.random.default_rng(0)

@@ -22,7 +22,7 @@ from PIL import Image
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.lightning.trainer_run import TrainerRun
-from anomalib_fbclip.results.records import read_schema
+from support.schema import read_schema
 
 REFERENCES = "good photographs"
 

@@ -26,8 +26,7 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.export.description import model_info
-from anomalib_fbclip.export.onnx_file import PRECISE_PREFIX
-from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
+from anomalib_fbclip.export.graph import PRECISE_PREFIX, convert_to_openvino, save_openvino
 from anomalib_fbclip.lightning.pre_processing import AntialiasedPreProcessor
 from support.command_line import anomalib, run
 from support.graphs import EXACT, ONE_IMAGE

@@ -18,8 +18,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.results.records import read_schema
 from support.command_line import anomalib
+from support.schema import read_schema
 
 SIZES = {"a.png": (80, 60), "b.jpg": (40, 90), "c.png": (56, 56)}
 

@@ -30,11 +30,11 @@ from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.lightning.callbacks.checked_data import CheckedDataset
 from anomalib_fbclip.lightning.callbacks.results_folder import claim_folder
-from anomalib_fbclip.results.records import read_schema
 from anomalib_fbclip.weights.adapters import adapter_tensors
 from support.brightness import judge_by_brightness, make_folder, write_folder, write_image
 from support.command_line import ANOMALIB, anomalib, run
 from support.photographs import store_in_12_bits
+from support.schema import read_schema
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_names_are_there_whatever_is_imported_first(installed_wheel: Environment
         "anomalib.engine",
         "anomalib_fbclip.lightning.callbacks.report",
         "anomalib_fbclip.data",
-        "anomalib_fbclip.export.onnx_file",
+        "anomalib_fbclip.export.graph",
         "anomalib_fbclip.lightning.model",
         "anomalib_fbclip.modeling.fbclip",
     )

@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 
 from anomalib_fbclip.images.image_files import printable
-from anomalib_fbclip.results.records import COLUMNS, HEADER, Record, RecordWriter, Tail, read_schema, write_records
+from anomalib_fbclip.results.records import COLUMNS, HEADER, Record, RecordWriter, Tail, write_records
 from anomalib_fbclip.results.regions import Region
 from anomalib_fbclip.results.thresholds import check_threshold
+from support.schema import read_schema
 
 RECORDS = [
     Record(

@@ -16,10 +16,9 @@ from anomalib.post_processing import PostProcessor
 from torchvision.transforms.v2 import Compose, InterpolationMode, Normalize, Resize
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.export import describe, quantization
-from anomalib_fbclip.export.description import COMPRESSION_KEY, check_replaced
-from anomalib_fbclip.export.onnx_file import SCOPES_KEY, finish_onnx
-from anomalib_fbclip.export.openvino_model import convert_to_openvino, save_openvino
+from anomalib_fbclip.export import quantization
+from anomalib_fbclip.export.description import COMPRESSION_KEY, check_replaced, describe
+from anomalib_fbclip.export.graph import SCOPES_KEY, convert_to_openvino, finish_onnx, save_openvino
 from anomalib_fbclip.lightning.pre_processing import AntialiasedPreProcessor
 from anomalib_fbclip.lightning.saving import write_staged
 from support.graphs import EXACT

@@ -22,11 +22,11 @@ from anomalib_fbclip.images.region_of_interest import RegionSource, shade_photog
 from anomalib_fbclip.lightning.trainer_run import find_callback, gather, is_command_line
 from anomalib_fbclip.results.records import Record
 from anomalib_fbclip.results.report.page import (
-    MAX_MAP_SIDE,
     REPORT_NAME,
     Entry,
     Thresholds,
     describe_good,
+    shrink_map,
     write_report,
 )
 from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
@@ -111,9 +111,7 @@ class FBClipReport(Callback):
 
 
 def _shrink(anomaly_map: torch.Tensor) -> NDArray[np.float16]:
-    image = Image.fromarray(anomaly_map.float().cpu().numpy())
-    image.thumbnail((MAX_MAP_SIDE, MAX_MAP_SIDE), Image.Resampling.BILINEAR)
-    return np.asarray(image).astype(np.float16)
+    return shrink_map(anomaly_map.float().cpu().numpy()).astype(np.float16)
 
 
 def _add_photograph(entry: Entry, white_level: int | None, region: RegionSource | None) -> Entry:

@@ -35,8 +35,7 @@ from anomalib_fbclip.results.files import incomplete_folder
 from anomalib_fbclip.results.records import Record
 from anomalib_fbclip.results.regions import STRONGEST_PLACE
 
-from .heatmap import OPACITY, PALETTE, to_gray
-from .pictures import shrink_photograph
+from .pictures import OPACITY, PALETTE, shrink_photograph, to_gray
 
 REPORT_NAME = "report.html"
 """Name of the report."""
@@ -54,14 +53,7 @@ BINS = 50
 
 
 class Thresholds(NamedTuple):
-    """Initial thresholds of a page.
-
-    Attributes:
-        image (float): A photograph with a higher score is anomalous.
-        pixel (float): A place where the anomaly map is higher belongs to a region.
-        image_source (str): Source of the first, in the words of the table.
-        pixel_source (str): Source of the second.
-    """
+    """Initial thresholds of a page, of scores and of anomaly maps, and their sources in the words of the table."""
 
     image: float
     pixel: float
@@ -70,13 +62,7 @@ class Thresholds(NamedTuple):
 
 
 class NearestReference(NamedTuple):
-    """The most anomalous place of a photograph, and the nearest place in a good photograph.
-
-    Attributes:
-        place (Image.Image): The most anomalous place.
-        reference (Image.Image): The nearest place.
-        path (str): The good photograph's file.
-    """
+    """The most anomalous place of a photograph, the nearest place in a good one, and the good one's file."""
 
     place: Image.Image
     reference: Image.Image
@@ -84,14 +70,7 @@ class NearestReference(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A photograph on the page.
-
-    Attributes:
-        record (Record): The prediction, or why there is none.
-        photograph (PhotographSource | None): The photograph; ``None`` if the record is an error.
-        anomaly_map (NDArray[np.floating] | None): Its anomaly map, 0..1, shape ``[h, w]``, if there is one.
-        nearest (NearestReference | None): The nearest place in a good photograph, if there are references.
-    """
+    """A photograph on the page, with its anomaly map, 0..1, ``[h, w]``. A record of an error stands alone."""
 
     record: Record
     photograph: PhotographSource | None = None
@@ -103,19 +82,11 @@ class Card(NamedTuple):
     """An entry as text for the page, with images as ``data:`` URIs.
 
     Attributes:
-        name (str): The file's name.
-        folder (str): The file's folder.
         state (str): ``normal``, ``anomalous``, ``unknown`` or ``error``.
-        error (str | None): Why there is no prediction.
         score (float): The score; -1 for an error, which thus comes last.
-        same_as (str | None): The good photograph that it is a copy of, if any.
         size (tuple[int, int]): Width and height of the photograph on the page.
-        photograph (str): The photograph.
-        anomaly_map (str | None): The anomaly map.
         place (str | None): The most anomalous place, if there are references.
         reference (str): The nearest place in a good photograph.
-        reference_name (str): The good photograph's name.
-        product (str | None): The product that it was compared with, if it has a name.
         argument (str): The photograph's file, quoted for a shell command.
     """
 
@@ -136,18 +107,13 @@ class Card(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """Sort key of a card in a file, at a position, the most anomalous first."""
+    """What is kept in memory of a card, which is in a file at a position."""
 
-    negated_score: float
+    score: float
     folder: str
     name: str
     state: str
     position: int
-
-    @property
-    def score(self) -> float:
-        """The card's score."""
-        return -self.negated_score
 
 
 def write_report(
@@ -159,39 +125,25 @@ def write_report(
     good_scores: Sequence[float] = (),
     feedback: str | None = None,
 ) -> None:
-    """Write the report.
+    """Write the report, and replace an earlier one when all pages are complete.
 
     Entries are taken one at a time, and about 30 KB of each are kept on disk. The 1000 most anomalous photographs are
     in the file, and the others in files beside it: ``report-2.html`` and so on.
 
     Args:
-        path (Path): The file, which is replaced when all pages are complete. Its folder is created if missing.
+        path (Path): The file. Its folder is created if missing.
         entries (Iterable[Entry]): The photographs. One that can't be read again is shown as an error.
         thresholds (Thresholds): Initial thresholds of the page.
         command (str): Command to predict again. The page fills in ``{threshold}`` and ``{pixel_threshold}``.
-        about (Mapping[str, str]): Facts about the run by name, such as its model. The page adds the date and the
-            package's version.
-        good_scores (Sequence[float], optional): Scores of the good photographs, each compared with the rest. Defaults
-            to ``()``.
+        about (Mapping[str, str]): Facts about the run by name. The page adds the date and the package's version.
+        good_scores (Sequence[float], optional): Scores of the good photographs, each compared with the rest.
         feedback (str | None, optional): Command that adds false alarms to the good photographs. The page collects them,
-            and fills in ``{photographs}``. ``None``: the page collects none. Defaults to ``None``.
-
-    Raises:
-        ValueError: If an entry has neither an error nor both a score and a photograph.
-        OSError: If the report can't be written.
-
-    Example:
-        >>> write_report(  # doctest: +SKIP
-        ...     Path("results/report.html"),
-        ...     [Entry(record, record.path, anomaly_map)],
-        ...     Thresholds(0.5, 0.5, "default", "default"),
-        ...     "fbclip photographs --threshold {threshold} --pixel-threshold {pixel_threshold}",
-        ...     {"Model": "model.xml"},
-        ... )
+            and fills in ``{photographs}``. ``None``: the page collects none.
     """
     with incomplete_folder(path.parent) as folder:
         with (folder / "cards").open("w+b") as file:
-            kept = sorted(_keep(map_ahead(partial(_to_card, threshold=thresholds.image), entries, ahead=2), file))
+            cards = map_ahead(partial(_to_card, threshold=thresholds.image), entries, ahead=2)
+            kept = sorted(_keep(cards, file), key=lambda card: (-card.score, card.folder, card.name))
             starts = range(0, max(len(kept), 1), PHOTOGRAPHS_PER_PAGE)
             pages = [_page_path(path, number) for number, _ in enumerate(starts, 1)]
             template = _read_template()
@@ -239,7 +191,7 @@ def _describe_all(
     kept: Sequence[_Kept], thresholds: Thresholds, about: Mapping[str, str], good_scores: Sequence[float]
 ) -> dict[str, object]:
     """Return the template's values that all pages share."""
-    style, script = (_read(name) for name in ("report.css", "report.js"))
+    style, script = ((files(__package__) / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     states = [card.state for card in kept]
     return {
         "counts": {state: states.count(state) for state in ("anomalous", "normal", "unknown", "error")},
@@ -260,11 +212,11 @@ def _page_path(path: Path, number: int) -> Path:
 
 
 def _keep(cards: Iterable[Card], file: BinaryIO) -> Iterator[_Kept]:
-    """Write cards to a file, and yield their sort keys."""
+    """Write cards to a file, and yield what is kept of them."""
     for card in cards:
         position = file.tell()
         file.write(json.dumps(card).encode() + b"\n")
-        yield _Kept(-card.score, card.folder, card.name, card.state, position)
+        yield _Kept(card.score, card.folder, card.name, card.state, position)
 
 
 def _take(file: BinaryIO, kept: _Kept) -> Card:
@@ -292,7 +244,7 @@ def _to_card(entry: Entry, threshold: float) -> Card:
         same_as=None if record.same_as is None else printable(record.same_as),
         size=image.size,
         photograph=_to_data_uri(image),
-        anomaly_map=None if anomaly_map is None else _to_data_uri(_shrink_map(anomaly_map)),
+        anomaly_map=None if anomaly_map is None else _to_data_uri(to_gray(shrink_map(anomaly_map).clip(0, 1))),
         argument="" if record.path is None else shlex.quote(record.path),
         product=None if record.product is None else printable(record.product),
     )
@@ -302,11 +254,11 @@ def _to_card(entry: Entry, threshold: float) -> Card:
     return card._replace(place=place, reference=reference, reference_name=printable(Path(nearest.path).name))
 
 
-def _shrink_map(anomaly_map: NDArray[np.floating]) -> Image.Image:
-    """Shrink an anomaly map, 0..1, ``[h, w]``, if it is large, and convert it to a gray image."""
+def shrink_map(anomaly_map: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Shrink an anomaly map ``[h, w]``, if it is larger than those on the page."""
     image = Image.fromarray(anomaly_map.astype(np.float32))
     image.thumbnail((MAX_MAP_SIDE, MAX_MAP_SIDE), Image.Resampling.BILINEAR)
-    return to_gray(np.asarray(image).clip(0, 1))
+    return np.asarray(image)
 
 
 def _to_data_uri(image: Image.Image) -> str:
@@ -329,14 +281,9 @@ def _name_and_folder(record: Record) -> tuple[str, str]:
 
 
 def describe_good(photographs: Sequence[object], kept: int = 0) -> str:
-    """Describe the good photographs for the report.
+    """Describe the good photographs for the report: their number, and the folder of those that are files.
 
-    Args:
-        photographs (Sequence[object]): The good photographs: files, and others, which are only counted.
-        kept (int, optional): Number of photographs in a model's file, if there are no others. Defaults to ``0``.
-
-    Returns:
-        str: Their number, and the folder of the files.
+    If there are none, ``kept`` is the number of those in a model's file.
     """
     if not photographs:
         return f"{kept}, kept in the model's file" if kept else "none"
@@ -344,10 +291,6 @@ def describe_good(photographs: Sequence[object], kept: int = 0) -> str:
     if not paths:
         return str(len(photographs))
     return f"{len(photographs)} of {printable(os.path.commonpath([path.parent for path in paths]))}"
-
-
-def _read(name: str) -> str:
-    return (files(__package__) / name).read_text(encoding="utf-8")
 
 
 def _policy(style: str, script: str) -> str:
@@ -363,18 +306,11 @@ def _hash(text: str) -> str:
 
 
 def bar_heights(scores: Sequence[float]) -> list[float]:
-    """Count scores in bins of equal width.
-
-    Args:
-        scores (Sequence[float]): The scores, 0..1.
-
-    Returns:
-        list[float]: Height of each bar; the highest is 1. All are 0 if there are no scores.
+    """Count scores, 0..1, in bins of equal width, as the heights of bars. The highest is 1, unless there are no scores.
 
     Example:
         >>> bar_heights([0.01, 0.01, 0.99])[::49]
         [1.0, 0.5]
     """
     counts, _ = np.histogram(scores, bins=BINS, range=(0, 1))
-    heights = counts.tolist()
-    return [height / max(*heights, 1) for height in heights]
+    return (counts / max(counts.max(), 1)).tolist()

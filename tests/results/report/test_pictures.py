@@ -11,8 +11,14 @@ from PIL import Image
 
 from anomalib_fbclip.results.records import Record
 from anomalib_fbclip.results.regions import Region
-from anomalib_fbclip.results.report.heatmap import ROWS, draw_heatmap, resize_map
-from anomalib_fbclip.results.report.pictures import MAX_SIDE, draw_picture, shrink_photograph
+from anomalib_fbclip.results.report.pictures import (
+    MAX_SIDE,
+    ROWS,
+    draw_heatmap,
+    draw_picture,
+    resize_map,
+    shrink_photograph,
+)
 
 NOTHING = np.zeros((8, 8), dtype=np.float32)
 

@@ -1,15 +1,21 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""An exported ONNX file: simplified, with metadata and with names that say where nodes belong."""
+"""An exported graph, in ONNX and in OpenVINO.
+
+It is simplified, and has metadata, names that say where nodes belong, and nodes that keep full precision.
+"""
 
 import ast
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+import openvino
 from onnx_ir.passes import Sequential
 from onnx_ir.passes.common import (
     ClearMetadataAndDocStringPass,
@@ -22,6 +28,7 @@ from onnx_ir.passes.common import (
 from onnxscript.optimizer import fold_constants
 
 from anomalib_fbclip.exported.runtimes import NAMESPACE
+from anomalib_fbclip.results.files import naming_full_disk
 
 from .description import MODEL_INFO, model_info
 
@@ -37,29 +44,24 @@ PRECISE_MODULES = (
 flips with rounding, the gate's last layer scales all tokens, and distances from good parts are small differences of
 cosines near 1."""
 
-PRECISE_PREFIX = "precise/"
-"""Prefix of the names of these modules' nodes."""
-
 IMAGE_TOWER = "model.backbone."
 """Prefix of the names of the image tower's modules."""
 
 BLOCK = re.compile(re.escape(f"{IMAGE_TOWER}visual.transformer.resblocks.") + r"(\d+)")
 """Name of a block of the image tower, with its number, counted from 0."""
 
-BLOCK_PREFIX = "block"
-"""Prefix of the names of the image tower's nodes, before the block's number and a slash."""
-
 ATTENTION = "model.mvfbe"
 """Module whose linear layers are the merged ones of the foreground-background attention."""
 
-ATTENTION_PREFIX = "attention/"
-"""Prefix of the names of these layers' nodes."""
-
-HEAD_PREFIX = "head/"
-"""Prefix of the names of all other nodes outside the image tower."""
+PRECISE_PREFIX, BLOCK_PREFIX, ATTENTION_PREFIX, HEAD_PREFIX = "precise/", "block", "attention/", "head/"
+"""Prefixes of nodes' names: of the modules in 32 bits; of a block of the image tower, before its number and a slash; of
+the attention's linear layers; of all others outside the image tower."""
 
 SCOPES_KEY = "pkg.torch.onnx.name_scopes"
 """Property in which torch's exporter lists the modules around a node, outermost first, and then the node."""
+
+PRECISE_KEY = "precise_0"
+"""OpenVINO's attribute, with its version, of nodes that keep 32 bits when a graph is run or stored in fewer."""
 
 LARGEST_FILE = 2**31 - 2**26
 """Largest size of weights inside an ONNX file, in bytes. Larger weights go to a second file."""
@@ -68,9 +70,7 @@ LARGEST_FILE = 2**31 - 2**26
 def finish_onnx(path: Path, description: Mapping[str, str]) -> None:
     """Simplify an ONNX model from torch's exporter, and add its metadata.
 
-    Args:
-        path (Path): The model. Weights in a second file are moved into it, if they fit.
-        description (Mapping[str, str]): The model's metadata.
+    Weights in a second file are moved into the first, if they fit.
     """
     model = ir.load(path)
     _name_nodes(model.graph)
@@ -144,3 +144,46 @@ def _save(model: ir.Model, path: Path) -> None:
         file.unlink(missing_ok=True)
     is_large = sum(tensor.nbytes for tensor in weights if tensor is not None) > LARGEST_FILE
     ir.save(model, path, external_data=f"{path.name}.data" if is_large else None)
+
+
+def convert_to_openvino(path: Path, description: Mapping[str, str], **kwargs: Any) -> openvino.Model:  # noqa: ANN401
+    """Convert a file of :func:`finish_onnx`, with arguments of ``openvino.convert_model``, and add its metadata."""
+    model = openvino.convert_model(path, **kwargs)
+    for section, values in (NAMESPACE, description), (MODEL_INFO, model_info(description)):
+        for name, value in values.items():
+            model.set_rt_info(value, [section, name])
+    return _mark_precise_nodes(model)
+
+
+def _mark_precise_nodes(model: openvino.Model) -> openvino.Model:
+    """Mark nodes that keep full precision, and reload the model: OpenVINO respects only marks read from a file."""
+    for node in model.get_ops():
+        if not _is_precise(node):
+            continue
+        constants = [value.get_node() for value in node.input_values() if not value.get_node().input_values()]
+        for marked in (node, *constants):
+            marked.get_rt_info()[PRECISE_KEY] = ""
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": False})  # the file is removed before the model
+    with tempfile.TemporaryDirectory() as folder:
+        path = save_openvino(model, Path(folder, "model.xml"), is_half=False)
+        return core.read_model(path)
+
+
+def _is_precise(node: openvino.Node) -> bool:
+    """Return whether a node has the prefix, or is one that OpenVINO inserted before such nodes."""
+    if "/" in (name := node.get_friendly_name()):
+        return name.startswith(PRECISE_PREFIX)
+    users = [target.get_node() for output in node.outputs() for target in output.get_target_inputs()]
+    return bool(users) and all(user.get_friendly_name().startswith(PRECISE_PREFIX) for user in users)
+
+
+def save_openvino(model: openvino.Model, path: Path, is_half: bool) -> Path:
+    """Write a model to an ``.xml`` file and a ``.bin`` file beside it, with weights in 16 bits if ``is_half``.
+
+    Returns the path of the first.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming_full_disk(path.parent, RuntimeError):
+        openvino.save_model(model, path, compress_to_fp16=is_half)
+    return path
