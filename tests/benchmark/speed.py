@@ -203,9 +203,8 @@ def prepare_tower(row: Row, folder: Path) -> Callable[[], object]:
 def prepare_oracle(row: Row, folder: Path) -> Callable[[], object]:
     """Prepare the model with everything after the image tower as the tests' oracle defines it."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
-    from support import oracle
-
     from anomalib_fbclip.modeling.mvfbe.foreground_mask import THRESHOLD
+    from support import oracle
 
     model = create_fbclip(folder, row.precision).eval().model
     images = make_images(row)
