@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a run tells about its thresholds, and whether its images match the good photographs."""
+"""Advice of a run: on its thresholds, and on images that do not match the good photographs."""
 
 import logging
 from collections import Counter
