@@ -339,7 +339,7 @@ def _is_above_or_below(path: Path, output: Path, kind: str) -> bool:
 
 def without_password(address: str) -> str:
     """Remove user and password from the address of a stream. Other text stays."""
-    return re.sub(r"(?<=://)[^/@]*@", "", address)
+    return re.sub(r"(?<=://)[^/]*@", "", address)
 
 
 def without_thresholds(arguments: Sequence[str]) -> list[str]:

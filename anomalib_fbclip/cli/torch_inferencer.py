@@ -39,7 +39,13 @@ from anomalib_fbclip.weights.adapters import Adapters, describe_adapters, descri
 from anomalib_fbclip.weights.building import build_model
 from anomalib_fbclip.weights.checkpoints import Normalization
 from anomalib_fbclip.weights.registry import resolve_backbone, resolve_image_size, resolve_pretrained, resolve_tiling
-from anomalib_fbclip.weights.source import choose_zero_shot, fetch_published, read_adapters_file, read_given_adapters
+from anomalib_fbclip.weights.source import (
+    check_published,
+    choose_zero_shot,
+    fetch_published,
+    read_adapters_file,
+    read_given_adapters,
+)
 
 from .prediction import ComparedPrediction, MaskedImage, choose_enough
 
@@ -85,7 +91,7 @@ class TorchInferencer:
         self._threads = threads // self._at_once
         own = read_adapters_file(weights)
         name = resolve_backbone(backbone or (own.metadata.get("backbone") if own else None) or bundled.NAME)
-        given = own or read_given_adapters(weights, name)
+        given = own or read_unpublished(weights, name)
         known = given.metadata if given else {}
         pretrained = resolve_pretrained(name, known.get("pretrained"))
         if own:
@@ -405,6 +411,14 @@ class Comparison:
         if not hasattr(self._of_thread, "rows"):
             self._of_thread.rows = deque(maxlen=self._tiling.view_count)
         self._of_thread.rows.extend(match.row)
+
+
+def read_unpublished(weights: str, backbone: str) -> Adapters | None:
+    """Read adapters, unless they are published ones, which must fit the backbone: its CLIP is fetched next."""
+    given = read_given_adapters(weights, backbone)
+    if given is None:
+        check_published(backbone)
+    return given
 
 
 def fetch_adapters(weights: str) -> Adapters:

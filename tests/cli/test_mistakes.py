@@ -103,17 +103,17 @@ MISTAKES: dict[str, tuple[Callable[[Path], list[str | Path]], str]] = {
         "mine.ckpt' can't be read",
     ),
     "weights of another backbone": (lambda _: ["photographs", "--weights", "mvtec"], "fit backbone ViT-L-14-336 only"),
+    "no weights for a backbone": (
+        lambda _: ["photographs", "--backbone", "ViT-B-32"],
+        "fit backbone ViT-L-14-336 only, not 'ViT-B-32'",
+    ),
     "malicious pickle": (
         lambda root: ["photographs", "--weights", write_pickle(root / "mine.pth", root / "mark")],
         "which could run code",
     ),
     "no network": (
-        lambda _: ["photographs", "--backbone", "ViT-B-32"],
-        f".cache/clip/ViT-B-32.pt'. Or leave out --backbone and --weights: {bundled.NAME} needs no network.",
-    ),
-    "no network for the paper's model": (
         lambda _: ["photographs", "--backbone", "ViT-L-14-336"],
-        f"{bundled.NAME} needs no network.",
+        f".cache/clip/ViT-L-14-336px.pt'. Or leave out --backbone and --weights: {bundled.NAME} needs no network.",
     ),
     "a GPU that is not there": (
         lambda _: ["photographs", "--device", "cuda:7"],
