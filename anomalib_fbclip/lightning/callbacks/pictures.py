@@ -43,14 +43,18 @@ class PhotographVisualizer(ImageVisualizer):
         """Draw an image with an anomaly map, shaded outside the region, with anomalib's file name."""
         if record.path is None or item.anomaly_map is None:
             return
-        # A run reads images as they are stored, not turned upright.
-        photograph = Image.fromarray(read_photograph(record.path, upright=False, white_level=white_level))
-        photograph = shade_photograph(photograph, region, Path(record.path))
+        photograph = read_shaded(record.path, white_level, region)
         datamodule = getattr(trainer, "datamodule", None)
         path = generate_output_filename(
             record.path, folder, getattr(datamodule, "name", None), getattr(datamodule, "category", None)
         )
         draw_picture(photograph, item.anomaly_map.float().cpu().numpy(), record).save(path)
+
+
+def read_shaded(path: str, white_level: int | None, region: RegionSource | None) -> Image.Image:
+    """Read a photograph as a run does, not turned upright, and shade it outside the region."""
+    photograph = Image.fromarray(read_photograph(path, upright=False, white_level=white_level))
+    return shade_photograph(photograph, region, Path(path))
 
 
 class Pictures:

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomalib_fbclip.errors import ImageError
-from anomalib_fbclip.images.photographs import read_photograph
-from anomalib_fbclip.images.region_of_interest import RegionSource, shade_photograph
+from anomalib_fbclip.images.region_of_interest import RegionSource
 from anomalib_fbclip.lightning.trainer_run import find_callback, gather, is_command_line
 from anomalib_fbclip.results.records import Record
 from anomalib_fbclip.results.report.page import (
@@ -33,6 +32,7 @@ from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 
 from .batch_records import BatchRecords, find_thresholds
 from .checked_data import CheckedData
+from .pictures import read_shaded
 from .results_folder import shorten_path
 
 
@@ -115,13 +115,12 @@ def _shrink(anomaly_map: torch.Tensor) -> NDArray[np.float16]:
 
 
 def _add_photograph(entry: Entry, white_level: int | None, region: RegionSource | None) -> Entry:
-    """Read the photograph again, not turned upright, like the run, and shade it outside the region."""
+    """Read the photograph again."""
     path = entry.record.path
     if entry.record.error is not None or path is None:
         return entry
     try:
-        photograph = Image.fromarray(read_photograph(path, upright=False, white_level=white_level))
-        photograph = shade_photograph(photograph, region, Path(path))
+        photograph = read_shaded(path, white_level, region)
     except ImageError as error:
         return Entry(Record(path, error=str(error)))
     return entry._replace(photograph=photograph)
