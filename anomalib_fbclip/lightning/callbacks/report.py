@@ -14,7 +14,6 @@ import torch
 from anomalib.data import ImageBatch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
-from PIL import Image
 
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.images.region_of_interest import RegionSource
