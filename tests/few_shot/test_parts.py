@@ -24,7 +24,7 @@ from anomalib_fbclip.modeling.few_shot.calibration import (
     find_outliers,
     prediction_limit,
 )
-from anomalib_fbclip.modeling.few_shot.few_shot import Merge
+from anomalib_fbclip.modeling.few_shot.few_shot import Merge, score
 from anomalib_fbclip.modeling.few_shot.memory_bank import MemoryBank, join_layers, select_coreset
 from anomalib_fbclip.modeling.region import RegionOfInterest
 from anomalib_fbclip.modeling.tiling import WholeImage
@@ -77,7 +77,7 @@ def test_tokens_without_a_direction_are_equally_far_from_all() -> None:
 
 
 @property_test
-@given(seeds, st.integers(1, 20))
+@given(seeds, st.integers(1, 25))
 def test_coreset(seed: int, count: int) -> None:
     rows = nn.functional.normalize(torch.from_numpy(np.random.default_rng(seed).normal(size=(20, 4))), dim=1)
     assert select_coreset(rows, count).tolist() == (
@@ -165,6 +165,9 @@ def test_with_tiles_the_score_is_the_mean_of_the_two_highest_patches_inside(seed
     assert top_patches(maps, inside).tolist() == pytest.approx(expected)
     if count == inside.numel():
         assert torch.equal(top_patches(maps), top_patches(maps, inside))
+    values = MapValues(maps, torch.rand(2, 40, 50, generator=generator), inside, area=2000)
+    assert torch.equal(score(values, views=5), top_patches(maps, inside))
+    assert torch.equal(score(values, views=1), top_mean(values.pixels, 2000))
 
 
 class TestOutliers:

@@ -154,6 +154,12 @@ def test_masks_agree_with_the_verdicts_where_there_are_maps() -> None:
     assert torch.equal(batch.pred_mask, maps > 0.5)
 
 
+def test_a_fit_takes_place_where_the_model_is() -> None:
+    processor = ThresholdPostProcessor()
+    processor.on_validation_epoch_start(SimpleNamespace(), SimpleNamespace(device=torch.device("meta")))
+    assert {metric.device.type for metric in processor._metrics.values()} == {"meta"}
+
+
 def test_images_without_labels_fit_nothing() -> None:
     processor, trainer, model = ThresholdPostProcessor(), SimpleNamespace(world_size=1), SimpleNamespace(device="cpu")
     batch = ImageBatch(image=torch.zeros(2, 3, 5, 7), pred_score=torch.ones(2), anomaly_map=torch.ones(2, 5, 7))

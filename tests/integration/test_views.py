@@ -190,12 +190,17 @@ def test_neither_the_batch_nor_the_number_of_views_at_once_matters(
 ) -> None:
     images = torch.rand(3, 3, 90, 70, generator=torch.manual_seed(0))
     expected = [tiled(image[None]) for image in images]
+    explained = tiled.explain(images[1])
     monkeypatch.setattr(fbclip, "VIEWS_AT_ONCE", at_once)
     together = tiled(images)
     for index, one in enumerate(expected):
         torch.testing.assert_close(together.pred_score[index], one.pred_score[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(together.anomaly_map[index], one.anomaly_map[0], atol=1e-5, rtol=0)
-    assert tiled.explain(images[1]).pred_score.item() == pytest.approx(expected[1].pred_score.item(), abs=1e-5)
+    explanation = tiled.explain(images[1])
+    assert explanation.pred_score.item() == pytest.approx(expected[1].pred_score.item(), abs=1e-5)
+    for name in ("foreground_masks", "gates", "suppression_strength", "similarities", "patch_map"):
+        torch.testing.assert_close(getattr(explanation, name), getattr(explained, name), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(explanation.reference_maps.distances, explained.reference_maps.distances)
 
 
 def test_an_explanation_has_the_joined_maps(tiled: FBClip) -> None:

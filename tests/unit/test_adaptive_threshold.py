@@ -76,6 +76,9 @@ def test_of_two_best_gaps_the_widest() -> None:
     values, labels = np.array([0.5, 0.6, 0.7, 0.9]), np.array([True, False, False, True])
     # 2/3 below all (a gap of 0.5), and between 0.7 and 0.9 (a gap of 0.2).
     assert fit_images(values, labels)[0] == pytest.approx(0.25)
+    values, labels = np.array([0.1, 0.35, 0.4, 0.5, 0.7]), np.array([False, True, False, False, True])
+    # 2/3 between 0.1 and 0.35, and between 0.5 and 0.7.
+    assert fit_images(values, labels)[0] == pytest.approx(0.225)
 
 
 def test_scores_that_rounding_can_swap_are_not_told_apart() -> None:

@@ -55,6 +55,10 @@ def draw_values(seed: int) -> torch.Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=(1, 1, *GRID))).float()
 
 
+def test_checkpoints_hold_no_region() -> None:
+    assert not RegionOfInterest(torch.ones(2, 2, dtype=torch.bool)).state_dict()
+
+
 @property_test
 @given(regions, seeds)
 def test_a_pixel_has_the_weighted_mean_of_the_patches_inside(pixels: torch.Tensor, seed: int) -> None:
