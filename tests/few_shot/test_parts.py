@@ -17,7 +17,7 @@ from torch import nn
 
 from anomalib_fbclip.modeling.anomaly_map import LOWEST, AnomalyMapGenerator
 from anomalib_fbclip.modeling.decision import MapValues, top_mean, top_patches
-from anomalib_fbclip.modeling.few_shot import FewShot, ReferenceImage, fit
+from anomalib_fbclip.modeling.few_shot import FewShot, ReferenceImage, fit, unlikeness
 from anomalib_fbclip.modeling.few_shot.calibration import (
     Calibration,
     Spread,
@@ -297,6 +297,28 @@ def test_a_row_of_the_memory_tells_where_it_comes_from() -> None:
     ):
         tokens = join_layers(model.encode_image(images[photograph][copy])[0][1:])
         assert torch.allclose(row, tokens[0, patch], atol=1e-6)
+
+
+def test_of_one_photograph_what_lies_in_its_region_is_compared() -> None:
+    model, ((image,),) = PatchMeans(), random_images(0, 1, copies=1)
+    pixels = torch.zeros(SIDE * PATCH, SIDE * PATCH, dtype=torch.bool)
+    pixels[:PATCH, : 2 * PATCH] = True
+    found = fit(model, [lambda: [ReferenceImage(image, RegionOfInterest(pixels))]])
+    upright, mirrored = (join_layers(model.encode_image(one)[0][1:]) for one in (image, image.flip(-1)))
+    inside = torch.tensor([[False, True, True], [False] * 3, [False] * 3])
+    torch.testing.assert_close(found.unlikeness[0], unlikeness(MemoryBank(upright), mirrored[0], inside))
+
+
+@property_test
+@given(seeds)
+def test_values_of_an_earlier_fit_change_nothing(seed: int) -> None:
+    model, images = PatchMeans(), random_images(seed, 3)
+    expected = fit(model, photographs_of(images))
+    blocks = {index: expected.block(index, None) for index in (0, 2)}
+    for known in blocks, {0: blocks[0].shorten(1)}:
+        found = fit(model, photographs_of(images), known=known)
+        torch.testing.assert_close(found.decision.memory.patches, expected.decision.memory.patches)
+        torch.testing.assert_close(found.scores, expected.scores)
 
 
 def draw_region(seed: int) -> tuple[torch.Tensor, set[int]]:

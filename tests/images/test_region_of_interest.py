@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
-from PIL import Image
+from PIL import ExifTags, Image
 
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.images.region_of_interest import (
@@ -88,7 +88,9 @@ class TestBox:
         with pytest.raises(ValueError, match="neither a file, a folder nor x,y,width,height"):
             parse_region(text)
 
-    @pytest.mark.parametrize("text", ["0.999,0.999,0.001,0.001", "0.5,0.5,0.0001,0.0001", "0,0,1,0.0001"])
+    @pytest.mark.parametrize(
+        "text", ["0.999,0.999,0.001,0.001", "0.5,0.5,0.0001,0.0001", "0.52,0,0.0001,1", "0,0,1,0.0001"]
+    )
     def test_a_small_one_has_a_pixel(self, text: str) -> None:
         assert parse_region(text).mask((56, 56)).any()
 
@@ -106,6 +108,14 @@ class TestMask:
         with Image.open(path) as image:
             image.convert(mode).save(path)
         assert read_mask(path, (2, 2)).tolist() == [[True, False], [True, False]]
+
+    def test_it_is_turned_upright_as_photographs_are(self, tmp_path: Path) -> None:
+        path = write_mask(tmp_path / "mask.png")
+        with Image.open(path) as image:
+            exif = image.getexif()
+            exif[ExifTags.Base.Orientation] = 3
+            image.save(path, exif=exif)
+        assert read_mask(path, (2, 2)).tolist() == [[False, True], [False, True]]
 
     def test_gray_of_more_than_half_is_white(self, tmp_path: Path) -> None:
         assert read_mask(write_mask(tmp_path / "light.png", white=128), (4, 4)).sum() == 8

@@ -73,6 +73,13 @@ def test_few_photographs_give_about_the_share(count: int) -> None:
     )
 
 
+@pytest.mark.parametrize("probability", [0.5, 0.8, 0.95, 0.99])
+def test_quantiles_of_students_distribution(probability: float) -> None:
+    for freedom, tolerance in (4, 0.1), (30, 1e-5):
+        expected = stats.t(freedom).ppf(probability)
+        assert false_alarms._student(probability, freedom) == pytest.approx(expected, abs=tolerance)
+
+
 def test_it_expects_what_the_model_does() -> None:
     for name in ("EXPECTED_SPREAD", "EXPECTED_WEIGHT", "STEEPNESS"):
         assert getattr(false_alarms, name) == getattr(calibration, name)
@@ -98,6 +105,10 @@ def test_what_is_said() -> None:
 def test_one_photograph() -> None:
     with pytest.raises(ValueError, match="2 good photographs"):
         limit_false_alarms([0.2], 0.1)
+
+
+def test_of_two_best_thresholds_the_one_farthest_from_any_score() -> None:
+    assert best_threshold([0.1, 0.5], [0.3, 0.9]) == Tally(pytest.approx(0.7), missed=1, false_alarms=0)
 
 
 @given(scores, scores, st.floats(0, 1))
