@@ -299,6 +299,23 @@ def test_a_row_of_the_memory_tells_where_it_comes_from() -> None:
         assert torch.allclose(row, tokens[0, patch], atol=1e-6)
 
 
+@property_test
+@given(seeds)
+def test_how_unlike_an_image_is(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    memory, tokens = (
+        nn.functional.normalize(torch.from_numpy(rng.normal(size=size)), dim=-1) for size in ((3, 5, 4), (6, 4))
+    )
+    inside = torch.from_numpy(rng.random(6) < 0.5)
+    counted = [token for token, counts in zip(tokens, inside, strict=True) if counts] or [*tokens]
+    to_parts = [min(1 - float(token @ row) for row in memory.flatten(0, 1)) for token in counted]
+    to_image = [
+        sum(min(1 - float(token @ row) for token in counted) for row in photograph) / 5 for photograph in memory
+    ]
+    expected = sum(to_parts) / len(to_parts), min(to_image)
+    assert unlikeness(MemoryBank(memory), tokens, inside).tolist() == pytest.approx(expected)
+
+
 def test_of_one_photograph_what_lies_in_its_region_is_compared() -> None:
     model, ((image,),) = PatchMeans(), random_images(0, 1, copies=1)
     pixels = torch.zeros(SIDE * PATCH, SIDE * PATCH, dtype=torch.bool)

@@ -25,6 +25,7 @@ from anomalib_fbclip.images.photographs import (
     Enough,
     check_white_level,
     describe_pages,
+    is_gray,
     needs_own_reading,
     read_photograph,
     read_reduced,
@@ -555,3 +556,8 @@ class TestPages:
         image.save(path, format="MPO", save_all=True, append_images=[image.resize((4, 4))])
         assert describe_pages([path]) == []
         assert read(path).shape == (24, 36, 3)
+
+
+@pytest.mark.parametrize(("color", "expected"), [((127, 128, 129), True), ((127, 128, 130), False)])
+def test_rounding_is_no_color(color: tuple[int, int, int], expected: bool) -> None:
+    assert is_gray(np.full((9, 9, 3), color, dtype=np.uint8)) is expected
