@@ -228,7 +228,7 @@ class ClipBackbone(nn.Module):
 
 
 def _put_sequence_first(transformer: Transformer) -> None:
-    """Have a tower take the sequence first, as in open_clip 2: torch's path for batches is slower, and rounds."""
+    """Have a tower take the sequence first, as in open_clip 2: torch's path for batches rounds otherwise."""
     for block in transformer.resblocks:
         if isinstance(block.attn, nn.MultiheadAttention):
             block.attn.batch_first = transformer.batch_first = False

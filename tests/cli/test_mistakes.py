@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from anomalib_fbclip.weights import bundled
-from support.command_line import environment
+from support.command_line import environment, fbclip_to_full_disk
 from support.graphs import write_graph
 from support.parts import Run, draw_part
 from support.photographs import write_png
@@ -252,16 +252,7 @@ def test_full_disk(tmp_path: Path, photographs: Path) -> None:
 
 
 def test_full_output(tmp_path: Path, photographs: Path) -> None:
-    with Path("/dev/full").open("wb") as full:
-        result = subprocess.run(
-            [sys.executable, "-m", "anomalib_fbclip", "photographs", "--json"],
-            cwd=tmp_path,
-            env=environment(),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+    result = fbclip_to_full_disk(tmp_path, "photographs", "--json")
     assert result.returncode == 2
     assert "can't be written" in result.stderr.splitlines()[-1]
 

@@ -7,8 +7,6 @@
 """
 
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ import pytest
 from PIL import Image
 
 from anomalib_fbclip.cli.packaged import PHOTOGRAPHS, describe_missing
-from support.command_line import CONFIGS, environment
+from support.command_line import CONFIGS, fbclip_to_full_disk
 from support.parts import Run
 
 STAINED = sorted(PHOTOGRAPHS.glob("photographs/stained/*.jpg"))
@@ -128,15 +126,6 @@ def test_a_folder_called_configs(tmp_path: Path, photographs: Path, fbclip: Run)
 
 
 def test_full_output(tmp_path: Path) -> None:
-    with Path("/dev/full").open("wb") as full:
-        result = subprocess.run(
-            [sys.executable, "-m", "anomalib_fbclip", "configs"],
-            cwd=tmp_path,
-            env=environment(),
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
+    result = fbclip_to_full_disk(tmp_path, "configs")
     assert result.returncode == 2
     assert len(result.stderr.splitlines()) == 1

@@ -51,6 +51,15 @@ def run(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str
     return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
 
 
+def fbclip_to_full_disk(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run ``fbclip`` in a folder, where nothing can be written to its standard output."""
+    command = [sys.executable, "-m", "anomalib_fbclip", *arguments]
+    with Path("/dev/full").open("wb") as full:
+        return subprocess.run(
+            command, cwd=folder, env=environment(), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+
+
 def anomalib(folder: Path, subcommand: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
     """Run a command of anomalib in a folder, on the CPU."""
     return run(folder, ANOMALIB, subcommand, *arguments, "--trainer.accelerator", "cpu")
