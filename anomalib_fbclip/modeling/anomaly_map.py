@@ -4,6 +4,7 @@
 """From patch probabilities to an anomaly map of the image's size, and back to the patch where it is highest."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -15,13 +16,32 @@ from .region import LEAST_WEIGHT, RegionOfInterest, patches_inside
 LOWEST = -100.0
 """Value of pixels outside the region of interest: lower than that of any patch."""
 
-
 SIGMA, RADIUS = 4.0, 16
 """Standard deviation of the Gaussian, and the radius at which it is cut off, in pixels."""
 
 
+class MapValues(NamedTuple):
+    """How anomalous the places of images are.
+
+    Attributes:
+        patches (torch.Tensor): Values of the patches, shape ``[B, 1, h, w]``.
+        pixels (torch.Tensor): The same, upsampled and smoothed, shape ``[B, H, W]``.
+        inside (torch.Tensor | None): The patches in the region of interest, bool ``[1, 1, h, w]``; ``None``: all.
+        area (int): The area for :func:`~.decision.top_mean`.
+    """
+
+    patches: torch.Tensor
+    pixels: torch.Tensor
+    inside: torch.Tensor | None
+    area: int
+
+
 class AnomalyMapGenerator(nn.Module):
     """Upsamples a patch map bilinearly, and smooths it with a Gaussian.
+
+    Args:
+        score_area (int | None, optional): Largest area in pixels for :func:`~.decision.top_mean`, so that a small
+            defect raises the score of a large map, too. ``None``: the area of the map. Defaults to ``None``.
 
     Example:
         >>> generator = AnomalyMapGenerator()
@@ -29,8 +49,9 @@ class AnomalyMapGenerator(nn.Module):
         torch.Size([2, 518, 518])
     """
 
-    def __init__(self) -> None:
+    def __init__(self, score_area: int | None = None) -> None:
         super().__init__()
+        self.score_area = score_area
         offsets = torch.arange(-RADIUS, RADIUS + 1, dtype=torch.float64)
         kernel = (-0.5 * (offsets / SIGMA).square()).exp()
         self.kernel: torch.Tensor
@@ -50,14 +71,20 @@ class AnomalyMapGenerator(nn.Module):
         Returns:
             torch.Tensor: Anomaly map, shape ``[B, H, W]``; ``LOWEST`` outside the region.
         """
+        return self.values(patch_map, image_size, region).pixels
+
+    def values(self, patch_map: torch.Tensor, image_size: Sequence[int], region: RegionOfInterest | None) -> MapValues:
+        """Make the anomaly map, and say what counts for a score. See :meth:`forward`."""
+        area = image_size[0] * image_size[1] if region is None else region.area
+        area = area if self.score_area is None else min(area, self.score_area)
         if region is None:
-            return self._smooth(patch_map, image_size)
+            return MapValues(patch_map, self._smooth(patch_map, image_size), None, area)
         pixels = region.pixels.to(patch_map.device)
-        inside = patches_inside(pixels[None, None], patch_map.shape[-2:]).to(patch_map.dtype)
+        inside = patches_inside(pixels[None, None], patch_map.shape[-2:])
         # Only patches inside count, by their weight in each pixel.
-        values = self._smooth(patch_map * inside, image_size)
-        weights = self._smooth(inside, image_size)
-        return torch.where(pixels & (weights > LEAST_WEIGHT), values / weights.clamp(min=LEAST_WEIGHT), LOWEST)
+        weights = self._smooth(inside.to(patch_map.dtype), image_size)
+        values = self._smooth(patch_map * inside, image_size) / weights.clamp(min=LEAST_WEIGHT)
+        return MapValues(patch_map, torch.where(pixels & (weights > LEAST_WEIGHT), values, LOWEST), inside, area)
 
     def _smooth(self, patch_map: torch.Tensor, image_size: Sequence[int]) -> torch.Tensor:
         with full_precision(patch_map.device):

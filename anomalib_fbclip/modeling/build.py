@@ -50,7 +50,7 @@ def create_model(
         background_suppression (bool): Whether the background is suppressed.
         image_score (ImageScore): Computes an image's score.
         tiling (WholeImage | None): Cuts images into views. ``None``: one view, the whole image.
-        score_area (int | None): See :class:`FBClipModel`.
+        score_area (int | None): See :class:`AnomalyMapGenerator`.
         seed (int): Seed of the adapters' initial values.
 
     Raises:
@@ -76,8 +76,7 @@ def create_model(
                 suppression=BackgroundSuppression() if background_suppression else nn.Identity(),
             ),
             alignment=TextAlignment(views_per_layer=len(views)),
-            anomaly_map_generator=AnomalyMapGenerator(),
+            anomaly_map_generator=AnomalyMapGenerator(score_area),
             image_score=image_score,
             tiling=tiling,
-            score_area=score_area,
         )

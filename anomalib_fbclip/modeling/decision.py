@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from .anomaly_map import MapValues
+
 ImageScore = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Computes image scores ``[B]`` from the class token's abnormal probability ``[B]`` and the map's score ``[B]``."""
 
@@ -107,22 +109,6 @@ class ModelOutput(NamedTuple):
 
     pred_score: torch.Tensor
     anomaly_map: torch.Tensor
-
-
-class MapValues(NamedTuple):
-    """How anomalous the places of images are.
-
-    Attributes:
-        patches (torch.Tensor): Values of the patches, shape ``[B, 1, h, w]``.
-        pixels (torch.Tensor): The same, upsampled and smoothed, shape ``[B, H, W]``.
-        inside (torch.Tensor | None): The patches in the region of interest, bool ``[1, 1, h, w]``; ``None``: all.
-        area (int): The area for :func:`top_mean`.
-    """
-
-    patches: torch.Tensor
-    pixels: torch.Tensor
-    inside: torch.Tensor | None
-    area: int
 
 
 class Decision(nn.Module):

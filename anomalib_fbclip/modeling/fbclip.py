@@ -16,16 +16,13 @@ from torchvision.tv_tensors import TVTensor
 from .alignment import TextAlignment
 from .anomaly_map import LOWEST, AnomalyMapGenerator
 from .clip import ClipBackbone
-from .decision import Decision, ImageScore, IntermediateOutputs, MapValues, ModelOutput, ZeroShot
+from .decision import Decision, ImageScore, IntermediateOutputs, ModelOutput, ZeroShot
 from .mvfbe import MultiViewDisentanglement
 from .prompt_learner import PromptLearner
-from .region import RegionOfInterest, patches_inside
+from .region import RegionOfInterest
 from .text_encoder import TextEncoder
 from .text_fusion import TextFusion
 from .tiling import WholeImage
-
-VIEWS_AT_ONCE = 8
-"""Largest number of an image's views to compute at the same time, in eager mode."""
 
 
 class FBClipModel(TextEncoder):
@@ -42,8 +39,6 @@ class FBClipModel(TextEncoder):
         anomaly_map_generator (AnomalyMapGenerator): Turns values of patches into those of pixels.
         image_score (ImageScore): Computes an image's score if only the text decides.
         tiling (WholeImage | None): Cuts images into views. ``None``: one view, the whole image.
-        score_area (int | None): Largest area in pixels for :func:`~.decision.top_mean`, so that a small defect raises
-            the score of a large map, too. ``None``: the area of the map.
 
     Attributes:
         region (RegionOfInterest | None): Region of interest of all images; ``None``: everywhere.
@@ -61,14 +56,12 @@ class FBClipModel(TextEncoder):
         anomaly_map_generator: AnomalyMapGenerator,
         image_score: ImageScore,
         tiling: WholeImage | None,
-        score_area: int | None,
     ) -> None:
         super().__init__(backbone, prompt_learner, text_fusion)
         self.mvfbe = mvfbe
         self.alignment = alignment
         self.anomaly_map_generator = anomaly_map_generator
         self.tiling = tiling or WholeImage(backbone.visual.image_size)
-        self.score_area = score_area
         self.region: RegionOfInterest | None = None
         self.zero_shot = ZeroShot(image_score)
         self.decision: Decision = self.zero_shot
@@ -107,10 +100,7 @@ class FBClipModel(TextEncoder):
         """
         if isinstance(images, TVTensor):  # anomalib's batches are; the compiler refuses them
             images = images.as_subclass(torch.Tensor)
-        views = self.tiling.split(images)
-        is_graph = torch.compiler.is_compiling()  # nothing in it may depend on the number of images
-        parts = [views] if self.tiling.view_count == 1 or is_graph else views.split(max(VIEWS_AT_ONCE, len(images)))
-        return (self.intermediate_outputs(part, text_features) for part in parts)
+        return (self.intermediate_outputs(views, text_features) for views in self.tiling.split_in_parts(images))
 
     def conclude(
         self,
@@ -135,7 +125,7 @@ class FBClipModel(TextEncoder):
         """
         decided = [(output.class_score, decision(output)) for output in outputs]
         class_scores, values = (part[0] if len(part) == 1 else torch.cat(part) for part in zip(*decided, strict=True))
-        map_values = self.map_values(self.tiling.join(values, region), image_size, region)
+        map_values = self.anomaly_map_generator.values(self.tiling.join(values, region), image_size, region)
         class_score = self.tiling.highest(class_scores) if region is None else None
         prediction = decision.predict(class_score, map_values)
         if region is not None:
@@ -163,24 +153,6 @@ class FBClipModel(TextEncoder):
             msg = "The region of interest is thinner than half a patch of the model: paint a larger one, or use tiles."
             raise ValueError(msg)
         return RegionOfInterest(region.pixels & reached)
-
-    def map_values(
-        self, patch_values: torch.Tensor, image_size: Sequence[int], region: RegionOfInterest | None
-    ) -> MapValues:
-        """Bring the values of patches to the pixels, and say which count for a score.
-
-        Args:
-            patch_values (torch.Tensor): How anomalous the patches of the images are, shape ``[B, 1, h, w]``.
-            image_size (Sequence[int]): Height and width of the images in pixels.
-            region (RegionOfInterest | None): Region of interest of the images.
-        """
-        pixel_values = self.anomaly_map_generator(patch_values, image_size, region)
-        inside, area = None, image_size[0] * image_size[1]
-        if region is not None:
-            pixels = region.pixels[None, None].to(patch_values.device)
-            inside, area = patches_inside(pixels, patch_values.shape[-2:]), region.area
-        area = area if self.score_area is None else min(area, self.score_area)
-        return MapValues(patch_values, pixel_values, inside, area)
 
     def intermediate_outputs(self, images: torch.Tensor, text_features: torch.Tensor) -> IntermediateOutputs:
         """Score images and patches by the text, for inference and training.

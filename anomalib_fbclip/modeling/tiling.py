@@ -16,6 +16,9 @@ from .resize import NormalizedResize
 OVERLAP = 0.25
 """Share of a tile's side that overlaps with the next tile."""
 
+VIEWS_AT_ONCE = 8
+"""Largest number of an image's views to compute at the same time, to save memory."""
+
 
 class WholeImage(nn.Module):
     """Looks at images as a whole: one view of each.
@@ -47,6 +50,10 @@ class WholeImage(nn.Module):
             torch.Tensor: The V views of each image, the whole first, shape ``[B V, C, h, w]``.
         """
         return images
+
+    def split_in_parts(self, images: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Cut images into views, see :meth:`split`, and return a few of them at a time."""
+        return [self.split(images)]
 
     def highest(self, values: torch.Tensor) -> torch.Tensor:  # noqa: PLR6301 - of tiles
         """Return the highest value of each image's views.
@@ -161,6 +168,13 @@ class Tiles(WholeImage):
         rows, columns = self.count
         tiles = cut.unflatten(3, (columns, -1)).unflatten(2, (rows, -1)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
         return torch.cat([self._shrink(images).unsqueeze(1), tiles], dim=1).flatten(0, 1)
+
+    def split_in_parts(self, images: torch.Tensor) -> Sequence[torch.Tensor]:
+        """Return a few views at a time, but all to the compiler. See :meth:`WholeImage.split_in_parts`."""
+        views = self.split(images)
+        if torch.compiler.is_compiling():  # nothing in a graph may depend on the number of images
+            return [views]
+        return views.split(max(VIEWS_AT_ONCE, len(images)))
 
     def highest(self, values: torch.Tensor) -> torch.Tensor:
         """Return the highest value of whole and tiles. See :meth:`WholeImage.highest`."""

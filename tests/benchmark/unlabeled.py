@@ -81,7 +81,6 @@ class Known:
         self.patch_size = model.model.backbone.patch_size
         self.anomaly_map_generator = model.model.anomaly_map_generator
         self.tiling = model.model.tiling
-        self.map_values = model.model.map_values
         self.zero_shot = self.decision = model.model.zero_shot
 
     def text_features(self) -> torch.Tensor:

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from anomalib_fbclip.modeling.anomaly_map import LOWEST, AnomalyMapGenerator
-from anomalib_fbclip.modeling.decision import MapValues, top_mean, top_patches
+from anomalib_fbclip.modeling.anomaly_map import LOWEST, AnomalyMapGenerator, MapValues
+from anomalib_fbclip.modeling.decision import top_mean, top_patches
 from anomalib_fbclip.modeling.few_shot import FewShot, ReferenceImage, fit, unlikeness
 from anomalib_fbclip.modeling.few_shot.calibration import (
     Calibration,
@@ -193,6 +193,16 @@ class TestOutliers:
         assert find_outliers(torch.tensor([1.0, 1.0, 1.0, 9.0])) == [3]
 
 
+class Interpolation(AnomalyMapGenerator):
+    """Upsamples a map, and does not smooth it."""
+
+    def values(self, patch_map: torch.Tensor, image_size: list[int], region: RegionOfInterest | None) -> MapValues:
+        pixels = nn.functional.interpolate(patch_map, image_size, mode="bilinear").squeeze(1)
+        if region is None:
+            return MapValues(patch_map, pixels, None, pixels[0].numel())
+        return MapValues(patch_map, torch.where(region.pixels, pixels, LOWEST), None, region.area)
+
+
 class PatchMeans:
     """A model in which the tokens of a patch are made of its own pixels."""
 
@@ -201,6 +211,7 @@ class PatchMeans:
 
     def __init__(self) -> None:
         self.backbone = self
+        self.anomaly_map_generator = Interpolation()
         generator = torch.Generator().manual_seed(0)
         self.projections = torch.randn(2, 3 * PATCH**2, 6, generator=generator)
 
@@ -219,20 +230,9 @@ class PatchMeans:
         patch_map = layer_tokens[0][:, 1:, 0].sigmoid().unflatten(1, (1, *grid))
         return SimpleNamespace(layer_tokens=layer_tokens, patch_map=patch_map)
 
-    def map_values(self, patch_values: torch.Tensor, size: list[int], region: RegionOfInterest | None) -> MapValues:
-        pixels = self.anomaly_map_generator(patch_values, size, region)
-        return MapValues(patch_values, pixels, None, pixels[0].numel() if region is None else region.area)
-
     @staticmethod
     def region_of(pixels: torch.Tensor) -> RegionOfInterest:
         return RegionOfInterest(pixels)
-
-    @staticmethod
-    def anomaly_map_generator(
-        patch_map: torch.Tensor, size: list[int], region: RegionOfInterest | None = None
-    ) -> torch.Tensor:
-        pixels = nn.functional.interpolate(patch_map, size, mode="bilinear").squeeze(1)
-        return pixels if region is None else torch.where(region.pixels, pixels, LOWEST)
 
 
 def random_images(seed: int, photographs: int, copies: int = 2) -> list[list[torch.Tensor]]:

@@ -28,7 +28,7 @@ from anomalib_fbclip.data.image_source import load_image
 from anomalib_fbclip.data.unlabeled_set import FEWEST
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.exported import EdgeInferencer
-from anomalib_fbclip.modeling import fbclip
+from anomalib_fbclip.modeling import tiling
 from anomalib_fbclip.modeling.few_shot import MutualScoring
 from anomalib_fbclip.modeling.loss import LossParts
 from anomalib_fbclip.weights.adapters import adapter_tensors
@@ -191,7 +191,7 @@ def test_neither_the_batch_nor_the_number_of_views_at_once_matters(
     images = torch.rand(3, 3, 90, 70, generator=torch.manual_seed(0))
     expected = [tiled(image[None]) for image in images]
     explained = tiled.explain(images[1])
-    monkeypatch.setattr(fbclip, "VIEWS_AT_ONCE", at_once)
+    monkeypatch.setattr(tiling, "VIEWS_AT_ONCE", at_once)
     together = tiled(images)
     for index, one in enumerate(expected):
         torch.testing.assert_close(together.pred_score[index], one.pred_score[0], atol=1e-5, rtol=0)

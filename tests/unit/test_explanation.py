@@ -263,7 +263,7 @@ class TestReferences:
         assert explanation.reference_maps is not None
         few_shot = few_shot_model.model.decision
         deviations = explanation.reference_maps.deviations
-        values = few_shot_model.model.map_values(deviations[None, None], (56, 70), None)
+        values = few_shot_model.model.anomaly_map_generator.values(deviations[None, None], (56, 70), None)
         score, anomaly_map = few_shot.predict(None, values)
         torch.testing.assert_close(explanation.anomaly_map, anomaly_map[0])
         torch.testing.assert_close(explanation.pred_score, score[0])

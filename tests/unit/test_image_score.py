@@ -4,7 +4,8 @@
 import pytest
 import torch
 
-from anomalib_fbclip.modeling.decision import IMAGE_SCORES, MapValues, ZeroShot
+from anomalib_fbclip.modeling.anomaly_map import MapValues
+from anomalib_fbclip.modeling.decision import IMAGE_SCORES, ZeroShot
 from anomalib_fbclip.weights.building import build_model
 from anomalib_fbclip.weights.registry import resolve_image_score
 

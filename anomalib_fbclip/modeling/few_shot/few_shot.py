@@ -9,14 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from anomalib_fbclip.modeling.decision import (
-    Decision,
-    IntermediateOutputs,
-    MapValues,
-    ModelOutput,
-    top_mean,
-    top_patches,
-)
+from anomalib_fbclip.modeling.anomaly_map import MapValues
+from anomalib_fbclip.modeling.decision import Decision, IntermediateOutputs, ModelOutput, top_mean, top_patches
 
 from .calibration import Calibration, Spread, prediction_limit
 from .memory_bank import Match, MemoryBank, join_layers

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional as F  # noqa: N812
 
-from anomalib_fbclip.modeling.fbclip import VIEWS_AT_ONCE, FBClipModel
+from anomalib_fbclip.modeling.fbclip import FBClipModel
 from anomalib_fbclip.modeling.precision import full_precision
 from anomalib_fbclip.modeling.region import LEAST_SHARE, RegionOfInterest, patches_inside
 
@@ -216,7 +216,8 @@ def _score(model: FBClipModel, values: torch.Tensor, regions: Sequence[RegionOfI
         joined = model.tiling.join(views, region)
         sides = zip(joined.shape[-2:], model.backbone.patch_size, strict=True)
         size = [side * patch for side, patch in sides]
-        scores.append(score(model.map_values(joined, size, region), model.tiling.view_count))
+        map_values = model.anomaly_map_generator.values(joined, size, region)
+        scores.append(score(map_values, model.tiling.view_count))
     return torch.cat(scores)
 
 
@@ -274,17 +275,14 @@ def _mirror(model: FBClipModel, photograph: Photograph, block: Block) -> _LeftOu
 
 def _look(model: FBClipModel, image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return joined patch tokens of an image's views, ``[V, L, D]``, and the text's logits, ``[V, 1, h, w]``."""
-    outputs = [
-        model.intermediate_outputs(views, model.text_features())
-        for views in model.tiling.split(image).split(VIEWS_AT_ONCE)
-    ]
+    outputs = [model.intermediate_outputs(views, model.text_features()) for views in model.tiling.split_in_parts(image)]
     tokens = [join_layers(later_half(output.layer_tokens)) for output in outputs]
     return torch.cat(tokens), torch.cat([text_logits(output) for output in outputs])
 
 
 def _encode(model: FBClipModel, image: torch.Tensor) -> torch.Tensor:
     """Return joined patch tokens of an image's views, shape ``[V, L, D]``."""
-    layers = [model.backbone.encode_image(views)[0] for views in model.tiling.split(image).split(VIEWS_AT_ONCE)]
+    layers = [model.backbone.encode_image(views)[0] for views in model.tiling.split_in_parts(image)]
     return torch.cat([join_layers(later_half(layer_tokens)) for layer_tokens in layers])
 
 
