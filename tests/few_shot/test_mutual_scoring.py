@@ -63,6 +63,15 @@ def test_the_second_nearest_photograph_counts_and_its_own_does_not(seed: int, ph
         assert match.row[0, index].item() == row
 
 
+@pytest.mark.parametrize(("shown", "is_own"), [(3, True), (2, False)])
+def test_with_tiles_a_quarter_of_a_views_rows_tells_the_photograph_itself(shown: int, is_own: bool) -> None:
+    """24 rows of two views: three of a view's twelve rows have to be there."""
+    patches = directions(0, 4, 24, 12)
+    tokens = torch.cat([patches[1, :shown], directions(1, 6, 12)])
+    others = MutualMemory(patches[[0, 2, 3]] if is_own else patches)
+    assert MutualMemory(patches, views=2)(tokens[None]).distance.allclose(others(tokens[None]).distance, atol=1e-6)
+
+
 def test_each_image_of_a_batch_has_its_own_left_out() -> None:
     patches = directions(0, 4, 3, 6)
     memory = MutualMemory(patches)
