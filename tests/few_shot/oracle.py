@@ -65,12 +65,15 @@ def folder_limit(scores: list[float]) -> float:
 
 
 def is_split(scores: list[float]) -> bool:
-    variance = statistics.pvariance(scores)
-    if variance < 1e-5:
-        return False
-    mean = statistics.fmean(scores)
-    kurtosis = statistics.fmean((score - mean) ** 4 for score in scores) / variance**2
-    return kurtosis < 2.2 and quantile(scores, 0.75) > 1.6 * quantile(scores, 0.25)
+    kurtosis, ratio = shape_of(scores)
+    return kurtosis < 2.2 and ratio > 1.6
+
+
+def shape_of(scores: list[float]) -> tuple[float, float]:
+    """Return the kurtosis, and the ratio of the quartiles."""
+    variance, mean = statistics.pvariance(scores), statistics.fmean(scores)
+    fourth = statistics.fmean((score - mean) ** 4 for score in scores)
+    return fourth / variance**2 if variance else 0, quantile(scores, 0.75) / quantile(scores, 0.25)
 
 
 def between_groups(scores: list[float]) -> float:

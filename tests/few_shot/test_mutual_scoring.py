@@ -83,7 +83,9 @@ def test_each_image_of_a_batch_has_its_own_left_out() -> None:
 @given(st.lists(st.floats(1, 50), min_size=8, max_size=40))
 def test_the_limit_is_what_is_written_down(scores: list[float]) -> None:
     values = torch.tensor(scores)
-    assume(is_split(values) == oracle.is_split(scores))  # rounding decides where a figure is the limit itself
+    kurtosis, ratio = oracle.shape_of(scores)
+    assume(abs(kurtosis - 2.2) > 1e-3 and abs(ratio - 1.6) > 1e-3)  # else rounding decides
+    assert is_split(values) == oracle.is_split(scores)
     assert folder_limit(values).item() == pytest.approx(oracle.folder_limit(scores), rel=1e-3)
 
 
