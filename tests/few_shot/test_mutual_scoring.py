@@ -5,6 +5,7 @@
 
 import json
 import runpy
+from itertools import combinations
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from anomalib import LearningType
 from anomalib.engine import Engine
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import silhouette_score
 from torch import nn
 
 from anomalib_fbclip import FBClip
@@ -122,6 +124,28 @@ def test_kinds(sizes: tuple[int, ...], kinds: set[int] | None) -> None:
     found = find_kinds(distances)
     assert (None if found is None else {*found}) == kinds
     assert not are_unalike(distances)
+
+
+@property_test
+@given(seeds, st.integers(2, 6), st.integers(2, 6), st.floats(0.3, 0.7))
+def test_kinds_have_a_silhouette_above_a_half(seed: int, first: int, second: int, spread: float) -> None:
+    kinds = directions(seed, 2, 4)
+    points = torch.cat([kinds[:1].expand(first, -1), kinds[1:].expand(second, -1)])
+    points += spread * directions(seed + 1, first + second, 4)
+    distances = torch.cdist(points, points)
+    pairs = combinations(range(len(points)), 2)
+    nearest = min(pairs, key=lambda pair: distances[list(pair)].amin(dim=0).sum().item())
+    groups = distances[list(nearest)].argmin(dim=0).numpy()
+    sizes = int((groups == 0).sum()), int((groups == 1).sum())
+    silhouette = silhouette_score(distances.fill_diagonal_(0), groups, metric="precomputed")
+    assume(abs(silhouette - 0.5) > 1e-3)
+    are_two = silhouette > 0.5 and min(sizes) >= max(0.2 * len(points), 2)
+    assert find_kinds(distances) == (sizes if are_two else None)
+
+
+def test_some_rows_tell_the_distance_of_photographs() -> None:
+    patches = directions(0, 3, 250, 6)
+    assert photograph_distances(MemoryBank(patches)).equal(photograph_distances(MemoryBank(patches[:, ::3])))
 
 
 def test_photographs_of_all_kinds() -> None:
