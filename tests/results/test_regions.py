@@ -58,8 +58,13 @@ def test_a_mask_agrees_with_the_verdict(mask: np.ndarray, is_anomalous: bool) ->
         assert matched[-1, -1]
 
 
-def test_the_strongest_place_is_a_square_around_the_maximum() -> None:
+@pytest.mark.parametrize(
+    ("place", "region"),
+    [((50, 200), Region((198, 48, 203, 53), 25)), ((0, 0), Region((0, 0, 3, 3), 9))],
+    ids=["inside", "in a corner"],
+)
+def test_the_strongest_place_is_a_square_around_the_maximum(place: tuple[int, int], region: Region) -> None:
     anomaly_map = np.zeros((128, 256))
-    anomaly_map[50, 200] = 0.3
+    anomaly_map[place] = 0.3
     matched = match_verdict(np.zeros((128, 256), dtype=bool), anomaly_map, is_anomalous=True)
-    assert find_regions(matched, (128, 256)) == [Region((198, 48, 203, 53), 25)]
+    assert find_regions(matched, (128, 256)) == [region]
