@@ -20,8 +20,7 @@ from anomalib_fbclip.modeling.clip import ClipBackbone
 from anomalib_fbclip.modeling.prompt_learner import CONTEXT_LENGTH, tokenize_states
 from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import Adapters, adapter_tensors
-from anomalib_fbclip.weights.clip_files import create_clip
-from anomalib_fbclip.weights.compact_clip import TOKEN_IDS, read_clip, save_clip
+from anomalib_fbclip.weights.clip_files import TOKEN_IDS, create_clip, read_clip, save_clip
 from anomalib_fbclip.weights.registry import default_pretrained, resolve_backbone, resolve_image_size
 from support.small import write_backbone
 
