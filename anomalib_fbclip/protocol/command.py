@@ -32,7 +32,7 @@ from torchmetrics.classification import BinaryRecall, BinarySpecificity
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.cli.packaged import describe_missing
 from anomalib_fbclip.data import MetaJson
-from anomalib_fbclip.data.labeled_samples import published_categories
+from anomalib_fbclip.data.auxiliary import published_categories
 from anomalib_fbclip.data.meta_json import make_meta_json_dataset
 from anomalib_fbclip.data.references import DATASET
 from anomalib_fbclip.errors import FAILED, NORMAL, ProtocolError
