@@ -16,13 +16,13 @@ from anomalib_fbclip.images.photographs import Enough, PhotographSource, read_re
 from anomalib_fbclip.images.region_of_interest import RegionMasks, RegionSource
 from anomalib_fbclip.modeling.fbclip import FBClipModel
 from anomalib_fbclip.modeling.few_shot import MAPS, MutualScoring
-from anomalib_fbclip.modeling.few_shot.calibration import STEEPNESS
 from anomalib_fbclip.modeling.few_shot.mutual_scoring import (
     are_unalike,
     find_kinds,
     is_split,
     photograph_distances,
 )
+from anomalib_fbclip.results.thresholds import STEEPNESS
 from anomalib_fbclip.weights.adapters import keep_decision
 
 from .image_source import ImageSource, load_image
