@@ -27,7 +27,8 @@ from anomalib_fbclip.modeling.few_shot.few_shot import later_half
 from anomalib_fbclip.modeling.few_shot.memory_bank import join_layers
 from anomalib_fbclip.modeling.region import RegionOfInterest
 from anomalib_fbclip.results.thresholds import DEFAULT, REFERENCES, UNLABELED
-from anomalib_fbclip.weights.adapters import REFERENCES_PREFIX, Adapters, keep_decision
+from anomalib_fbclip.weights.adapters import Adapters, keep_decision
+from anomalib_fbclip.weights.metadata import REFERENCES_PREFIX
 from anomalib_fbclip.weights.tensor_files import reading
 
 from .image_source import ImageSource, crop_patch, load_image

@@ -23,10 +23,9 @@ from anomalib_fbclip.modeling.text_encoder import text_digest
 
 from . import bundled
 from .checkpoints import CHECKPOINT_KEY, MODEL_PREFIX, PUBLISHED, Normalization, convert_reference
-from .metadata import ARGUMENT_KINDS, check_metadata
+from .metadata import ARGUMENT_KINDS, PRODUCT_SUFFIX, REFERENCES_PREFIX, check_metadata
 from .registry import resolve_pretrained, resolve_widths
 from .tensor_files import (
-    PRODUCT_SUFFIX,
     SUFFIXES,
     check_state_dict,
     read_checkpoint,
@@ -48,9 +47,6 @@ FORMAT = "anomalib-fbclip adapters"
 
 FORMAT_VERSION = 1
 """Version of the file format of adapters and products. It rises when older packages can't read a file."""
-
-REFERENCES_PREFIX = "photographs."
-"""Prefix of a product's tensors about good photographs, except those of the decision."""
 
 BUNDLED_ADAPTERS = "bundled_adapters"
 """Metadata key for the digest of the bundled adapters, which a product does not contain."""

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
     import torch
 
-SCORES = "photographs.scores"
+PRODUCT_SUFFIX = ".fbclip"
+"""Suffix of a product, a safetensors file with all that is needed to inspect one kind of part."""
+
+REFERENCES_PREFIX = "photographs."
+"""Prefix of a product's tensors about good photographs, except those of the decision."""
+
+SCORES = f"{REFERENCES_PREFIX}scores"
 """Name of the tensor of the good photographs' scores in a product."""
 
 
