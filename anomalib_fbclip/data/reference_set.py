@@ -77,7 +77,7 @@ class ReferenceSet:
 
     ``images`` are those in use: if they are ``None``, all that were found but near copies. ``upright`` and
     ``white_level`` apply to files and Pillow images. ``known`` has results of an earlier fit, by the photographs'
-    digests. For errors, see :func:`load_image`.
+    digests. One that can't be read, or is smaller than a patch, is an ``ImageError`` where it is needed.
     """
 
     decision: ClassVar[type[FewShot]] = FewShot
@@ -115,9 +115,6 @@ class ReferenceSet:
 
         ``transform`` converts RGB values 0..1, shape ``[1, 3, H, W]``, to the model's input on its device. ``advance``
         is called each time a photograph is read, at most twice each.
-
-        Raises:
-            ImageError: If a photograph can't be read, or is smaller than a patch.
         """
 
         def read(index: int) -> Iterator[ReferenceImage]:

@@ -35,10 +35,8 @@ def load(
 ) -> "OpenVinoRuntime | OnnxRuntime":
     """Load an ``.xml`` or ``.onnx`` file with OpenVINO or, if that is not installed, an ``.onnx`` with ONNX Runtime.
 
-    Device, hint and precision are OpenVINO's. ONNX Runtime uses only the CPU.
-
-    Raises:
-        EdgeError: If the file is missing or can't be read, the device can't be used, or a library is missing.
+    Device, hint and precision are OpenVINO's. ONNX Runtime uses only the CPU. What is missing or can't be used is an
+    ``EdgeError``.
     """
     if path.suffix not in {".xml", ".onnx"}:
         msg = f"{path} is not an exported model: give the .xml of 'anomalib export --export_type openvino' or a .onnx."
@@ -94,11 +92,7 @@ class OpenVinoRuntime:
         self._idle: list[openvino.InferRequest] = []
 
     def run(self, batch: NDArray[np.float32]) -> dict[str, NDArray]:
-        """Compute the graph's outputs by name. Several threads may do so at the same time.
-
-        Raises:
-            EdgeError: If the graph fails on the batch.
-        """
+        """Compute the graph's outputs by name. Several threads may do so at once. A failure is an ``EdgeError``."""
         try:
             request = self._idle.pop()
         except IndexError:
@@ -165,11 +159,7 @@ def check_device(device: str, available: list[str]) -> None:
 
 
 def read_openvino_model(path: Path) -> "openvino.Model":
-    """Read a graph from an ``.xml`` or ``.onnx`` file.
-
-    Raises:
-        EdgeError: If the file can't be read.
-    """
+    """Read a graph from an ``.xml`` or ``.onnx`` file. One that can't be read is an ``EdgeError``."""
     from openvino.frontend import FrontEndManager, GeneralFailure
 
     # Core.read_model tries all frontends on an unknown kind of file, and some write to the screen.

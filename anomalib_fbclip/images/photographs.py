@@ -150,18 +150,9 @@ def read_photograph(
 ) -> NDArray[np.uint8]:
     """Read a photograph as RGB values ``[H, W, 3]``.
 
-    Values of more than 8 bits are scaled to 8 bits. The photograph is rejected if their range is unknown.
-
-    Args:
-        source (PhotographSource): The photograph.
-        upright (bool): Whether the photograph is turned upright by its EXIF data. Pillow does so with a TIFF in any
-            case.
-        minimum_side (int, optional): Least number of pixels of each side. Defaults to ``1``.
-        white_level (int | None, optional): Value of white in files of more than 8 bits that don't state it: 4095 for
-            12 bits. Defaults to ``None``.
-
-    Raises:
-        ImageError: If it can't be read, its range is unknown or exceeded, or it is too small.
+    Values of more than 8 bits are scaled to 8 bits. ``white_level`` is the value of white in files that don't state it:
+    4095 for 12 bits. The photograph is turned ``upright`` by its EXIF data; Pillow does so with a TIFF in any case. If
+    it can't be read, its range is unknown or exceeded, or a side is too short, that is an ``ImageError``.
     """
     return read_reduced(source, enough=None, minimum_side=minimum_side, white_level=white_level, upright=upright).pixels
 

@@ -81,8 +81,7 @@ class Box(NamedTuple):
 def read_mask(path: Path, size: tuple[int, int]) -> Mask:
     """Read a mask from an image of any size, and resize it to a height and width: white is inspected, black is ignored.
 
-    Raises:
-        ImageError: If it can't be read, or is all black.
+    If it can't be read, or is all black, that is an ``ImageError``.
     """
     pixels = read_photograph(path, upright=True)
     gray = Image.fromarray(pixels).convert("L")
@@ -142,12 +141,9 @@ def parse_region(text: str, photograph_size: tuple[int, int] | None = None) -> R
 
 
 def paint_region(source: RegionSource, size: tuple[int, int], photograph: Path | None = None) -> Mask:
-    """Paint the region of interest of a photograph as a mask of a height and width.
+    """Paint the region of interest of a photograph, needed for a folder of masks, as a mask of a height and width.
 
-    The photograph is needed for a folder of masks, by name.
-
-    Raises:
-        ImageError: If a mask is missing, can't be read, or ignores everything.
+    If a mask is missing, can't be read, or ignores everything, that is an ``ImageError``.
     """
     if isinstance(source, Box):
         return source.mask(size)

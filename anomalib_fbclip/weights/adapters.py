@@ -93,10 +93,6 @@ class Adapters:
     The metadata of a file of this project are those of :func:`describe_adapters`. Text features add ``text_strategies``
     and ``text_digest``. A product adds those of :meth:`~anomalib_fbclip.data.reference_set.ReferenceSet.keep`,
     ``arguments``, ``thresholds``, ``taught`` and ``changed``.
-
-    Example:
-        >>> adapters = Adapters.read(Path("adapters.safetensors"))  # doctest: +SKIP
-        >>> adapters.load_into(model)  # doctest: +SKIP
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -109,10 +105,8 @@ class Adapters:
     def read(cls, path: Path, name: str | None = None) -> Adapters:
         """Read adapters from a file without running code from it. Messages call it ``name``, or else by its path.
 
-        It is a file of adapters, a product, or a checkpoint of anomalib or of the reference implementation.
-
-        Raises:
-            ValueError: If the file does not exist, can't be read or holds something else.
+        It is a file of adapters, a product, or a checkpoint of anomalib or of the reference implementation. Anything
+        else is a ``ValueError``.
         """
         is_product = path.suffix == PRODUCT_SUFFIX
         origin = f"Product '{name or path}'" if is_product else f"Adapter weights '{name or path}'"
@@ -278,12 +272,7 @@ class Adapters:
             raise ValueError(msg)
 
     def load_into(self, model: FBClipModel) -> None:
-        """Copy all adapters into a model, or none if they don't fit.
-
-        Raises:
-            ValueError: If they were trained on other weights of the CLIP, names are missing or unknown, shapes differ,
-                or the text features belong to other adapters.
-        """
+        """Copy all adapters into a model, or none if they don't fit its CLIP, names or shapes: a ``ValueError``."""
         self.check_signature(model.backbone.signature)
         self._check_text_features()
         text_features = self.tensors.get(TEXT_FEATURES)

@@ -54,11 +54,8 @@ def build_model(
 
     The text tower and the tokenizer are loaded only when prompts are encoded; a model with given text features never
     needs them. ``None`` stands for a default: feature layers and image score of the backbone, the paper's weights of
-    the text strategies, no tiles. For ``pretrained``, see :func:`create_clip`.
-
-    Raises:
-        ValueError: If an argument does not fit the backbone, or the CLIP's file can't be read.
-        WeightsUnavailableError: If the CLIP's weights could not be fetched.
+    the text strategies, no tiles. An argument that does not fit the backbone is a ``ValueError``. For ``pretrained``,
+    see :func:`create_clip`.
     """
     strategies = STRATEGY_WEIGHTS if text_strategies is None else text_strategies
     return create_model(

@@ -75,11 +75,8 @@ def create_clip(backbone: str, pretrained: str | None, towers: Towers = "both") 
     """Create a CLIP in float32 on the CPU; a tower that is not loaded is on the meta device.
 
     Its weights are those of a tag of open_clip or of a bundled backbone, random ones for ``None``, or those of a file:
-    safetensors, a state dict, OpenAI's archive, or a file of :func:`save_clip`.
-
-    Raises:
-        ValueError: If the tag is unknown, or the file can't be read or belongs to another model.
-        WeightsUnavailableError: If the weights of a tag could not be fetched.
+    safetensors, a state dict, OpenAI's archive, or a file of :func:`save_clip`. Weights that could not be fetched are a
+    ``WeightsUnavailableError``; an unknown tag, and a file that can't be read or is of another model, a ``ValueError``.
     """
     if pretrained is None:
         if towers != "text":  # it was said for the image tower
@@ -232,10 +229,6 @@ def save_clip(clip: open_clip.CLIP, token_ids: Collection[int], path: str | Path
 
     The CLIP has no ``custom_text``, so that its text tower's parameters are at the top level. Only the embeddings of
     the tokens with these ids are stored. All others are read as zero.
-
-    Raises:
-        ValueError: If there are no ids or one lies outside the vocabulary, a parameter can't be rounded, or the path
-            has another suffix.
     """
     tensors = _parameters(clip)
     vocabulary = tensors.pop(VOCABULARY)
