@@ -319,8 +319,8 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 def to_rgb(source: ImageSource, minimum_side: int = 1, white_level: int | None = None) -> NDArray[np.uint8]:
     """Return the RGB values of an image, ``[H, W, 3]``. Files and images of Pillow are turned upright.
 
-    For ``white_level`` and errors see :func:`~anomalib_fbclip.images.photographs.read_photograph`. Something that is not
-    an image is a ``ValueError``.
+    For ``white_level`` and errors see :func:`~anomalib_fbclip.images.photographs.read_photograph`. What is not an image
+    is a ``ValueError``.
     """
     if isinstance(source, PhotographSource):
         return read_photograph(source, upright=True, minimum_side=minimum_side, white_level=white_level)
