@@ -274,8 +274,12 @@ class Adapters:
     def load_into(self, model: FBClipModel) -> None:
         """Copy all adapters into a model, or none if they don't fit its CLIP, names or shapes: a ``ValueError``."""
         self.check_signature(model.backbone.signature)
-        self._check_text_features()
         text_features = self.tensors.get(TEXT_FEATURES)
+        if text_features is not None:
+            digest = text_digest(self.tensors, self.metadata.get("text_strategies", {}))
+            if digest != self.metadata.get("text_digest"):
+                msg = f"{self.origin} holds text features of other adapters: save the adapters again."
+                raise ValueError(msg)
         load_adapters(model, self.adapters, self.origin)
         if text_features is not None and model.text_digest() == self.metadata["text_digest"]:
             model.use_text_features(text_features)  # unless the model weighs the text strategies differently
@@ -286,14 +290,6 @@ class Adapters:
         layers = [*model.backbone.feature_layers]
         if (trained_on := self.metadata.get("feature_layers", layers)) != layers:
             logger.warning("%s was trained on feature layers %s, but %s are used.", self.origin, trained_on, layers)
-
-    def _check_text_features(self) -> None:
-        if TEXT_FEATURES not in self.tensors:
-            return
-        digest = text_digest(self.tensors, self.metadata.get("text_strategies", {}))
-        if digest != self.metadata.get("text_digest"):
-            msg = f"{self.origin} holds text features of other adapters: save the adapters again."
-            raise ValueError(msg)
 
     def read_decision(self, model: FBClipModel) -> FewShot | None:
         """Read the decision by comparison with photographs, if there is one, to the device of a model that it fits."""
