@@ -35,9 +35,9 @@ from anomalib_fbclip.results.report.page import NearestReference
 from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import Adapters, describe_adapters, describe_model, digest_tensors
-from anomalib_fbclip.weights.building import build_model
+from anomalib_fbclip.weights.backbones import build_model, resolve_backbone, resolve_image_size, resolve_tiling
 from anomalib_fbclip.weights.checkpoints import Normalization
-from anomalib_fbclip.weights.registry import resolve_backbone, resolve_image_size, resolve_pretrained, resolve_tiling
+from anomalib_fbclip.weights.clip_files import resolve_pretrained
 from anomalib_fbclip.weights.source import (
     check_published,
     choose_zero_shot,

@@ -38,7 +38,7 @@ from anomalib_fbclip.data.references import DATASET
 from anomalib_fbclip.errors import FAILED, NORMAL, ProtocolError
 from anomalib_fbclip.lightning.evaluation import RankingEvaluator
 from anomalib_fbclip.results.files import replacing
-from anomalib_fbclip.weights.registry import resolve_backbone
+from anomalib_fbclip.weights.backbones import resolve_backbone
 from anomalib_fbclip.weights.source import resolve_adapters_file
 
 from .tables import METRICS, add_results, read_results, tabulate, tabulate_shots, to_markdown

@@ -22,9 +22,10 @@ from anomalib_fbclip.modeling.few_shot import FewShot, MutualScoring
 from anomalib_fbclip.modeling.text_encoder import text_digest
 
 from . import bundled
+from .backbones import resolve_widths
 from .checkpoints import CHECKPOINT_KEY, MODEL_PREFIX, PUBLISHED, Normalization, convert_reference
+from .clip_files import resolve_pretrained
 from .metadata import ARGUMENT_KINDS, PRODUCT_SUFFIX, REFERENCES_PREFIX, check_metadata
-from .registry import resolve_pretrained, resolve_widths
 from .tensor_files import (
     SUFFIXES,
     check_state_dict,

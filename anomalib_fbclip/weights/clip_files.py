@@ -18,13 +18,12 @@ import open_clip
 import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 from open_clip.model import convert_to_custom_text_state_dict
-from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 from safetensors import safe_open
 
 from anomalib_fbclip.errors import WeightsUnavailableError
 
 from . import bundled
-from .registry import NEEDS_NO_NETWORK, OPENAI, default_pretrained, pretrained_tags
 from .tensor_files import check_state_dict, read_safetensors, reading, reason_of, write_safetensors
 
 if TYPE_CHECKING:
@@ -33,6 +32,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 logger = logging.getLogger(__name__)
+
+OPENAI = "openai"
+"""open_clip's tag for the weights of CLIP's authors, which use QuickGELU."""
+
+NEEDS_NO_NETWORK = f"--model.backbone {bundled.NAME} needs no network."
+"""Advice if weights can't be downloaded."""
 
 OPEN_CLIP_CACHE = Path("~/.cache/clip")
 """Folder in which open_clip keeps downloaded files."""
@@ -69,6 +74,23 @@ TOKEN_ROWS = "token_embedding.rows"  # noqa: S105
 
 TEMPERATURE = {"logit_scale", "logit_bias"}
 """Parameters of a CLIP that FB-CLIP does not use."""
+
+
+def default_pretrained(backbone: str) -> str | None:
+    """Find the tag of a backbone's default weights; ``None`` if there are none."""
+    tags = pretrained_tags(backbone)
+    return OPENAI if OPENAI in tags else next(iter(tags), None)
+
+
+def resolve_pretrained(backbone: str, trained_with: str | None) -> str | None:
+    """Find the weights that adapters were trained with or, if they are not available, the default ones."""
+    is_here = trained_with is not None and (trained_with in pretrained_tags(backbone) or Path(trained_with).is_file())
+    return trained_with if is_here else default_pretrained(backbone)
+
+
+def pretrained_tags(backbone: str) -> list[str]:
+    """List the tags of a backbone's weights: the bundled one, or open_clip's."""
+    return [bundled.TAG] if backbone == bundled.NAME else list_pretrained_tags_by_model(backbone)
 
 
 def create_clip(backbone: str, pretrained: str | None, towers: Towers = "both") -> open_clip.CLIP:

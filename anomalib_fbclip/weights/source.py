@@ -17,8 +17,9 @@ from anomalib_fbclip.results.files import replacing
 
 from . import bundled
 from .adapters import Adapters
+from .backbones import PAPER_IMAGE_SIZE
 from .checkpoints import PUBLISHED
-from .registry import NEEDS_NO_NETWORK, PAPER_IMAGE_SIZE
+from .clip_files import NEEDS_NO_NETWORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.weights import bundled
+from anomalib_fbclip.weights.backbones import resolve_backbone
 from anomalib_fbclip.weights.clip_files import (
     SCALE,
     TOKEN_IDS,
@@ -24,7 +25,6 @@ from anomalib_fbclip.weights.clip_files import (
     round_clip,
     save_clip,
 )
-from anomalib_fbclip.weights.registry import resolve_backbone
 
 VOCABULARY_SIZE = 49408
 

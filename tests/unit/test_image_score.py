@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from anomalib_fbclip.modeling.decision import IMAGE_SCORES, MapValues, ZeroShot
-from anomalib_fbclip.weights.building import build_model
-from anomalib_fbclip.weights.registry import resolve_image_score
+from anomalib_fbclip.weights.backbones import build_model, resolve_image_score
 
 CLASS_SCORE = torch.tensor([0.2, 0.9])
 MAPS = torch.zeros(2, 20, 20)

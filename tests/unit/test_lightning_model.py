@@ -153,7 +153,7 @@ def test_unusable_arguments(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They are refused before a CLIP is fetched and built."""
-    monkeypatch.delattr("anomalib_fbclip.weights.building.create_clip")
+    monkeypatch.delattr("anomalib_fbclip.weights.backbones.create_clip")
     with pytest.raises(ValueError, match=message) as caught:
         FBClip(**{"backbone": small_backbone, "weights": None, **arguments})
     assert "\n" not in str(caught.value)
