@@ -162,8 +162,7 @@ class ReferenceSet:
         height, width = size
         if self.region is None:
             return np.ones((height, width), dtype=np.bool_)
-        source = self.images[index]
-        return paint_region(self.region, (height, width), Path(source) if isinstance(source, str | Path) else None)
+        return paint_region(self.region, (height, width), self.images[index])
 
     def load(self, index: int, minimum_side: int = 1) -> torch.Tensor:
         """Read a photograph in use. See :func:`load_image`."""

@@ -6,7 +6,6 @@
 import random
 from collections.abc import Callable, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -130,7 +129,7 @@ def _is_readable(source: ImageSource, minimum_side: int, white_level: int | None
         photograph = read_reduced(source, enough=ENOUGH_TO_READ, minimum_side=minimum_side, white_level=white_level)
         if isinstance(region, RegionMasks):
             height, width = photograph.pixels.shape[:2]
-            region.mask(Path(source) if isinstance(source, str | Path) else None, (height, width))
+            region.mask(source, (height, width))
     except ImageError:
         return False
     return True
