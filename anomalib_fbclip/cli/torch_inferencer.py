@@ -36,7 +36,6 @@ from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import Adapters, describe_adapters, describe_model, digest_tensors
 from anomalib_fbclip.weights.backbones import build_model, resolve_backbone, resolve_image_size, resolve_tiling
-from anomalib_fbclip.weights.checkpoints import Normalization
 from anomalib_fbclip.weights.clip_files import resolve_pretrained
 from anomalib_fbclip.weights.source import (
     check_published,
@@ -45,6 +44,7 @@ from anomalib_fbclip.weights.source import (
     read_adapters_file,
     read_given_adapters,
 )
+from anomalib_fbclip.weights.tensor_files import Normalization
 
 from .prediction import ComparedPrediction, MaskedImage, choose_enough
 

@@ -23,12 +23,15 @@ from anomalib_fbclip.modeling.text_encoder import text_digest
 
 from . import bundled
 from .backbones import resolve_widths
-from .checkpoints import CHECKPOINT_KEY, MODEL_PREFIX, PUBLISHED, Normalization, convert_reference
 from .clip_files import resolve_pretrained
 from .metadata import ARGUMENT_KINDS, PRODUCT_SUFFIX, REFERENCES_PREFIX, check_metadata
 from .tensor_files import (
+    CHECKPOINT_KEY,
+    MODEL_PREFIX,
     SUFFIXES,
+    Normalization,
     check_state_dict,
+    convert_reference,
     read_checkpoint,
     read_safetensors,
     reading,
@@ -48,6 +51,9 @@ FORMAT = "anomalib-fbclip adapters"
 
 FORMAT_VERSION = 1
 """Version of the file format of adapters and products. It rises when older packages can't read a file."""
+
+PUBLISHED = {"mvtec": "mvtec_epoch_1_model.pth", "visa": "visa_epoch_2_model.pth"}
+"""Files that the authors publish, by the dataset that the adapters were trained on."""
 
 BUNDLED_ADAPTERS = "bundled_adapters"
 """Metadata key for the digest of the bundled adapters, which a product does not contain."""

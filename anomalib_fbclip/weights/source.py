@@ -16,9 +16,8 @@ from anomalib_fbclip.errors import WeightsUnavailableError
 from anomalib_fbclip.results.files import replacing
 
 from . import bundled
-from .adapters import Adapters
+from .adapters import PUBLISHED, Adapters
 from .backbones import PAPER_IMAGE_SIZE
-from .checkpoints import PUBLISHED
 from .clip_files import NEEDS_NO_NETWORK
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.errors import WeightsUnavailableError
 from anomalib_fbclip.modeling.decision import ModelOutput
-from anomalib_fbclip.weights.checkpoints import PUBLISHED
+from anomalib_fbclip.weights.adapters import PUBLISHED
 from anomalib_fbclip.weights.source import canonical_name
 
 

@@ -17,9 +17,8 @@ from safetensors.torch import save_file
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.errors import WeightsUnavailableError
-from anomalib_fbclip.weights.adapters import Adapters, adapter_tensors
+from anomalib_fbclip.weights.adapters import PUBLISHED, Adapters, adapter_tensors
 from anomalib_fbclip.weights.backbones import resolve_backbone
-from anomalib_fbclip.weights.checkpoints import PUBLISHED
 from anomalib_fbclip.weights.clip_files import create_clip
 from anomalib_fbclip.weights.source import fetch_published
 from support.golden import Golden, save_as_numpy_1
