@@ -20,6 +20,7 @@ from anomalib_fbclip.images.photographs import check_white_level
 from anomalib_fbclip.results.false_alarms import parse_share
 from anomalib_fbclip.results.thresholds import parse_threshold
 from anomalib_fbclip.weights import bundled
+from anomalib_fbclip.weights.metadata import PRODUCT_SUFFIX
 
 EXIT_CODES = (
     "Exit codes: 0, all are normal; 1, at least one is anomalous, or unlike all given products; 2, something went "
@@ -37,9 +38,6 @@ COMMANDS = """\
   fbclip configs NAME     print a config file; > mine.yaml saves it
 """
 """The other commands, for the help."""
-
-PRODUCT_SUFFIX = ".fbclip"
-"""Suffix of a product's file name."""
 
 AUTO = "auto"
 """Value of ``--tiles`` that chooses them by the size of the photographs."""

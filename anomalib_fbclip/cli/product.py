@@ -17,11 +17,10 @@ from anomalib_fbclip.images.photographs import KeptPhotograph
 from anomalib_fbclip.images.region_of_interest import ONE_REGION, RegionMasks, decode_region
 from anomalib_fbclip.results.good_photographs import find_copies
 from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
-from anomalib_fbclip.weights.metadata import SCORES
+from anomalib_fbclip.weights.metadata import PRODUCT_SUFFIX, SCORES
 
 from .arguments import (
     FIXED,
-    PRODUCT_SUFFIX,
     Parser,
     add_model_options,
     check_model_options,

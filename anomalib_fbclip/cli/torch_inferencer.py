@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.data.image_source import crop_patch, load_image
 from anomalib_fbclip.data.reference_set import ROTATIONS, ReferenceSet, threshold_source
 from anomalib_fbclip.data.unlabeled_set import UnlabeledSet
 from anomalib_fbclip.errors import ImageError, InspectionError, WeightsUnavailableError
-from anomalib_fbclip.exported.inferencer import Failed, ImageSource, Prediction, to_rgb
+from anomalib_fbclip.exported.inferencer import Failed, ImageSource, Prediction, predict_in_order, to_rgb
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks, RegionSource, paint_region
 from anomalib_fbclip.modeling.anomaly_map import highest_patch
@@ -36,9 +35,8 @@ from anomalib_fbclip.results.report.page import NearestReference
 from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import Adapters, describe_adapters, describe_model, digest_tensors
-from anomalib_fbclip.weights.building import build_model
-from anomalib_fbclip.weights.checkpoints import Normalization
-from anomalib_fbclip.weights.registry import resolve_backbone, resolve_image_size, resolve_pretrained, resolve_tiling
+from anomalib_fbclip.weights.backbones import build_model, resolve_backbone, resolve_image_size, resolve_tiling
+from anomalib_fbclip.weights.clip_files import resolve_pretrained
 from anomalib_fbclip.weights.source import (
     check_published,
     choose_zero_shot,
@@ -46,6 +44,7 @@ from anomalib_fbclip.weights.source import (
     read_adapters_file,
     read_given_adapters,
 )
+from anomalib_fbclip.weights.tensor_files import Normalization
 
 from .prediction import ComparedPrediction, MaskedImage, choose_enough
 
@@ -269,17 +268,7 @@ class TorchInferencer:
         on_failure: Callable[[ImageSource, ImageError], None] | None = None,
     ) -> Iterator[Prediction]:
         """Predict images in order, a few at the same time. See :meth:`EdgeInferencer.stream`."""
-        if self._at_once == 1:  # OpenMP is fastest in the thread that loaded the model
-            results: Iterator[Prediction | Failed] = (self._predict(image) for image in images)
-        else:
-            results = map_ahead(self._predict, images, self._at_once - 1, self._at_once)
-        for result in results:
-            if isinstance(result, Prediction):
-                yield result
-            elif on_failure is None:
-                raise result.error
-            else:
-                on_failure(result.source, result.error)
+        return predict_in_order(self._predict, images, self._at_once, on_failure)
 
     def _predict(self, given: ImageSource | MaskedImage) -> Prediction | Failed:
         torch.set_num_threads(self._threads)  # of this thread

@@ -227,20 +227,16 @@ def _read_entries(
     where = f"'{split}' / '{category}' in {path}"
     _check_type(entries, list, where)
     for index, entry in enumerate(entries):
-        yield (*_read_entry(entry, f"entry {index} of {where}"), category, split)
-
-
-def _read_entry(entry: Any, where: str) -> tuple[str, str, int]:  # noqa: ANN401
-    """Read an entry's image, mask (empty for a normal image) and label."""
-    _check_type(entry, dict, where)
-    image, mask, anomaly = entry.get("img_path"), entry.get("mask_path") or "", entry.get("anomaly")
-    _check_type(image, str, f"'img_path' in {where}")
-    _check_type(mask, str, f"'mask_path' in {where}")
-    if not isinstance(anomaly, int) or anomaly not in {0, 1}:
-        msg = f"'anomaly' in {where} must be 0 or 1, but is {anomaly!r}."
-        raise ValueError(msg)
-    # Some of these files were written on Windows.
-    return image.replace("\\", "/"), mask.replace("\\", "/") if anomaly else "", int(anomaly)
+        place = f"entry {index} of {where}"
+        _check_type(entry, dict, place)
+        image, mask, anomaly = entry.get("img_path"), entry.get("mask_path") or "", entry.get("anomaly")
+        _check_type(image, str, f"'img_path' in {place}")
+        _check_type(mask, str, f"'mask_path' in {place}")
+        if not isinstance(anomaly, int) or anomaly not in {0, 1}:
+            msg = f"'anomaly' in {place} must be 0 or 1, but is {anomaly!r}."
+            raise ValueError(msg)
+        # Some of these files were written on Windows. The mask of a normal image is not read.
+        yield image.replace("\\", "/"), mask.replace("\\", "/") if anomaly else "", int(anomaly), category, split
 
 
 def _check_type(value: Any, expected: type, where: str) -> None:  # noqa: ANN401

@@ -27,7 +27,8 @@ from anomalib_fbclip.modeling.few_shot.few_shot import later_half
 from anomalib_fbclip.modeling.few_shot.memory_bank import join_layers
 from anomalib_fbclip.modeling.region import RegionOfInterest
 from anomalib_fbclip.results.thresholds import DEFAULT, REFERENCES, UNLABELED
-from anomalib_fbclip.weights.adapters import REFERENCES_PREFIX, Adapters, keep_decision
+from anomalib_fbclip.weights.adapters import Adapters, keep_decision
+from anomalib_fbclip.weights.metadata import REFERENCES_PREFIX
 from anomalib_fbclip.weights.tensor_files import reading
 
 from .image_source import ImageSource, crop_patch, load_image
@@ -76,7 +77,7 @@ class ReferenceSet:
 
     ``images`` are those in use: if they are ``None``, all that were found but near copies. ``upright`` and
     ``white_level`` apply to files and Pillow images. ``known`` has results of an earlier fit, by the photographs'
-    digests. For errors, see :func:`load_image`.
+    digests. One that can't be read, or is smaller than a patch, is an ``ImageError`` where it is needed.
     """
 
     decision: ClassVar[type[FewShot]] = FewShot
@@ -114,9 +115,6 @@ class ReferenceSet:
 
         ``transform`` converts RGB values 0..1, shape ``[1, 3, H, W]``, to the model's input on its device. ``advance``
         is called each time a photograph is read, at most twice each.
-
-        Raises:
-            ImageError: If a photograph can't be read, or is smaller than a patch.
         """
 
         def read(index: int) -> Iterator[ReferenceImage]:
@@ -164,8 +162,7 @@ class ReferenceSet:
         height, width = size
         if self.region is None:
             return np.ones((height, width), dtype=np.bool_)
-        source = self.images[index]
-        return paint_region(self.region, (height, width), Path(source) if isinstance(source, str | Path) else None)
+        return paint_region(self.region, (height, width), self.images[index])
 
     def load(self, index: int, minimum_side: int = 1) -> torch.Tensor:
         """Read a photograph in use. See :func:`load_image`."""

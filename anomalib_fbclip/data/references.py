@@ -56,10 +56,8 @@ class ReferenceChoice:
     def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
         """Find the files, sorted, in the given source or in the datamodule of a run or of an export.
 
-        The datamodule's test and validation images are chosen only if there are too few others.
-
-        Raises:
-            ReferencesError: If there are none, or fewer than requested.
+        The datamodule's test and validation images are chosen only if there are too few others. None, or fewer than
+        requested, are a :class:`ReferencesError`.
         """
         del images
         tested = _tested_images(datamodule) if datamodule is not None and self.k_shot else []
@@ -119,11 +117,7 @@ class UnlabeledChoice:
     is_unlabeled: ClassVar[bool] = True
 
     def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
-        """Find the files, sorted, in the given folder, in the datamodule of a run, or among a run's images.
-
-        Raises:
-            ReferencesError: If there are none.
-        """
+        """Find the files, sorted, in the given folder, in the datamodule of a run, or among a run's images."""
         if self.unlabeled_source != DATASET:
             paths = _find(Path(self.unlabeled_source), "unlabeled_source", "photographs")
         elif datamodule is None:

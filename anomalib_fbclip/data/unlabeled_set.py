@@ -6,7 +6,6 @@
 import random
 from collections.abc import Callable, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -16,13 +15,13 @@ from anomalib_fbclip.images.photographs import Enough, PhotographSource, read_re
 from anomalib_fbclip.images.region_of_interest import RegionMasks, RegionSource
 from anomalib_fbclip.modeling.fbclip import FBClipModel
 from anomalib_fbclip.modeling.few_shot import MAPS, MutualScoring
-from anomalib_fbclip.modeling.few_shot.calibration import STEEPNESS
 from anomalib_fbclip.modeling.few_shot.mutual_scoring import (
     are_unalike,
     find_kinds,
     is_split,
     photograph_distances,
 )
+from anomalib_fbclip.results.thresholds import STEEPNESS
 from anomalib_fbclip.weights.adapters import keep_decision
 
 from .image_source import ImageSource, load_image
@@ -130,7 +129,7 @@ def _is_readable(source: ImageSource, minimum_side: int, white_level: int | None
         photograph = read_reduced(source, enough=ENOUGH_TO_READ, minimum_side=minimum_side, white_level=white_level)
         if isinstance(region, RegionMasks):
             height, width = photograph.pixels.shape[:2]
-            region.mask(Path(source) if isinstance(source, str | Path) else None, (height, width))
+            region.mask(source, (height, width))
     except ImageError:
         return False
     return True

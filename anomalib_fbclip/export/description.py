@@ -25,24 +25,8 @@ PRODUCT_KEYS = ("product", "taught")
 GOOD_SCORES = "good_scores"
 """Key of the good photographs' scores. They follow from the photographs, except for rounding."""
 
-NAMES = (
-    "backbone",
-    "pretrained",
-    "source",
-    "adapters",
-    "image_size",
-    "tiles",
-    "region",
-    "patch_size",
-    "k_shot",
-    GOOD_SCORES,
-    "unlabeled",
-    "photographs",
-    "white_level",
-    *PRODUCT_KEYS,
-    "version",
-)
-"""Keys of a model's metadata that do not depend on its post-processor."""
+LEFT_OUT = {"signature", "feature_layers"}
+"""Keys of adapters' metadata that an exported file does not need."""
 
 THRESHOLDS = ("image_threshold", "pixel_threshold")
 LIMITS = ("image_min", "image_max", "pixel_min", "pixel_max")
@@ -60,17 +44,15 @@ ROUNDING = 1e-3
 
 
 def describe(metadata: Mapping[str, Any], post_processor: object) -> dict[str, str]:
-    """Describe a model as strings: the known ones of ``NAMES``, and what its post-processor knows. Lists are JSON.
+    """Describe a model as strings: what is known of it, and what its post-processor knows. Lists are JSON.
 
     anomalib's post-processor has the graph's thresholds and, if fitted, those before the normalization and its limits.
     FBClip's also has the sources of the thresholds.
     """
-    known = {name: metadata.get(name) for name in NAMES}
-    if known["pretrained"]:
+    known = {name: value for name, value in metadata.items() if value and name not in LEFT_OUT}
+    if "pretrained" in known:
         known["pretrained"] = Path(known["pretrained"]).name  # not the folder of a file
-    description = {
-        name: value if isinstance(value, str) else json.dumps(value) for name, value in known.items() if value
-    }
+    description = {name: value if isinstance(value, str) else json.dumps(value) for name, value in known.items()}
     return description | _thresholds_and_limits(post_processor)
 
 

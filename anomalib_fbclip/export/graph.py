@@ -27,7 +27,7 @@ from onnx_ir.passes.common import (
 )
 from onnxscript.optimizer import fold_constants
 
-from anomalib_fbclip.exported.runtimes import NAMESPACE
+from anomalib_fbclip.exported.runtimes import NAMESPACE, openvino_core
 from anomalib_fbclip.results.files import naming_full_disk
 
 from .description import MODEL_INFO, model_info
@@ -163,11 +163,9 @@ def _mark_precise_nodes(model: openvino.Model) -> openvino.Model:
         constants = [value.get_node() for value in node.input_values() if not value.get_node().input_values()]
         for marked in (node, *constants):
             marked.get_rt_info()[PRECISE_KEY] = ""
-    core = openvino.Core()
-    core.set_property({"ENABLE_MMAP": False})  # the file is removed before the model
     with tempfile.TemporaryDirectory() as folder:
         path = save_openvino(model, Path(folder, "model.xml"), is_half=False)
-        return core.read_model(path)
+        return openvino_core().read_model(path, config={"ENABLE_MMAP": False})  # the file is removed before the model
 
 
 def _is_precise(node: openvino.Node) -> bool:

@@ -5,17 +5,17 @@
 
 import json
 import math
-from collections import deque
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.errors import EdgeError, ImageError
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.photographs import PhotographSource, check_size, check_white_level, read_photograph
@@ -23,10 +23,12 @@ from anomalib_fbclip.images.region_of_interest import Mask, decode_region
 from anomalib_fbclip.results.regions import Region, find_regions, match_verdict
 from anomalib_fbclip.results.thresholds import SOURCE_KEYS, THRESHOLD_KEYS, check_threshold
 
-from .runtimes import GraphOutputs, PerformanceHint, Precision, Request, load
+from .runtimes import PerformanceHint, Precision, load
 
 ImageSource = PhotographSource | NDArray[np.uint8]
 """A file, an image of Pillow, or RGB values 0..255 of shape ``[H, W, 3]``."""
+
+GivenT = TypeVar("GivenT")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,15 +62,6 @@ class Prediction:
         """Connected regions of the mask in pixels of the image, the largest first."""
         height, width = self.image.shape[:2]
         return find_regions(self.mask, (height, width))
-
-
-@dataclass(frozen=True, eq=False)
-class _Started:
-    """An image whose computation was started."""
-
-    source: ImageSource
-    image: NDArray[np.uint8]
-    request: Request
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,8 +205,10 @@ class EdgeInferencer:
                 the model.
             EdgeError: If the model fails.
         """
-        (prediction,) = self.stream([image])
-        return prediction
+        result = self._predict(image)
+        if isinstance(result, Failed):
+            raise result.error
+        return result
 
     def stream(
         self,
@@ -234,19 +229,7 @@ class EdgeInferencer:
             ImageError: If an image can't be read and there is no ``on_failure``.
             EdgeError: If the model fails. OpenVINO may then fail on all other images, too.
         """
-        pending: deque[_Started | Failed] = deque()
-        try:
-            for source in images:
-                pending.append(self._start(source))
-                while pending and (len(pending) == self.parallel_requests or _is_done(pending[0])):
-                    yield from self._finish(pending.popleft(), on_failure)
-            while pending:
-                yield from self._finish(pending.popleft(), on_failure)
-        finally:
-            for item in pending:
-                if isinstance(item, _Started):
-                    with suppress(EdgeError):
-                        item.request.result()
+        return predict_in_order(self._predict, images, self.parallel_requests, on_failure)
 
     def _check_graph(self) -> None:
         """Check that the graph has the input and outputs of anomalib's export."""
@@ -263,61 +246,59 @@ class EdgeInferencer:
             msg = f"{self.path} has no output {name}: give a {what}."
             raise EdgeError(msg)
 
-    def _start(self, source: ImageSource) -> _Started | Failed:
+    def _predict(self, source: ImageSource) -> Prediction | Failed:
         try:
             image = to_rgb(source, self.minimum_side, self.white_level)
+            batch = to_batch(image, self._input_size)
+            start = time.perf_counter()
+            outputs = self._runtime.run(batch)
+            return self._decide(source, image, outputs, time.perf_counter() - start)
         except ImageError as error:
             return Failed(source, error)
-        return _Started(source, image, self._runtime.start(to_batch(image, self._input_size)))
 
-    def _finish(
-        self,
-        item: _Started | Failed,
-        on_failure: Callable[[ImageSource, ImageError], None] | None,
-    ) -> Iterator[Prediction]:
-        """Wait for an image, and yield its prediction, unless it failed."""
-        try:
-            if isinstance(item, Failed):
-                raise item.error
-            prediction = self._decide(item, item.request.result())
-        except ImageError as error:
-            if on_failure is None:
-                raise
-            on_failure(item.source, error)
-        else:
-            yield prediction
-
-    def _decide(self, item: _Started, computed: GraphOutputs) -> Prediction:
-        path = Path(item.source) if isinstance(item.source, str | Path) else None
-        score = single_value(computed.outputs, "pred_score")
-        anomaly_map = single_map(computed.outputs, "anomaly_map")
+    def _decide(
+        self, source: ImageSource, image: NDArray[np.uint8], outputs: dict[str, NDArray], seconds: float
+    ) -> Prediction:
+        path = Path(source) if isinstance(source, str | Path) else None
+        score = single_value(outputs, "pred_score")
+        anomaly_map = single_map(outputs, "anomaly_map")
         if not (math.isfinite(score) and np.isfinite(anomaly_map).all()):
             name = printable(path) if path else "An image"
             msg = f"{name} has no score: the model's output is not a number. Export with a higher precision."
             raise ImageError(msg)
-        is_anomalous = (
-            bool(single_value(computed.outputs, "pred_label")) if self.threshold is None else score > self.threshold
-        )
+        is_anomalous = bool(single_value(outputs, "pred_label")) if self.threshold is None else score > self.threshold
         _, pixel_threshold = self.decision_thresholds()
         mask = (
-            single_map(computed.outputs, "pred_mask").astype(bool)
-            if pixel_threshold is None
-            else anomaly_map > pixel_threshold
+            single_map(outputs, "pred_mask").astype(bool) if pixel_threshold is None else anomaly_map > pixel_threshold
         )
         return Prediction(
-            image=item.image,
+            image=image,
             path=path,
             score=score,
             is_anomalous=is_anomalous,
             anomaly_map=anomaly_map.astype(np.float32),
             mask=match_verdict(mask, anomaly_map, is_anomalous),
-            seconds=computed.seconds,
+            seconds=seconds,
             product=self.metadata.get("product"),
         )
 
 
-def _is_done(item: _Started | Failed) -> bool:
-    return isinstance(item, Failed) or item.request.done()
+def predict_in_order(
+    predict: Callable[[GivenT], Prediction | Failed],
+    images: Iterable[GivenT],
+    at_once: int,
+    on_failure: Callable[[ImageSource, ImageError], None] | None,
+) -> Iterator[Prediction]:
+    """Predict images in order, some at the same time. See :meth:`EdgeInferencer.stream`."""
+    # Alone, each is computed in the thread that loaded the model, where OpenMP is fastest.
+    results = map(predict, images) if at_once == 1 else map_ahead(predict, images, at_once - 1, at_once)
+    for result in results:
+        if isinstance(result, Prediction):
+            yield result
+        elif on_failure is None:
+            raise result.error
+        else:
+            on_failure(result.source, result.error)
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
@@ -338,11 +319,8 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 def to_rgb(source: ImageSource, minimum_side: int = 1, white_level: int | None = None) -> NDArray[np.uint8]:
     """Return the RGB values of an image, ``[H, W, 3]``. Files and images of Pillow are turned upright.
 
-    ``white_level`` is that of :func:`~anomalib_fbclip.images.photographs.read_photograph`.
-
-    Raises:
-        ImageError: If it can't be read, the range of its values is unknown, or it is too small.
-        ValueError: If it is not an image.
+    For ``white_level`` and errors see :func:`~anomalib_fbclip.images.photographs.read_photograph`. What is not an image
+    is a ``ValueError``.
     """
     if isinstance(source, PhotographSource):
         return read_photograph(source, upright=True, minimum_side=minimum_side, white_level=white_level)

@@ -3,14 +3,11 @@
 
 """The libraries that run an exported graph: OpenVINO and ONNX Runtime."""
 
-import time
 from collections.abc import Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,22 +30,13 @@ MINIMUM_OPENVINO = (2024, 3)
 """Oldest supported version. Earlier ones give different scores, or can't read an ``.onnx``, without an error."""
 
 
-class GraphOutputs(NamedTuple):
-    """Outputs of a graph for one image, by name, and the time of the computation."""
-
-    outputs: dict[str, NDArray]
-    seconds: float
-
-
 def load(
     path: Path, device: str, performance_hint: PerformanceHint, precision: Precision
 ) -> "OpenVinoRuntime | OnnxRuntime":
     """Load an ``.xml`` or ``.onnx`` file with OpenVINO or, if that is not installed, an ``.onnx`` with ONNX Runtime.
 
-    Device, hint and precision are OpenVINO's. ONNX Runtime uses only the CPU.
-
-    Raises:
-        EdgeError: If the file is missing or can't be read, the device can't be used, or a library is missing.
+    Device, hint and precision are OpenVINO's. ONNX Runtime uses only the CPU. What is missing or can't be used is an
+    ``EdgeError``.
     """
     if path.suffix not in {".xml", ".onnx"}:
         msg = f"{path} is not an exported model: give the .xml of 'anomalib export --export_type openvino' or a .onnx."
@@ -97,64 +85,25 @@ class OpenVinoRuntime:
         self.input_shape = tuple(
             size.get_length() if size.is_static else None for size in model.inputs[0].get_partial_shape()
         )
-        self._indices = {name: index for index, output in enumerate(model.outputs) for name in output.get_names()}
-        self.output_names = frozenset(self._indices)
+        self.output_names = frozenset(name for output in model.outputs for name in output.get_names())
         self.metadata = read_openvino_metadata(model)
         self.parallel_requests: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._compiled = compiled
-        # Not an AsyncInferQueue: it reuses a request before its outputs are fetched, and after a failed computation it
-        # neither tells which one failed, nor accepts another.
         self._idle: list[openvino.InferRequest] = []
 
-    def start(self, batch: NDArray[np.float32]) -> "OpenVinoRequest":
-        """Start a computation.
-
-        Raises:
-            EdgeError: If the graph refuses the batch.
-        """
-        request = self._idle.pop() if self._idle else self._compiled.create_infer_request()
+    def run(self, batch: NDArray[np.float32]) -> dict[str, NDArray]:
+        """Compute the graph's outputs by name. Several threads may do so at once. A failure is an ``EdgeError``."""
         try:
-            request.start_async({0: batch})
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        try:
+            outputs = request.infer({0: batch})
+            return {name: outputs[name] for name in self.output_names}
         except RuntimeError as error:
-            self._idle.append(request)
             raise rejected(batch, error) from error
-        return OpenVinoRequest(request, batch, self._indices, self._idle)
-
-
-@dataclass(frozen=True, eq=False)
-class OpenVinoRequest:
-    """A computation in OpenVINO, with the methods of a ``Future``. At its end the request is idle again."""
-
-    request: "openvino.InferRequest"
-    batch: NDArray[np.float32]
-    indices: Mapping[str, int]
-    idle: "list[openvino.InferRequest]"
-
-    def done(self) -> bool:
-        """Return whether the computation has ended or failed."""
-        try:
-            return bool(self.request.wait_for(0))
-        except RuntimeError:
-            return True
-
-    def result(self) -> GraphOutputs:
-        """Wait for the outputs. Call it only once.
-
-        Raises:
-            EdgeError: If the computation failed.
-        """
-        try:
-            self.request.wait()
-            outputs = {name: self.request.get_output_tensor(index).data.copy() for name, index in self.indices.items()}
-            return GraphOutputs(outputs, self.request.latency / 1000)
-        except RuntimeError as error:
-            raise rejected(self.batch, error) from error
         finally:
-            self.idle.append(self.request)
-
-
-Request = OpenVinoRequest | Future[GraphOutputs]
-"""A computation in progress."""
+            self._idle.append(request)
 
 
 class OnnxRuntime:
@@ -171,24 +120,18 @@ class OnnxRuntime:
         graph_input = self._session.get_inputs()[0]
         self.name = f"ONNX Runtime {onnxruntime.__version__} on CPU"
         self.input_shape = tuple(size if isinstance(size, int) else None for size in graph_input.shape)
-        self._output_names = [output.name for output in self._session.get_outputs()]
-        self.output_names = frozenset(self._output_names)
+        self.output_names = [output.name for output in self._session.get_outputs()]
         self.metadata = without_namespace(self._session.get_modelmeta().custom_metadata_map)
         self.parallel_requests = 1  # one computation uses all cores
         self._input_name = graph_input.name
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="onnxruntime")
 
-    def start(self, batch: NDArray[np.float32]) -> "Future[GraphOutputs]":
-        """Start a computation."""
-        return self._executor.submit(self._run, batch)
-
-    def _run(self, batch: NDArray[np.float32]) -> GraphOutputs:
-        start = time.perf_counter()
+    def run(self, batch: NDArray[np.float32]) -> dict[str, NDArray]:
+        """Compute the graph's outputs by name. See :meth:`OpenVinoRuntime.run`."""
         try:
-            outputs = self._session.run(self._output_names, {self._input_name: batch})
+            outputs = self._session.run(self.output_names, {self._input_name: batch})
         except Exception as error:  # its errors have no narrower base class
             raise rejected(batch, error) from error
-        return GraphOutputs(dict(zip(self._output_names, outputs, strict=True)), time.perf_counter() - start)
+        return dict(zip(self.output_names, outputs, strict=True))
 
 
 @cache
@@ -216,11 +159,7 @@ def check_device(device: str, available: list[str]) -> None:
 
 
 def read_openvino_model(path: Path) -> "openvino.Model":
-    """Read a graph from an ``.xml`` or ``.onnx`` file.
-
-    Raises:
-        EdgeError: If the file can't be read.
-    """
+    """Read a graph from an ``.xml`` or ``.onnx`` file. One that can't be read is an ``EdgeError``."""
     from openvino.frontend import FrontEndManager, GeneralFailure
 
     # Core.read_model tries all frontends on an unknown kind of file, and some write to the screen.

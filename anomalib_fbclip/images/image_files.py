@@ -74,10 +74,8 @@ def find_images(path: Path, *excluded: Path) -> list[Path]:
     """Find the images of a folder and its subfolders, sorted. Any other path is returned alone.
 
     Links are followed, each folder is searched once, and excluded ones are skipped. Unreadable images are included, so
-    that the reader reports them: unsupported formats, videos, broken links, and folders without permission.
-
-    Raises:
-        ImageError: If the folder itself can't be read.
+    that the reader reports them: unsupported formats, videos, broken links, and folders without permission. If the
+    folder itself can't be read, that is an ``ImageError``.
     """
     if not path.is_dir():
         return [path]

@@ -14,16 +14,16 @@ from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar, cast
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.ExifTags import Base as Tag
 
 from anomalib_fbclip.errors import ImageError, last_line
-from anomalib_fbclip.images.image_files import printable
 
-from .image_files import LONGEST_SIGNATURE, RAW, VIDEO, describe_folder, kind_of
+from .image_files import LONGEST_SIGNATURE, RAW, VIDEO, describe_folder, kind_of, printable
 
 
 class KeptPhotograph(NamedTuple):
@@ -86,18 +86,14 @@ CAMERA_LIMIT = 1 << 14
 SAY_WHITE = "Say which value is white, for 12 bits with --white-level 4095 (in anomalib: --model.white_level 4095)"
 """Advice for an unknown range of values."""
 
-BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE_VALUE, PLANAR_CONFIGURATION, SAMPLE_FORMAT = 258, 262, 281, 284, 339
-"""Tags of TIFF."""
-
 WHITE_IS_ZERO, SEPARATE_PLANES, SIGNED = 0, 2, 2
+"""Values of TIFF's tags for the photometric interpretation, the planar configuration and the sample format."""
 
 SCALES = (8, 4, 2)
 """Factors by which a JPEG can be reduced as it is decoded."""
 
 TURNED = {5, 6, 7, 8}
 """EXIF orientations that swap height and width."""
-
-TileT = TypeVar("TileT", bound=tuple[Any, ...])
 
 
 class Enough(NamedTuple):
@@ -154,31 +150,46 @@ def read_photograph(
 ) -> NDArray[np.uint8]:
     """Read a photograph as RGB values ``[H, W, 3]``.
 
-    Values of more than 8 bits are scaled to 8 bits. The photograph is rejected if their range is unknown.
-
-    Args:
-        source (PhotographSource): The photograph.
-        upright (bool): Whether the photograph is turned upright by its EXIF data. Pillow does so with a TIFF in any
-            case.
-        minimum_side (int, optional): Least number of pixels of each side. Defaults to ``1``.
-        white_level (int | None, optional): Value of white in files of more than 8 bits that don't state it: 4095 for
-            12 bits. Defaults to ``None``.
-
-    Raises:
-        ImageError: If it can't be read, its range is unknown or exceeded, or it is too small.
+    Values of more than 8 bits are scaled to 8 bits. ``white_level`` is the value of white in files that don't state it:
+    4095 for 12 bits. The photograph is turned ``upright`` by its EXIF data; Pillow does so with a TIFF in any case. If
+    it can't be read, its range is unknown or exceeded, or a side is too short, that is an ``ImageError``.
     """
-    return _read(source, upright, minimum_side, None, white_level).pixels
+    return read_reduced(source, enough=None, minimum_side=minimum_side, white_level=white_level, upright=upright).pixels
 
 
 def read_reduced(
-    source: PhotographSource, *, enough: Enough | None, minimum_side: int = 1, white_level: int | None = None
+    source: PhotographSource,
+    *,
+    enough: Enough | None,
+    minimum_side: int = 1,
+    white_level: int | None = None,
+    upright: bool = True,
 ) -> Photograph:
-    """Read a photograph upright, at an eighth, a quarter or half of its size if that is ``enough``.
+    """Read a photograph at an eighth, a quarter or half of its size if that is ``enough``.
 
     A JPEG is decoded at the smaller size if its sides are multiples of the factor. Otherwise, squares of pixels are
     averaged. The rest is as in :func:`read_photograph`, and the minimum is that of the sides before the reduction.
     """
-    return _read(source, True, minimum_side, enough, white_level)
+    name = _name_of(source)
+    with _open(source) as image:
+        scale = _choose_scale(image.size, enough)
+        whole = image.size
+        decoded = _choose_decoded_scale(image, scale)
+        if decoded > 1:
+            image.draft(None, (image.width // decoded, image.height // decoded))  # only JPEG files follow it
+        is_decoded_whole = image.size == whole
+        photograph = _to_rgb(image, name, white_level)
+        if is_decoded_whole:
+            whole = photograph.size  # a TIFF is upright once it is loaded
+        left = scale if is_decoded_whole else scale // decoded
+        photograph = photograph.reduce(left) if left > 1 else photograph
+        width, height = whole
+        if upright and image.format != "TIFF":
+            orientation = _orientation(image, name)
+            photograph = _turn_upright(photograph, orientation)
+            height, width = (width, height) if orientation in TURNED else (height, width)
+        check_size(name, height, width, minimum_side)
+        return Photograph(np.array(photograph), (height, width))
 
 
 def check_size(name: str, height: int, width: int, minimum_side: int) -> None:
@@ -189,17 +200,6 @@ def check_size(name: str, height: int, width: int, minimum_side: int) -> None:
             "give a larger image."
         )
         raise ImageError(msg)
-
-
-@contextmanager
-def _naming(name: str) -> Generator[None]:
-    """Name the photograph, if Pillow can't read it."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, of what it can read
-            yield
-    except DECODING_ERRORS as error:
-        raise ImageError(_describe(name, error)) from error
 
 
 def _describe(name: str, error: Exception) -> str:
@@ -241,6 +241,17 @@ def _name_of(source: PhotographSource) -> str:
     if isinstance(source, Image.Image):
         return os.fsdecode(getattr(source, "filename", "")) or "The image"
     return source.name if isinstance(source, KeptPhotograph) else os.fspath(source)
+
+
+@contextmanager
+def _naming(name: str) -> Generator[None]:
+    """Name the photograph in an ``ImageError``, if Pillow can't read it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, of what it can read
+            yield
+    except DECODING_ERRORS as error:
+        raise ImageError(_describe(name, error)) from error
 
 
 @contextmanager
@@ -287,31 +298,6 @@ def _open_file(file: IO[bytes], name: str) -> Image.Image:
     return image
 
 
-def _read(
-    source: PhotographSource, upright: bool, minimum_side: int, enough: Enough | None, white_level: int | None
-) -> Photograph:
-    name = _name_of(source)
-    with _open(source) as image:
-        scale = _choose_scale(image.size, enough)
-        whole = image.size
-        decoded = _choose_decoded_scale(image, scale)
-        if decoded > 1:
-            image.draft(None, (image.width // decoded, image.height // decoded))  # only JPEG files follow it
-        is_decoded_whole = image.size == whole
-        photograph = _to_rgb(image, name, white_level)
-        if is_decoded_whole:
-            whole = photograph.size  # a TIFF is upright once it is loaded
-        left = scale if is_decoded_whole else scale // decoded
-        photograph = photograph.reduce(left) if left > 1 else photograph
-        width, height = whole
-        if upright and image.format != "TIFF":
-            orientation = _orientation(image, name)
-            photograph = _turn_upright(photograph, orientation)
-            height, width = (width, height) if orientation in TURNED else (height, width)
-        check_size(name, height, width, minimum_side)
-        return Photograph(np.array(photograph), (height, width))
-
-
 def _choose_scale(size: tuple[int, int], enough: Enough | None) -> int:
     if enough is None:
         return 1
@@ -329,7 +315,7 @@ def _choose_decoded_scale(image: Image.Image, scale: int) -> int:
 def _orientation(image: Image.Image, name: str) -> int:
     """Read the EXIF orientation of a loaded image: in a PNG it may come after the pixels."""
     try:
-        return image.getexif().get(ExifTags.Base.Orientation, 1)
+        return image.getexif().get(Tag.Orientation, 1)
     except DECODING_ERRORS as error:
         msg = f"{printable(name)} has damaged EXIF data, so its orientation is unknown: save it without them."
         raise ImageError(msg) from error
@@ -339,7 +325,7 @@ def _turn_upright(photograph: Image.Image, orientation: int) -> Image.Image:
     if orientation == 1:
         return photograph
     bare = Image.fromarray(np.asarray(photograph))  # Pillow can't write all EXIF data back
-    bare.getexif()[ExifTags.Base.Orientation] = orientation
+    bare.getexif()[Tag.Orientation] = orientation
     return ImageOps.exif_transpose(bare)
 
 
@@ -353,7 +339,7 @@ def _to_rgb(image: Image.Image, name: str, white_level: int | None) -> Image.Ima
     tags = _tags(image)
     is_fraction = image.mode == "F"
     pixels = _from_fractions(image, name) if is_fraction else _from_whole_numbers(image, name, white_level)
-    inverted = tags.get(PHOTOMETRIC) == WHITE_IS_ZERO  # Pillow inverts only 8 bits
+    inverted = tags.get(Tag.PhotometricInterpretation) == WHITE_IS_ZERO  # Pillow inverts only 8 bits
     return Image.fromarray(EIGHT_BITS - pixels if inverted else pixels).convert("RGB")
 
 
@@ -384,7 +370,7 @@ def _is_deep(image: Image.Image) -> bool:
         or storage in COLORS
         or storage == GRAY_AND_ALPHA
         or _is_deep_ppm(image)
-        or max(_tags(image).get(BITS_PER_SAMPLE, (1,))) > 8  # noqa: PLR2004
+        or max(_tags(image).get(Tag.BitsPerSample, (1,))) > 8  # noqa: PLR2004
     )
 
 
@@ -394,7 +380,7 @@ def _is_deep_ppm(image: Image.Image) -> bool:
 
 
 def _is_signed(image: Image.Image) -> bool:
-    return SIGNED in _tags(image).get(SAMPLE_FORMAT, ())
+    return SIGNED in _tags(image).get(Tag.SampleFormat, ())
 
 
 def _from_fractions(image: Image.Image, name: str) -> NDArray[np.uint8]:
@@ -448,9 +434,9 @@ def _to_eight_bits(values: NDArray[Any], white: int) -> NDArray[np.uint8]:
 def _known_maximum(image: Image.Image) -> int | None:
     """Return the value of white, if the file states it."""
     tags = _tags(image)
-    bits = max(tags.get(BITS_PER_SAMPLE, (16,)))
-    if MAX_SAMPLE_VALUE in tags:
-        bits = max(tags[MAX_SAMPLE_VALUE]).bit_length()  # it may be the largest value that occurs
+    bits = max(tags.get(Tag.BitsPerSample, (16,)))
+    if Tag.MaxSampleValue in tags:
+        bits = max(tags[Tag.MaxSampleValue]).bit_length()  # it may be the largest value that occurs
     elif bits >= 16:  # noqa: PLR2004
         # Pillow scales the values of a PGM with a lower maximum to 16 bits.
         return SIXTEEN_BITS if image.format == "PPM" and _storage(image) == "L" else None
@@ -460,7 +446,7 @@ def _known_maximum(image: Image.Image) -> int | None:
 def _load_whole_numbers(image: Image.Image, name: str, white_level: int | None) -> NDArray[Any]:
     """Load 16-bit values, and 32-bit ones if white is known: gray ``[H, W]`` or RGB ``[H, W, 3]``."""
     storage = _storage(image)
-    planes = _tags(image).get(PLANAR_CONFIGURATION)
+    planes = _tags(image).get(Tag.PlanarConfiguration)
     if storage in COLORS and planes != SEPARATE_PLANES:
         lower = _load_as(image, storage[:-1] + OTHER_BYTE[storage[-1]])
         return (np.asarray(image).astype(np.uint16) << 8 | lower)[..., :3]
@@ -495,11 +481,11 @@ def _load_as(image: Image.Image, storage: str) -> NDArray[np.uint8]:
     return np.asarray(again)
 
 
-def _with_storage(tile: TileT, storage: str) -> TileT:
+def _with_storage(tile: Any, storage: str) -> Any:  # noqa: ANN401 - Pillow's own type has no public name
     """Change the layout of a piece of an image."""
     *place, arguments = tile
     changed = (storage, *arguments[1:]) if isinstance(arguments, tuple) else storage
-    make: Any = getattr(type(tile), "_make", tuple)  # a named tuple since Pillow 11
+    make = getattr(type(tile), "_make", tuple)  # a named tuple since Pillow 11
     return make((*place, changed))
 
 

@@ -81,8 +81,7 @@ class Box(NamedTuple):
 def read_mask(path: Path, size: tuple[int, int]) -> Mask:
     """Read a mask from an image of any size, and resize it to a height and width: white is inspected, black is ignored.
 
-    Raises:
-        ImageError: If it can't be read, or is all black.
+    If it can't be read, or is all black, that is an ``ImageError``.
     """
     pixels = read_photograph(path, upright=True)
     gray = Image.fromarray(pixels).convert("L")
@@ -116,14 +115,15 @@ class RegionMasks(NamedTuple):
                 raise ValueError(msg)
         return cls(folder, paths)
 
-    def mask(self, photograph: Path | None, size: tuple[int, int]) -> Mask:
+    def mask(self, photograph: object, size: tuple[int, int]) -> Mask:
         """Read the mask of a photograph. If there is none, that is an ``ImageError``. See :func:`read_mask`."""
-        if photograph is None:
+        if not isinstance(photograph, str | Path):
             msg = "An image that is not a file has no mask: give one mask for all as region."
             raise ImageError(msg)
-        path = self.paths.get(photograph.stem)
+        name = Path(photograph).stem
+        path = self.paths.get(name)
         if path is None:
-            wanted = printable(self.folder / f"{photograph.stem}.png")
+            wanted = printable(self.folder / f"{name}.png")
             msg = f"{printable(photograph)} has no mask: add {wanted}."
             raise ImageError(msg)
         return read_mask(path, size)
@@ -141,13 +141,10 @@ def parse_region(text: str, photograph_size: tuple[int, int] | None = None) -> R
     return path if path.is_file() else Box.parse(text, photograph_size)
 
 
-def paint_region(source: RegionSource, size: tuple[int, int], photograph: Path | None = None) -> Mask:
-    """Paint the region of interest of a photograph as a mask of a height and width.
+def paint_region(source: RegionSource, size: tuple[int, int], photograph: object = None) -> Mask:
+    """Paint the region of interest of a photograph, needed for a folder of masks, as a mask of a height and width.
 
-    The photograph is needed for a folder of masks, by name.
-
-    Raises:
-        ImageError: If a mask is missing, can't be read, or ignores everything.
+    If a mask is missing, can't be read, or ignores everything, that is an ``ImageError``.
     """
     if isinstance(source, Box):
         return source.mask(size)

@@ -31,8 +31,8 @@ from anomalib_fbclip.modeling.loss import FBClipLoss
 from anomalib_fbclip.modeling.mvfbe import VIEWS
 from anomalib_fbclip.modeling.resize import create_transform
 from anomalib_fbclip.weights.adapters import Adapters, describe_model
-from anomalib_fbclip.weights.building import build_model
-from anomalib_fbclip.weights.registry import default_pretrained, resolve_backbone, resolve_tiling
+from anomalib_fbclip.weights.backbones import build_model, resolve_backbone, resolve_tiling
+from anomalib_fbclip.weights.clip_files import default_pretrained
 from anomalib_fbclip.weights.source import (
     AdapterSource,
     check_published,

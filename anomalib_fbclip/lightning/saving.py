@@ -35,8 +35,8 @@ from anomalib_fbclip.weights.adapters import (
     describe_adapters,
     digest_tensors,
 )
-from anomalib_fbclip.weights.checkpoints import CHECKPOINT_KEY, halve_averages
 from anomalib_fbclip.weights.metadata import ARGUMENT_KINDS
+from anomalib_fbclip.weights.tensor_files import CHECKPOINT_KEY, halve_averages
 
 from .few_shot import FewShotMixin
 from .post_processing import ThresholdPostProcessor

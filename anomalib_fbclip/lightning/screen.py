@@ -21,7 +21,7 @@ from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from anomalib_fbclip.data.labeled_samples import MaskError
+from anomalib_fbclip.data.auxiliary import MaskError
 from anomalib_fbclip.data.references import ReferencesError
 from anomalib_fbclip.errors import FAILED, INTERRUPTED, ImageError, WeightsUnavailableError
 from anomalib_fbclip.weights.tensor_files import reading

@@ -32,13 +32,13 @@ from torchmetrics.classification import BinaryRecall, BinarySpecificity
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.cli.packaged import describe_missing
 from anomalib_fbclip.data import MetaJson
-from anomalib_fbclip.data.labeled_samples import published_categories
+from anomalib_fbclip.data.auxiliary import published_categories
 from anomalib_fbclip.data.meta_json import make_meta_json_dataset
 from anomalib_fbclip.data.references import DATASET
 from anomalib_fbclip.errors import FAILED, NORMAL, ProtocolError
 from anomalib_fbclip.lightning.evaluation import RankingEvaluator
 from anomalib_fbclip.results.files import replacing
-from anomalib_fbclip.weights.registry import resolve_backbone
+from anomalib_fbclip.weights.backbones import resolve_backbone
 from anomalib_fbclip.weights.source import resolve_adapters_file
 
 from .tables import METRICS, add_results, read_results, tabulate, tabulate_shots, to_markdown

@@ -13,15 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from .records import Record
+from .thresholds import EXPECTED_SPREAD, EXPECTED_WEIGHT, STEEPNESS
 
 CONFIDENCE = 0.95
 """Confidence of a bound on the share of false alarms."""
 
 SMALLEST_SHARE = 1e-6
 """Smallest share of false alarms that can be asked for."""
-
-EXPECTED_SPREAD, EXPECTED_WEIGHT, STEEPNESS = 0.1, 2.0, 4.0
-"""As in :mod:`anomalib_fbclip.modeling.few_shot.calibration`, which imports torch."""
 
 
 class FalseAlarmLimit(NamedTuple):

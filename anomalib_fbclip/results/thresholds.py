@@ -8,6 +8,13 @@ import argparse
 USUAL_THRESHOLD = 0.5
 """Threshold of scores and of anomaly maps, unless one is given or fitted."""
 
+EXPECTED_SPREAD, EXPECTED_WEIGHT = 0.1, 2.0
+"""Expected standard deviation of good parts' scores as a share of their mean, and its weight in photographs. With few
+photographs, it keeps the threshold away from their scores."""
+
+STEEPNESS = 4.0
+"""Logit of the threshold minus that of a place like good parts, which thus has a probability of 0.018."""
+
 DEFAULT = "default"
 """Source of a threshold that was neither given nor fitted, in the words of the table."""
 

@@ -22,13 +22,16 @@ from anomalib_fbclip.modeling.few_shot import FewShot, MutualScoring
 from anomalib_fbclip.modeling.text_encoder import text_digest
 
 from . import bundled
-from .checkpoints import CHECKPOINT_KEY, MODEL_PREFIX, PUBLISHED, Normalization, convert_reference
-from .metadata import ARGUMENT_KINDS, check_metadata
-from .registry import resolve_pretrained, resolve_widths
+from .backbones import resolve_widths
+from .clip_files import resolve_pretrained
+from .metadata import ARGUMENT_KINDS, PRODUCT_SUFFIX, REFERENCES_PREFIX, check_metadata
 from .tensor_files import (
-    PRODUCT_SUFFIX,
+    CHECKPOINT_KEY,
+    MODEL_PREFIX,
     SUFFIXES,
+    Normalization,
     check_state_dict,
+    convert_reference,
     read_checkpoint,
     read_safetensors,
     reading,
@@ -49,8 +52,8 @@ FORMAT = "anomalib-fbclip adapters"
 FORMAT_VERSION = 1
 """Version of the file format of adapters and products. It rises when older packages can't read a file."""
 
-REFERENCES_PREFIX = "photographs."
-"""Prefix of a product's tensors about good photographs, except those of the decision."""
+PUBLISHED = {"mvtec": "mvtec_epoch_1_model.pth", "visa": "visa_epoch_2_model.pth"}
+"""Files that the authors publish, by the dataset that the adapters were trained on."""
 
 BUNDLED_ADAPTERS = "bundled_adapters"
 """Metadata key for the digest of the bundled adapters, which a product does not contain."""
@@ -97,10 +100,6 @@ class Adapters:
     The metadata of a file of this project are those of :func:`describe_adapters`. Text features add ``text_strategies``
     and ``text_digest``. A product adds those of :meth:`~anomalib_fbclip.data.reference_set.ReferenceSet.keep`,
     ``arguments``, ``thresholds``, ``taught`` and ``changed``.
-
-    Example:
-        >>> adapters = Adapters.read(Path("adapters.safetensors"))  # doctest: +SKIP
-        >>> adapters.load_into(model)  # doctest: +SKIP
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -113,10 +112,8 @@ class Adapters:
     def read(cls, path: Path, name: str | None = None) -> Adapters:
         """Read adapters from a file without running code from it. Messages call it ``name``, or else by its path.
 
-        It is a file of adapters, a product, or a checkpoint of anomalib or of the reference implementation.
-
-        Raises:
-            ValueError: If the file does not exist, can't be read or holds something else.
+        It is a file of adapters, a product, or a checkpoint of anomalib or of the reference implementation. Anything
+        else is a ``ValueError``.
         """
         is_product = path.suffix == PRODUCT_SUFFIX
         origin = f"Product '{name or path}'" if is_product else f"Adapter weights '{name or path}'"
@@ -282,15 +279,14 @@ class Adapters:
             raise ValueError(msg)
 
     def load_into(self, model: FBClipModel) -> None:
-        """Copy all adapters into a model, or none if they don't fit.
-
-        Raises:
-            ValueError: If they were trained on other weights of the CLIP, names are missing or unknown, shapes differ,
-                or the text features belong to other adapters.
-        """
+        """Copy all adapters into a model, or none if they don't fit its CLIP, names or shapes: a ``ValueError``."""
         self.check_signature(model.backbone.signature)
-        self._check_text_features()
         text_features = self.tensors.get(TEXT_FEATURES)
+        if text_features is not None:
+            digest = text_digest(self.tensors, self.metadata.get("text_strategies", {}))
+            if digest != self.metadata.get("text_digest"):
+                msg = f"{self.origin} holds text features of other adapters: save the adapters again."
+                raise ValueError(msg)
         load_adapters(model, self.adapters, self.origin)
         if text_features is not None and model.text_digest() == self.metadata["text_digest"]:
             model.use_text_features(text_features)  # unless the model weighs the text strategies differently
@@ -301,14 +297,6 @@ class Adapters:
         layers = [*model.backbone.feature_layers]
         if (trained_on := self.metadata.get("feature_layers", layers)) != layers:
             logger.warning("%s was trained on feature layers %s, but %s are used.", self.origin, trained_on, layers)
-
-    def _check_text_features(self) -> None:
-        if TEXT_FEATURES not in self.tensors:
-            return
-        digest = text_digest(self.tensors, self.metadata.get("text_strategies", {}))
-        if digest != self.metadata.get("text_digest"):
-            msg = f"{self.origin} holds text features of other adapters: save the adapters again."
-            raise ValueError(msg)
 
     def read_decision(self, model: FBClipModel) -> FewShot | None:
         """Read the decision by comparison with photographs, if there is one, to the device of a model that it fits."""

@@ -1,7 +1,10 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Weights of the frozen CLIP: fetched by open_clip, or read from a file without running code from it."""
+"""Weights of the frozen CLIP: fetched by open_clip, or in a file, which is read without running code from it.
+
+A compact file has matrices in 8 bits, the rest in half precision, and only the tokens that adapters are trained on.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +18,26 @@ import open_clip
 import torch
 from huggingface_hub.constants import HF_HUB_CACHE
 from open_clip.model import convert_to_custom_text_state_dict
-from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 from safetensors import safe_open
 
 from anomalib_fbclip.errors import WeightsUnavailableError
 
 from . import bundled
-from .compact_clip import TEMPERATURE, TOKEN_IDS, read_clip
-from .registry import NEEDS_NO_NETWORK, OPENAI, default_pretrained, pretrained_tags
-from .tensor_files import check_state_dict, reading, reason_of
+from .tensor_files import check_state_dict, read_safetensors, reading, reason_of, write_safetensors
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from torch import nn
 
 logger = logging.getLogger(__name__)
+
+OPENAI = "openai"
+"""open_clip's tag for the weights of CLIP's authors, which use QuickGELU."""
+
+NEEDS_NO_NETWORK = f"--model.backbone {bundled.NAME} needs no network."
+"""Advice if weights can't be downloaded."""
 
 OPEN_CLIP_CACHE = Path("~/.cache/clip")
 """Folder in which open_clip keeps downloaded files."""
@@ -45,17 +54,51 @@ Towers: TypeAlias = Literal["both", "image", "text"]
 IMAGE_PREFIX = "visual."
 """Prefix of the image tower's parameters in open_clip. All others are the text tower's."""
 
+COMPACT_FORMAT = "anomalib-fbclip CLIP in 8 bits"
+"""Format of a compact file."""
+
+SCALE = ".scale"
+"""Suffix that turns a matrix's name into that of its rows' scales."""
+
+LARGEST = 127
+"""Largest 8-bit value: the range is symmetric."""
+
+VOCABULARY = "token_embedding.weight"
+"""Name of the embeddings of all tokens in a CLIP."""
+
+TOKEN_IDS = "token_embedding.ids"  # noqa: S105 - no password
+"""Name of the stored tokens' ids, in rising order."""
+
+TOKEN_ROWS = "token_embedding.rows"  # noqa: S105
+"""Name of the stored tokens' embeddings."""
+
+TEMPERATURE = {"logit_scale", "logit_bias"}
+"""Parameters of a CLIP that FB-CLIP does not use."""
+
+
+def default_pretrained(backbone: str) -> str | None:
+    """Find the tag of a backbone's default weights; ``None`` if there are none."""
+    tags = pretrained_tags(backbone)
+    return OPENAI if OPENAI in tags else next(iter(tags), None)
+
+
+def resolve_pretrained(backbone: str, trained_with: str | None) -> str | None:
+    """Find the weights that adapters were trained with or, if they are not available, the default ones."""
+    is_here = trained_with is not None and (trained_with in pretrained_tags(backbone) or Path(trained_with).is_file())
+    return trained_with if is_here else default_pretrained(backbone)
+
+
+def pretrained_tags(backbone: str) -> list[str]:
+    """List the tags of a backbone's weights: the bundled one, or open_clip's."""
+    return [bundled.TAG] if backbone == bundled.NAME else list_pretrained_tags_by_model(backbone)
+
 
 def create_clip(backbone: str, pretrained: str | None, towers: Towers = "both") -> open_clip.CLIP:
     """Create a CLIP in float32 on the CPU; a tower that is not loaded is on the meta device.
 
     Its weights are those of a tag of open_clip or of a bundled backbone, random ones for ``None``, or those of a file:
-    safetensors, a state dict, OpenAI's archive, or a file of
-    :func:`~anomalib_fbclip.weights.compact_clip.save_clip`.
-
-    Raises:
-        ValueError: If the tag is unknown, or the file can't be read or belongs to another model.
-        WeightsUnavailableError: If the weights of a tag could not be fetched.
+    safetensors, a state dict, OpenAI's archive, or a file of :func:`save_clip`. Weights that could not be fetched are a
+    ``WeightsUnavailableError``; an unknown tag, and a file that can't be read or is of another model, a ``ValueError``.
     """
     if pretrained is None:
         if towers != "text":  # it was said for the image tower
@@ -129,18 +172,15 @@ def _create_from_file(backbone: str, path: Path, tag: str | None, towers: Towers
         else:
             tensors.pop(name, None)
     check_state_dict(expected, tensors, f"CLIP file {path} for backbone {backbone}")
-    for name in [name for name in tensors if towers not in {"both", _tower_of(name)}]:
-        del tensors[name]
+    for name in list(tensors):
+        if towers not in {"both", "image" if name.startswith(IMAGE_PREFIX) else "text"}:
+            del tensors[name]
     # One at a time: the memory of a converted tensor is free again.
     converted = {name: tensors.pop(name).float() for name in list(tensors)}
     clip.load_state_dict(converted, assign=True, strict=towers == "both")
     if towers != "image":
         _restore_causal_mask(getattr(clip, "text", clip))
     return clip
-
-
-def _tower_of(name: str) -> str:
-    return "image" if name.startswith(IMAGE_PREFIX) else "text"
 
 
 def _restore_causal_mask(text_tower: nn.Module) -> None:
@@ -204,3 +244,90 @@ def _refuse_code_at_load(path: Path) -> None:
     if any(b"__setstate__" in reader.get_record(name) for name in sources):
         msg = "loading the archive would run its code"
         raise UnpicklingError(msg)
+
+
+def save_clip(clip: open_clip.CLIP, token_ids: Collection[int], path: str | Path) -> None:
+    """Write a CLIP to a file for ``pretrained``. An existing file is replaced only when the new one is complete.
+
+    The CLIP has no ``custom_text``, so that its text tower's parameters are at the top level. Only the embeddings of
+    the tokens with these ids are stored. All others are read as zero.
+    """
+    tensors = _parameters(clip)
+    vocabulary = tensors.pop(VOCABULARY)
+    ids = sorted(set(token_ids))
+    if not ids or ids[0] < 0 or ids[-1] >= len(vocabulary):
+        msg = f"Give one or more token ids from 0 to {len(vocabulary) - 1}, not {ids[:1]} to {ids[-1:]}."
+        raise ValueError(msg)
+    stored = _compress({**tensors, TOKEN_ROWS: vocabulary[ids]})
+    stored[TOKEN_IDS] = torch.tensor(ids, dtype=torch.int32)
+    write_safetensors(Path(path), stored, {"format": COMPACT_FORMAT, "vocabulary_size": str(len(vocabulary))})
+
+
+def read_clip(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read the parameters of a CLIP, by their names in open_clip, from a file of :func:`save_clip`.
+
+    They are in float32 on the CPU. Embeddings that were not stored are zero.
+    """
+    with reading(f"CLIP weights '{path}'"):
+        stored, metadata = read_safetensors(Path(path))
+    if metadata.get("format") != COMPACT_FORMAT:
+        msg = f"CLIP weights '{path}' were not saved by save_clip."
+        raise ValueError(msg)
+    ids = stored.pop(TOKEN_IDS)
+    tensors = _expand(stored)
+    rows = tensors.pop(TOKEN_ROWS)
+    vocabulary = torch.zeros(int(metadata["vocabulary_size"]), rows.shape[1])
+    vocabulary[ids.long()] = rows
+    return tensors | {VOCABULARY: vocabulary}
+
+
+@torch.no_grad()
+def round_clip(clip: open_clip.CLIP) -> None:
+    """Round a CLIP in place as :func:`save_clip` does, so that adapters are trained on the CLIP that users will have.
+
+    Rounding twice changes nothing more. All tokens are kept.
+    """
+    parameters = _parameters(clip)
+    for name, rounded in _expand(_compress(parameters)).items():
+        parameters[name].copy_(rounded)
+
+
+def _parameters(clip: open_clip.CLIP) -> dict[str, torch.Tensor]:
+    """Collect the parameters that FB-CLIP uses. They share the CLIP's memory."""
+    return {name: tensor.detach() for name, tensor in clip.named_parameters() if name not in TEMPERATURE}
+
+
+def _compress(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Round the matrices of the blocks and of the patch embedding to 8 bits with a scale per row, the rest to 16."""
+    stored: dict[str, torch.Tensor] = {}
+    for name, tensor in tensors.items():
+        if tensor.ndim > 1 and (".resblocks." in name or name.endswith("conv1.weight")):
+            stored[name], stored[name + SCALE] = _compress_rows(tensor)
+        else:
+            stored[name] = tensor.half()
+    if faulty := [name for name, tensor in stored.items() if not tensor.isfinite().all()]:
+        names = ", ".join(name.removesuffix(SCALE) for name in faulty)
+        msg = f"The CLIP can't be saved in 8 bits and half precision: {names} would not be finite."
+        raise ValueError(msg)
+    return stored
+
+
+def _compress_rows(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round each row, an output channel, to whole multiples of its scale."""
+    # bfloat16 has the range of float32, and 127 times a scale is exact: rounding twice changes nothing more.
+    scales = (matrix.flatten(1).abs().amax(dim=1) / LARGEST).bfloat16()
+    steps = matrix / _per_row(torch.where(scales == 0, 1, scales), matrix)
+    return steps.round().clamp(-LARGEST, LARGEST).to(torch.int8), scales
+
+
+def _expand(stored: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Restore compressed tensors, in float32."""
+    return {
+        name: tensor.float() * _per_row(stored[name + SCALE], tensor) if name + SCALE in stored else tensor.float()
+        for name, tensor in stored.items()
+        if not name.endswith(SCALE)
+    }
+
+
+def _per_row(scales: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+    return scales.float().view(-1, *[1] * (matrix.ndim - 1))

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
     import torch
 
-SCORES = "photographs.scores"
+PRODUCT_SUFFIX = ".fbclip"
+"""Suffix of a product, a safetensors file with all that is needed to inspect one kind of part."""
+
+REFERENCES_PREFIX = "photographs."
+"""Prefix of a product's tensors about good photographs, except those of the decision."""
+
+SCORES = f"{REFERENCES_PREFIX}scores"
 """Name of the tensor of the good photographs' scores in a product."""
 
 
@@ -32,16 +38,8 @@ def _is_number(value: object) -> bool:
     return type(value) in {int, float} and math.isfinite(value)  # type: ignore[arg-type]
 
 
-def _is_threshold(value: Any) -> bool:  # noqa: ANN401 - whatever a file holds
-    return value is None or (_is_number(value) and 0 <= value <= 1)
-
-
-def _is_list(value: object, is_element: Callable[[Any], bool]) -> bool:
-    return isinstance(value, list) and all(map(is_element, value))
-
-
-def _is_pair(value: Any, is_element: Callable[[Any], bool]) -> bool:  # noqa: ANN401
-    return _is_list(value, is_element) and len(value) == 2  # noqa: PLR2004
+def _is_list(value: object, is_element: Callable[[Any], bool], count: int | None = None) -> bool:
+    return isinstance(value, list) and count in {None, len(value)} and all(map(is_element, value))
 
 
 def _are_indices(value: object) -> bool:
@@ -52,7 +50,7 @@ def _are_weights(value: object) -> bool:
     return isinstance(value, dict) and all(map(_is_number, value.values()))
 
 
-def _is_region(value: Any) -> bool:  # noqa: ANN401
+def _is_region(value: Any) -> bool:  # noqa: ANN401 - whatever a file holds
     try:
         return value is None or bool(decode_region(value).any())
     except DECODING_ERRORS:
@@ -83,14 +81,14 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "source": lambda value: value is None or _is_text(value),
     "version": _is_text,
     "signature": lambda value: _is_list(value, _is_number),
-    "image_size": lambda value: _is_pair(value, _is_count),
+    "image_size": lambda value: _is_list(value, _is_count, count=2),
     "feature_layers": lambda value: _is_list(value, _is_count),
     "arguments": lambda value: (
         isinstance(value, dict)
         and value.keys() <= ARGUMENT_KINDS.keys()
         and all(ARGUMENT_KINDS[name](one) for name, one in value.items())
     ),
-    "tiles": lambda value: _is_pair(value, _is_count),
+    "tiles": lambda value: _is_list(value, _is_count, count=2),
 }
 """Checks of the values that adapters may have, and that a product has."""
 
@@ -104,7 +102,9 @@ PRODUCT_KINDS: dict[str, Callable[[Any], bool]] = {
     "rotations": _is_count,
     "white_level": lambda value: value is None or (_is_count(value) and value <= SIXTEEN_BITS),
     "region": _is_region,
-    "thresholds": lambda value: _is_pair(value, _is_threshold),
+    "thresholds": lambda value: _is_list(
+        value, lambda one: one is None or (_is_number(one) and 0 <= one <= 1), count=2
+    ),
     "taught": _is_text,
     "changed": _is_text,
 }

@@ -16,9 +16,9 @@ from anomalib_fbclip.errors import WeightsUnavailableError
 from anomalib_fbclip.results.files import replacing
 
 from . import bundled
-from .adapters import Adapters
-from .checkpoints import PUBLISHED
-from .registry import NEEDS_NO_NETWORK, PAPER_IMAGE_SIZE
+from .adapters import PUBLISHED, Adapters
+from .backbones import PAPER_IMAGE_SIZE
+from .clip_files import NEEDS_NO_NETWORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -65,10 +65,8 @@ def check_published(backbone: str) -> None:
 def fetch_published(name: str, folder: Path) -> Path:
     """Find the authors' adapters in a folder, or download them from the authors' Google Drive to it.
 
-    ``name`` is the dataset that they were trained on, ``"mvtec"`` or ``"visa"``.
-
-    Raises:
-        WeightsUnavailableError: If they are neither there nor can be fetched.
+    ``name`` is the dataset that they were trained on, ``"mvtec"`` or ``"visa"``. If they are neither there nor can be
+    fetched, that is a ``WeightsUnavailableError``.
     """
     path = folder / PUBLISHED[name]
     if path.is_file():

@@ -38,9 +38,9 @@ from anomalib_fbclip.lightning.evaluation import RankingEvaluator
 from anomalib_fbclip.modeling.clip import ClipBackbone
 from anomalib_fbclip.modeling.resize import create_transform
 from anomalib_fbclip.protocol.tables import add_results, markdown_lines, read_results
+from anomalib_fbclip.weights.backbones import resolve_backbone
 from anomalib_fbclip.weights.bundled import NAME, TAG
 from anomalib_fbclip.weights.clip_files import create_clip
-from anomalib_fbclip.weights.registry import resolve_backbone
 
 CATEGORIES = ("hazelnut", "cookie", "magnetic_tile")
 NUMBERS = (0, 1, 4, 8, None)

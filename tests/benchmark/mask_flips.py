@@ -18,8 +18,8 @@ from jsonargparse import auto_cli
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.protocol.tables import markdown_lines
+from anomalib_fbclip.weights.backbones import resolve_image_size
 from anomalib_fbclip.weights.bundled import NAME
-from anomalib_fbclip.weights.registry import resolve_image_size
 from tools.bundled_model.evaluate import list_images, read_input
 
 BATCH = 32

@@ -21,7 +21,7 @@ from anomalib_fbclip.cli.prediction import ComparedPrediction
 from anomalib_fbclip.cli.torch_inferencer import TorchInferencer
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.images.image_files import find_images
-from anomalib_fbclip.weights.checkpoints import Normalization
+from anomalib_fbclip.weights.tensor_files import Normalization
 
 
 @pytest.mark.parametrize("is_few_shot", [False, True], ids=["zero-shot", "few-shot"])

@@ -14,7 +14,7 @@ from anomalib.cli.cli import AnomalibCLI
 from anomalib.data import AnomalibDataModule
 from PIL import Image
 
-from anomalib_fbclip.data.labeled_samples import check_mask
+from anomalib_fbclip.data.auxiliary import check_mask
 from datasets import WRITERS
 from layouts import HEIGHT, MASKED, WIDTH
 from support.command_line import CONFIGS, anomalib

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from anomalib_fbclip.data import AuxiliaryDataModule
-from anomalib_fbclip.data.labeled_samples import check_mask
+from anomalib_fbclip.data.auxiliary import check_mask
 from layouts import HEIGHT, WIDTH, write_image, write_mask
 
 

@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from anomalib_fbclip.modeling.few_shot import calibration
 from anomalib_fbclip.results import false_alarms
 from anomalib_fbclip.results.false_alarms import (
     SMALLEST_SHARE,
@@ -78,11 +77,6 @@ def test_quantiles_of_students_distribution(probability: float) -> None:
     for freedom, tolerance in (4, 0.1), (30, 1e-5):
         expected = stats.t(freedom).ppf(probability)
         assert false_alarms._student(probability, freedom) == pytest.approx(expected, abs=tolerance)
-
-
-def test_it_expects_what_the_model_does() -> None:
-    for name in ("EXPECTED_SPREAD", "EXPECTED_WEIGHT", "STEEPNESS"):
-        assert getattr(false_alarms, name) == getattr(calibration, name)
 
 
 def test_scores_at_the_ends() -> None:

@@ -10,8 +10,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812
 
 from anomalib_fbclip.modeling.prompt_learner import STATES
+from anomalib_fbclip.weights.backbones import resolve_backbone
 from anomalib_fbclip.weights.bundled import NAME
-from anomalib_fbclip.weights.registry import resolve_backbone
 from tools.bundled_model.batches import TrainingBatches
 from tools.bundled_model.images import BACKGROUND, DEFECT, OBJECT
 from tools.bundled_model.locked_image_tuning import LEARNED_OF_IMAGE_TOWER, LockedImageTuning

@@ -20,7 +20,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torchvision.transforms.v2.functional import normalize
 
 from anomalib_fbclip.modeling.clip import ClipBackbone
-from anomalib_fbclip.weights.registry import resolve_backbone
+from anomalib_fbclip.weights.backbones import resolve_backbone
 from support.small import write_backbone
 from tools.bundled_model import tower
 from tools.bundled_model.tower import TIMM_MODEL, load_tower, read_onnx_tower, resize_positions, to_open_clip

@@ -17,8 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.weights.compact_clip import read_clip
-from anomalib_fbclip.weights.registry import resolve_backbone
+from anomalib_fbclip.weights.backbones import resolve_backbone
+from anomalib_fbclip.weights.clip_files import read_clip
 from support.command_line import CONFIGS, run
 from tools.bundled_model.average import average
 from tools.bundled_model.parts import draw_category

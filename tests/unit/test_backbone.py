@@ -18,13 +18,12 @@ from safetensors.torch import save_file
 from anomalib_fbclip.errors import WeightsUnavailableError
 from anomalib_fbclip.modeling.clip import ClipBackbone, DeferredText, patch_grid
 from anomalib_fbclip.weights import bundled
-from anomalib_fbclip.weights.clip_files import create_clip
-from anomalib_fbclip.weights.registry import (
-    default_pretrained,
+from anomalib_fbclip.weights.backbones import (
     resolve_backbone,
     resolve_feature_layers,
     resolve_image_size,
 )
+from anomalib_fbclip.weights.clip_files import create_clip, default_pretrained
 from support.small import CONFIG, write_backbone
 
 

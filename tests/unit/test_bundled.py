@@ -20,9 +20,8 @@ from anomalib_fbclip.modeling.clip import ClipBackbone
 from anomalib_fbclip.modeling.prompt_learner import CONTEXT_LENGTH, tokenize_states
 from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import Adapters, adapter_tensors
-from anomalib_fbclip.weights.clip_files import create_clip
-from anomalib_fbclip.weights.compact_clip import TOKEN_IDS, read_clip, save_clip
-from anomalib_fbclip.weights.registry import default_pretrained, resolve_backbone, resolve_image_size
+from anomalib_fbclip.weights.backbones import resolve_backbone, resolve_image_size
+from anomalib_fbclip.weights.clip_files import TOKEN_IDS, create_clip, default_pretrained, read_clip, save_clip
 from support.small import write_backbone
 
 
@@ -113,7 +112,7 @@ class TestModel:
 
     @pytest.mark.parametrize("weights", ["mvtec", "visa"])
     def test_published_adapters_are_refused(self, weights: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.delattr("anomalib_fbclip.weights.building.create_clip")
+        monkeypatch.delattr("anomalib_fbclip.weights.backbones.create_clip")
         message = "fit backbone ViT-L-14-336 only, not 'fbclip-small': set 'weights' to 'auto' for those that come with"
         with pytest.raises(ValueError, match=message) as caught:
             FBClip(backbone=bundled.NAME, weights=weights)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from anomalib_fbclip.lightning.screen import check_checkpoint
 from anomalib_fbclip.weights.adapters import Adapters
+from anomalib_fbclip.weights.backbones import resolve_backbone
 from anomalib_fbclip.weights.clip_files import create_clip, read_tensors
-from anomalib_fbclip.weights.registry import resolve_backbone
 from support.untrusted import write_pickle, write_torchscript
 
 Reader = Callable[[Path], object]

@@ -14,17 +14,17 @@ from safetensors.torch import load_file, save_file
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.weights import bundled
-from anomalib_fbclip.weights.clip_files import create_clip
-from anomalib_fbclip.weights.compact_clip import (
+from anomalib_fbclip.weights.backbones import resolve_backbone
+from anomalib_fbclip.weights.clip_files import (
     SCALE,
     TOKEN_IDS,
     TOKEN_ROWS,
     VOCABULARY,
+    create_clip,
     read_clip,
     round_clip,
     save_clip,
 )
-from anomalib_fbclip.weights.registry import resolve_backbone
 
 VOCABULARY_SIZE = 49408
 

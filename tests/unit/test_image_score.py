@@ -6,8 +6,7 @@ import torch
 
 from anomalib_fbclip.modeling.anomaly_map import MapValues
 from anomalib_fbclip.modeling.decision import IMAGE_SCORES, ZeroShot
-from anomalib_fbclip.weights.building import build_model
-from anomalib_fbclip.weights.registry import resolve_image_score
+from anomalib_fbclip.weights.backbones import build_model, resolve_image_score
 
 CLASS_SCORE = torch.tensor([0.2, 0.9])
 MAPS = torch.zeros(2, 20, 20)

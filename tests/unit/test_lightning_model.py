@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.errors import WeightsUnavailableError
 from anomalib_fbclip.modeling.decision import ModelOutput
-from anomalib_fbclip.weights.checkpoints import PUBLISHED
+from anomalib_fbclip.weights.adapters import PUBLISHED
 from anomalib_fbclip.weights.source import canonical_name
 
 
@@ -153,7 +153,7 @@ def test_unusable_arguments(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They are refused before a CLIP is fetched and built."""
-    monkeypatch.delattr("anomalib_fbclip.weights.building.create_clip")
+    monkeypatch.delattr("anomalib_fbclip.weights.backbones.create_clip")
     with pytest.raises(ValueError, match=message) as caught:
         FBClip(**{"backbone": small_backbone, "weights": None, **arguments})
     assert "\n" not in str(caught.value)

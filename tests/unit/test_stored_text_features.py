@@ -21,9 +21,8 @@ from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.modeling.text_encoder import text_digest
 from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import TEXT_FEATURES, Adapters, adapter_tensors
-from anomalib_fbclip.weights.building import build_model
+from anomalib_fbclip.weights.backbones import build_model, resolve_backbone
 from anomalib_fbclip.weights.clip_files import create_clip
-from anomalib_fbclip.weights.registry import resolve_backbone
 from support.images import write_mvtec_category
 
 
@@ -55,7 +54,7 @@ def create_image_tower(*call: object, towers: str) -> torch.nn.Module:
 def no_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the test fail where a text tower or a vocabulary is loaded."""
     monkeypatch.setattr(open_clip, "get_tokenizer", lambda *call: pytest.fail(f"loaded a vocabulary: {call}"))
-    monkeypatch.setattr("anomalib_fbclip.weights.building.create_clip", create_image_tower)
+    monkeypatch.setattr("anomalib_fbclip.weights.backbones.create_clip", create_image_tower)
 
 
 def names(model: FBClip) -> set[str]:

@@ -17,10 +17,9 @@ from safetensors.torch import save_file
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.errors import WeightsUnavailableError
-from anomalib_fbclip.weights.adapters import Adapters, adapter_tensors
-from anomalib_fbclip.weights.checkpoints import PUBLISHED
+from anomalib_fbclip.weights.adapters import PUBLISHED, Adapters, adapter_tensors
+from anomalib_fbclip.weights.backbones import resolve_backbone
 from anomalib_fbclip.weights.clip_files import create_clip
-from anomalib_fbclip.weights.registry import resolve_backbone
 from anomalib_fbclip.weights.source import fetch_published
 from support.golden import Golden, save_as_numpy_1
 
@@ -74,7 +73,7 @@ def test_foreign_files(tmp_path: Path) -> None:
 
 def test_a_reference_checkpoint_of_another_backbone(reference: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is refused before a CLIP is fetched and built."""
-    monkeypatch.delattr("anomalib_fbclip.weights.building.create_clip")
+    monkeypatch.delattr("anomalib_fbclip.weights.backbones.create_clip")
     message = r"another backbone, with widths \(image, text, joint\) \[128, 64, 768\] instead of \[1024, 768, 768\]"
     with pytest.raises(ValueError, match=message):
         FBClip(weights=reference)

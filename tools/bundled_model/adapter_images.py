@@ -25,7 +25,7 @@ from rich.progress import track
 from skimage.measure import label
 from torchvision import tv_tensors
 
-from anomalib_fbclip.data.labeled_samples import check_mask
+from anomalib_fbclip.data.auxiliary import check_mask
 from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.images.photographs import read_photograph
 from anomalib_fbclip.protocol.tables import markdown_lines

@@ -38,9 +38,9 @@ from torch.utils.data import DataLoader
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import AuxiliaryDataModule
 from anomalib_fbclip.modeling.prompt_learner import tokenize_states
+from anomalib_fbclip.weights.backbones import resolve_backbone
 from anomalib_fbclip.weights.bundled import NAME, TAG
-from anomalib_fbclip.weights.compact_clip import round_clip, save_clip
-from anomalib_fbclip.weights.registry import resolve_backbone
+from anomalib_fbclip.weights.clip_files import round_clip, save_clip
 from tools.bundled_model.adapter_images import (
     LabeledPhotographs,
     describe_folders,

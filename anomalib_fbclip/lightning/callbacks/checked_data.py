@@ -30,9 +30,8 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, S
 from torchvision.tv_tensors import Mask
 from tqdm.auto import tqdm
 
-from anomalib_fbclip.data.auxiliary import TrainingImages
+from anomalib_fbclip.data.auxiliary import TrainingImages, check_mask
 from anomalib_fbclip.data.image_source import load_image
-from anomalib_fbclip.data.labeled_samples import check_mask
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.images.image_files import find_images, is_foreign, printable
 from anomalib_fbclip.images.photographs import (

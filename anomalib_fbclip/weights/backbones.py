@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Backbones: those of open_clip, of model configs, and of this package.
+"""Backbones, those of open_clip, of model configs and of this package, and models that are built on them.
 
 What does not fit a backbone raises ``ValueError``, before a CLIP is fetched.
 """
@@ -11,23 +11,29 @@ from __future__ import annotations
 import difflib
 import json
 import math
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import open_clip
 import torch
-from open_clip.pretrained import list_pretrained_tags_by_model
 
-from anomalib_fbclip.modeling.clip import patch_grid
+from anomalib_fbclip.modeling.alignment import NUM_LAYER_WEIGHTS
+from anomalib_fbclip.modeling.build import create_model
+from anomalib_fbclip.modeling.clip import ClipBackbone, DeferredText, patch_grid
 from anomalib_fbclip.modeling.decision import IMAGE_SCORES
-from anomalib_fbclip.modeling.mvfbe import AttentionSize
+from anomalib_fbclip.modeling.mvfbe import PAPER_SIZE, VIEWS, AttentionSize, create_views
+from anomalib_fbclip.modeling.text_fusion import STRATEGY_WEIGHTS, resolve_strategy_weights
 from anomalib_fbclip.modeling.tiling import Tiles, WholeImage
 
 from . import bundled
+from .clip_files import create_clip
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from anomalib_fbclip.modeling.fbclip import FBClipModel
 
 PAPER_IMAGE_SIZE = {"ViT-L-14-336": 518, "ViT-L-14-336-quickgelu": 518}
 """Input sizes of the paper's backbones in pixels. Others use their default."""
@@ -38,9 +44,6 @@ PAPER_IMAGE_SCORE = "class_token"
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Types for the frozen CLIP, by name."""
 
-NEEDS_NO_NETWORK = f"--model.backbone {bundled.NAME} needs no network."
-"""Advice if weights can't be downloaded."""
-
 BUNDLED_LAYERS, BUNDLED_ATTENTION = (4, 6, 8), AttentionSize(num_heads=4, head_dim=32)
 """Feature layers and attention of the bundled backbone. The paper's five layers and 8 x 64 channels would take several
 times as long as its small image tower."""
@@ -50,9 +53,6 @@ BUNDLED_IMAGE_SCORE = "both"
 
 MOST_TILES = 256
 """Largest number of tiles. Each takes as long as the whole image."""
-
-OPENAI = "openai"
-"""open_clip's tag for the weights of CLIP's authors, which use QuickGELU."""
 
 
 class Widths(NamedTuple):
@@ -110,6 +110,51 @@ def _add_model_config(path: Path) -> str:
     if known is None:
         open_clip.add_model_config(path)
     return path.stem
+
+
+def build_model(
+    backbone: str,
+    pretrained: str | None,
+    feature_layers: Sequence[int] | None = None,
+    views: Sequence[str] = tuple(VIEWS),
+    text_strategies: Mapping[str, float] | None = None,
+    background_suppression: bool = True,
+    image_score: str | None = None,
+    precision: str = "float32",
+    seed: int = 0,
+    tiling: WholeImage | None = None,
+) -> FBClipModel:
+    """Build a model with untrained adapters. Arguments are checked before the CLIP is fetched.
+
+    The text tower and the tokenizer are loaded only when prompts are encoded; a model with given text features never
+    needs them. ``None`` stands for a default: feature layers and image score of the backbone, the paper's weights of
+    the text strategies, no tiles. An argument that does not fit the backbone is a ``ValueError``. For ``pretrained``,
+    see :func:`create_clip`.
+    """
+    strategies = STRATEGY_WEIGHTS if text_strategies is None else text_strategies
+    return create_model(
+        views=create_views(views),
+        strategy_weights=resolve_strategy_weights(strategies, STRATEGY_WEIGHTS),
+        attention_size=BUNDLED_ATTENTION if backbone == bundled.NAME else PAPER_SIZE,
+        background_suppression=background_suppression,
+        image_score=IMAGE_SCORES[resolve_image_score(backbone, image_score)],
+        seed=seed,
+        tiling=tiling,
+        score_area=math.prod(resolve_image_size(backbone, None)),
+        tokenizer=partial(_tokenize, backbone),
+        backbone=ClipBackbone(
+            feature_layers=resolve_feature_layers(backbone, feature_layers, max_layers=NUM_LAYER_WEIGHTS),
+            precision=resolve_precision(precision),
+            clip=create_clip(backbone, pretrained, towers="image"),
+            deferred_text=DeferredText(
+                resolve_widths(backbone).text, partial(create_clip, backbone, pretrained, towers="text")
+            ),
+        ),
+    )
+
+
+def _tokenize(backbone: str, texts: list[str]) -> torch.Tensor:
+    return open_clip.get_tokenizer(backbone)(texts)
 
 
 def resolve_image_size(backbone: str, image_size: int | Sequence[int] | None) -> tuple[int, int]:
@@ -196,20 +241,3 @@ def resolve_widths(backbone: str) -> Widths:
         text=config["text_cfg"].get("width", 512),
         joint=config["embed_dim"],
     )
-
-
-def default_pretrained(backbone: str) -> str | None:
-    """Find the tag of a backbone's default weights; ``None`` if there are none."""
-    tags = pretrained_tags(backbone)
-    return OPENAI if OPENAI in tags else next(iter(tags), None)
-
-
-def resolve_pretrained(backbone: str, trained_with: str | None) -> str | None:
-    """Find the weights that adapters were trained with or, if they are not available, the default ones."""
-    is_here = trained_with is not None and (trained_with in pretrained_tags(backbone) or Path(trained_with).is_file())
-    return trained_with if is_here else default_pretrained(backbone)
-
-
-def pretrained_tags(backbone: str) -> list[str]:
-    """List the tags of a backbone's weights: the bundled one, or open_clip's."""
-    return [bundled.TAG] if backbone == bundled.NAME else list_pretrained_tags_by_model(backbone)
