@@ -88,6 +88,8 @@ def describe_near_copies(given: int, kept: int) -> list[str]:
 
 def _content(reference: ImageSource, index: int) -> str | int:
     """Return the digest of a file; for other images, and for files that can't be read, the index."""
+    if isinstance(reference, KeptPhotograph):
+        return reference.digest
     if not isinstance(reference, str | Path):
         return index
     try:

@@ -14,6 +14,7 @@ from PIL import Image, ImageChops, ImageDraw, ImageEnhance, ImageFilter
 import anomalib_fbclip
 from anomalib_fbclip.data.near_copies import describe_near_copies, leave_out_copies
 from anomalib_fbclip.errors import ImageError
+from anomalib_fbclip.images.photographs import KeptPhotograph, digest_file
 
 SIZE = (240, 180)
 
@@ -117,6 +118,15 @@ def test_equal_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     kept = leave_out_copies(sorted(tmp_path.iterdir()))
     assert kept == [tmp_path / "0.png", tmp_path / "1.png"]
     assert sorted(read) == kept
+
+
+def test_a_file_is_the_same_as_the_one_that_a_product_keeps(tmp_path: Path) -> None:
+    """Even if it is plain, so that nothing can be aligned."""
+    path, other = tmp_path / "plain.png", tmp_path / "other.png"
+    Image.new("RGB", SIZE, (90, 90, 90)).save(path)
+    Image.new("RGB", SIZE, (120, 120, 120)).save(other)
+    kept = KeptPhotograph("plain.png", path.read_bytes(), path.stat().st_size, digest_file(path))
+    assert leave_out_copies([kept, path, other]) == [kept, other]
 
 
 def test_the_original_has_the_shortest_name(tmp_path: Path) -> None:
