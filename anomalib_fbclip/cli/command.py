@@ -22,7 +22,7 @@ from anomalib_fbclip.results.good_photographs import (
     find_copies,
 )
 from anomalib_fbclip.results.records import TABLE_NAME, Record, Verdict
-from anomalib_fbclip.results.report.page import REPORT_NAME, Thresholds, describe_good, write_report
+from anomalib_fbclip.results.report import REPORT_NAME, Thresholds, describe_good, write_report
 from anomalib_fbclip.results.thresholds import UNLABELED, USUAL_THRESHOLD, describe_guess
 
 from .arguments import create_parser, parse_arguments, parse_check, without_thresholds, writing

@@ -20,10 +20,10 @@ from anomalib_fbclip.images.photographs import is_gray
 from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks, shade_outside
 from anomalib_fbclip.results.false_alarms import is_wrong
 from anomalib_fbclip.results.files import replacing
+from anomalib_fbclip.results.pictures import MAX_SIDE, draw_picture, shrink_photograph
 from anomalib_fbclip.results.records import Record, RecordWriter, Verdict
 from anomalib_fbclip.results.regions import find_regions
-from anomalib_fbclip.results.report.page import Entry
-from anomalib_fbclip.results.report.pictures import MAX_SIDE, draw_picture, shrink_photograph
+from anomalib_fbclip.results.report import Entry
 
 from .prediction import ComparedPrediction, Inferencer, MaskedImage, choose_enough
 from .sources import PICTURES, Inputs, Item

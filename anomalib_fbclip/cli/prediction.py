@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from anomalib_fbclip.exported.inferencer import EdgeInferencer, Prediction
 from anomalib_fbclip.images.photographs import Enough
 from anomalib_fbclip.images.region_of_interest import Mask
-from anomalib_fbclip.results.report.page import NearestReference
-from anomalib_fbclip.results.report.pictures import MAX_SIDE
+from anomalib_fbclip.results.pictures import MAX_SIDE
+from anomalib_fbclip.results.report import NearestReference
 
 if TYPE_CHECKING:
     from .torch_inferencer import TorchInferencer

@@ -32,7 +32,7 @@ from anomalib_fbclip.modeling.few_shot.memory_bank import Match, join_layers
 from anomalib_fbclip.modeling.region import RegionOfInterest
 from anomalib_fbclip.modeling.resize import create_exported_transform, create_transform
 from anomalib_fbclip.results.regions import match_verdict
-from anomalib_fbclip.results.report.page import NearestReference
+from anomalib_fbclip.results.report import NearestReference
 from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import Adapters, describe_adapters, describe_model, digest_tensors

@@ -16,8 +16,7 @@ from pathlib import Path
 from anomalib_fbclip.errors import FAILED, InspectionError
 from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.line.arrivals import Arrival, Camera, Folder, has_changed
-from anomalib_fbclip.line.delivery import Delivery, Mqtt, Target, Webhook
-from anomalib_fbclip.line.outbox import Message, Outbox
+from anomalib_fbclip.line.delivery import Delivery, Message, Mqtt, Outbox, Target, Webhook
 from anomalib_fbclip.results.files import find_missing, remove_empty, remove_incomplete
 from anomalib_fbclip.results.records import Record, RecordWriter
 from anomalib_fbclip.results.thresholds import describe_guess

@@ -17,13 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
-from importlib.resources import files
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -31,14 +30,17 @@ from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.photographs import PhotographSource
-from anomalib_fbclip.results.files import incomplete_folder
-from anomalib_fbclip.results.records import Record
-from anomalib_fbclip.results.regions import STRONGEST_PLACE
 
+from .files import incomplete_folder
 from .pictures import OPACITY, PALETTE, shrink_photograph, to_gray
+from .records import Record
+from .regions import STRONGEST_PLACE
 
 REPORT_NAME = "report.html"
 """Name of the report."""
+
+TEMPLATES = Path(__file__).with_name("templates")
+"""Folder of the page's template, style and script."""
 
 MAX_PHOTOGRAPH_SIDE = 480
 MAX_PLACE_SIDE = 160
@@ -179,7 +181,7 @@ def write_report(
 
 def _read_template() -> Template:
     return Environment(
-        loader=PackageLoader("anomalib_fbclip", "results/report"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -191,7 +193,7 @@ def _describe_all(
     kept: Sequence[_Kept], thresholds: Thresholds, about: Mapping[str, str], good_scores: Sequence[float]
 ) -> dict[str, object]:
     """Return the template's values that all pages share."""
-    style, script = ((files(__package__) / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     states = [card.state for card in kept]
     return {
         "counts": {state: states.count(state) for state in ("anomalous", "normal", "unknown", "error")},

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from anomalib_fbclip.images.photographs import PhotographSource, read_photograph
-from anomalib_fbclip.results.records import Record
-from anomalib_fbclip.results.regions import match_verdict
+
+from .records import Record
+from .regions import match_verdict
 
 # Matplotlib's "inferno" at eleven places. Its lightness rises evenly, also for the color-blind and in gray print.
 INFERNO = np.array([

@@ -20,7 +20,7 @@ from PIL import Image
 
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.results.records import Record
-from anomalib_fbclip.results.report.page import BINS, Entry, NearestReference, Thresholds, bar_heights, describe_good
+from anomalib_fbclip.results.report import BINS, Entry, NearestReference, Thresholds, bar_heights, describe_good
 from support.reports import COMMAND, entry, photograph, write_small_report
 
 
@@ -274,7 +274,7 @@ def test_photographs_are_not_all_in_memory(tmp_path: Path) -> None:
 
 def test_many_photographs_are_on_several_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The most anomalous are on the first; each page knows of the others what counting them takes."""
-    monkeypatch.setattr("anomalib_fbclip.results.report.page.PHOTOGRAPHS_PER_PAGE", 2)
+    monkeypatch.setattr("anomalib_fbclip.results.report.PHOTOGRAPHS_PER_PAGE", 2)
     entries = [entry(f"{index}.png", index / 10) for index in (1, 7, 4, 9)]
     write_small_report(tmp_path, [*entries, Entry(Record("broken.png", error="broken.png is not an image."))])
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report-2.html", "report-3.html"}
@@ -289,7 +289,7 @@ def test_many_photographs_are_on_several_pages(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_shorter_report_leaves_no_pages_of_a_longer_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anomalib_fbclip.results.report.page.PHOTOGRAPHS_PER_PAGE", 1)
+    monkeypatch.setattr("anomalib_fbclip.results.report.PHOTOGRAPHS_PER_PAGE", 1)
     write_small_report(tmp_path, [entry(f"{index}.png", 0.2) for index in range(3)])
     write_small_report(tmp_path, [entry("a.png", 0.2)])
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

@@ -9,9 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anomalib_fbclip.results.records import Record
-from anomalib_fbclip.results.regions import Region
-from anomalib_fbclip.results.report.pictures import (
+from anomalib_fbclip.results.pictures import (
     MAX_SIDE,
     ROWS,
     draw_heatmap,
@@ -19,6 +17,8 @@ from anomalib_fbclip.results.report.pictures import (
     resize_map,
     shrink_photograph,
 )
+from anomalib_fbclip.results.records import Record
+from anomalib_fbclip.results.regions import Region
 
 NOTHING = np.zeros((8, 8), dtype=np.float32)
 
