@@ -6,20 +6,21 @@
 import argparse
 import difflib
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn, TypeVar, get_args
 
 from anomalib_fbclip.errors import InspectionError
 from anomalib_fbclip.exported.runtimes import Precision
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.photographs import check_white_level
-from anomalib_fbclip.results.false_alarms import parse_share
-from anomalib_fbclip.results.thresholds import parse_threshold
+from anomalib_fbclip.results.thresholds import parse_share, parse_threshold
 from anomalib_fbclip.weights import bundled
+
+ValueT = TypeVar("ValueT")
 
 EXIT_CODES = (
     "Exit codes: 0, all are normal; 1, at least one is anomalous, or unlike all given products; 2, something went "
@@ -180,21 +181,21 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threshold",
-        type=parse_threshold,
+        type=as_type(parse_threshold),
         metavar="SCORE",
         help="photographs with a higher score are anomalous, 0..1 (default: from the photographs to compare with, or "
         "0.5 without any)",
     )
     parser.add_argument(
         "--max-false-alarms",
-        type=parse_share,
+        type=as_type(parse_share),
         metavar="SHARE",
         help="largest share of good parts that may be called anomalous, 1%% or 0.01; sets the threshold from the good "
         "photographs, and says how many of them make it certain",
     )
     parser.add_argument(
         "--pixel-threshold",
-        type=parse_threshold,
+        type=as_type(parse_threshold),
         metavar="VALUE",
         help="places with a higher value in the anomaly map are anomalous, 0..1 (default: as for --threshold)",
     )
@@ -353,6 +354,18 @@ def without_thresholds(arguments: Sequence[str]) -> list[str]:
         elif not value:
             next(waiting)
     return left
+
+
+def as_type(parse: Callable[[str], ValueT]) -> Callable[[str], ValueT]:
+    """Make a type of an argument of what raises ``ValueError``, whose message is shown."""
+
+    def parse_argument(text: str) -> ValueT:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parse_argument
 
 
 def _white_level(text: str) -> int:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from anomalib_fbclip.errors import InspectionError
 from anomalib_fbclip.images.image_files import printable
@@ -29,7 +29,16 @@ from .arguments import (
     refuse,
     writing,
 )
-from .models import compare, find_good, find_photographs, find_size, limit, load_torch, quick_imports
+from .models import (
+    compare,
+    find_good,
+    find_good_scores,
+    find_photographs,
+    find_size,
+    limit,
+    load_torch,
+    quick_imports,
+)
 from .screen import Screen, count, logging_to
 
 if TYPE_CHECKING:
@@ -109,12 +118,11 @@ def teach(options: argparse.Namespace, screen: Screen) -> None:
     _check_free(options.output)
     good = find_good(options.source, options.shots, option="")
     with screen.progress("Loading the model", None):
-        ready = load_torch(options, at_once=False, size=find_size(good))
-    if isinstance(ready.inferencer.region, RegionMasks):
+        inferencer = load_torch(options, at_once=False, size=find_size(good))
+    if isinstance(inferencer.region, RegionMasks):
         raise InspectionError(ONE_REGION)
-    ready = compare(ready, good, screen, options.rotations, options.max_false_alarms)
-    inferencer = cast("TorchInferencer", ready.inferencer)
-    for line in [*ready.lines[1:], *describe_names(inferencer.references[0])]:
+    lines = compare(inferencer, good, screen, options.rotations, options.max_false_alarms)
+    for line in [*lines, *describe_names(inferencer.references[0])]:
         screen.tell(line)
     _save(inferencer, options.output, None, screen)
 
@@ -126,9 +134,8 @@ def change(options: argparse.Namespace, screen: Screen) -> None:
     advice = "give photographs of good parts, or a folder of them."
     added = [path for source in options.add for path in find_photographs(source, "--add ", advice)]
     with screen.progress("Loading the model", None):
-        ready = load_torch(options, at_once=False, size=None)
+        inferencer = load_torch(options, at_once=False, size=None)
     _check_writable(options.output)
-    inferencer = cast("TorchInferencer", ready.inferencer)
     (before,) = inferencer.references
     removed = {_find_removed(name, before) for name in options.remove}
     known = find_copies(added, [photograph for photograph in before.kept if photograph.name not in removed])
@@ -146,8 +153,7 @@ def change(options: argparse.Namespace, screen: Screen) -> None:
         inferencer.compare_with(after, advance)
     promises = []
     if options.max_false_alarms is not None:
-        ready = ready._replace(good_scores=after.fit.scores.tolist())
-        promises = limit(ready, options.max_false_alarms).lines[-1:]
+        promises = [limit(inferencer, find_good_scores(inferencer), options.max_false_alarms)]
     elif inferencer.threshold_sources()[0] == "given":
         promises = [f"The threshold stays {inferencer.decision_thresholds()[0]:g}, as given."]
     for line in [*describe_names(after, removed), *describe_change(before, after), *promises]:

@@ -47,7 +47,7 @@ from anomalib_fbclip.weights.source import (
     read_given_adapters,
 )
 
-from .prediction import ComparedPrediction, MaskedImage, choose_enough
+from .inspection import ComparedPrediction, MaskedImage, choose_enough
 
 ONE_BY_ONE = "inspect with one after the other, or teach them alike."
 """Advice for products that can't be used together."""

@@ -5,10 +5,9 @@
 
 import argparse
 import json
-import shutil
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -16,12 +15,21 @@ from pathlib import Path
 from anomalib_fbclip.errors import FAILED, InspectionError
 from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.line.arrivals import Arrival, Camera, Folder, has_changed
-from anomalib_fbclip.line.delivery import Delivery, Message, Mqtt, Outbox, Target, Webhook
-from anomalib_fbclip.results.files import find_missing, remove_empty, remove_incomplete
+from anomalib_fbclip.line.delivery import Delivery, Message, Mqtt, Outbox, Webhook
+from anomalib_fbclip.results.files import find_missing, remove_incomplete, removing_on_error
 from anomalib_fbclip.results.records import Record, RecordWriter
 from anomalib_fbclip.results.thresholds import describe_guess
 
-from .arguments import AUTO, EXIT_CODES, Parser, add_inspection_options, parse_arguments, parse_count, writing
+from .arguments import (
+    AUTO,
+    EXIT_CODES,
+    Parser,
+    add_inspection_options,
+    as_type,
+    parse_arguments,
+    parse_count,
+    writing,
+)
 from .inspection import Inspection, noting
 from .models import Ready, find_good, get_ready
 from .screen import Screen, count, count_verdicts, logging_to
@@ -49,11 +57,11 @@ def create_parser() -> Parser:
     )
     parser.add_argument("--pictures", action="store_true", help="draw a picture of each photograph, with its heatmap")
     parser.add_argument(
-        "--webhook", type=_to_target(Webhook), metavar="URL", help="address to which each verdict is posted"
+        "--webhook", type=as_type(Webhook), metavar="URL", help="address to which each verdict is posted"
     )
     parser.add_argument(
         "--mqtt",
-        type=_to_target(Mqtt),
+        type=as_type(Mqtt),
         metavar="URL",
         help="topic to which each verdict is published: mqtt://host/topic, or mqtts:// for TLS",
     )
@@ -95,16 +103,11 @@ def watch(options: argparse.Namespace) -> int:
     good = find_good(options.good, options.shots) if options.good else []
     missing = find_missing(folder)
     with Outbox(folder) as outbox, logging_to(folder, verbose=options.verbose):
-        try:
+        with removing_on_error(missing):
             arrivals = open_arrivals(options, outbox, screen)
             is_folder = isinstance(arrivals, Folder)
             measured = find_images(Path(options.source), folder) if is_folder and options.tiles == AUTO else []
             ready = get_ready(options, good, measured, screen, at_once=is_folder)
-        except BaseException:  # an interrupt, too
-            if missing:
-                shutil.rmtree(folder)
-                remove_empty(missing[1:])
-            raise
         return run(ready, arrivals, outbox, options, screen)
 
 
@@ -179,15 +182,3 @@ def _to_items(batch: Iterator[Arrival], root: Path, taken: deque[Arrival]) -> It
         else:
             picture = Path(name_file(arrival.name, ".jpg"))
         yield Item(arrival.name, arrival.source, picture)
-
-
-def _to_target(kind: Callable[[str], Target]) -> Callable[[str], Target]:
-    """Make an argument's type of a target's class."""
-
-    def parse(text: str) -> Target:
-        try:
-            return kind(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return parse
