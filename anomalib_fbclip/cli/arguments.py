@@ -68,6 +68,12 @@ class Parser(argparse.ArgumentParser):
         hint = f"Did you mean {' and '.join(near)}?" if near else f"See {self.prog} --help."
         self.exit(2, f"error: {message.rstrip('.')}. {hint}\n")
 
+    def refuse(self, options: argparse.Namespace, names: Sequence[str], advice: str) -> None:
+        """Refuse given options that do not go with another one, which the advice begins with."""
+        for name in names:
+            if getattr(options, name):
+                self.error(f"--{name.replace('_', '-')} does not go with {advice}")
+
 
 def create_parser() -> Parser:
     """Create the parser of the command line."""
@@ -261,7 +267,7 @@ def parse_check(arguments: Sequence[str]) -> argparse.Namespace:
     for bad, good in product(options.bad, options.known_good):
         if bad.resolve().is_relative_to(good.resolve()) or good.resolve().is_relative_to(bad.resolve()):
             parser.error(f"{printable(bad)} and {printable(good)} overlap: keep good and defective photographs apart")
-    refuse(parser, options, ("shots", "rotations"), "fbclip check: teach a product with it, and give --product")
+    parser.refuse(options, ("shots", "rotations"), "fbclip check: teach a product with it, and give --product")
     if options.max_false_alarms and not (options.product or options.model):
         parser.error("--max-false-alarms needs a product: give --product")
     options.photographs = [str(path) for path in (*options.known_good, *options.bad)]
@@ -273,7 +279,7 @@ def parse_check(arguments: Sequence[str]) -> argparse.Namespace:
 def check_options(parser: Parser, options: argparse.Namespace) -> None:
     """Refuse options that do not go together, with exit code 2 and one line."""
     if options.model:
-        refuse(parser, options, ("backbone", "good", "alone", *FIXED), "--model: leave it out, or export again")
+        parser.refuse(options, ("backbone", "good", "alone", *FIXED), "--model: leave it out, or export again")
     for path, other in combinations(options.product or (), 2):
         if path.resolve() == other.resolve():
             parser.error(f"--product: {printable(other)} is given twice: leave out one")
@@ -281,7 +287,7 @@ def check_options(parser: Parser, options: argparse.Namespace) -> None:
     if len(names) != len(set(names)):
         parser.error(f"--product: two products are called {printable(max(names, key=names.count))}: rename one")
     if options.product:  # --backbone may name a file of the product's backbone
-        refuse(parser, options, ("model", "good", "alone", *FIXED), "--product: leave it out, or teach again")
+        parser.refuse(options, ("model", "good", "alone", *FIXED), "--product: leave it out, or teach again")
     for name in ("shots", "rotations"):
         if getattr(options, name) and not options.good:
             parser.error(f"--{name} needs --good, the folder of the good photographs")
@@ -306,13 +312,6 @@ def check_model_options(parser: Parser, options: argparse.Namespace) -> None:
         parser.error("--smallest-defect chooses the tiles: leave out --tiles, or give --tiles auto")
     if options.smallest_defect:
         options.tiles = AUTO
-
-
-def refuse(parser: Parser, options: argparse.Namespace, names: Sequence[str], advice: str) -> None:
-    """Refuse given options that do not go with another one, which the advice begins with."""
-    for name in names:
-        if getattr(options, name):
-            parser.error(f"--{name.replace('_', '-')} does not go with {advice}")
 
 
 @contextmanager

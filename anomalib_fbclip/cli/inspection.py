@@ -45,21 +45,13 @@ INPUTS_OF_MODEL = 2
 
 @dataclass(frozen=True, eq=False)
 class ComparedPrediction(Prediction):
-    """A prediction by comparison with good photographs.
-
-    Attributes:
-        nearest (NearestReference): The most anomalous place, and the nearest place in a good photograph.
-        thresholds (tuple[float, float]): Thresholds of images and places.
-        threshold_sources (tuple[str, str]): Their sources, in the words of the table.
-        region (Mask | None): Region of interest of the product; ``None``: everywhere, or a region per photograph.
-        is_unknown (bool): Whether it is unlike all products. It was then compared with the most similar one.
-    """
+    """A prediction by comparison with good photographs."""
 
     nearest: NearestReference
-    thresholds: tuple[float, float]
-    threshold_sources: tuple[str, str]
-    region: Mask | None
-    is_unknown: bool
+    thresholds: tuple[float, float]  # of images and places
+    threshold_sources: tuple[str, str]  # in the words of the table
+    region: Mask | None  # of the product; None: everywhere, or a region per photograph
+    is_unknown: bool  # unlike all products: compared with the most similar one
 
 
 class MaskedImage(NamedTuple):
@@ -109,12 +101,6 @@ class Inspection:
 
     ``copies`` are photographs that are copies of good ones, and the good ones. Without ``pictures``, an entry has only
     its record. ``label`` returns the true verdict of a photograph by its name.
-
-    Attributes:
-        counts (Counter[str]): Number of photographs by verdict: ``normal``, ``anomalous``, ``unknown`` or ``error``.
-        colors (Counter[bool]): Number of gray photographs (``True``) and of others.
-        scores (list[float]): Scores of the photographs that are not copies of good ones.
-        labeled (list[Record]): Rows of labeled photographs.
     """
 
     def __init__(
@@ -127,9 +113,9 @@ class Inspection:
         pictures: bool = True,
         label: Callable[[str], Verdict] | None = None,
     ) -> None:
-        self.counts: Counter[str] = Counter()
-        self.colors: Counter[bool] = Counter()
-        self.scores: list[float] = []
+        self.counts: Counter[str] = Counter()  # by verdict, or "error"
+        self.colors: Counter[bool] = Counter()  # gray photographs (True), and others
+        self.scores: list[float] = []  # of the photographs that are not copies of good ones
         self.labeled: list[Record] = []
         self._inferencer = inferencer
         self._folder = folder

@@ -19,26 +19,8 @@ from anomalib_fbclip.results.good_photographs import find_copies
 from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 from anomalib_fbclip.weights.metadata import SCORES
 
-from .arguments import (
-    FIXED,
-    PRODUCT_SUFFIX,
-    Parser,
-    add_model_options,
-    check_model_options,
-    parse_product,
-    refuse,
-    writing,
-)
-from .models import (
-    compare,
-    find_good,
-    find_good_scores,
-    find_photographs,
-    find_size,
-    limit,
-    load_torch,
-    quick_imports,
-)
+from .arguments import FIXED, PRODUCT_SUFFIX, Parser, add_model_options, check_model_options, parse_product, writing
+from .models import compare, find_good, find_good_scores, find_photographs, find_size, limit, load_torch, quick_imports
 from .screen import Screen, count, logging_to
 
 if TYPE_CHECKING:
@@ -102,7 +84,7 @@ def _parse_teach(arguments: Sequence[str]) -> argparse.Namespace:
     if options.add or options.remove:
         if options.source.suffix != PRODUCT_SUFFIX:
             parser.error(f"--add and --remove change a product: give a file that ends in {PRODUCT_SUFFIX} before them")
-        refuse(parser, options, ("backbone", *FIXED), "--add and --remove: leave it out, or teach again")
+        parser.refuse(options, ("backbone", *FIXED), "--add and --remove: leave it out, or teach again")
         options.product = [options.source]
         options.output = options.output or options.source
     elif options.source.suffix == PRODUCT_SUFFIX:

@@ -43,17 +43,11 @@ MOST_LOST = 1000
 
 
 class Item(NamedTuple):
-    """A photograph or a frame.
+    """A photograph or a frame."""
 
-    Attributes:
-        name (str): Its name in the table.
-        source (ImageSource | ImageError): The file, RGB values of shape ``[H, W, 3]``, or an error.
-        picture (Path): Path of its picture in the folder of the pictures.
-    """
-
-    name: str
+    name: str  # in the table
     source: ImageSource | ImageError
-    picture: Path
+    picture: Path  # in the folder of the pictures
 
 
 @dataclass(frozen=True)
@@ -61,18 +55,12 @@ class Frames:
     """Frames of a video, a stream or a camera, possibly without end.
 
     A frame that can't be decoded is an error if others follow. So is a missing end.
-
-    Attributes:
-        name (str): Name of the video or camera.
-        capture (cv2.VideoCapture): OpenCV's reader.
-        folder (Path): Folder of their pictures in the folder of the pictures.
-        is_live (bool): Whether it is a stream or a camera, which have no end.
     """
 
     name: str
     capture: "cv2.VideoCapture"
-    folder: Path
-    is_live: bool
+    folder: Path  # of their pictures, in the folder of the pictures
+    is_live: bool  # a stream or a camera, which have no end
 
     def __iter__(self) -> Iterator[Item]:
         """Yield the frames, counted from 1."""
@@ -252,14 +240,9 @@ def _open_frames(argument: str, places: set[str] | None) -> Frames | None:
 
 
 class Live(NamedTuple):
-    """A camera or a stream.
+    """A camera by its number, or a stream by its address."""
 
-    Attributes:
-        name (str): Its name in the table, without a password.
-        source (int | str): Its number or address.
-    """
-
-    name: str
+    name: str  # in the table, without a password
     source: int | str
 
     def open(self) -> "cv2.VideoCapture":

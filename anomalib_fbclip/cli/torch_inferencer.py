@@ -64,10 +64,6 @@ class TorchInferencer:
     checkpoint also sets its views and other options, normalization and thresholds. At most ``at_once`` photographs are
     computed at the same time on a CPU, and share its threads. Tiles are rows and columns, or a function that chooses
     them by the image size, which is height and width in pixels.
-
-    Attributes:
-        trained_on (str | None): Dataset that the adapters were trained on; ``None`` if unknown.
-        taught (str | None): Time when the product was taught; ``None`` if the weights are not a product.
     """
 
     def __init__(
@@ -116,8 +112,8 @@ class TorchInferencer:
         self.white_level = settled.get("white_level") if white_level is None else white_level
         self.backbone = name
         self._pretrained = pretrained
-        self.taught: str | None = adapters.metadata.get("taught")
-        self.trained_on = adapters.source
+        self.taught: str | None = adapters.metadata.get("taught")  # the time, if the weights are a product
+        self.trained_on = adapters.source  # the dataset, if known
         self._name = describe_model(name, pretrained, None if weights == "auto" else weights, adapters.source)
         self._model.eval().to(self._device)
         self._model.text_features()  # cached; otherwise each thread would compute them
@@ -347,10 +343,6 @@ class Comparison:
     """Comparison with the good photographs of a product, which also finds the place nearest to an anomalous one.
 
     The model was fitted to them. The region is that of all photographs; ``None``: everywhere, or one per photograph.
-
-    Attributes:
-        decision (FewShot): The decision. A hook keeps its matches, so that each photograph is compared only once.
-        thresholds (tuple[float, float]): Thresholds of scores and of anomaly maps.
     """
 
     def __init__(
@@ -371,7 +363,7 @@ class Comparison:
         self._grids = [model.backbone.grid(size) for size in (model.tiling.view_size, model.tiling.image_size)]
         self._of_thread = threading.local()
         self._load = lru_cache(CACHED_PHOTOGRAPHS)(references.load)
-        self.decision.memory.register_forward_hook(self._keep)
+        self.decision.memory.register_forward_hook(self._keep)  # so that each photograph is compared only once
 
     def decide_at(self, threshold: float | None, pixel_threshold: float | None) -> None:
         """Set the thresholds; ``None``: the one from the photographs."""

@@ -20,16 +20,7 @@ from anomalib_fbclip.results.files import find_missing, remove_incomplete, remov
 from anomalib_fbclip.results.records import Record, RecordWriter
 from anomalib_fbclip.results.thresholds import describe_guess
 
-from .arguments import (
-    AUTO,
-    EXIT_CODES,
-    Parser,
-    add_inspection_options,
-    as_type,
-    parse_arguments,
-    parse_count,
-    writing,
-)
+from .arguments import AUTO, EXIT_CODES, Parser, add_inspection_options, as_type, parse_arguments, parse_count, writing
 from .inspection import Inspection, noting
 from .models import Ready, find_good, get_ready
 from .screen import Screen, count, count_verdicts, logging_to

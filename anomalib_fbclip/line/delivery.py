@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import starmap
 from pathlib import Path
-from threading import Event, Lock
+from threading import Condition, Event, Lock
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -51,17 +51,11 @@ IDEMPOTENCY_KEY = "Idempotency-Key"
 
 
 class Message(NamedTuple):
-    """A message to a target.
+    """A message to a target."""
 
-    Attributes:
-        id (str): The photograph's id, the same each time that the message is sent.
-        body (str): A JSON object.
-        number (int): Its place in the order; 0 before it is in the outbox.
-    """
-
-    id: str
-    body: str
-    number: int = 0
+    id: str  # the photograph's, the same each time that the message is sent
+    body: str  # a JSON object
+    number: int = 0  # its place in the order, once it is in the outbox
 
 
 class Outbox:
@@ -173,11 +167,7 @@ class Webhook:
         self._client = httpx.Client(timeout=TIMEOUT)
 
     def send(self, message: Message) -> None:
-        """Post a message, and wait until it is accepted.
-
-        Raises:
-            UndeliveredError: If it is refused, or there is no answer.
-        """
+        """Post a message. An ``UndeliveredError`` says that it is refused, or that there is no answer."""
         headers = {"Content-Type": "application/json", IDEMPOTENCY_KEY: message.id}
         try:
             response = self._client.post(self._address, content=message.body, headers=headers)
@@ -283,7 +273,7 @@ class Delivery:
         self._tell = tell
         self._stopped = Event()
         self._end = float("inf")
-        self._added = [Event() for _ in targets]
+        self._changed = Condition()
         self._threads = ThreadPoolExecutor(max(len(targets), 1))
         self._running: list[Future[None]] = []
 
@@ -297,23 +287,23 @@ class Delivery:
         for future in self._running:
             if future.done():
                 future.result()
-        self._wake_all()
+        with self._changed:
+            self._changed.notify_all()
 
-    def _wake_all(self) -> None:
-        for event in self._added:
-            event.set()
+    def _next_of(self, target: Target) -> Message | None:
+        """Wait for a message; ``None`` if there is none at the end."""
+        with self._changed:
+            while (message := self._outbox.next_of(target.name)) is None and not self._stopped.is_set():
+                self._changed.wait()
+            return message
 
-    def _deliver(self, target: Target, added: Event) -> None:
+    def _deliver(self, target: Target) -> None:
         """Send messages until the end, and the remaining ones for some seconds after it."""
         pauses: Iterator[float] | None = None
         while not (self._stopped.is_set() and (pauses or time.monotonic() > self._end)):
-            added.clear()
-            message = self._outbox.next_of(target.name)
+            message = self._next_of(target)
             if message is None:
-                if self._stopped.is_set():
-                    break
-                added.wait()
-                continue
+                break
             try:
                 target.send(message)
             except UndeliveredError as error:
@@ -332,17 +322,15 @@ class Delivery:
 
     def __enter__(self) -> "Delivery":
         """Start sending."""
-        self._running = [
-            self._threads.submit(self._deliver, target, added)
-            for target, added in zip(self._targets, self._added, strict=True)
-        ]
+        self._running = [self._threads.submit(self._deliver, target) for target in self._targets]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Send the remaining messages, if the targets accept them, and end."""
         self._end = time.monotonic() + LAST_SECONDS
-        self._stopped.set()
-        self._wake_all()
+        with self._changed:
+            self._stopped.set()
+            self._changed.notify_all()
         self._threads.shutdown()
         if kind is None:
             self.wake()

@@ -81,31 +81,22 @@ class Entry(NamedTuple):
 
 
 class Card(NamedTuple):
-    """An entry as text for the page, with images as ``data:`` URIs.
-
-    Attributes:
-        state (str): ``normal``, ``anomalous``, ``unknown`` or ``error``.
-        score (float): The score; -1 for an error, which thus comes last.
-        size (tuple[int, int]): Width and height of the photograph on the page.
-        place (str | None): The most anomalous place, if there are references.
-        reference (str): The nearest place in a good photograph.
-        argument (str): The photograph's file, quoted for a shell command.
-    """
+    """An entry as text for the page, with images as ``data:`` URIs."""
 
     name: str
     folder: str
-    state: str
+    state: str  # the verdict, or "error"
     error: str | None = None
-    score: float = -1
+    score: float = -1  # errors come last
     same_as: str | None = None
-    size: tuple[int, int] = (0, 0)
+    size: tuple[int, int] = (0, 0)  # width and height
     photograph: str = ""
     anomaly_map: str | None = None
-    place: str | None = None
-    reference: str = ""
+    place: str | None = None  # the most anomalous one
+    reference: str = ""  # the nearest place in a good photograph
     reference_name: str = ""
     product: str | None = None
-    argument: str = ""
+    argument: str = ""  # the file, quoted for a shell command
 
 
 class _Kept(NamedTuple):
@@ -132,15 +123,9 @@ def write_report(
     Entries are taken one at a time, and about 30 KB of each are kept on disk. The 1000 most anomalous photographs are
     in the file, and the others in files beside it: ``report-2.html`` and so on.
 
-    Args:
-        path (Path): The file. Its folder is created if missing.
-        entries (Iterable[Entry]): The photographs. One that can't be read again is shown as an error.
-        thresholds (Thresholds): Initial thresholds of the page.
-        command (str): Command to predict again. The page fills in ``{threshold}`` and ``{pixel_threshold}``.
-        about (Mapping[str, str]): Facts about the run by name. The page adds the date and the package's version.
-        good_scores (Sequence[float], optional): Scores of the good photographs, each compared with the rest.
-        feedback (str | None, optional): Command that adds false alarms to the good photographs. The page collects them,
-            and fills in ``{photographs}``. ``None``: the page collects none.
+    The page fills in ``{threshold}`` and ``{pixel_threshold}`` in the command, which predicts again. ``about`` are
+    facts about the run, by name. The good scores are of good photographs, each compared with the rest. ``feedback`` is
+    the command that adds false alarms to them: the page collects them, and fills in ``{photographs}``.
     """
     with incomplete_folder(path.parent) as folder:
         with (folder / "cards").open("w+b") as file:
