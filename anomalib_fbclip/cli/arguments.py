@@ -19,6 +19,7 @@ from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.photographs import check_white_level
 from anomalib_fbclip.results.thresholds import parse_share, parse_threshold
 from anomalib_fbclip.weights import bundled
+from anomalib_fbclip.weights.metadata import PRODUCT_SUFFIX
 
 ValueT = TypeVar("ValueT")
 
@@ -38,9 +39,6 @@ COMMANDS = """\
   fbclip configs NAME     print a config file; > mine.yaml saves it
 """
 """The other commands, for the help."""
-
-PRODUCT_SUFFIX = ".fbclip"
-"""Suffix of a product's file name."""
 
 AUTO = "auto"
 """Value of ``--tiles`` that chooses them by the size of the photographs."""

@@ -17,9 +17,9 @@ from anomalib_fbclip.images.photographs import KeptPhotograph
 from anomalib_fbclip.images.region_of_interest import ONE_REGION, RegionMasks, decode_region
 from anomalib_fbclip.results.good_photographs import find_copies
 from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
-from anomalib_fbclip.weights.metadata import SCORES
+from anomalib_fbclip.weights.metadata import PRODUCT_SUFFIX, SCORES
 
-from .arguments import FIXED, PRODUCT_SUFFIX, Parser, add_model_options, check_model_options, parse_product, writing
+from .arguments import FIXED, Parser, add_model_options, check_model_options, parse_product, writing
 from .models import compare, find_good, find_good_scores, find_photographs, find_size, limit, load_torch, quick_imports
 from .screen import Screen, count, logging_to
 

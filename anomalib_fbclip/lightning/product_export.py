@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from anomalib_fbclip.cli.arguments import PRODUCT_SUFFIX, Parser, add_error_options, parse_product, writing
+from anomalib_fbclip.cli.arguments import Parser, add_error_options, parse_product, writing
 from anomalib_fbclip.cli.models import quick_imports
 from anomalib_fbclip.cli.screen import Screen, logging_to
 from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.weights.metadata import PRODUCT_SUFFIX
 
 if TYPE_CHECKING:
     from .model import FBClip

@@ -23,10 +23,9 @@ from anomalib_fbclip.modeling.text_encoder import text_digest
 
 from . import bundled
 from .checkpoints import CHECKPOINT_KEY, MODEL_PREFIX, PUBLISHED, Normalization, convert_reference
-from .metadata import ARGUMENT_KINDS, check_metadata
+from .metadata import ARGUMENT_KINDS, PRODUCT_SUFFIX, check_metadata
 from .registry import resolve_pretrained, resolve_widths
 from .tensor_files import (
-    PRODUCT_SUFFIX,
     SUFFIXES,
     check_state_dict,
     read_checkpoint,

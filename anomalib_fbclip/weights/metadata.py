@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     import torch
 
+PRODUCT_SUFFIX = ".fbclip"
+"""Suffix of a product, a safetensors file with all that is needed to inspect one kind of part."""
+
 SCORES = "photographs.scores"
 """Name of the tensor of the good photographs' scores in a product."""
 

@@ -19,8 +19,7 @@ from safetensors.torch import save
 
 from anomalib_fbclip.results.files import naming_full_disk, replacing
 
-PRODUCT_SUFFIX = ".fbclip"
-"""Suffix of a product, a safetensors file with all that is needed to inspect one kind of part."""
+from .metadata import PRODUCT_SUFFIX
 
 SUFFIXES = (".safetensors", PRODUCT_SUFFIX)
 """Suffixes of safetensors files."""
