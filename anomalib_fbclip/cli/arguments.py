@@ -114,6 +114,7 @@ def add_inspection_options(parser: argparse.ArgumentParser) -> None:
         "--product",
         type=parse_product,
         action="append",
+        default=[],
         metavar="FILE",
         help="a product made by fbclip teach, instead of --good and the options given to teach; give several, and each "
         "photograph is compared with the most similar one",
@@ -278,10 +279,10 @@ def check_options(parser: Parser, options: argparse.Namespace) -> None:
     """Refuse options that do not go together, with exit code 2 and one line."""
     if options.model:
         parser.refuse(options, ("backbone", "good", "alone", *FIXED), "--model: leave it out, or export again")
-    for path, other in combinations(options.product or (), 2):
+    for path, other in combinations(options.product, 2):
         if path.resolve() == other.resolve():
             parser.error(f"--product: {printable(other)} is given twice: leave out one")
-    names = [path.stem for path in options.product or ()]
+    names = [path.stem for path in options.product]
     if len(names) != len(set(names)):
         parser.error(f"--product: two products are called {printable(max(names, key=names.count))}: rename one")
     if options.product:  # --backbone may name a file of the product's backbone

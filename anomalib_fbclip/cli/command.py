@@ -145,11 +145,11 @@ def report(
     )
 
 
-def describe_feedback(good: Path | None, products: Sequence[Path] | None) -> str | None:
+def describe_feedback(good: Path | None, products: Sequence[Path]) -> str | None:
     """Return the command that adds ``{photographs}`` to the good ones; ``None`` if there are no good ones."""
     if good is not None and good.is_dir():
         return f"cp {{photographs}} {shlex.quote(str(good))}"
-    if products and len(products) == 1:
+    if len(products) == 1:
         return f"fbclip teach {shlex.quote(str(products[0]))} --add {{photographs}}"
     return None
 

@@ -191,7 +191,7 @@ def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int]
         tiles=tiles,
         region=parse_region(options.region, size) if options.region is not None else None,
     )
-    for path in (options.product or ())[1:]:
+    for path in options.product[1:]:
         inferencer.add_product(path)
     return inferencer
 

@@ -74,7 +74,7 @@ def create_teach_parser() -> Parser:
         "--remove", nargs="+", default=[], metavar="NAME", help="names of photographs to remove from the product"
     )
     add_model_options(parser)
-    parser.set_defaults(model=None, product=None)
+    parser.set_defaults(model=None, product=[])
     return parser
 
 

@@ -87,7 +87,9 @@ class TorchInferencer:
         self._threads = threads // self._at_once
         own = read_adapters_file(weights)
         name = resolve_backbone(backbone or (own.metadata.get("backbone") if own else None) or bundled.NAME)
-        given = own or read_unpublished(weights, name)
+        given = own or read_given_adapters(weights, name)
+        if given is None:
+            check_published(name)  # its CLIP is fetched next
         known = given.metadata if given else {}
         pretrained = resolve_pretrained(name, known.get("pretrained"))
         if own:
@@ -122,14 +124,7 @@ class TorchInferencer:
         self._transform = create_transform(self.input_size)
         self._reference_transform = create_exported_transform(self.input_size)
         self._region_source = region
-        self.region: RegionMasks | Mask | None = None
-        if isinstance(region, RegionMasks):
-            self.region = region
-        elif region is not None:
-            self.region = paint_region(region, self.input_size)
-            self._model.region = self._to_region(self.region)
-        elif self._model.region is not None:
-            self.region = self._model.region.pixels.cpu().numpy()
+        self.region = self._use_region(region)
         self._asked_thresholds = (threshold, pixel_threshold)
         self._given_thresholds = self._choose_thresholds(adapters)
         self._normalizations = adapters.normalizations
@@ -331,6 +326,17 @@ class TorchInferencer:
         """Smallest side of a photograph in pixels."""
         return max(self._model.backbone.patch_size)
 
+    def _use_region(self, region: RegionSource | None) -> RegionMasks | Mask | None:
+        """Let the model look only inside a region, or that of the product, and return it in the size of the input."""
+        if isinstance(region, RegionMasks):
+            return region  # each photograph has its own
+        if region is not None:
+            mask = paint_region(region, self.input_size)
+            self._model.region = self._to_region(mask)
+            return mask
+        known = self._model.region
+        return None if known is None else known.pixels.cpu().numpy()
+
     def _to_region(self, mask: Mask) -> RegionOfInterest:
         """Make a region of interest from a mask."""
         try:
@@ -403,14 +409,6 @@ class Comparison:
         if not hasattr(self._of_thread, "rows"):
             self._of_thread.rows = deque(maxlen=self._tiling.view_count)
         self._of_thread.rows.extend(match.row)
-
-
-def read_unpublished(weights: str, backbone: str) -> Adapters | None:
-    """Read adapters, unless they are published ones, which must fit the backbone: its CLIP is fetched next."""
-    given = read_given_adapters(weights, backbone)
-    if given is None:
-        check_published(backbone)
-    return given
 
 
 def fetch_adapters(weights: str) -> Adapters:

@@ -24,7 +24,7 @@ from .arguments import AUTO, EXIT_CODES, Parser, add_inspection_options, as_type
 from .inspection import Inspection, noting
 from .models import Ready, find_good, get_ready
 from .screen import Screen, count, count_verdicts, logging_to
-from .sources import PICTURES, Inputs, Item, find_live, fit_name, name_file
+from .sources import PICTURES, Inputs, Item, Live, find_live, fit_name, name_file
 
 SHORT_ID = 8
 """Number of letters of a photograph's id in the name of its picture: the next photograph may have the same name."""
@@ -74,20 +74,20 @@ def run_watch(arguments: Sequence[str]) -> int:
     parser = create_parser()
     options = parse_arguments(parser, arguments)
     options.alone = True  # those that are there first are not references of each other
-    is_live = find_live(options.source) is not None
+    live = find_live(options.source)
     for name in ("every", "trigger"):
-        if getattr(options, name) and not is_live:
+        if getattr(options, name) and live is None:
             parser.error(f"--{name} is for cameras and streams: leave it out")
-    if not is_live and not Path(options.source).is_dir():
+    if live is None and not Path(options.source).is_dir():
         msg = (
             f"{printable(options.source)} is not a folder: give a folder, the address of a stream, or a camera number."
         )
         raise InspectionError(msg)
     with writing(options.output, "folder"):
-        return watch(options)
+        return watch(options, live)
 
 
-def watch(options: argparse.Namespace) -> int:
+def watch(options: argparse.Namespace, live: Live | None) -> int:
     """Open the results, the source and the model, and inspect until the command is stopped."""
     screen = Screen(as_json=options.json)
     folder: Path = options.output
@@ -95,16 +95,14 @@ def watch(options: argparse.Namespace) -> int:
     missing = find_missing(folder)
     with Outbox(folder) as outbox, logging_to(folder, verbose=options.verbose):
         with removing_on_error(missing):
-            arrivals = open_arrivals(options, outbox, screen)
-            is_folder = isinstance(arrivals, Folder)
-            measured = find_images(Path(options.source), folder) if is_folder and options.tiles == AUTO else []
-            ready = get_ready(options, good, measured, screen, at_once=is_folder)
+            arrivals = open_arrivals(options, live, outbox, screen)
+            measured = find_images(Path(options.source), folder) if live is None and options.tiles == AUTO else []
+            ready = get_ready(options, good, measured, screen, at_once=live is None)
         return run(ready, arrivals, outbox, options, screen)
 
 
-def open_arrivals(options: argparse.Namespace, outbox: Outbox, screen: Screen) -> Folder | Camera:
-    """Open the folder or the camera."""
-    live = find_live(options.source)
+def open_arrivals(options: argparse.Namespace, live: Live | None, outbox: Outbox, screen: Screen) -> Folder | Camera:
+    """Open the camera or stream, or the folder."""
     if live is not None:
         return Camera(
             live.name, live.open, screen.tell, every=options.every or 1, on_change=options.trigger == "change"
