@@ -34,6 +34,17 @@ DRAWN = "[...document.querySelectorAll('canvas')].filter((canvas) => canvas.widt
 Open = Callable[..., Any]
 
 
+@pytest.fixture(scope="module")
+def browser() -> Generator:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    from support.chromium import PATH, launch
+
+    if PATH is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright, launch(playwright) as browser:
+        yield browser
+
+
 @pytest.fixture
 def open_report(browser: Any, tmp_path: Path) -> Generator[Open]:
     """Open a report, in which nothing may go wrong and which may ask for nothing."""
