@@ -14,11 +14,13 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.errors import ImageError, InspectionError
-from anomalib_fbclip.exported.inferencer import ImageSource
 from anomalib_fbclip.images.image_files import IMAGE_SUFFIXES, LONGEST_SIGNATURE, VIDEO, find_images, kind_of, printable
-from anomalib_fbclip.images.photographs import Enough, Photograph, PhotographSource, describe_pages, read_reduced
+from anomalib_fbclip.images.photographs import Enough, Photograph, describe_pages, read_reduced
 
 from .arguments import without_password
 
@@ -46,7 +48,7 @@ class Item(NamedTuple):
     """A photograph or a frame."""
 
     name: str  # in the table
-    source: ImageSource | ImageError
+    source: Path | NDArray[np.uint8] | ImageError  # a file, or RGB values [H, W, 3]
     picture: Path  # in the folder of the pictures
 
 
@@ -134,7 +136,7 @@ def _load(
 ) -> tuple[Item, Photograph | ImageError]:
     if isinstance(item.source, ImageError):
         return item, item.source
-    if not isinstance(item.source, PhotographSource):
+    if isinstance(item.source, np.ndarray):
         height, width = item.source.shape[:2]
         return item, Photograph(item.source, (height, width))
     try:

@@ -27,9 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomalib_fbclip.concurrency import map_ahead
-from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.images.image_files import printable
-from anomalib_fbclip.images.photographs import PhotographSource
 
 from .files import incomplete_folder
 from .pictures import OPACITY, PALETTE, shrink_photograph, to_gray
@@ -72,10 +70,10 @@ class NearestReference(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A photograph on the page, with its anomaly map, 0..1, ``[h, w]``. A record of an error stands alone."""
+    """An RGB photograph on the page, with its anomaly map, 0..1, ``[h, w]``. A record of an error stands alone."""
 
     record: Record
-    photograph: PhotographSource | None = None
+    photograph: Image.Image | None = None
     anomaly_map: NDArray[np.floating] | None = None
     nearest: NearestReference | None = None
 
@@ -216,14 +214,11 @@ def _to_card(entry: Entry, threshold: float) -> Card:
     """Shrink an entry to its card on the page."""
     record, photograph, anomaly_map, nearest = entry
     if record.error is not None:
-        return _to_error_card(record, record.error)
+        return Card(*_name_and_folder(record), state="error", error=printable(record.error))
     if record.score is None or photograph is None:
         msg = f"{printable(record.path or 'An image')} has neither an error nor both a score and a photograph."
         raise ValueError(msg)
-    try:
-        image = shrink_photograph(photograph, MAX_PHOTOGRAPH_SIDE)
-    except ImageError as error:
-        return _to_error_card(record, str(error))
+    image = shrink_photograph(photograph, MAX_PHOTOGRAPH_SIDE)
     card = Card(
         *_name_and_folder(record),
         state=record.verdict or ("anomalous" if record.score > threshold else "normal"),
@@ -254,10 +249,6 @@ def _to_data_uri(image: Image.Image) -> str:
     kind = "png" if image.mode == "L" else "jpeg"
     image.save(file, kind, quality=85, optimize=kind == "jpeg")  # a PNG would take eight times as long, and save 3 %
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _to_error_card(record: Record, error: str) -> Card:
-    return Card(*_name_and_folder(record), state="error", error=printable(error))
 
 
 def _name_and_folder(record: Record) -> tuple[str, str]:

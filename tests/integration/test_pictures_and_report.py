@@ -75,7 +75,9 @@ class TestPictures:
         (batch,) = make_engine(tmp_path).predict(FBClip(**arguments), data_path=photographs / "wide.png")
         (table,) = tmp_path.rglob("v0/predictions.jsonl")
         row = json.loads(table.read_text())
-        expected = draw_picture(photographs / "wide.png", batch.anomaly_map[0].numpy(), Record(**row))
+        expected = draw_picture(
+            Image.open(photographs / "wide.png").convert("RGB"), batch.anomaly_map[0].numpy(), Record(**row)
+        )
         (picture,) = pictures(tmp_path).values()
         assert np.array_equal(np.asarray(picture), np.asarray(expected))
 
