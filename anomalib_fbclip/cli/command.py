@@ -93,14 +93,12 @@ def inspect(options: argparse.Namespace, command: Sequence[str], label: Callable
                 ready = get_ready(options, good, inputs.files, screen, at_once=inputs.at_once)
             link_latest(folder)
             copies = find_copies(inputs.files, ready.good)
-            for line in [*ready.lines, *describe_inspected_references(copies, inputs.total), *inputs.notes]:
-                screen.tell(line)
+            screen.tell(*ready.lines, *describe_inspected_references(copies, inputs.total), *inputs.notes)
             inspection = Inspection(ready.inferencer, folder, copies, full_size=options.full_size, label=label)
             with showing(inputs.total, ready, screen) as show:
                 report(folder / REPORT_NAME, inspection.entries(inputs, show), options, command, ready)
-            files = [f"Report: {folder / REPORT_NAME}", f"Table:  {folder / TABLE_NAME}.csv and .jsonl"]
-            for line in [*summarize(inspection, ready), *files]:
-                screen.tell(line)
+            screen.tell(*summarize(inspection, ready))
+            screen.tell(f"Report: {folder / REPORT_NAME}", f"Table:  {folder / TABLE_NAME}.csv and .jsonl")
             if inspection.is_interrupted:
                 raise KeyboardInterrupt
             return inspection.exit_code

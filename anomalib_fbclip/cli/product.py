@@ -104,8 +104,7 @@ def teach(options: argparse.Namespace, screen: Screen) -> None:
     if isinstance(inferencer.region, RegionMasks):
         raise InspectionError(ONE_REGION)
     lines = compare(inferencer, good, screen, options.rotations, options.max_false_alarms)
-    for line in [*lines, *describe_names(inferencer.references[0])]:
-        screen.tell(line)
+    screen.tell(*lines, *describe_names(inferencer.references[0]))
     _save(inferencer, options.output, None, screen)
 
 
@@ -138,8 +137,7 @@ def change(options: argparse.Namespace, screen: Screen) -> None:
         promises = [limit(inferencer, find_good_scores(inferencer), options.max_false_alarms)]
     elif inferencer.threshold_sources()[0] == "given":
         promises = [f"The threshold stays {inferencer.decision_thresholds()[0]:g}, as given."]
-    for line in [*describe_names(after, removed), *describe_change(before, after), *promises]:
-        screen.tell(line)
+    screen.tell(*describe_names(after, removed), *describe_change(before, after), *promises)
     _save(inferencer, options.output, inferencer.taught, screen)
 
 

@@ -120,9 +120,8 @@ def run(ready: Ready, arrivals: Folder | Camera, outbox: Outbox, options: argpar
     inspection = Inspection(ready.inferencer, folder, {}, full_size=options.full_size, pictures=options.pictures)
     remove_incomplete(folder / PICTURES)  # pictures of a process that was killed
     guess = describe_guess(ready.inferencer.threshold_sources()[0], ready.advice)
-    begin = f"Watching {arrivals.name}. Results are in {printable(folder)}. Stop with Ctrl-C."
-    for line in [*ready.lines, *guess, *describe_waiting(outbox, delivery.names), begin]:
-        screen.tell(line)
+    screen.tell(*ready.lines, *guess, *describe_waiting(outbox, delivery.names))
+    screen.tell(f"Watching {arrivals.name}. Results are in {printable(folder)}. Stop with Ctrl-C.")
     stops = noting(signal.SIGINT, signal.SIGTERM)
     with RecordWriter(folder, tail=outbox.tail()) as table, stops as stopped, delivery:
         for batch in arrivals.batches(lambda: bool(stopped)):
@@ -141,8 +140,7 @@ def run(ready: Ready, arrivals: Folder | Camera, outbox: Outbox, options: argpar
                         screen.show(record)
                         delivery.wake()
                     arrivals.release(arrival)
-    for line in [count_verdicts(inspection.counts), *describe_waiting(outbox, delivery.names)]:
-        screen.tell(line)
+    screen.tell(count_verdicts(inspection.counts), *describe_waiting(outbox, delivery.names))
     return FAILED if arrivals.is_unread else inspection.exit_code
 
 
