@@ -290,8 +290,8 @@ class Delivery:
         with self._changed:
             self._changed.notify_all()
 
-    def _next_of(self, target: Target) -> Message | None:
-        """Wait for a message; ``None`` if there is none at the end."""
+    def _wait_for_message(self, target: Target) -> Message | None:
+        """Return the next message for a target; ``None`` if there is none at the end."""
         with self._changed:
             while (message := self._outbox.next_of(target.name)) is None and not self._stopped.is_set():
                 self._changed.wait()
@@ -301,7 +301,7 @@ class Delivery:
         """Send messages until the end, and the remaining ones for some seconds after it."""
         pauses: Iterator[float] | None = None
         while not (self._stopped.is_set() and (pauses or time.monotonic() > self._end)):
-            message = self._next_of(target)
+            message = self._wait_for_message(target)
             if message is None:
                 break
             try:
