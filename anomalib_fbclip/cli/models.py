@@ -165,10 +165,12 @@ def choose_tiles(size: tuple[int, int], smallest: int | None, view_size: tuple[i
 
 def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int] | None) -> "TorchInferencer":
     """Load a model in torch, for photographs of a height and width in pixels, if known."""
-    if options.tiles == AUTO and size is None:
-        msg = f"--tiles {AUTO} measures a photograph, and there is none that can be read: give a number, such as 3."
-        raise InspectionError(msg)
-    tiles = partial(choose_tiles, size, options.smallest_defect) if options.tiles == AUTO and size else options.tiles
+    tiles = options.tiles
+    if tiles == AUTO:
+        if size is None:
+            msg = f"--tiles {AUTO} measures a photograph, and there is none that can be read: give a number, such as 3."
+            raise InspectionError(msg)
+        tiles = partial(choose_tiles, size, options.smallest_defect)
     try:
         with quick_imports():
             from .torch_inferencer import TorchInferencer

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from importlib.util import find_spec
 from itertools import count
@@ -125,24 +124,22 @@ class Inputs(NamedTuple):
         self, minimum_side: int, enough: Enough | None, white_level: int | None
     ) -> Iterator[tuple[Item, Photograph | ImageError]]:
         """Read the photographs, a few of them ahead, and frames as they come. See :func:`read_reduced`."""
-        load = partial(_load, minimum_side=minimum_side, enough=enough, white_level=white_level)
+
+        def read(item: Item) -> tuple[Item, Photograph | ImageError]:
+            source = item.source
+            if isinstance(source, ImageError):
+                return item, source
+            if isinstance(source, np.ndarray):
+                height, width = source.shape[:2]
+                return item, Photograph(source, (height, width))
+            try:
+                return item, read_reduced(source, enough=enough, minimum_side=minimum_side, white_level=white_level)
+            except ImageError as error:
+                return item, error
+
         for part in self.parts:
             # Frames are not read ahead: a camera must give its newest one.
-            yield from (load(item) for item in part) if isinstance(part, Frames) else map_ahead(load, part, READ_AHEAD)
-
-
-def _load(
-    item: Item, minimum_side: int, enough: Enough | None, white_level: int | None
-) -> tuple[Item, Photograph | ImageError]:
-    if isinstance(item.source, ImageError):
-        return item, item.source
-    if isinstance(item.source, np.ndarray):
-        height, width = item.source.shape[:2]
-        return item, Photograph(item.source, (height, width))
-    try:
-        return item, read_reduced(item.source, enough=enough, minimum_side=minimum_side, white_level=white_level)
-    except ImageError as error:
-        return item, error
+            yield from map(read, part) if isinstance(part, Frames) else map_ahead(read, part, READ_AHEAD)
 
 
 def find_inputs(arguments: Sequence[str], excluded: Sequence[Path]) -> Inputs:

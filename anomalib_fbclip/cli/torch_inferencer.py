@@ -230,10 +230,8 @@ class TorchInferencer:
 
     def decide_at(self, threshold: float) -> None:
         """Set the threshold of scores, and that of anomaly maps unless it was given."""
-        self._given_thresholds = (
-            threshold,
-            threshold if self._given_thresholds[1] is None else self._given_thresholds[1],
-        )
+        _, pixel_threshold = self._given_thresholds
+        self._given_thresholds = (threshold, threshold if pixel_threshold is None else pixel_threshold)
         for comparison in self._comparisons:
             comparison.decide_at(*self._given_thresholds)
 
