@@ -73,11 +73,10 @@ def run_command(run: Callable[[], int], interrupted: str = "interrupted", traceb
         try:
             code = run()
             sys.stdout.flush()
-        except KeyboardInterrupt:
-            message, code = interrupted, INTERRUPTED
-        except Exception as error:  # noqa: BLE001 - whatever it is, a user gets one line
-            message, code = interrupted, INTERRUPTED
-            if not interrupts:
+        except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - whatever it is, a user gets one line
+            if interrupts or isinstance(error, KeyboardInterrupt):
+                message, code = interrupted, INTERRUPTED
+            else:
                 message, code = _describe_in_a_line(error, traceback_option), FAILED
         else:
             return code

@@ -6,21 +6,22 @@
 import argparse
 import difflib
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, NoReturn, TypeVar, get_args
 
 from anomalib_fbclip.errors import InspectionError
 from anomalib_fbclip.exported.runtimes import Precision
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.photographs import check_white_level
-from anomalib_fbclip.results.false_alarms import parse_share
-from anomalib_fbclip.results.thresholds import parse_threshold
+from anomalib_fbclip.results.thresholds import parse_share, parse_threshold
 from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.metadata import PRODUCT_SUFFIX
+
+ValueT = TypeVar("ValueT")
 
 EXIT_CODES = (
     "Exit codes: 0, all are normal; 1, at least one is anomalous, or unlike all given products; 2, something went "
@@ -65,6 +66,12 @@ class Parser(argparse.ArgumentParser):
         hint = f"Did you mean {' and '.join(near)}?" if near else f"See {self.prog} --help."
         self.exit(2, f"error: {message.rstrip('.')}. {hint}\n")
 
+    def refuse(self, options: argparse.Namespace, names: Sequence[str], advice: str) -> None:
+        """Refuse given options that do not go with another one, which the advice begins with."""
+        for name in names:
+            if getattr(options, name):
+                self.error(f"--{name.replace('_', '-')} does not go with {advice}")
+
 
 def create_parser() -> Parser:
     """Create the parser of the command line."""
@@ -107,6 +114,7 @@ def add_inspection_options(parser: argparse.ArgumentParser) -> None:
         "--product",
         type=parse_product,
         action="append",
+        default=[],
         metavar="FILE",
         help="a product made by fbclip teach, instead of --good and the options given to teach; give several, and each "
         "photograph is compared with the most similar one",
@@ -178,21 +186,21 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--threshold",
-        type=parse_threshold,
+        type=as_type(parse_threshold),
         metavar="SCORE",
         help="photographs with a higher score are anomalous, 0..1 (default: from the photographs to compare with, or "
         "0.5 without any)",
     )
     parser.add_argument(
         "--max-false-alarms",
-        type=parse_share,
+        type=as_type(parse_share),
         metavar="SHARE",
         help="largest share of good parts that may be called anomalous, 1%% or 0.01; sets the threshold from the good "
         "photographs, and says how many of them make it certain",
     )
     parser.add_argument(
         "--pixel-threshold",
-        type=parse_threshold,
+        type=as_type(parse_threshold),
         metavar="VALUE",
         help="places with a higher value in the anomaly map are anomalous, 0..1 (default: as for --threshold)",
     )
@@ -258,7 +266,7 @@ def parse_check(arguments: Sequence[str]) -> argparse.Namespace:
     for bad, good in product(options.bad, options.known_good):
         if bad.resolve().is_relative_to(good.resolve()) or good.resolve().is_relative_to(bad.resolve()):
             parser.error(f"{printable(bad)} and {printable(good)} overlap: keep good and defective photographs apart")
-    refuse(parser, options, ("shots", "rotations"), "fbclip check: teach a product with it, and give --product")
+    parser.refuse(options, ("shots", "rotations"), "fbclip check: teach a product with it, and give --product")
     if options.max_false_alarms and not (options.product or options.model):
         parser.error("--max-false-alarms needs a product: give --product")
     options.photographs = [str(path) for path in (*options.known_good, *options.bad)]
@@ -270,15 +278,15 @@ def parse_check(arguments: Sequence[str]) -> argparse.Namespace:
 def check_options(parser: Parser, options: argparse.Namespace) -> None:
     """Refuse options that do not go together, with exit code 2 and one line."""
     if options.model:
-        refuse(parser, options, ("backbone", "good", "alone", *FIXED), "--model: leave it out, or export again")
-    for path, other in combinations(options.product or (), 2):
+        parser.refuse(options, ("backbone", "good", "alone", *FIXED), "--model: leave it out, or export again")
+    for path, other in combinations(options.product, 2):
         if path.resolve() == other.resolve():
             parser.error(f"--product: {printable(other)} is given twice: leave out one")
-    names = [path.stem for path in options.product or ()]
+    names = [path.stem for path in options.product]
     if len(names) != len(set(names)):
         parser.error(f"--product: two products are called {printable(max(names, key=names.count))}: rename one")
     if options.product:  # --backbone may name a file of the product's backbone
-        refuse(parser, options, ("model", "good", "alone", *FIXED), "--product: leave it out, or teach again")
+        parser.refuse(options, ("model", "good", "alone", *FIXED), "--product: leave it out, or teach again")
     for name in ("shots", "rotations"):
         if getattr(options, name) and not options.good:
             parser.error(f"--{name} needs --good, the folder of the good photographs")
@@ -303,13 +311,6 @@ def check_model_options(parser: Parser, options: argparse.Namespace) -> None:
         parser.error("--smallest-defect chooses the tiles: leave out --tiles, or give --tiles auto")
     if options.smallest_defect:
         options.tiles = AUTO
-
-
-def refuse(parser: Parser, options: argparse.Namespace, names: Sequence[str], advice: str) -> None:
-    """Refuse given options that do not go with another one, which the advice begins with."""
-    for name in names:
-        if getattr(options, name):
-            parser.error(f"--{name.replace('_', '-')} does not go with {advice}")
 
 
 @contextmanager
@@ -351,6 +352,18 @@ def without_thresholds(arguments: Sequence[str]) -> list[str]:
         elif not value:
             next(waiting)
     return left
+
+
+def as_type(parse: Callable[[str], ValueT]) -> Callable[[str], ValueT]:
+    """Make a type of an argument of what raises ``ValueError``, whose message is shown."""
+
+    def parse_argument(text: str) -> ValueT:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parse_argument
 
 
 def _white_level(text: str) -> int:

@@ -6,15 +6,14 @@
 import argparse
 import io
 import shlex
-import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from anomalib_fbclip.errors import InspectionError
 from anomalib_fbclip.images.image_files import find_images, printable
-from anomalib_fbclip.results.false_alarms import describe_verdicts
-from anomalib_fbclip.results.files import find_missing, link_latest, make_next, remove_empty
+from anomalib_fbclip.results.files import find_missing, link_latest, make_next, removing_on_error
 from anomalib_fbclip.results.good_photographs import (
     describe_colors,
     describe_inspected_references,
@@ -22,8 +21,8 @@ from anomalib_fbclip.results.good_photographs import (
     find_copies,
 )
 from anomalib_fbclip.results.records import TABLE_NAME, Record, Verdict
-from anomalib_fbclip.results.report.page import REPORT_NAME, Thresholds, describe_good, write_report
-from anomalib_fbclip.results.thresholds import UNLABELED, USUAL_THRESHOLD, describe_guess
+from anomalib_fbclip.results.report import REPORT_NAME, Entry, Thresholds, describe_good, write_report
+from anomalib_fbclip.results.thresholds import UNLABELED, USUAL_THRESHOLD, describe_guess, describe_verdicts
 
 from .arguments import create_parser, parse_arguments, parse_check, without_thresholds, writing
 from .inspection import Inspection
@@ -31,7 +30,7 @@ from .models import Ready, find_good, get_ready
 from .packaged import run_configs, run_example
 from .product import run_product, run_teach
 from .screen import Screen, count_verdicts, logging_to
-from .sources import Inputs, find_inputs
+from .sources import find_inputs
 from .watch import run_watch
 
 
@@ -79,7 +78,7 @@ def run_arguments(arguments: Sequence[str]) -> int:
 
 
 def inspect(options: argparse.Namespace, command: Sequence[str], label: Callable[[str], Verdict] | None = None) -> int:
-    """Load a model, inspect photographs with it, and return the exit code.
+    """Load a model, inspect photographs with it, write the results, and return the exit code.
 
     The command is that of the report, without thresholds. ``label`` returns a photograph's true verdict by its name.
     """
@@ -90,45 +89,26 @@ def inspect(options: argparse.Namespace, command: Sequence[str], label: Callable
         missing = find_missing(options.output)
         folder = make_next(options.output)
         with logging_to(folder, verbose=options.verbose):
-            try:
+            with removing_on_error([folder, *missing]):
                 ready = get_ready(options, good, inputs.files, screen, at_once=inputs.at_once)
-            except BaseException:  # an interrupt, too
-                shutil.rmtree(folder)
-                remove_empty(missing)
-                raise
             link_latest(folder)
-            return run(options, ready, inputs, folder, screen, command, label)
+            copies = find_copies(inputs.files, ready.good)
+            screen.tell(*ready.lines, *describe_inspected_references(copies, inputs.total), *inputs.notes)
+            inspection = Inspection(ready.inferencer, folder, copies, full_size=options.full_size, label=label)
+            with showing(inputs.total, ready, screen) as show:
+                report(folder / REPORT_NAME, inspection.entries(inputs, show), options, command, ready)
+            screen.tell(*summarize(inspection, ready))
+            screen.tell(f"Report: {folder / REPORT_NAME}", f"Table:  {folder / TABLE_NAME}.csv and .jsonl")
+            if inspection.is_interrupted:
+                raise KeyboardInterrupt
+            return inspection.exit_code
 
 
-def describe_feedback(good: Path | None, products: Sequence[Path] | None) -> str | None:
-    """Return the command that adds ``{photographs}`` to the good ones; ``None`` if there are no good ones."""
-    if good is not None and good.is_dir():
-        return f"cp {{photographs}} {shlex.quote(str(good))}"
-    if products and len(products) == 1:
-        return f"fbclip teach {shlex.quote(str(products[0]))} --add {{photographs}}"
-    return None
-
-
-def run(
-    options: argparse.Namespace,
-    ready: Ready,
-    inputs: Inputs,
-    folder: Path,
-    screen: Screen,
-    command: Sequence[str],
-    label: Callable[[str], Verdict] | None,
-) -> int:
-    """Inspect photographs, write the results, and return the exit code. See :func:`inspect`."""
-    copies = find_copies(inputs.files, ready.good)
-    for line in [*ready.lines, *describe_inspected_references(copies, inputs.total), *inputs.notes]:
-        screen.tell(line)
-    image, pixel = ready.inferencer.decision_thresholds()
-    image_source, pixel_source = ready.inferencer.threshold_sources()
-    compared = {"Good photographs": describe_good(ready.good, ready.kept)}
-    if ready.is_mutual:
-        compared = {"Compared with": UNLABELED}
-    with screen.progress("Photographs", inputs.total) as advance:
-        by_view = ready.watch if inputs.total == 1 else None
+@contextmanager
+def showing(total: int | None, ready: Ready, screen: Screen) -> Generator[Callable[[Record], None]]:
+    """Show the progress: by photograph or, if there is only one, by view. What it yields shows a row."""
+    with screen.progress("Photographs", total) as advance:
+        by_view = ready.watch if total == 1 else None
         if by_view:
             by_view(advance)
 
@@ -137,33 +117,52 @@ def run(
             if not by_view:
                 advance()
 
-        inspection = Inspection(ready.inferencer, folder, copies, full_size=options.full_size, label=label)
-        write_report(
-            folder / REPORT_NAME,
-            inspection.entries(inputs, show),
-            Thresholds(
-                USUAL_THRESHOLD if image is None else image,
-                USUAL_THRESHOLD if pixel is None else pixel,
-                image_source or "exported file",
-                pixel_source or "exported file",
-            ),
-            f"{shlex.join(['fbclip', *command])} --threshold {{threshold}} --pixel-threshold {{pixel_threshold}}",
-            {"Model": ready.inferencer.describe()} | compared,
-            ready.good_scores,
-            describe_feedback(options.good, options.product),
-        )
-    doubts = [
-        *describe_swap(inspection.scores, ready.good_scores, is_all_normal=not inspection.counts["anomalous"]),
+        yield show
+
+
+def report(
+    path: Path, entries: Iterable[Entry], options: argparse.Namespace, command: Sequence[str], ready: Ready
+) -> None:
+    """Write the report. See :func:`inspect`."""
+    image, pixel = ready.inferencer.decision_thresholds()
+    image_source, pixel_source = ready.inferencer.threshold_sources()
+    compared = {"Good photographs": describe_good(ready.good, ready.kept)}
+    write_report(
+        path,
+        entries,
+        Thresholds(
+            USUAL_THRESHOLD if image is None else image,
+            USUAL_THRESHOLD if pixel is None else pixel,
+            image_source or "exported file",
+            pixel_source or "exported file",
+        ),
+        f"{shlex.join(['fbclip', *command])} --threshold {{threshold}} --pixel-threshold {{pixel_threshold}}",
+        {"Model": ready.inferencer.describe()} | ({"Compared with": UNLABELED} if ready.is_mutual else compared),
+        ready.good_scores,
+        describe_feedback(options.good, options.product),
+    )
+
+
+def describe_feedback(good: Path | None, products: Sequence[Path]) -> str | None:
+    """Return the command that adds ``{photographs}`` to the good ones; ``None`` if there are no good ones."""
+    if good is not None and good.is_dir():
+        return f"cp {{photographs}} {shlex.quote(str(good))}"
+    if len(products) == 1:
+        return f"fbclip teach {shlex.quote(str(products[0]))} --add {{photographs}}"
+    return None
+
+
+def summarize(inspection: Inspection, ready: Ready) -> list[str]:
+    """Count the verdicts, and doubt them where there is reason to."""
+    counts = inspection.counts
+    lines = [count_verdicts(counts)]
+    if counts["normal"] or counts["anomalous"]:
+        lines += describe_guess(ready.inferencer.threshold_sources()[0], ready.advice)
+        if ready.is_mutual and not counts["anomalous"]:
+            lines.append("No photograph stands out.")
+    return [
+        *lines,
+        *describe_verdicts(inspection.labeled),
+        *describe_swap(inspection.scores, ready.good_scores, is_all_normal=not counts["anomalous"]),
         *describe_colors(inspection.colors, ready.good, ready.inferencer.white_level),
     ]
-    summary = [count_verdicts(inspection.counts)]
-    if inspection.counts["normal"] or inspection.counts["anomalous"]:
-        summary += describe_guess(image_source, ready.advice)
-        if ready.is_mutual and not inspection.counts["anomalous"]:
-            summary.append("No photograph stands out.")
-    files = [f"Report: {folder / REPORT_NAME}", f"Table:  {folder / TABLE_NAME}.csv and .jsonl"]
-    for line in [*summary, *describe_verdicts(inspection.labeled), *doubts, *files]:
-        screen.tell(line)
-    if inspection.is_interrupted:
-        raise KeyboardInterrupt
-    return inspection.exit_code

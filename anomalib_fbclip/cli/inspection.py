@@ -7,29 +7,66 @@ import signal
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.errors import ANOMALOUS, FAILED, NORMAL, ImageError, InspectionError
-from anomalib_fbclip.exported.inferencer import ImageSource, Prediction
+from anomalib_fbclip.exported.inferencer import EdgeInferencer, ImageSource, Prediction
 from anomalib_fbclip.images.image_files import printable
-from anomalib_fbclip.images.photographs import is_gray
+from anomalib_fbclip.images.photographs import Enough, is_gray
 from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks, shade_outside
-from anomalib_fbclip.results.false_alarms import is_wrong
 from anomalib_fbclip.results.files import replacing
+from anomalib_fbclip.results.pictures import MAX_SIDE, draw_picture, shrink_photograph
 from anomalib_fbclip.results.records import Record, RecordWriter, Verdict
 from anomalib_fbclip.results.regions import find_regions
-from anomalib_fbclip.results.report.page import Entry
-from anomalib_fbclip.results.report.pictures import MAX_SIDE, draw_picture, shrink_photograph
+from anomalib_fbclip.results.report import Entry, NearestReference
+from anomalib_fbclip.results.thresholds import is_wrong
 
-from .prediction import ComparedPrediction, Inferencer, MaskedImage, choose_enough
 from .sources import PICTURES, Inputs, Item
+
+if TYPE_CHECKING:
+    from .torch_inferencer import TorchInferencer
+
+Inferencer: TypeAlias = "TorchInferencer | EdgeInferencer"
+"""A model in torch, or an exported one."""
 
 DRAWN_BEHIND = 2
 """Largest number of predictions that wait for their pictures."""
+
+INPUTS_OF_MODEL = 2
+"""Smallest ratio of a side of a reduced photograph to that of the model's input."""
+
+
+@dataclass(frozen=True, eq=False)
+class ComparedPrediction(Prediction):
+    """A prediction by comparison with good photographs."""
+
+    nearest: NearestReference
+    thresholds: tuple[float, float]  # of images and places
+    threshold_sources: tuple[str, str]  # in the words of the table
+    region: Mask | None  # of the product; None: everywhere, or a region per photograph
+    is_unknown: bool  # unlike all products: compared with the most similar one
+
+
+class MaskedImage(NamedTuple):
+    """RGB values of shape ``[H, W, 3]``, and their region of interest, of the size of the model's input."""
+
+    pixels: NDArray[np.uint8]
+    region: Mask
+
+
+def choose_enough(input_size: tuple[int, int] | None) -> Enough | None:
+    """Choose the size of a photograph that suffices for a model's input and for the picture; ``None``: full size."""
+    if input_size is None:
+        return None
+    least = INPUTS_OF_MODEL * max(input_size)
+    return Enough(longer=max(MAX_SIDE, least), shorter=least)
 
 
 class _Outcome(NamedTuple):
@@ -64,12 +101,6 @@ class Inspection:
 
     ``copies`` are photographs that are copies of good ones, and the good ones. Without ``pictures``, an entry has only
     its record. ``label`` returns the true verdict of a photograph by its name.
-
-    Attributes:
-        counts (Counter[str]): Number of photographs by verdict: ``normal``, ``anomalous``, ``unknown`` or ``error``.
-        colors (Counter[bool]): Number of gray photographs (``True``) and of others.
-        scores (list[float]): Scores of the photographs that are not copies of good ones.
-        labeled (list[Record]): Rows of labeled photographs.
     """
 
     def __init__(
@@ -82,9 +113,9 @@ class Inspection:
         pictures: bool = True,
         label: Callable[[str], Verdict] | None = None,
     ) -> None:
-        self.counts: Counter[str] = Counter()
-        self.colors: Counter[bool] = Counter()
-        self.scores: list[float] = []
+        self.counts: Counter[str] = Counter()  # by verdict, or "error"
+        self.colors: Counter[bool] = Counter()  # gray photographs (True), and others
+        self.scores: list[float] = []  # of the photographs that are not copies of good ones
         self.labeled: list[Record] = []
         self._inferencer = inferencer
         self._folder = folder

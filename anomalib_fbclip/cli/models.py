@@ -11,19 +11,19 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 from anomalib_fbclip.errors import ImageError, InspectionError
+from anomalib_fbclip.exported.inferencer import EdgeInferencer
 from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.images.photographs import KeptPhotograph, read_size
 from anomalib_fbclip.images.region_of_interest import parse_region
-from anomalib_fbclip.results.false_alarms import limit_false_alarms
 from anomalib_fbclip.results.regions import SMALLEST_DEFECT, smallest_visible_defect
-from anomalib_fbclip.results.thresholds import ADVICE_FOR_EXPORTED
+from anomalib_fbclip.results.thresholds import limit_false_alarms
 from anomalib_fbclip.weights import bundled
 
 from .arguments import AUTO, PAPER_BACKBONE
-from .prediction import Inferencer
+from .inspection import Inferencer
 from .screen import Screen, count
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ GOOD_FOR = {
 }
 """Descriptions of the backbones."""
 
+ADVICE_FOR_EXPORTED = "Export the model again with photographs of good parts, or give --threshold."
+"""Advice for an exported model whose threshold does not come from the parts."""
+
 USUAL_DEFECT = 0.01
 """Default of ``--smallest-defect``, as a share of a photograph's longer side."""
 
@@ -43,56 +46,58 @@ PHOTOGRAPHS_AT_ONCE = 4
 
 
 class Ready(NamedTuple):
-    """A model that is ready to inspect, lines about it for the screen, and the good photographs to compare with.
-
-    Attributes:
-        advice (str): How to get a threshold that fits the parts.
-        kept (int): Number of good photographs in an exported model.
-        is_mutual (bool): Whether photographs without labels are compared with each other.
-        watch (Callable[[Callable[[float], None]], None] | None): Sets a callback for each view, which gets the view's
-            share of a photograph; ``None`` if there is one view.
-    """
+    """A model that is ready to inspect, and what an inspection needs to know of it."""
 
     inferencer: Inferencer
-    lines: list[str]
-    advice: str
-    good: Sequence[Path | KeptPhotograph] = ()
+    lines: list[str]  # about it, for the screen
+    advice: str  # how to get a threshold that fits the parts
+    good: Sequence[Path | KeptPhotograph] = ()  # photographs to compare with
     good_scores: Sequence[float] = ()
-    kept: int = 0
-    is_mutual: bool = False
-    watch: Callable[[Callable[[float], None]], None] | None = None
+    kept: int = 0  # number of good photographs in an exported model
+    is_mutual: bool = False  # whether photographs without labels are compared with each other
+    watch: Callable[[Callable[[float], None]], None] | None = None  # TorchInferencer.watch_views, if there are tiles
 
 
 def get_ready(
     options: argparse.Namespace, good: Sequence[Path], files: Sequence[Path], screen: Screen, *, at_once: bool
 ) -> Ready:
-    """Load the model that the command line asks for.
+    """Load the model that the command line asks for, and let it compare with photographs.
 
     ``files`` are the photographs to inspect that are known already. ``at_once`` computes several photographs at the
     same time: more per second, but later verdicts.
     """
     size = find_size([*files, *good])
     with screen.progress("Loading the model", None):
-        ready = load_exported(options, at_once) if options.model else load_torch(options, at_once, size)
-    sight = describe_sight(ready.inferencer, size, is_auto=options.tiles == AUTO)
-    ready = ready._replace(lines=[*ready.lines, *sight])
+        inferencer = load_exported(options, at_once) if options.model else load_torch(options, at_once, size)
+    sight = describe_sight(inferencer, size, is_auto=options.tiles == AUTO)
     share = options.max_false_alarms
+    if isinstance(inferencer, EdgeInferencer):
+        return _get_exported_ready(inferencer, sight, share)
+    lines = [describe_torch(options, inferencer), *sight]
+    compared: Sequence[Path | KeptPhotograph] = good
+    is_mutual = False
     if good:
-        return compare(ready, good, screen, options.rotations, share)
-    if options.product:
-        return use_products(ready, options.product, share)
-    if options.model and share:
-        return limit(ready, share)
-    if options.model or options.alone or not at_once:
-        return ready
-    return compare_mutually(ready, files, screen, full_size=options.full_size)
+        lines += compare(inferencer, good, screen, options.rotations, share)
+    elif options.product:
+        lines += describe_products(inferencer, options.product, share)
+        compared = [photograph for one in inferencer.references for photograph in one.kept]
+    elif at_once and not options.alone:
+        lines += compare_mutually(inferencer, files, screen, full_size=options.full_size)
+        is_mutual = bool(inferencer.references)
+    return Ready(
+        inferencer,
+        lines,
+        "Use --product." if "known_good" in options else "Use --good.",  # in check, --good means something else
+        compared,
+        find_good_scores(inferencer) if compared else (),
+        is_mutual=is_mutual,
+        watch=inferencer.watch_views if inferencer.tile_count else None,
+    )
 
 
-def load_exported(options: argparse.Namespace, at_once: bool) -> Ready:
+def load_exported(options: argparse.Namespace, at_once: bool) -> EdgeInferencer:
     """Load an exported model, without torch."""
-    from anomalib_fbclip.exported import EdgeInferencer
-
-    inferencer = EdgeInferencer(
+    return EdgeInferencer(
         options.model,
         options.device or "AUTO",
         options.threshold,
@@ -101,17 +106,19 @@ def load_exported(options: argparse.Namespace, at_once: bool) -> Ready:
         options.precision or "f32",
         options.white_level,
     )
-    backbone = inferencer.metadata.get("backbone", "model without metadata")
-    name = f"product {printable(inferencer.metadata['product'])}, " if "product" in inferencer.metadata else ""
-    line = f"{printable(options.model)}: {name}{backbone}, exported; computed by {inferencer.runtime}."
-    return Ready(
-        inferencer,
-        [line],
-        ADVICE_FOR_EXPORTED,
-        good_scores=json.loads(inferencer.metadata.get("good_scores", "[]")),
-        kept=int(inferencer.metadata.get("k_shot", 0)),
-        is_mutual="unlabeled" in inferencer.metadata,
-    )
+
+
+def _get_exported_ready(inferencer: EdgeInferencer, sight: Sequence[str], share: float | None) -> Ready:
+    """Describe an exported model, and set its threshold if a share of false alarms is given."""
+    known = inferencer.metadata
+    name = f"product {printable(known['product'])}, " if "product" in known else ""
+    backbone = known.get("backbone", "model without metadata")
+    lines = [f"{printable(inferencer.path)}: {name}{backbone}, exported; computed by {inferencer.runtime}.", *sight]
+    scores = json.loads(known.get("good_scores", "[]"))
+    if share is not None:
+        lines.append(limit(inferencer, scores, share))
+    kept = int(known.get("k_shot", 0))
+    return Ready(inferencer, lines, ADVICE_FOR_EXPORTED, good_scores=scores, kept=kept, is_mutual="unlabeled" in known)
 
 
 def find_size(files: Sequence[Path]) -> tuple[int, int] | None:
@@ -156,12 +163,14 @@ def choose_tiles(size: tuple[int, int], smallest: int | None, view_size: tuple[i
     return rows, columns
 
 
-def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int] | None) -> Ready:
+def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int] | None) -> "TorchInferencer":
     """Load a model in torch, for photographs of a height and width in pixels, if known."""
-    if options.tiles == AUTO and size is None:
-        msg = f"--tiles {AUTO} measures a photograph, and there is none that can be read: give a number, such as 3."
-        raise InspectionError(msg)
-    tiles = partial(choose_tiles, size, options.smallest_defect) if options.tiles == AUTO and size else options.tiles
+    tiles = options.tiles
+    if tiles == AUTO:
+        if size is None:
+            msg = f"--tiles {AUTO} measures a photograph, and there is none that can be read: give a number, such as 3."
+            raise InspectionError(msg)
+        tiles = partial(choose_tiles, size, options.smallest_defect)
     try:
         with quick_imports():
             from .torch_inferencer import TorchInferencer
@@ -171,12 +180,9 @@ def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int]
         )
         raise InspectionError(msg) from error
 
-    weights = options.weights or "auto"
-    if options.product:
-        weights = str(options.product[0])
     inferencer = TorchInferencer(
         options.backbone,
-        weights,
+        str(options.product[0]) if options.product else options.weights or "auto",
         options.device or "auto",
         options.precision or "float32",
         options.threshold,
@@ -187,83 +193,86 @@ def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int]
         tiles=tiles,
         region=parse_region(options.region, size) if options.region is not None else None,
     )
+    for path in options.product[1:]:
+        inferencer.add_product(path)
+    return inferencer
+
+
+def describe_torch(options: argparse.Namespace, inferencer: "TorchInferencer") -> str:
+    """Describe a model in torch, and its products."""
     trained = f"adapters trained on {inferencer.trained_on}."
-    line = f"{inferencer.backbone}: {trained if options.weights else GOOD_FOR.get(inferencer.backbone, trained)}"
-    if options.product:
-        names = ", ".join(printable(path.stem) for path in options.product)
-        line = f"{'Product' if len(options.product) == 1 else 'Products'} {names}: {inferencer.backbone}, {trained}"
-        for path in options.product[1:]:
-            inferencer.add_product(path)
-    advice = "Use --product." if "known_good" in options else "Use --good."  # in check, --good means something else
-    return Ready(inferencer, [line], advice, watch=inferencer.watch_views if inferencer.tile_count else None)
+    if not options.product:
+        what = trained if options.weights else GOOD_FOR.get(inferencer.backbone, trained)
+        return f"{inferencer.backbone}: {what}"
+    names = ", ".join(printable(path.stem) for path in options.product)
+    return f"{'Product' if len(options.product) == 1 else 'Products'} {names}: {inferencer.backbone}, {trained}"
 
 
-def compare(ready: Ready, good: Sequence[Path], screen: Screen, rotations: int | None, share: float | None) -> Ready:
-    """Let a model in torch compare with photographs of good parts.
+def compare(
+    inferencer: "TorchInferencer", good: Sequence[Path], screen: Screen, rotations: int | None, share: float | None
+) -> list[str]:
+    """Let a model compare with photographs of good parts, and describe them.
 
     ``share`` is the share of good parts that may be called anomalous, which sets the threshold.
     """
-    inferencer = cast("TorchInferencer", ready.inferencer)
     references = inferencer.read_references(good, rotations)
     with screen.progress("Good photographs", len(references.images), passes=2) as advance:
         inferencer.compare_with(references, advance)
-    ready = _describe_references(ready._replace(good=good), share)
-    return ready._replace(lines=[*ready.lines, *references.warnings()])
+    return [*_describe_references(inferencer, share), *references.warnings()]
 
 
-def use_products(ready: Ready, products: Sequence[Path], share: float | None) -> Ready:
+def describe_products(inferencer: "TorchInferencer", products: Sequence[Path], share: float | None) -> list[str]:
     """Describe the good photographs of products. See :func:`compare`."""
-    inferencer = cast("TorchInferencer", ready.inferencer)
-    references = inferencer.references
-    ready = ready._replace(good=[photograph for one in references for photograph in one.kept])
     if len(products) == 1:
-        return _describe_references(ready, share)
+        return _describe_references(inferencer, share)
     if share is not None:
         msg = "--max-false-alarms needs a single product: give one, or teach each with --max-false-alarms."
         raise InspectionError(msg)
     decides = inferencer.threshold_sources()[0] != "given"
-    lines = [
+    return [
         f"{printable(path.stem)}: {one.describe(decides=decides)}"
-        for path, one in zip(products, references, strict=True)
+        for path, one in zip(products, inferencer.references, strict=True)
     ]
-    return ready._replace(lines=[*ready.lines, *lines])
 
 
-def _describe_references(ready: Ready, share: float | None) -> Ready:
-    """Describe the threshold, and set it if a share of false alarms is given."""
-    inferencer = cast("TorchInferencer", ready.inferencer)
+def _describe_references(inferencer: "TorchInferencer", share: float | None) -> list[str]:
+    """Describe the good photographs and the threshold, which is set if a share of false alarms is given."""
     (references,) = inferencer.references
-    decides = share is None and inferencer.threshold_sources()[0] != "given"
-    line = references.describe(decides=decides)
-    ready = ready._replace(lines=[*ready.lines, line], good_scores=references.fit.scores.tolist())
-    return ready if share is None else limit(ready, share)
+    line = references.describe(decides=share is None and inferencer.threshold_sources()[0] != "given")
+    return [line] if share is None else [line, limit(inferencer, find_good_scores(inferencer), share)]
 
 
-def limit(ready: Ready, share: float) -> Ready:
-    """Set the threshold for a share of false alarms, and add a line about it."""
-    if not ready.good_scores:
+def find_good_scores(inferencer: "TorchInferencer") -> list[float]:
+    """Return the scores of the good photographs, each compared with the rest; none for several products."""
+    references = inferencer.references
+    return references[0].fit.scores.tolist() if len(references) == 1 else []
+
+
+def limit(inferencer: Inferencer, good_scores: Sequence[float], share: float) -> str:
+    """Set the threshold for a share of false alarms, and describe it."""
+    if not good_scores:
         msg = "--max-false-alarms: the model contains no good photographs. Export it with some, or give --threshold."
         raise InspectionError(msg)
     try:
-        chosen = limit_false_alarms(ready.good_scores, share)
+        chosen = limit_false_alarms(good_scores, share)
     except ValueError as error:
         raise InspectionError(str(error)) from error
-    ready.inferencer.decide_at(chosen.threshold)
-    return ready._replace(lines=[*ready.lines, chosen.describe()])
+    inferencer.decide_at(chosen.threshold)
+    return chosen.describe()
 
 
-def compare_mutually(ready: Ready, photographs: Sequence[Path], screen: Screen, *, full_size: bool) -> Ready:
-    """Let a model in torch compare photographs with each other, if there are enough."""
+def compare_mutually(
+    inferencer: "TorchInferencer", photographs: Sequence[Path], screen: Screen, *, full_size: bool
+) -> list[str]:
+    """Let a model compare photographs with each other, if there are enough, and describe them."""
     from anomalib_fbclip.data.unlabeled_set import FEWEST
 
-    inferencer = cast("TorchInferencer", ready.inferencer)
     if len(photographs) < FEWEST or inferencer.knows_parts:
-        return ready
+        return []
     references = inferencer.read_unlabeled(photographs, full_size=full_size)
     with screen.progress("Comparing photographs", len(references.images), passes=2) as advance:
         inferencer.compare_with(references, advance)
-    lines = [*ready.lines, f"No good photographs. {references.describe(decides=True)}", *references.warnings()]
-    return ready._replace(lines=lines, is_mutual=not references.doubt)
+    return [f"No good photographs. {references.describe(decides=True)}", *references.warnings()]
 
 
 def find_photographs(path: Path, option: str, advice: str) -> list[Path]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from anomalib_fbclip.errors import InspectionError
 from anomalib_fbclip.images.image_files import printable
@@ -19,16 +19,8 @@ from anomalib_fbclip.results.good_photographs import find_copies
 from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 from anomalib_fbclip.weights.metadata import PRODUCT_SUFFIX, SCORES
 
-from .arguments import (
-    FIXED,
-    Parser,
-    add_model_options,
-    check_model_options,
-    parse_product,
-    refuse,
-    writing,
-)
-from .models import compare, find_good, find_photographs, find_size, limit, load_torch, quick_imports
+from .arguments import FIXED, Parser, add_model_options, check_model_options, parse_product, writing
+from .models import compare, find_good, find_good_scores, find_photographs, find_size, limit, load_torch, quick_imports
 from .screen import Screen, count, logging_to
 
 if TYPE_CHECKING:
@@ -82,7 +74,7 @@ def create_teach_parser() -> Parser:
         "--remove", nargs="+", default=[], metavar="NAME", help="names of photographs to remove from the product"
     )
     add_model_options(parser)
-    parser.set_defaults(model=None, product=None)
+    parser.set_defaults(model=None, product=[])
     return parser
 
 
@@ -92,7 +84,7 @@ def _parse_teach(arguments: Sequence[str]) -> argparse.Namespace:
     if options.add or options.remove:
         if options.source.suffix != PRODUCT_SUFFIX:
             parser.error(f"--add and --remove change a product: give a file that ends in {PRODUCT_SUFFIX} before them")
-        refuse(parser, options, ("backbone", *FIXED), "--add and --remove: leave it out, or teach again")
+        parser.refuse(options, ("backbone", *FIXED), "--add and --remove: leave it out, or teach again")
         options.product = [options.source]
         options.output = options.output or options.source
     elif options.source.suffix == PRODUCT_SUFFIX:
@@ -108,13 +100,11 @@ def teach(options: argparse.Namespace, screen: Screen) -> None:
     _check_free(options.output)
     good = find_good(options.source, options.shots, option="")
     with screen.progress("Loading the model", None):
-        ready = load_torch(options, at_once=False, size=find_size(good))
-    if isinstance(ready.inferencer.region, RegionMasks):
+        inferencer = load_torch(options, at_once=False, size=find_size(good))
+    if isinstance(inferencer.region, RegionMasks):
         raise InspectionError(ONE_REGION)
-    ready = compare(ready, good, screen, options.rotations, options.max_false_alarms)
-    inferencer = cast("TorchInferencer", ready.inferencer)
-    for line in [*ready.lines[1:], *describe_names(inferencer.references[0])]:
-        screen.tell(line)
+    lines = compare(inferencer, good, screen, options.rotations, options.max_false_alarms)
+    screen.tell(*lines, *describe_names(inferencer.references[0]))
     _save(inferencer, options.output, None, screen)
 
 
@@ -125,9 +115,8 @@ def change(options: argparse.Namespace, screen: Screen) -> None:
     advice = "give photographs of good parts, or a folder of them."
     added = [path for source in options.add for path in find_photographs(source, "--add ", advice)]
     with screen.progress("Loading the model", None):
-        ready = load_torch(options, at_once=False, size=None)
+        inferencer = load_torch(options, at_once=False, size=None)
     _check_writable(options.output)
-    inferencer = cast("TorchInferencer", ready.inferencer)
     (before,) = inferencer.references
     removed = {_find_removed(name, before) for name in options.remove}
     known = find_copies(added, [photograph for photograph in before.kept if photograph.name not in removed])
@@ -145,12 +134,10 @@ def change(options: argparse.Namespace, screen: Screen) -> None:
         inferencer.compare_with(after, advance)
     promises = []
     if options.max_false_alarms is not None:
-        ready = ready._replace(good_scores=after.fit.scores.tolist())
-        promises = limit(ready, options.max_false_alarms).lines[-1:]
+        promises = [limit(inferencer, find_good_scores(inferencer), options.max_false_alarms)]
     elif inferencer.threshold_sources()[0] == "given":
         promises = [f"The threshold stays {inferencer.decision_thresholds()[0]:g}, as given."]
-    for line in [*describe_names(after, removed), *describe_change(before, after), *promises]:
-        screen.tell(line)
+    screen.tell(*describe_names(after, removed), *describe_change(before, after), *promises)
     _save(inferencer, options.output, inferencer.taught, screen)
 
 

@@ -42,9 +42,10 @@ class Screen:
         self._as_json = as_json
         self._console = Terminal(stderr=as_json, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
-    def tell(self, line: str) -> None:
-        """Show a line."""
-        self._console.print(Text(line))
+    def tell(self, *lines: str) -> None:
+        """Show lines."""
+        for line in lines:
+            self._console.print(Text(line))
 
     def show(self, record: Record) -> None:
         """Show a photograph's row of the table."""

@@ -7,18 +7,19 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from hashlib import sha256
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.errors import ImageError, InspectionError
-from anomalib_fbclip.exported.inferencer import ImageSource
 from anomalib_fbclip.images.image_files import IMAGE_SUFFIXES, LONGEST_SIGNATURE, VIDEO, find_images, kind_of, printable
-from anomalib_fbclip.images.photographs import Enough, Photograph, PhotographSource, describe_pages, read_reduced
+from anomalib_fbclip.images.photographs import Enough, Photograph, describe_pages, read_reduced
 
 from .arguments import without_password
 
@@ -43,17 +44,11 @@ MOST_LOST = 1000
 
 
 class Item(NamedTuple):
-    """A photograph or a frame.
+    """A photograph or a frame."""
 
-    Attributes:
-        name (str): Its name in the table.
-        source (ImageSource | ImageError): The file, RGB values of shape ``[H, W, 3]``, or an error.
-        picture (Path): Path of its picture in the folder of the pictures.
-    """
-
-    name: str
-    source: ImageSource | ImageError
-    picture: Path
+    name: str  # in the table
+    source: Path | NDArray[np.uint8] | ImageError  # a file, or RGB values [H, W, 3]
+    picture: Path  # in the folder of the pictures
 
 
 @dataclass(frozen=True)
@@ -61,18 +56,12 @@ class Frames:
     """Frames of a video, a stream or a camera, possibly without end.
 
     A frame that can't be decoded is an error if others follow. So is a missing end.
-
-    Attributes:
-        name (str): Name of the video or camera.
-        capture (cv2.VideoCapture): OpenCV's reader.
-        folder (Path): Folder of their pictures in the folder of the pictures.
-        is_live (bool): Whether it is a stream or a camera, which have no end.
     """
 
     name: str
     capture: "cv2.VideoCapture"
-    folder: Path
-    is_live: bool
+    folder: Path  # of their pictures, in the folder of the pictures
+    is_live: bool  # a stream or a camera, which have no end
 
     def __iter__(self) -> Iterator[Item]:
         """Yield the frames, counted from 1."""
@@ -135,24 +124,22 @@ class Inputs(NamedTuple):
         self, minimum_side: int, enough: Enough | None, white_level: int | None
     ) -> Iterator[tuple[Item, Photograph | ImageError]]:
         """Read the photographs, a few of them ahead, and frames as they come. See :func:`read_reduced`."""
-        load = partial(_load, minimum_side=minimum_side, enough=enough, white_level=white_level)
+
+        def read(item: Item) -> tuple[Item, Photograph | ImageError]:
+            source = item.source
+            if isinstance(source, ImageError):
+                return item, source
+            if isinstance(source, np.ndarray):
+                height, width = source.shape[:2]
+                return item, Photograph(source, (height, width))
+            try:
+                return item, read_reduced(source, enough=enough, minimum_side=minimum_side, white_level=white_level)
+            except ImageError as error:
+                return item, error
+
         for part in self.parts:
             # Frames are not read ahead: a camera must give its newest one.
-            yield from (load(item) for item in part) if isinstance(part, Frames) else map_ahead(load, part, READ_AHEAD)
-
-
-def _load(
-    item: Item, minimum_side: int, enough: Enough | None, white_level: int | None
-) -> tuple[Item, Photograph | ImageError]:
-    if isinstance(item.source, ImageError):
-        return item, item.source
-    if not isinstance(item.source, PhotographSource):
-        height, width = item.source.shape[:2]
-        return item, Photograph(item.source, (height, width))
-    try:
-        return item, read_reduced(item.source, enough=enough, minimum_side=minimum_side, white_level=white_level)
-    except ImageError as error:
-        return item, error
+            yield from map(read, part) if isinstance(part, Frames) else map_ahead(read, part, READ_AHEAD)
 
 
 def find_inputs(arguments: Sequence[str], excluded: Sequence[Path]) -> Inputs:
@@ -252,14 +239,9 @@ def _open_frames(argument: str, places: set[str] | None) -> Frames | None:
 
 
 class Live(NamedTuple):
-    """A camera or a stream.
+    """A camera by its number, or a stream by its address."""
 
-    Attributes:
-        name (str): Its name in the table, without a password.
-        source (int | str): Its number or address.
-    """
-
-    name: str
+    name: str  # in the table, without a password
     source: int | str
 
     def open(self) -> "cv2.VideoCapture":

@@ -31,7 +31,7 @@ from anomalib_fbclip.modeling.few_shot.memory_bank import Match, join_layers
 from anomalib_fbclip.modeling.region import RegionOfInterest
 from anomalib_fbclip.modeling.resize import create_exported_transform, create_transform
 from anomalib_fbclip.results.regions import match_verdict
-from anomalib_fbclip.results.report.page import NearestReference
+from anomalib_fbclip.results.report import NearestReference
 from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import Adapters, describe_adapters, describe_model, digest_tensors
@@ -46,7 +46,7 @@ from anomalib_fbclip.weights.source import (
 )
 from anomalib_fbclip.weights.tensor_files import Normalization
 
-from .prediction import ComparedPrediction, MaskedImage, choose_enough
+from .inspection import ComparedPrediction, MaskedImage, choose_enough
 
 ONE_BY_ONE = "inspect with one after the other, or teach them alike."
 """Advice for products that can't be used together."""
@@ -63,10 +63,6 @@ class TorchInferencer:
     checkpoint also sets its views and other options, normalization and thresholds. At most ``at_once`` photographs are
     computed at the same time on a CPU, and share its threads. Tiles are rows and columns, or a function that chooses
     them by the image size, which is height and width in pixels.
-
-    Attributes:
-        trained_on (str | None): Dataset that the adapters were trained on; ``None`` if unknown.
-        taught (str | None): Time when the product was taught; ``None`` if the weights are not a product.
     """
 
     def __init__(
@@ -90,7 +86,9 @@ class TorchInferencer:
         self._threads = threads // self._at_once
         own = read_adapters_file(weights)
         name = resolve_backbone(backbone or (own.metadata.get("backbone") if own else None) or bundled.NAME)
-        given = own or read_unpublished(weights, name)
+        given = own or read_given_adapters(weights, name)
+        if given is None:
+            check_published(name)  # its CLIP is fetched next
         known = given.metadata if given else {}
         pretrained = resolve_pretrained(name, known.get("pretrained"))
         if own:
@@ -115,8 +113,8 @@ class TorchInferencer:
         self.white_level = settled.get("white_level") if white_level is None else white_level
         self.backbone = name
         self._pretrained = pretrained
-        self.taught: str | None = adapters.metadata.get("taught")
-        self.trained_on = adapters.source
+        self.taught: str | None = adapters.metadata.get("taught")  # the time, if the weights are a product
+        self.trained_on = adapters.source  # the dataset, if known
         self._name = describe_model(name, pretrained, None if weights == "auto" else weights, adapters.source)
         self._model.eval().to(self._device)
         self._model.text_features()  # cached; otherwise each thread would compute them
@@ -125,14 +123,7 @@ class TorchInferencer:
         self._transform = create_transform(self.input_size)
         self._reference_transform = create_exported_transform(self.input_size)
         self._region_source = region
-        self.region: RegionMasks | Mask | None = None
-        if isinstance(region, RegionMasks):
-            self.region = region
-        elif region is not None:
-            self.region = paint_region(region, self.input_size)
-            self._model.region = self._to_region(self.region)
-        elif self._model.region is not None:
-            self.region = self._model.region.pixels.cpu().numpy()
+        self.region = self._use_region(region)
         self._asked_thresholds = (threshold, pixel_threshold)
         self._given_thresholds = self._choose_thresholds(adapters)
         self._normalizations = adapters.normalizations
@@ -238,10 +229,8 @@ class TorchInferencer:
 
     def decide_at(self, threshold: float) -> None:
         """Set the threshold of scores, and that of anomaly maps unless it was given."""
-        self._given_thresholds = (
-            threshold,
-            threshold if self._given_thresholds[1] is None else self._given_thresholds[1],
-        )
+        _, pixel_threshold = self._given_thresholds
+        self._given_thresholds = (threshold, threshold if pixel_threshold is None else pixel_threshold)
         for comparison in self._comparisons:
             comparison.decide_at(*self._given_thresholds)
 
@@ -324,6 +313,17 @@ class TorchInferencer:
         """Smallest side of a photograph in pixels."""
         return max(self._model.backbone.patch_size)
 
+    def _use_region(self, region: RegionSource | None) -> RegionMasks | Mask | None:
+        """Let the model look only inside a region, or that of the product, and return it in the size of the input."""
+        if isinstance(region, RegionMasks):
+            return region  # each photograph has its own
+        if region is not None:
+            mask = paint_region(region, self.input_size)
+            self._model.region = self._to_region(mask)
+            return mask
+        known = self._model.region
+        return None if known is None else known.pixels.cpu().numpy()
+
     def _to_region(self, mask: Mask) -> RegionOfInterest:
         """Make a region of interest from a mask."""
         try:
@@ -336,10 +336,6 @@ class Comparison:
     """Comparison with the good photographs of a product, which also finds the place nearest to an anomalous one.
 
     The model was fitted to them. The region is that of all photographs; ``None``: everywhere, or one per photograph.
-
-    Attributes:
-        decision (FewShot): The decision. A hook keeps its matches, so that each photograph is compared only once.
-        thresholds (tuple[float, float]): Thresholds of scores and of anomaly maps.
     """
 
     def __init__(
@@ -360,7 +356,7 @@ class Comparison:
         self._grids = [model.backbone.grid(size) for size in (model.tiling.view_size, model.tiling.image_size)]
         self._of_thread = threading.local()
         self._load = lru_cache(CACHED_PHOTOGRAPHS)(references.load)
-        self.decision.memory.register_forward_hook(self._keep)
+        self.decision.memory.register_forward_hook(self._keep)  # so that each photograph is compared only once
 
     def decide_at(self, threshold: float | None, pixel_threshold: float | None) -> None:
         """Set the thresholds; ``None``: the one from the photographs."""
@@ -400,14 +396,6 @@ class Comparison:
         if not hasattr(self._of_thread, "rows"):
             self._of_thread.rows = deque(maxlen=self._tiling.view_count)
         self._of_thread.rows.extend(match.row)
-
-
-def read_unpublished(weights: str, backbone: str) -> Adapters | None:
-    """Read adapters, unless they are published ones, which must fit the backbone: its CLIP is fetched next."""
-    given = read_given_adapters(weights, backbone)
-    if given is None:
-        check_published(backbone)
-    return given
 
 
 def fetch_adapters(weights: str) -> Adapters:

@@ -5,10 +5,9 @@
 
 import argparse
 import json
-import shutil
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
@@ -16,17 +15,16 @@ from pathlib import Path
 from anomalib_fbclip.errors import FAILED, InspectionError
 from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.line.arrivals import Arrival, Camera, Folder, has_changed
-from anomalib_fbclip.line.delivery import Delivery, Mqtt, Target, Webhook
-from anomalib_fbclip.line.outbox import Message, Outbox
-from anomalib_fbclip.results.files import find_missing, remove_empty, remove_incomplete
+from anomalib_fbclip.line.delivery import Delivery, Message, Mqtt, Outbox, Webhook
+from anomalib_fbclip.results.files import find_missing, remove_incomplete, removing_on_error
 from anomalib_fbclip.results.records import Record, RecordWriter
 from anomalib_fbclip.results.thresholds import describe_guess
 
-from .arguments import AUTO, EXIT_CODES, Parser, add_inspection_options, parse_arguments, parse_count, writing
+from .arguments import AUTO, EXIT_CODES, Parser, add_inspection_options, as_type, parse_arguments, parse_count, writing
 from .inspection import Inspection, noting
 from .models import Ready, find_good, get_ready
 from .screen import Screen, count, count_verdicts, logging_to
-from .sources import PICTURES, Inputs, Item, find_live, fit_name, name_file
+from .sources import PICTURES, Inputs, Item, Live, find_live, fit_name, name_file
 
 SHORT_ID = 8
 """Number of letters of a photograph's id in the name of its picture: the next photograph may have the same name."""
@@ -50,11 +48,11 @@ def create_parser() -> Parser:
     )
     parser.add_argument("--pictures", action="store_true", help="draw a picture of each photograph, with its heatmap")
     parser.add_argument(
-        "--webhook", type=_to_target(Webhook), metavar="URL", help="address to which each verdict is posted"
+        "--webhook", type=as_type(Webhook), metavar="URL", help="address to which each verdict is posted"
     )
     parser.add_argument(
         "--mqtt",
-        type=_to_target(Mqtt),
+        type=as_type(Mqtt),
         metavar="URL",
         help="topic to which each verdict is published: mqtt://host/topic, or mqtts:// for TLS",
     )
@@ -76,42 +74,35 @@ def run_watch(arguments: Sequence[str]) -> int:
     parser = create_parser()
     options = parse_arguments(parser, arguments)
     options.alone = True  # those that are there first are not references of each other
-    is_live = find_live(options.source) is not None
+    live = find_live(options.source)
     for name in ("every", "trigger"):
-        if getattr(options, name) and not is_live:
+        if getattr(options, name) and live is None:
             parser.error(f"--{name} is for cameras and streams: leave it out")
-    if not is_live and not Path(options.source).is_dir():
+    if live is None and not Path(options.source).is_dir():
         msg = (
             f"{printable(options.source)} is not a folder: give a folder, the address of a stream, or a camera number."
         )
         raise InspectionError(msg)
     with writing(options.output, "folder"):
-        return watch(options)
+        return watch(options, live)
 
 
-def watch(options: argparse.Namespace) -> int:
+def watch(options: argparse.Namespace, live: Live | None) -> int:
     """Open the results, the source and the model, and inspect until the command is stopped."""
     screen = Screen(as_json=options.json)
     folder: Path = options.output
     good = find_good(options.good, options.shots) if options.good else []
     missing = find_missing(folder)
     with Outbox(folder) as outbox, logging_to(folder, verbose=options.verbose):
-        try:
-            arrivals = open_arrivals(options, outbox, screen)
-            is_folder = isinstance(arrivals, Folder)
-            measured = find_images(Path(options.source), folder) if is_folder and options.tiles == AUTO else []
-            ready = get_ready(options, good, measured, screen, at_once=is_folder)
-        except BaseException:  # an interrupt, too
-            if missing:
-                shutil.rmtree(folder)
-                remove_empty(missing[1:])
-            raise
+        with removing_on_error(missing):
+            arrivals = open_arrivals(options, live, outbox, screen)
+            measured = find_images(Path(options.source), folder) if live is None and options.tiles == AUTO else []
+            ready = get_ready(options, good, measured, screen, at_once=live is None)
         return run(ready, arrivals, outbox, options, screen)
 
 
-def open_arrivals(options: argparse.Namespace, outbox: Outbox, screen: Screen) -> Folder | Camera:
-    """Open the folder or the camera."""
-    live = find_live(options.source)
+def open_arrivals(options: argparse.Namespace, live: Live | None, outbox: Outbox, screen: Screen) -> Folder | Camera:
+    """Open the camera or stream, or the folder."""
     if live is not None:
         return Camera(
             live.name, live.open, screen.tell, every=options.every or 1, on_change=options.trigger == "change"
@@ -129,9 +120,8 @@ def run(ready: Ready, arrivals: Folder | Camera, outbox: Outbox, options: argpar
     inspection = Inspection(ready.inferencer, folder, {}, full_size=options.full_size, pictures=options.pictures)
     remove_incomplete(folder / PICTURES)  # pictures of a process that was killed
     guess = describe_guess(ready.inferencer.threshold_sources()[0], ready.advice)
-    begin = f"Watching {arrivals.name}. Results are in {printable(folder)}. Stop with Ctrl-C."
-    for line in [*ready.lines, *guess, *describe_waiting(outbox, delivery.names), begin]:
-        screen.tell(line)
+    screen.tell(*ready.lines, *guess, *describe_waiting(outbox, delivery.names))
+    screen.tell(f"Watching {arrivals.name}. Results are in {printable(folder)}. Stop with Ctrl-C.")
     stops = noting(signal.SIGINT, signal.SIGTERM)
     with RecordWriter(folder, tail=outbox.tail()) as table, stops as stopped, delivery:
         for batch in arrivals.batches(lambda: bool(stopped)):
@@ -150,8 +140,7 @@ def run(ready: Ready, arrivals: Folder | Camera, outbox: Outbox, options: argpar
                         screen.show(record)
                         delivery.wake()
                     arrivals.release(arrival)
-    for line in [count_verdicts(inspection.counts), *describe_waiting(outbox, delivery.names)]:
-        screen.tell(line)
+    screen.tell(count_verdicts(inspection.counts), *describe_waiting(outbox, delivery.names))
     return FAILED if arrivals.is_unread else inspection.exit_code
 
 
@@ -180,15 +169,3 @@ def _to_items(batch: Iterator[Arrival], root: Path, taken: deque[Arrival]) -> It
         else:
             picture = Path(name_file(arrival.name, ".jpg"))
         yield Item(arrival.name, arrival.source, picture)
-
-
-def _to_target(kind: Callable[[str], Target]) -> Callable[[str], Target]:
-    """Make an argument's type of a target's class."""
-
-    def parse(text: str) -> Target:
-        try:
-            return kind(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from error
-
-    return parse

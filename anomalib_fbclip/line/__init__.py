@@ -1,7 +1,7 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Continuous inspection: arrivals, the outbox of verdicts, and their delivery.
+"""Continuous inspection: arrivals, and the delivery of verdicts.
 
 It imports neither torch nor a model, and watchfiles, OpenCV, httpx and paho-mqtt only where they are used.
 """

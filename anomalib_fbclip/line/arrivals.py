@@ -51,17 +51,11 @@ Stopped = Callable[[], bool]
 
 
 class Arrival(NamedTuple):
-    """A photograph or a frame to inspect.
+    """A photograph or a frame to inspect."""
 
-    Attributes:
-        name (str): Its name in the table.
-        source (Path | NDArray[np.uint8]): Its file, or RGB values of shape ``[H, W, 3]``.
-        id (str): Its identifier. A file with new content gets a new one.
-    """
-
-    name: str
-    source: Path | NDArray[np.uint8]
-    id: str
+    name: str  # in the table
+    source: Path | NDArray[np.uint8]  # a file, or RGB values [H, W, 3]
+    id: str  # a file with new content gets a new one
 
 
 class _Seen(NamedTuple):

@@ -1,23 +1,42 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Delivery of verdicts, in order, to an HTTP address or an MQTT topic."""
+"""Delivery of verdicts, in order, to an HTTP address or an MQTT topic. Until then, an outbox keeps them on disk."""
 
+import errno
 import logging
+import os
+import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
-from threading import Event
-from typing import TYPE_CHECKING
+from itertools import starmap
+from pathlib import Path
+from threading import Condition, Event, Lock
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from anomalib_fbclip.concurrency import growing_pauses
-
-from .outbox import Message, Outbox
+from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.images.image_files import printable
+from anomalib_fbclip.results.records import HEADER, TABLE_NAME, Tail
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
+
+OUTBOX_NAME = "outbox.sqlite"
+
+# The write-ahead log survives the process without waiting for the disk. The lock keeps other processes out.
+SETTINGS = ("PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL")
+
+TABLES = (
+    "CREATE TABLE IF NOT EXISTS inspected (id TEXT PRIMARY KEY) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS unsent (number INTEGER PRIMARY KEY, target TEXT, id TEXT, body TEXT)",
+    "CREATE INDEX IF NOT EXISTS unsent_of_target ON unsent (target, number)",
+    "CREATE TABLE IF NOT EXISTS tail (line BLOB, row BLOB, line_end INTEGER, row_end INTEGER)",
+)
 
 TIMEOUT = 10.0
 """Seconds that a target may take to answer."""
@@ -29,6 +48,98 @@ PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
 """Header of a request, by which a receiver recognizes a message that it already has."""
+
+
+class Message(NamedTuple):
+    """A message to a target."""
+
+    id: str  # the photograph's, the same each time that the message is sent
+    body: str  # a JSON object
+    number: int = 0  # its place in the order, once it is in the outbox
+
+
+class Outbox:
+    """A file of inspected photographs, unsent messages, and the last row of the table.
+
+    Each photograph is one transaction. Several threads of one process may use it, and no other process. Its folder is
+    created if missing; a table of another run must not be there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = Lock()
+        path = folder / OUTBOX_NAME
+        for table in folder.glob(f"{TABLE_NAME}.*"):
+            if not path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(table))
+        path.touch()  # SQLite would not say why it can't
+        self._connection = sqlite3.connect(path, timeout=1, check_same_thread=False)
+        try:
+            for statement in (*SETTINGS, "BEGIN EXCLUSIVE", *TABLES, "COMMIT"):
+                self._connection.execute(statement)
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            if "locked" in str(error):
+                msg = f"{printable(folder)} is in use by another fbclip watch: stop it, or give another --output."
+            else:
+                msg = f"{printable(path)} can't be used ({error}): give another folder with --output."
+            raise InspectionError(msg) from error
+
+    def knows(self, identity: str) -> bool:
+        """Return whether a photograph was inspected."""
+        return bool(self._ask("SELECT 1 FROM inspected WHERE id = ?", identity))
+
+    def add(self, message: Message, targets: Sequence[str], tail: Tail) -> None:
+        """Add an inspected photograph, its message to each target, and its row, which is written to the table next."""
+        with self._writing() as connection:
+            connection.execute("INSERT INTO inspected VALUES (?)", (message.id,))
+            connection.executemany(
+                "INSERT INTO unsent (target, id, body) VALUES (?, ?, ?)",
+                [(target, message.id, message.body) for target in targets],
+            )
+            connection.execute("DELETE FROM tail")
+            connection.execute("INSERT INTO tail VALUES (?, ?, ?, ?)", (*tail.rows, *tail.ends))
+
+    def tail(self) -> Tail:
+        """Return the row that was added last."""
+        for line, row, line_end, row_end in self._ask("SELECT * FROM tail"):
+            return Tail((line, row), (line_end, row_end))
+        return HEADER
+
+    def next_of(self, target: str) -> Message | None:
+        """Return the next message for a target; ``None`` if there is none."""
+        sql = "SELECT id, body, number FROM unsent WHERE target = ? ORDER BY number LIMIT 1"
+        return next(starmap(Message, self._ask(sql, target)), None)
+
+    def remove(self, message: Message) -> None:
+        """Remove a message that was accepted."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM unsent WHERE number = ?", (message.number,))
+
+    def waiting(self) -> dict[str, int]:
+        """Count the unsent messages of each target that has any."""
+        return dict(self._ask("SELECT target, count(*) FROM unsent GROUP BY target ORDER BY target"))
+
+    def _ask(self, sql: str, *values: str) -> list[tuple]:
+        with self._lock:
+            return self._connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def _writing(self) -> Generator[sqlite3.Connection]:
+        try:
+            with self._lock, self._connection:
+                yield self._connection
+        except sqlite3.OperationalError as error:
+            msg = f"{OUTBOX_NAME}: {error}"
+            raise OSError(msg) from error
+
+    def __enter__(self) -> "Outbox":
+        """Return the outbox, which is closed at the end."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._connection.close()
 
 
 class UndeliveredError(Exception):
@@ -56,11 +167,7 @@ class Webhook:
         self._client = httpx.Client(timeout=TIMEOUT)
 
     def send(self, message: Message) -> None:
-        """Post a message, and wait until it is accepted.
-
-        Raises:
-            UndeliveredError: If it is refused, or there is no answer.
-        """
+        """Post a message. An ``UndeliveredError`` says that it is refused, or that there is no answer."""
         headers = {"Content-Type": "application/json", IDEMPOTENCY_KEY: message.id}
         try:
             response = self._client.post(self._address, content=message.body, headers=headers)
@@ -166,7 +273,7 @@ class Delivery:
         self._tell = tell
         self._stopped = Event()
         self._end = float("inf")
-        self._added = [Event() for _ in targets]
+        self._changed = Condition()
         self._threads = ThreadPoolExecutor(max(len(targets), 1))
         self._running: list[Future[None]] = []
 
@@ -180,23 +287,23 @@ class Delivery:
         for future in self._running:
             if future.done():
                 future.result()
-        self._wake_all()
+        with self._changed:
+            self._changed.notify_all()
 
-    def _wake_all(self) -> None:
-        for event in self._added:
-            event.set()
+    def _wait_for_message(self, target: Target) -> Message | None:
+        """Return the next message for a target; ``None`` if there is none at the end."""
+        with self._changed:
+            while (message := self._outbox.next_of(target.name)) is None and not self._stopped.is_set():
+                self._changed.wait()
+            return message
 
-    def _deliver(self, target: Target, added: Event) -> None:
+    def _deliver(self, target: Target) -> None:
         """Send messages until the end, and the remaining ones for some seconds after it."""
         pauses: Iterator[float] | None = None
         while not (self._stopped.is_set() and (pauses or time.monotonic() > self._end)):
-            added.clear()
-            message = self._outbox.next_of(target.name)
+            message = self._wait_for_message(target)
             if message is None:
-                if self._stopped.is_set():
-                    break
-                added.wait()
-                continue
+                break
             try:
                 target.send(message)
             except UndeliveredError as error:
@@ -215,17 +322,15 @@ class Delivery:
 
     def __enter__(self) -> "Delivery":
         """Start sending."""
-        self._running = [
-            self._threads.submit(self._deliver, target, added)
-            for target, added in zip(self._targets, self._added, strict=True)
-        ]
+        self._running = [self._threads.submit(self._deliver, target) for target in self._targets]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Send the remaining messages, if the targets accept them, and end."""
         self._end = time.monotonic() + LAST_SECONDS
-        self._stopped.set()
-        self._wake_all()
+        with self._changed:
+            self._stopped.set()
+            self._changed.notify_all()
         self._threads.shutdown()
         if kind is None:
             self.wake()

@@ -3,5 +3,5 @@
 
 """Results of any model: thresholds, regions, the table, pictures and the report.
 
-They need only NumPy and Pillow, so that exported models use them on small machines.
+They need only NumPy, Pillow and, for the report, Jinja2: exported models use them on small machines.
 """

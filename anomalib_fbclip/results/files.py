@@ -5,7 +5,7 @@
 
 import re
 import shutil
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -99,11 +99,18 @@ def find_missing(folder: Path) -> list[Path]:
     return [path for path in (folder, *folder.parents) if not path.exists()]
 
 
-def remove_empty(folders: Iterable[Path]) -> None:
-    """Remove folders, the innermost first, unless there is something in them."""
-    with suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
+@contextmanager
+def removing_on_error(made: Sequence[Path]) -> Generator[None]:
+    """Remove a new folder on an error or an interrupt, and then the ones above it that were made for it, if empty."""
+    try:
+        yield
+    except BaseException:  # an interrupt, too
+        for folder in made[:1]:
+            shutil.rmtree(folder)
+        with suppress(OSError):
+            for folder in made[1:]:
+                folder.rmdir()
+        raise
 
 
 def link_latest(folder: Path) -> None:

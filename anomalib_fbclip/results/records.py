@@ -108,14 +108,8 @@ class RecordWriter:
     The CSV file is UTF-8 with a byte order mark. Bytes of a name that are not UTF-8 become text such as ``\udcff``; the
     JSON lines have the name itself. Both files always have complete rows: one that does not fit on the disk is removed.
 
-    Args:
-        folder (Path): The folder. Created if missing.
-        name (str, optional): Name of the files without their suffixes. Defaults to ``"predictions"``.
-        tail (Tail | None, optional): The last row of a table to continue. It is written again, because the files may
-            have none or only a part of it. ``None``: a new table. Defaults to ``None``.
-
-    Raises:
-        FileExistsError: If one of the files of a new table exists already.
+    ``tail`` is the last row of a table to continue. It is written again, because the files may have none or only a part
+    of it. ``None`` is a new table, whose files must not exist.
     """
 
     def __init__(self, folder: Path, name: str = TABLE_NAME, tail: Tail | None = None) -> None:

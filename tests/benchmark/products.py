@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from anomalib_fbclip.cli.prediction import ComparedPrediction
+from anomalib_fbclip.cli.inspection import ComparedPrediction
 from anomalib_fbclip.cli.torch_inferencer import TorchInferencer
 from anomalib_fbclip.images.image_files import find_images
 

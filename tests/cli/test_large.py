@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from anomalib_fbclip.cli.prediction import choose_enough
-from anomalib_fbclip.results.report.pictures import MAX_SIDE
+from anomalib_fbclip.cli.inspection import choose_enough
+from anomalib_fbclip.results.pictures import MAX_SIDE
 from support.parts import Run, draw_part
 
 

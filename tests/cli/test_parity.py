@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from lightning.pytorch import Trainer
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.cli.prediction import ComparedPrediction
+from anomalib_fbclip.cli.inspection import ComparedPrediction
 from anomalib_fbclip.cli.torch_inferencer import TorchInferencer
 from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.images.image_files import find_images

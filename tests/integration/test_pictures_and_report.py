@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.lightning.callbacks.pictures import PhotographVisualizer
 from anomalib_fbclip.lightning.callbacks.report import FBClipReport
+from anomalib_fbclip.results.pictures import draw_picture
 from anomalib_fbclip.results.records import Record
-from anomalib_fbclip.results.report.pictures import draw_picture
 from support.command_line import anomalib
 from support.photographs import store_in_12_bits
 
@@ -75,7 +75,9 @@ class TestPictures:
         (batch,) = make_engine(tmp_path).predict(FBClip(**arguments), data_path=photographs / "wide.png")
         (table,) = tmp_path.rglob("v0/predictions.jsonl")
         row = json.loads(table.read_text())
-        expected = draw_picture(photographs / "wide.png", batch.anomaly_map[0].numpy(), Record(**row))
+        expected = draw_picture(
+            Image.open(photographs / "wide.png").convert("RGB"), batch.anomaly_map[0].numpy(), Record(**row)
+        )
         (picture,) = pictures(tmp_path).values()
         assert np.array_equal(np.asarray(picture), np.asarray(expected))
 

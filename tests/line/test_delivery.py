@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from anomalib_fbclip.errors import InspectionError
-from anomalib_fbclip.line.delivery import Delivery, Mqtt, UndeliveredError, Webhook
-from anomalib_fbclip.line.outbox import OUTBOX_NAME, Message, Outbox
+from anomalib_fbclip.line.delivery import OUTBOX_NAME, Delivery, Message, Mqtt, Outbox, UndeliveredError, Webhook
 from anomalib_fbclip.results.records import HEADER, Tail
 
 TAIL = Tail((b"line\n", b"row, \\udcff\r\n"), (10, 20))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_fbclip.results.files import find_missing, incomplete_folder, remove_empty, replacing
+from anomalib_fbclip.results.files import find_missing, incomplete_folder, removing_on_error, replacing
 
 
 def test_file_is_replaced_when_it_is_complete(tmp_path: Path) -> None:
@@ -88,14 +88,23 @@ def test_interrupted_clearing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not list(tmp_path.iterdir())
 
 
-def test_what_was_missing_is_removed_but_not_what_has_something_in_it(tmp_path: Path) -> None:
+def test_what_was_made_is_removed_after_an_error_but_not_what_has_something_in_it(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     folder = tmp_path / "there/a/b"
     missing = find_missing(folder)
+
+    def fail() -> None:
+        with removing_on_error(missing):
+            (folder / "file").touch()
+            raise KeyboardInterrupt
+
     folder.mkdir(parents=True)
-    remove_empty(missing)
+    with pytest.raises(KeyboardInterrupt):
+        fail()
     assert list(tmp_path.rglob("*")) == [tmp_path / "there"]
     folder.mkdir(parents=True)
     (tmp_path / "there/a/file").touch()
-    remove_empty(missing)
+    with pytest.raises(KeyboardInterrupt):
+        fail()
     assert (tmp_path / "there/a/file").exists()
+    assert not folder.exists()

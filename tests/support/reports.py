@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from anomalib_fbclip.results.records import Record
-from anomalib_fbclip.results.report.page import Entry, Thresholds, write_report
+from anomalib_fbclip.results.report import Entry, Thresholds, write_report
 
 COMMAND = "fbclip 'my photographs' --threshold {threshold} --pixel-threshold {pixel_threshold}"
 THRESHOLDS = Thresholds(0.5, 0.5, "normal images", "default")

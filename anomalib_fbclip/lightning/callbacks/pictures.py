@@ -20,8 +20,8 @@ from PIL import Image
 from anomalib_fbclip.images.photographs import needs_own_reading, read_photograph
 from anomalib_fbclip.images.region_of_interest import RegionSource, shade_photograph
 from anomalib_fbclip.results.files import incomplete_folder
+from anomalib_fbclip.results.pictures import draw_picture
 from anomalib_fbclip.results.records import Record
-from anomalib_fbclip.results.report.pictures import draw_picture
 
 
 class PhotographVisualizer(ImageVisualizer):

@@ -17,8 +17,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from anomalib_fbclip.cli.screen import count
 from anomalib_fbclip.errors import FAILED
 from anomalib_fbclip.lightning.trainer_run import find_callback, gather, is_command_line
-from anomalib_fbclip.results.false_alarms import describe_verdicts
 from anomalib_fbclip.results.records import TABLE_NAME, Record, RecordWriter, write_records
+from anomalib_fbclip.results.thresholds import describe_verdicts
 
 from .batch_records import BatchRecords
 from .checked_data import CheckedData

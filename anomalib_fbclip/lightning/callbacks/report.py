@@ -19,7 +19,7 @@ from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.images.region_of_interest import RegionSource
 from anomalib_fbclip.lightning.trainer_run import find_callback, gather, is_command_line
 from anomalib_fbclip.results.records import Record
-from anomalib_fbclip.results.report.page import (
+from anomalib_fbclip.results.report import (
     REPORT_NAME,
     Entry,
     Thresholds,

@@ -6,7 +6,12 @@
 import torch
 from torch import nn
 
-from anomalib_fbclip.results.thresholds import EXPECTED_SPREAD, EXPECTED_WEIGHT, STEEPNESS
+EXPECTED_SPREAD, EXPECTED_WEIGHT = 0.1, 2.0
+"""Expected standard deviation of good parts' scores as a share of their mean, and its weight in photographs. With few
+photographs, it keeps the threshold away from their scores."""
+
+STEEPNESS = 4.0
+"""Logit of the threshold minus that of a place like good parts, which thus has a probability of 0.018."""
 
 OUTLIER_DEVIATIONS, OUTLIER_MINIMUM = 10.0, 4
 """Standard deviations above the mean of the others at which a photograph is an outlier, and the smallest number of

@@ -17,28 +17,28 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
-from importlib.resources import files
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 from PIL import Image
 
 from anomalib_fbclip.concurrency import map_ahead
-from anomalib_fbclip.errors import ImageError
 from anomalib_fbclip.images.image_files import printable
-from anomalib_fbclip.images.photographs import PhotographSource
-from anomalib_fbclip.results.files import incomplete_folder
-from anomalib_fbclip.results.records import Record
-from anomalib_fbclip.results.regions import STRONGEST_PLACE
 
+from .files import incomplete_folder
 from .pictures import OPACITY, PALETTE, shrink_photograph, to_gray
+from .records import Record
+from .regions import STRONGEST_PLACE
 
 REPORT_NAME = "report.html"
 """Name of the report."""
+
+TEMPLATES = Path(__file__).with_name("templates")
+"""Folder of the page's template, style and script."""
 
 MAX_PHOTOGRAPH_SIDE = 480
 MAX_PLACE_SIDE = 160
@@ -70,40 +70,31 @@ class NearestReference(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A photograph on the page, with its anomaly map, 0..1, ``[h, w]``. A record of an error stands alone."""
+    """An RGB photograph on the page, with its anomaly map, 0..1, ``[h, w]``. A record of an error stands alone."""
 
     record: Record
-    photograph: PhotographSource | None = None
+    photograph: Image.Image | None = None
     anomaly_map: NDArray[np.floating] | None = None
     nearest: NearestReference | None = None
 
 
 class Card(NamedTuple):
-    """An entry as text for the page, with images as ``data:`` URIs.
-
-    Attributes:
-        state (str): ``normal``, ``anomalous``, ``unknown`` or ``error``.
-        score (float): The score; -1 for an error, which thus comes last.
-        size (tuple[int, int]): Width and height of the photograph on the page.
-        place (str | None): The most anomalous place, if there are references.
-        reference (str): The nearest place in a good photograph.
-        argument (str): The photograph's file, quoted for a shell command.
-    """
+    """An entry as text for the page, with images as ``data:`` URIs."""
 
     name: str
     folder: str
-    state: str
+    state: str  # the verdict, or "error"
     error: str | None = None
-    score: float = -1
+    score: float = -1  # errors come last
     same_as: str | None = None
-    size: tuple[int, int] = (0, 0)
+    size: tuple[int, int] = (0, 0)  # width and height
     photograph: str = ""
     anomaly_map: str | None = None
-    place: str | None = None
-    reference: str = ""
+    place: str | None = None  # the most anomalous one
+    reference: str = ""  # the nearest place in a good photograph
     reference_name: str = ""
     product: str | None = None
-    argument: str = ""
+    argument: str = ""  # the file, quoted for a shell command
 
 
 class _Kept(NamedTuple):
@@ -130,15 +121,9 @@ def write_report(
     Entries are taken one at a time, and about 30 KB of each are kept on disk. The 1000 most anomalous photographs are
     in the file, and the others in files beside it: ``report-2.html`` and so on.
 
-    Args:
-        path (Path): The file. Its folder is created if missing.
-        entries (Iterable[Entry]): The photographs. One that can't be read again is shown as an error.
-        thresholds (Thresholds): Initial thresholds of the page.
-        command (str): Command to predict again. The page fills in ``{threshold}`` and ``{pixel_threshold}``.
-        about (Mapping[str, str]): Facts about the run by name. The page adds the date and the package's version.
-        good_scores (Sequence[float], optional): Scores of the good photographs, each compared with the rest.
-        feedback (str | None, optional): Command that adds false alarms to the good photographs. The page collects them,
-            and fills in ``{photographs}``. ``None``: the page collects none.
+    The page fills in ``{threshold}`` and ``{pixel_threshold}`` in the command, which predicts again. ``about`` are
+    facts about the run, by name. The good scores are of good photographs, each compared with the rest. ``feedback`` is
+    the command that adds false alarms to them: the page collects them, and fills in ``{photographs}``.
     """
     with incomplete_folder(path.parent) as folder:
         with (folder / "cards").open("w+b") as file:
@@ -179,7 +164,7 @@ def write_report(
 
 def _read_template() -> Template:
     return Environment(
-        loader=PackageLoader("anomalib_fbclip", "results/report"),
+        loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -191,7 +176,7 @@ def _describe_all(
     kept: Sequence[_Kept], thresholds: Thresholds, about: Mapping[str, str], good_scores: Sequence[float]
 ) -> dict[str, object]:
     """Return the template's values that all pages share."""
-    style, script = ((files(__package__) / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     states = [card.state for card in kept]
     return {
         "counts": {state: states.count(state) for state in ("anomalous", "normal", "unknown", "error")},
@@ -229,14 +214,11 @@ def _to_card(entry: Entry, threshold: float) -> Card:
     """Shrink an entry to its card on the page."""
     record, photograph, anomaly_map, nearest = entry
     if record.error is not None:
-        return _to_error_card(record, record.error)
+        return Card(*_name_and_folder(record), state="error", error=printable(record.error))
     if record.score is None or photograph is None:
         msg = f"{printable(record.path or 'An image')} has neither an error nor both a score and a photograph."
         raise ValueError(msg)
-    try:
-        image = shrink_photograph(photograph, MAX_PHOTOGRAPH_SIDE)
-    except ImageError as error:
-        return _to_error_card(record, str(error))
+    image = shrink_photograph(photograph, MAX_PHOTOGRAPH_SIDE)
     card = Card(
         *_name_and_folder(record),
         state=record.verdict or ("anomalous" if record.score > threshold else "normal"),
@@ -267,10 +249,6 @@ def _to_data_uri(image: Image.Image) -> str:
     kind = "png" if image.mode == "L" else "jpeg"
     image.save(file, kind, quality=85, optimize=kind == "jpeg")  # a PNG would take eight times as long, and save 3 %
     return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
-
-
-def _to_error_card(record: Record, error: str) -> Card:
-    return Card(*_name_and_folder(record), state="error", error=printable(error))
 
 
 def _name_and_folder(record: Record) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 
 """A report to look at, as screenshots and as it is printed.
 
-PYTHONPATH=tests python tests/results/report/show.py report.html OUTPUT
+PYTHONPATH=tests python tests/results/show.py report.html OUTPUT
 """
 
 import sys

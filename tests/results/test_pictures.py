@@ -1,7 +1,6 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from anomalib_fbclip.results.records import Record
-from anomalib_fbclip.results.regions import Region
-from anomalib_fbclip.results.report.pictures import (
+from anomalib_fbclip.results.pictures import (
     MAX_SIDE,
     ROWS,
     draw_heatmap,
@@ -19,6 +16,8 @@ from anomalib_fbclip.results.report.pictures import (
     resize_map,
     shrink_photograph,
 )
+from anomalib_fbclip.results.records import Record
+from anomalib_fbclip.results.regions import Region
 
 NOTHING = np.zeros((8, 8), dtype=np.float32)
 
@@ -55,19 +54,6 @@ def test_it_has_the_size_of_the_photograph(width: int, height: int) -> None:
 def test_up_to_a_limit(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert draw_picture(Image.new("RGB", size), NOTHING, NORMAL).size == expected
     assert max(expected) == MAX_SIDE
-
-
-def test_a_file_is_drawn_upright(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.new("RGB", (60, 40)).save(tmp_path / "a.jpg", exif=exif)
-    assert draw_picture(tmp_path / "a.jpg", NOTHING, NORMAL).size == (40, 60)
-
-
-def test_an_image_in_memory_is_drawn_upright() -> None:
-    image = Image.new("RGB", (60, 40))
-    image.getexif()[0x0112] = 6
-    assert draw_picture(image, NOTHING, NORMAL).size == (40, 60)
 
 
 def test_a_photograph_that_is_shrunk_stays_as_it_is() -> None:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.results.records import Record
-from anomalib_fbclip.results.report.page import BINS, Entry, NearestReference, Thresholds, bar_heights, describe_good
+from anomalib_fbclip.results.report import BINS, Entry, NearestReference, Thresholds, bar_heights, describe_good
 from support.reports import COMMAND, entry, photograph, write_small_report
 
 
@@ -95,14 +95,6 @@ def test_small_photographs_are_not_enlarged(tmp_path: Path) -> None:
     assert (image["width"], image["height"]) == ("120", "80")
 
 
-def test_a_photograph_is_read_upright_from_its_file(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    photograph(120, 80).save(tmp_path / "a.jpg", exif=exif)
-    page = Page(write_small_report(tmp_path, [entry("a.jpg", 0.2)._replace(photograph=tmp_path / "a.jpg")]))
-    assert image_of(page.attributes("img")[0]["src"]).size == (80, 120)
-
-
 def test_the_map_keeps_its_values(tmp_path: Path) -> None:
     anomaly_map = np.random.default_rng(0).random((40, 60)).astype(np.float32)
     page = Page(write_small_report(tmp_path, [entry("a.png", 0.2)._replace(anomaly_map=anomaly_map)]))
@@ -122,13 +114,6 @@ def test_a_photograph_without_a_map(tmp_path: Path) -> None:
     page = Page(write_small_report(tmp_path, [entry("a.png", 0.2)._replace(anomaly_map=None)]))
     assert not page.attributes("canvas")
     assert len(page.attributes("img")) == 1
-
-
-def test_a_photograph_that_has_gone_is_an_error(tmp_path: Path) -> None:
-    gone = tmp_path / "gone.png"
-    page = Page(write_small_report(tmp_path, [entry(str(gone), 0.9)._replace(photograph=gone)]))
-    assert page.cards[0]["data-state"] == "error"
-    assert any("gone.png" in text for text in page.texts["p"])
 
 
 def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
@@ -274,7 +259,7 @@ def test_photographs_are_not_all_in_memory(tmp_path: Path) -> None:
 
 def test_many_photographs_are_on_several_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The most anomalous are on the first; each page knows of the others what counting them takes."""
-    monkeypatch.setattr("anomalib_fbclip.results.report.page.PHOTOGRAPHS_PER_PAGE", 2)
+    monkeypatch.setattr("anomalib_fbclip.results.report.PHOTOGRAPHS_PER_PAGE", 2)
     entries = [entry(f"{index}.png", index / 10) for index in (1, 7, 4, 9)]
     write_small_report(tmp_path, [*entries, Entry(Record("broken.png", error="broken.png is not an image."))])
     assert {path.name for path in tmp_path.iterdir()} == {"report.html", "report-2.html", "report-3.html"}
@@ -289,7 +274,7 @@ def test_many_photographs_are_on_several_pages(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_shorter_report_leaves_no_pages_of_a_longer_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("anomalib_fbclip.results.report.page.PHOTOGRAPHS_PER_PAGE", 1)
+    monkeypatch.setattr("anomalib_fbclip.results.report.PHOTOGRAPHS_PER_PAGE", 1)
     write_small_report(tmp_path, [entry(f"{index}.png", 0.2) for index in range(3)])
     write_small_report(tmp_path, [entry("a.png", 0.2)])
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

@@ -3,7 +3,6 @@
 
 """Thresholds for a share of false alarms, against scipy's distributions and simulated parts."""
 
-import argparse
 import math
 
 import numpy as np
@@ -12,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from anomalib_fbclip.results import false_alarms
-from anomalib_fbclip.results.false_alarms import (
+from anomalib_fbclip.modeling.few_shot import calibration
+from anomalib_fbclip.results import thresholds
+from anomalib_fbclip.results.records import Record
+from anomalib_fbclip.results.thresholds import (
     SMALLEST_SHARE,
     Tally,
     best_threshold,
@@ -25,7 +26,6 @@ from anomalib_fbclip.results.false_alarms import (
     sure_rank,
     sure_share,
 )
-from anomalib_fbclip.results.records import Record
 
 shares = st.floats(0.001, 0.5)
 scores = st.lists(st.floats(0, 1), max_size=12)
@@ -76,7 +76,12 @@ def test_few_photographs_give_about_the_share(count: int) -> None:
 def test_quantiles_of_students_distribution(probability: float) -> None:
     for freedom, tolerance in (4, 0.1), (30, 1e-5):
         expected = stats.t(freedom).ppf(probability)
-        assert false_alarms._student(probability, freedom) == pytest.approx(expected, abs=tolerance)
+        assert thresholds._student(probability, freedom) == pytest.approx(expected, abs=tolerance)
+
+
+def test_it_expects_what_the_model_does() -> None:
+    for name in ("EXPECTED_SPREAD", "EXPECTED_WEIGHT", "STEEPNESS"):
+        assert getattr(thresholds, name) == getattr(calibration, name)
 
 
 def test_scores_at_the_ends() -> None:
@@ -141,7 +146,7 @@ def test_verdicts_are_tabulated() -> None:
 
 @pytest.mark.parametrize("text", ["0", "1e-300", "100%", "-1%", "x", "", "%", "nan", "inf"])
 def test_no_share(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="give 1%"):
+    with pytest.raises(ValueError, match="give 1%"):
         parse_share(text)
 
 

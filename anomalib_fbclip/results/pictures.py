@@ -4,15 +4,14 @@
 """The picture of a prediction: the photograph with heatmap, regions and a caption."""
 
 from collections.abc import Iterator
-from typing import TypeGuard, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from anomalib_fbclip.images.photographs import PhotographSource, read_photograph
-from anomalib_fbclip.results.records import Record
-from anomalib_fbclip.results.regions import match_verdict
+from .records import Record
+from .regions import match_verdict
 
 # Matplotlib's "inferno" at eleven places. Its lightness rises evenly, also for the color-blind and in gray print.
 INFERNO = np.array([
@@ -61,11 +60,11 @@ COLOR_BAR_SIZE = (6.0, 0.7)
 VERDICT_COLORS = {"anomalous": "#ff9e94", "normal": "#9fe0a8", "unknown": "#e0b3ff"}
 
 
-def draw_picture(photograph: PhotographSource, anomaly_map: NDArray[np.floating], record: Record) -> Image.Image:
-    """Draw the prediction of a photograph, with its size up to 2048 pixels a side, from its anomaly map ``[h, w]``.
+def draw_picture(photograph: Image.Image, anomaly_map: NDArray[np.floating], record: Record) -> Image.Image:
+    """Draw the prediction of an RGB photograph, up to 2048 pixels a side, from its anomaly map ``[h, w]``.
 
     Outlines are drawn where the map is above the record's pixel threshold, or around the boxes of its regions if it has
-    no threshold. See :func:`shrink_photograph`.
+    no threshold.
     """
     image = shrink_photograph(photograph, MAX_SIDE)
     heat = resize_map(anomaly_map, image.height, image.width)
@@ -74,29 +73,13 @@ def draw_picture(photograph: PhotographSource, anomaly_map: NDArray[np.floating]
     return picture
 
 
-def shrink_photograph(photograph: PhotographSource, max_side: int) -> Image.Image:
-    """Read a photograph upright as an RGB image, and shrink it to a largest side in pixels. Its proportions stay.
-
-    Raises:
-        ImageError: If it can't be read.
-    """
-    image = photograph if _is_plain(photograph) else Image.fromarray(read_photograph(photograph, upright=True))
-    longer = max(image.size)
+def shrink_photograph(photograph: Image.Image, max_side: int) -> Image.Image:
+    """Shrink a photograph to a largest side in pixels. Its proportions stay."""
+    longer = max(photograph.size)
     if longer <= max_side:
-        return image
-    width, height = (max(1, round(max_side * side / longer)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.HAMMING, reducing_gap=1)
-
-
-def _is_plain(photograph: PhotographSource) -> TypeGuard[Image.Image]:
-    """Return whether it is an RGB image in memory without EXIF data that would turn it."""
-    return (
-        isinstance(photograph, Image.Image)
-        and photograph.format is None
-        and photograph.mode == "RGB"
-        and not photograph.info
-        and not photograph.getexif()
-    )
+        return photograph
+    width, height = (max(1, round(max_side * side / longer)) for side in photograph.size)
+    return photograph.resize((width, height), Image.Resampling.HAMMING, reducing_gap=1)
 
 
 def _find_mask(heat: NDArray[np.floating], record: Record) -> NDArray[np.bool_]:

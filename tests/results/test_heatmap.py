@@ -4,7 +4,7 @@
 import numpy as np
 from PIL import Image
 
-from anomalib_fbclip.results.report.pictures import draw_heatmap, to_colors
+from anomalib_fbclip.results.pictures import draw_heatmap, to_colors
 
 PHOTOGRAPH = Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8))
 GRAY = np.array(PHOTOGRAPH.convert("L").convert("RGB"))

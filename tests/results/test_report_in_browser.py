@@ -15,7 +15,7 @@ from PIL import Image
 
 from anomalib_fbclip.results.records import Record
 from anomalib_fbclip.results.regions import match_verdict
-from anomalib_fbclip.results.report.page import Entry, NearestReference, Thresholds
+from anomalib_fbclip.results.report import Entry, NearestReference, Thresholds
 from support.reports import entry, photograph, write_small_report
 
 SCRIPT = "</script><script>window.hacked = 1<script><img src=x onerror='window.hacked = 1'>\"'.png"
@@ -32,6 +32,17 @@ ENTRIES = [
 DRAWN = "[...document.querySelectorAll('canvas')].filter((canvas) => canvas.width > 0).length"
 
 Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: pip install playwright")
+    from support.chromium import PATH, launch
+
+    if PATH is None:
+        pytest.skip("no chromium: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright, launch(playwright) as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -210,7 +221,7 @@ def test_the_heatmap_fades(open_report: Open) -> None:
 
 def test_another_page_takes_over_what_was_chosen(open_report: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each counts the photographs of all pages."""
-    monkeypatch.setattr("anomalib_fbclip.results.report.page.PHOTOGRAPHS_PER_PAGE", 3)
+    monkeypatch.setattr("anomalib_fbclip.results.report.PHOTOGRAPHS_PER_PAGE", 3)
     page = open_report()
     assert page.get_by_role("status").first.text_content() == "2 anomalous, 2 normal, 1 not read; 3 shown"
     move(page, "Image threshold", 0.05)
