@@ -49,7 +49,6 @@ from .post_processing import ThresholdPostProcessor, resolve_post_processor
 from .pre_processing import AntialiasedPreProcessor
 from .saving import SavingMixin
 from .screen import configure_screen
-from .trainer_run import TrainerRun
 
 if TYPE_CHECKING:
     NonNegativeInt: TypeAlias = int
@@ -426,10 +425,6 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         weights = self._run.checkpoint or self.hparams["weights"]
         return describe_model(self.backbone_name, self.pretrained, None if weights == "auto" else weights, self.source)
 
-    @property
-    def _run(self) -> TrainerRun:
-        return TrainerRun(self._trainer)
-
     def _fetch_published(self, weights: str) -> Adapters:
         """Read the requested published adapters. They are fetched if they are not in the cache."""
         check_published(self.backbone_name)
@@ -440,7 +435,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         self._adapters.make_ready()
         self.model.forget_outdated_text_features()  # a callback may have changed parameters in place
         self._run.warn_if_untrained(self.source)
-        self.prepare_references(self._run)
+        self.prepare_references_of_run()
 
 
 def _settle(settled: Mapping[str, Any], name: str, value: Any) -> Any:  # noqa: ANN401 - an argument of any kind

@@ -16,7 +16,6 @@ from anomalib.deploy import CompressionType
 from lightning.pytorch import Trainer
 from torch import nn
 
-from anomalib_fbclip.data.references import ReferenceChoice
 from anomalib_fbclip.export.description import (
     COMPRESSION_KEY,
     PRODUCT_KEYS,
@@ -41,7 +40,6 @@ from anomalib_fbclip.weights.metadata import ARGUMENT_KINDS
 from .few_shot import FewShotMixin
 from .post_processing import ThresholdPostProcessor
 from .screen import check_checkpoint
-from .trainer_run import TrainerRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,7 +75,7 @@ class SavingMixin(FewShotMixin):
             msg = "An exported model has one region of interest for all photographs: give one mask as region."
             raise ValueError(msg)  # noqa: TRY004 - not a wrong type
         self._adapters.make_ready()
-        self.prepare_references(TrainerRun(None))
+        self.prepare_references()
         self.model.text_features()  # a torch file has them, and may be used without the CLIP
         own = {
             "patch_size": list(self.model.backbone.patch_size),
@@ -121,7 +119,7 @@ class SavingMixin(FewShotMixin):
 
     def metadata(self) -> dict[str, Any]:
         """Collect the metadata of the adapters for a checkpoint or a file."""
-        source = TrainerRun(self._trainer).trained_dataset or self._adapters.trained_on
+        source = self._run.trained_dataset or self._adapters.trained_on
         return describe_adapters(self.model, self.backbone_name, self.pretrained, source)
 
     @classmethod
@@ -255,7 +253,7 @@ class SavingMixin(FewShotMixin):
         if compression_type == CompressionType.INT8_ACQ:
             check_max_drop(max_drop)
         path = Path("weights", "openvino", f"{model_file_name}.xml")
-        self.prepare_references_of(datamodule)
+        self.prepare_references(datamodule)
         if not is_calibrated:  # images for calibration may be of other objects
             self._fit_thresholds(datamodule)
         compression = compression_type.name if compression_type else UNCOMPRESSED
@@ -284,7 +282,7 @@ class SavingMixin(FewShotMixin):
         shared = {id(value): value for value in self.buffers()}
         left_out = {id(part): None for part in (self.evaluator, self.visualizer)}
         inference = copy.deepcopy(self, frozen | shared | left_out)
-        inference.reference_choice, inference.reference_set = ReferenceChoice(), None  # but the decision stays
+        inference.reference_choice = inference.reference_set = None  # but the decision stays
         return inference
 
 
