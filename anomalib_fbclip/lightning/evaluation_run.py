@@ -10,12 +10,10 @@ from anomalib.visualization import ImageVisualizer
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 
-from .callbacks.advice import ReferenceCheck, ThresholdReport
-from .callbacks.batch_records import BatchRecords, ImageSizes
+from .callbacks.batch_records import BatchRecords, IncomingImages
 from .callbacks.checked_data import CheckedData, has_val_data
-from .callbacks.pictures import Pictures
 from .callbacks.prediction_table import PredictionTable
-from .callbacks.report import FBClipReport
+from .callbacks.report import FBClipReport, Pictures
 from .callbacks.results_folder import ResultsFolder
 from .evaluation import RankingEvaluator
 from .post_processing import ThresholdPostProcessor
@@ -35,23 +33,19 @@ class EvaluationRun:
 
         Components of the model may be callbacks. Of those requested from the trainer, a report is moved to its place.
         """
-        sizes = ImageSizes()
+        images = IncomingImages()
+        records = BatchRecords(images)
         visualizer: object = model.visualizer
         pictures = Pictures(visualizer) if isinstance(visualizer, ImageVisualizer) else None
-        references = ReferenceCheck()
-        records = BatchRecords(sizes, references)
         # A RankingEvaluator needs the scores before the post-processor normalizes them, others need them afterwards.
         is_ranking = isinstance(model.evaluator, RankingEvaluator)
-        post_processor = model.post_processor
         callbacks = [
             self.results,
             self.data,
-            sizes,
-            references,
+            images,
             model.pre_processor,
             model.evaluator if is_ranking else None,
-            post_processor,
-            ThresholdReport(post_processor) if isinstance(post_processor, ThresholdPostProcessor) else None,
+            model.post_processor,
             None if is_ranking else model.evaluator,
             records,
             None if pictures else visualizer,

@@ -36,13 +36,12 @@ from anomalib_fbclip.weights.registry import default_pretrained, resolve_backbon
 from anomalib_fbclip.weights.source import (
     AdapterSource,
     check_published,
-    choose_zero_shot,
-    fetch_published,
     read_adapters_file,
     read_given_adapters,
+    read_published,
 )
 
-from .callbacks.pictures import PhotographVisualizer
+from .callbacks.report import PhotographVisualizer
 from .evaluation import RankingEvaluator
 from .evaluation_run import EvaluationRun
 from .post_processing import ThresholdPostProcessor, resolve_post_processor
@@ -404,10 +403,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         self.evaluation_run.fit_thresholds_again(self.trainer, self.post_processor)
         super().on_test_model_eval()
 
-    def on_predict_model_eval(self) -> None:
-        """Fit thresholds, and switch to evaluation."""
-        self.evaluation_run.fit_thresholds_again(self.trainer, self.post_processor)
-        super().on_predict_model_eval()
+    on_predict_model_eval = on_test_model_eval
 
     def on_test_start(self) -> None:
         """Load the adapters, log the model, and warn if the result is not zero-shot."""
@@ -420,6 +416,12 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         self._prepare_evaluation()
         self._run.log(self.describe())
 
+    def on_test_epoch_start(self) -> None:
+        """Log the thresholds, once the model has its good photographs."""
+        self._run.log_thresholds(self.post_processor)
+
+    on_predict_epoch_start = on_test_epoch_start
+
     def describe(self) -> str:
         """Describe the model in one line: the backbone, and the adapters and their source."""
         weights = self._run.checkpoint or self.hparams["weights"]
@@ -428,8 +430,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
     def _fetch_published(self, weights: str) -> Adapters:
         """Read the requested published adapters. They are fetched if they are not in the cache."""
         check_published(self.backbone_name)
-        name = choose_zero_shot(self._run.tested_datasets) if weights == "auto" else weights
-        return Adapters.read(fetch_published(name, get_pretrained_weights_dir() / "fbclip"))
+        return read_published(weights, self._run.tested_datasets, get_pretrained_weights_dir() / "fbclip")
 
     def _prepare_evaluation(self) -> None:
         self._adapters.make_ready()

@@ -1,9 +1,12 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A batch's predictions as rows of the table."""
+"""A batch's images, before they are processed, and its predictions as rows of the table."""
 
+import logging
+from collections import Counter
 from itertools import repeat
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,35 +15,68 @@ from anomalib.post_processing import MEBinPostProcessor, PostProcessor
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
-from anomalib_fbclip.images.photographs import larger_images
-from anomalib_fbclip.lightning.trainer_run import find_callback
+from anomalib_fbclip.images.photographs import is_gray, larger_images
+from anomalib_fbclip.lightning.trainer_run import TrainerRun, find_callback
+from anomalib_fbclip.results.good_photographs import describe_colors, describe_inspected_references, find_copies
 from anomalib_fbclip.results.records import Record, Verdict
 from anomalib_fbclip.results.regions import find_regions, match_verdict
 
-from .advice import ReferenceCheck
+logger = logging.getLogger(__name__)
 
 
-class ImageSizes(Callback):
-    """Sizes of a batch's images. It must be called before the pre-processor, which resizes them.
+class IncomingImages(Callback):
+    """Looks at the images before the pre-processor, which resizes them. It must be called before that.
 
-    They are height and width in pixels, from the image's file if there is one: images of several sizes in a batch are
-    resized already.
+    It warns if images are good photographs themselves, or if only one of the two is in color. Good photographs that are
+    not files are ignored.
+
+    ``sizes`` are the heights and widths of a batch's images in pixels, from the image's file if there is one: images of
+    several sizes in a batch are resized already.
     """
 
     def __init__(self) -> None:
         self.sizes: list[tuple[int, int]] = []
+        self._copies: dict[Path, Path] = {}
+        self._references: list[Path] = []
+        self._colors: Counter[bool] = Counter()
 
-    def on_predict_batch_start(
+    def mark(self, record: Record) -> Record:
+        """Add to a record the good photograph that the image is a copy of, if any."""
+        copied = None if record.path is None else self._copies.get(Path(record.path))
+        return record if copied is None else record._replace(same_as=copied.as_posix())
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find good photographs among the images."""
+        references = getattr(pl_module, "references", [])
+        self._references = [Path(path) for path in references if isinstance(path, str | Path)]
+        self._colors = Counter()
+        images = TrainerRun(trainer).images if self._references else []
+        self._copies = find_copies(images, self._references)
+        _warn(trainer, describe_inspected_references(self._copies, len(images)))
+
+    on_predict_epoch_start = on_test_epoch_start
+
+    def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: ImageBatch, *args, **kwargs
     ) -> None:
-        """Note the sizes of a batch's images."""
+        """Note the sizes of a batch's images, and count those in color and in gray."""
         if batch.image_path:
             self.sizes = [_size_of_file(path) for path in batch.image_path]
         elif batch.image is not None:
             height, width = batch.image.shape[-2:]
             self.sizes = [(height, width)] * len(batch)
+        if self._references and batch.image is not None:
+            pixels = (batch.image * 255).round().int().movedim(1, -1).cpu().numpy()
+            self._colors.update(map(is_gray, pixels))
 
-    on_test_batch_start = on_predict_batch_start
+    on_predict_batch_start = on_test_batch_start
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Compare the images' colors with those of the good photographs."""
+        white_level = getattr(pl_module, "white_level", None)
+        _warn(trainer, describe_colors(self._colors, self._references, white_level))
+
+    on_predict_epoch_end = on_test_epoch_end
 
 
 class BatchRecords(Callback):
@@ -50,9 +86,8 @@ class BatchRecords(Callback):
     pictures yet.
     """
 
-    def __init__(self, image_sizes: ImageSizes, references: ReferenceCheck) -> None:
-        self._image_sizes = image_sizes
-        self._references = references
+    def __init__(self, images: IncomingImages) -> None:
+        self._images = images
         self.records: list[Record] = []
 
     def on_predict_batch_end(
@@ -66,8 +101,8 @@ class BatchRecords(Callback):
         )
         values = zip(*(column if column is not None else repeat(None) for column in columns), strict=False)
         self.records = [
-            self._references.mark(_to_record(row, size, thresholds))
-            for row, size in zip(values, self._image_sizes.sizes, strict=False)
+            self._images.mark(_to_record(row, size, thresholds))
+            for row, size in zip(values, self._images.sizes, strict=False)
         ]
 
     on_test_batch_end = on_predict_batch_end
@@ -91,6 +126,12 @@ def find_thresholds(trainer: Trainer) -> dict[str, Any]:
         "pixel_threshold": pixel_threshold,
         "pixel_threshold_source": getattr(post_processor, "pixel_threshold_source", None),
     }
+
+
+def _warn(trainer: Trainer, lines: list[str]) -> None:
+    if trainer.is_global_zero:
+        for line in lines:
+            logger.warning(line)
 
 
 def _to_record(values: tuple[Any, ...], size: tuple[int, int], thresholds: dict[str, Any]) -> Record:

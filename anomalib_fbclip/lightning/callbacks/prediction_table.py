@@ -22,8 +22,7 @@ from anomalib_fbclip.results.records import TABLE_NAME, Record, RecordWriter, wr
 
 from .batch_records import BatchRecords
 from .checked_data import CheckedData
-from .pictures import Pictures
-from .report import FBClipReport
+from .report import FBClipReport, Pictures
 from .results_folder import shorten_path, writes_results
 
 MAX_SHOWN = 10
