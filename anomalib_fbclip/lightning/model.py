@@ -7,7 +7,7 @@ FB-CLIP: Fine-Grained Zero-Shot Anomaly Detection with Foreground-Background Dis
 https://arxiv.org/abs/2603.19608
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -19,7 +19,6 @@ from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
-from anomalib.utils.path import get_pretrained_weights_dir
 from anomalib.visualization import ImageVisualizer, Visualizer
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT
@@ -30,24 +29,21 @@ from anomalib_fbclip.modeling.few_shot import MAPS
 from anomalib_fbclip.modeling.loss import FBClipLoss
 from anomalib_fbclip.modeling.mvfbe import VIEWS
 from anomalib_fbclip.modeling.resize import create_transform
-from anomalib_fbclip.weights.adapters import Adapters, describe_model
+from anomalib_fbclip.weights.adapters import describe_model
 from anomalib_fbclip.weights.building import build_model
 from anomalib_fbclip.weights.registry import default_pretrained, resolve_backbone, resolve_tiling
-from anomalib_fbclip.weights.source import (
-    AdapterSource,
-    check_published,
-    read_adapters_file,
-    read_given_adapters,
-    read_published,
-)
+from anomalib_fbclip.weights.source import AdapterSource, read_adapters_file, read_given_adapters
 
-from .callbacks.report import PhotographVisualizer
+from .callbacks.batch_records import BatchRecords, IncomingImages
+from .callbacks.checked_data import CheckedData
+from .callbacks.prediction_table import PredictionTable
+from .callbacks.report import FBClipReport, PhotographVisualizer, Pictures
+from .callbacks.results_folder import ResultsFolder
 from .evaluation import RankingEvaluator
-from .evaluation_run import EvaluationRun
 from .post_processing import ThresholdPostProcessor, resolve_post_processor
 from .pre_processing import AntialiasedPreProcessor
 from .saving import SavingMixin
-from .screen import configure_screen
+from .screen import Interruption, configure_screen
 
 if TYPE_CHECKING:
     NonNegativeInt: TypeAlias = int
@@ -205,11 +201,12 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         settled = {} if own is None else own.settled
         backbone = settled.get("backbone", backbone) if backbone == PAPER_BACKBONE else backbone
         pretrained = pretrained or settled.get("pretrained")
-        settle = partial(_settle, settled)
-        image_size, tiles = settle("image_size", image_size), settle("tiles", tiles)
-        feature_layers, white_level = settle("feature_layers", feature_layers), settle("white_level", white_level)
-        image_threshold = settle("image_threshold", image_threshold)
-        pixel_threshold = settle("pixel_threshold", pixel_threshold)
+        image_size = settled.get("image_size") if image_size is None else image_size
+        tiles = settled.get("tiles") if tiles is None else tiles
+        feature_layers = settled.get("feature_layers") if feature_layers is None else feature_layers
+        white_level = settled.get("white_level") if white_level is None else white_level
+        image_threshold = settled.get("image_threshold") if image_threshold is None else image_threshold
+        pixel_threshold = settled.get("pixel_threshold") if pixel_threshold is None else pixel_threshold
         views, text_strategies = settled.get("views", views), settled.get("text_strategies", text_strategies)
         background_suppression = settled.get("background_suppression", background_suppression)
 
@@ -229,8 +226,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         self.configure_references(few_shot_source, k_shot, unlabeled_source, seed, reference_rotations, few_shot_maps)
         self.backbone_name = backbone_name
         self.image_size = tiling.view_size
-        self.learning_rate = learning_rate
-        self.betas = betas
+        self.learning_rate, self.betas = learning_rate, betas
         self.pretrained = pretrained or default_pretrained(backbone_name)
         self.model = build_model(
             backbone_name,
@@ -246,14 +242,15 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         )
         self.configure_region(region)
         self.loss = FBClipLoss(consistency_weight=consistency_weight)
-        self.evaluation_run = EvaluationRun(max(self.model.backbone.patch_size), white_level)
+        self.results_folder = ResultsFolder()
+        self.checked_data = CheckedData(max(self.model.backbone.patch_size), white_level)
 
         self._adapters = AdapterSource(self.model)
         if adapters is not None:
             self._adapters.load(adapters)
             self.restore_references(adapters)
         elif weights is not None:
-            self._adapters.fetch_when_needed(partial(self._fetch_published, weights))
+            self._adapters.fetch_when_needed(partial(self.fetch_published, weights))
 
     @property
     def source(self) -> str | None:
@@ -307,11 +304,32 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
             ValueError: If the trainer's precision would change the verdicts.
         """
         self._run.check_precision()
-        return self.evaluation_run.callbacks(self, getattr(self._trainer, "callbacks", ()))
+        images = IncomingImages()
+        records = BatchRecords(images)
+        visualizer: object = self.visualizer
+        pictures = Pictures(visualizer) if isinstance(visualizer, ImageVisualizer) else None
+        requested = getattr(self._trainer, "callbacks", ())
+        # A RankingEvaluator needs the scores before the post-processor normalizes them, others need them afterwards.
+        is_ranking = isinstance(self.evaluator, RankingEvaluator)
+        callbacks = [
+            self.results_folder,
+            self.checked_data,
+            images,
+            self.pre_processor,
+            self.evaluator if is_ranking else None,
+            self.post_processor,
+            None if is_ranking else self.evaluator,
+            records,
+            None if pictures else visualizer,
+            *(callback for callback in requested if isinstance(callback, FBClipReport)),  # moved to its place
+            PredictionTable(self.checked_data, records, pictures),
+            Interruption(),
+        ]
+        return [callback for callback in callbacks if isinstance(callback, Callback)]
 
     def prepare_data(self) -> None:
         """Choose a folder for the results."""
-        self.evaluation_run.results.prepare(self.trainer)
+        self.results_folder.prepare(self.trainer)
 
     def training_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
         """Compute the loss of a batch of labeled images.
@@ -399,8 +417,9 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         self._run.warn_if_not_trained_again(self.source)
 
     def on_test_model_eval(self) -> None:
-        """Fit thresholds, and switch to evaluation."""
-        self.evaluation_run.fit_thresholds_again(self.trainer, self.post_processor)
+        """Replace a checkpoint's thresholds by ones fitted to this data, as anomalib does without a checkpoint."""
+        if isinstance(self.post_processor, ThresholdPostProcessor) and self.post_processor.is_of_checkpoint:
+            self.checked_data.validate_within(self.trainer)
         super().on_test_model_eval()
 
     on_predict_model_eval = on_test_model_eval
@@ -427,18 +446,8 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         weights = self._run.checkpoint or self.hparams["weights"]
         return describe_model(self.backbone_name, self.pretrained, None if weights == "auto" else weights, self.source)
 
-    def _fetch_published(self, weights: str) -> Adapters:
-        """Read the requested published adapters. They are fetched if they are not in the cache."""
-        check_published(self.backbone_name)
-        return read_published(weights, self._run.tested_datasets, get_pretrained_weights_dir() / "fbclip")
-
     def _prepare_evaluation(self) -> None:
         self._adapters.make_ready()
         self.model.forget_outdated_text_features()  # a callback may have changed parameters in place
         self._run.warn_if_untrained(self.source)
         self.prepare_references_of_run()
-
-
-def _settle(settled: Mapping[str, Any], name: str, value: Any) -> Any:  # noqa: ANN401 - an argument of any kind
-    """Return the argument, or a product's value if it is ``None``."""
-    return settled.get(name) if value is None else value

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from anomalib.deploy import CompressionType
+from anomalib.utils.path import get_pretrained_weights_dir
 from lightning.pytorch import Trainer
 from torch import nn
 
@@ -36,6 +37,7 @@ from anomalib_fbclip.weights.adapters import (
 )
 from anomalib_fbclip.weights.checkpoints import CHECKPOINT_KEY, halve_averages
 from anomalib_fbclip.weights.metadata import ARGUMENT_KINDS
+from anomalib_fbclip.weights.source import check_published, read_published
 
 from .few_shot import FewShotMixin
 from .post_processing import ThresholdPostProcessor
@@ -50,7 +52,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
     from typing_extensions import Self
 
-    from .evaluation_run import EvaluationRun
+    from .callbacks.checked_data import CheckedData
 
 
 logger = logging.getLogger(__name__)
@@ -67,7 +69,12 @@ class SavingMixin(FewShotMixin):
 
     backbone_name: str
     pretrained: str | None
-    evaluation_run: EvaluationRun
+    checked_data: CheckedData
+
+    def fetch_published(self, weights: str) -> Adapters:
+        """Read the requested published adapters. They are fetched if they are not in anomalib's cache."""
+        check_published(self.backbone_name)
+        return read_published(weights, self._run.tested_datasets, get_pretrained_weights_dir() / "fbclip")
 
     def description(self) -> dict[str, str]:
         """Describe the model for the metadata of an exported file. See :func:`describe`."""
@@ -263,7 +270,7 @@ class SavingMixin(FewShotMixin):
             onnx_path = self.to_onnx(folder, model_file_name, input_size, **(onnx_kwargs or {}))
             logger.info("Converting the graph to OpenVINO ...")
             model = convert_to_openvino(onnx_path, description, **(ov_kwargs or {}))
-        model = compress(model, compression_type, datamodule, metric, max_drop, self.evaluation_run.data.check)
+        model = compress(model, compression_type, datamodule, metric, max_drop, self.checked_data.check)
         is_half = compression_type is not None  # the rest is in 16 bits
         return write_staged(Path(export_root), lambda folder: save_openvino(model, folder / path, is_half))
 

@@ -24,6 +24,7 @@ from anomalib.data.utils.image import is_image_file
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning_utilities.core.apply_func import apply_to_collection
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, SequentialSampler
@@ -43,7 +44,7 @@ from anomalib_fbclip.images.photographs import (
     needs_own_reading,
     read_photograph,
 )
-from anomalib_fbclip.lightning.trainer_run import find_callback, image_paths
+from anomalib_fbclip.lightning.trainer_run import TrainerRun, find_callback, image_paths
 
 READERS = 2
 """Number of images that are read at the same time before a prediction, limited to save memory."""
@@ -157,6 +158,19 @@ class CheckedData(Callback):
             source.instance = []
         else:
             source.instance = apply_to_collection(source.dataloader(), DataLoader, prepare)
+
+    def validate_within(self, trainer: Trainer) -> None:
+        """Run a validation within another run, if its datamodule has validation images."""
+        datamodule = TrainerRun(trainer).datamodule
+        if datamodule is None or not has_val_data(datamodule):
+            return
+        loop, state = trainer.validate_loop, trainer.state
+        fn, stage = state.fn, state.stage
+        self.prepare_evaluation(trainer, loop)
+        state.fn, state.stage = TrainerFn.VALIDATING, RunningStage.VALIDATING
+        loop.verbose = False
+        loop.run()
+        state.fn, state.stage = fn, stage
 
     def _prepare_training(self, trainer: Trainer) -> None:
         def prepare(loader: DataLoader) -> DataLoader:
