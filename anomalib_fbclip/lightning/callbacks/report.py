@@ -53,18 +53,11 @@ class PhotographVisualizer(ImageVisualizer):
     """
 
     @staticmethod
-    def draw(
-        trainer: Trainer,
-        item: ImageItem,
-        record: Record,
-        folder: Path,
-        white_level: int | None,
-        region: RegionSource | None,
-    ) -> None:
+    def draw(trainer: Trainer, model: Any, item: ImageItem, record: Record, folder: Path) -> None:  # noqa: ANN401 - FBClip
         """Draw an image with an anomaly map, shaded outside the region, with anomalib's file name."""
         if record.path is None or item.anomaly_map is None:
             return
-        photograph = read_shaded(record.path, white_level, region)
+        photograph = read_shaded(record.path, model.white_level, model.region_source)
         datamodule = getattr(trainer, "datamodule", None)
         path = generate_output_filename(
             record.path, folder, getattr(datamodule, "name", None), getattr(datamodule, "category", None)
@@ -109,7 +102,7 @@ class Pictures:
                         continue
                     is_prediction = trainer.state.fn == TrainerFn.PREDICTING
                     if is_prediction and isinstance(self._visualizer, PhotographVisualizer):
-                        self._visualizer.draw(trainer, item, record, incomplete, model.white_level, model.region_source)
+                        self._visualizer.draw(trainer, model, item, record, incomplete)
                     else:
                         alone: Any = [_in_8_bits(item, Path(copies), model.white_level)]
                         self._visualizer.on_test_batch_end(trainer, model, alone, alone, *indices)
@@ -196,7 +189,7 @@ class FBClipReport(Callback):
         if trainer.is_global_zero:
             data = find_callback(trainer, CheckedData)
             failures = data.failures  # type: ignore[union-attr] # as above
-            self._entries += [Entry(Record(path, error=reason)) for part in failures for path, reason in part.values()]
+            self._entries += [Entry(record) for part in failures for record in part.values()]
         self._write(trainer, pl_module)
 
     def _write(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - FBClip, which imports the callbacks
