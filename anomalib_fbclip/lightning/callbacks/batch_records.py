@@ -5,12 +5,11 @@
 
 import logging
 from collections import Counter
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, ImageItem
 from anomalib.post_processing import MEBinPostProcessor, PostProcessor
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
@@ -45,10 +44,9 @@ class IncomingImages(Callback):
         copied = None if record.path is None else self._copies.get(Path(record.path))
         return record if copied is None else record._replace(same_as=copied.as_posix())
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - FBClip
         """Find good photographs among the images."""
-        references = getattr(pl_module, "references", [])
-        self._references = [Path(path) for path in references if isinstance(path, str | Path)]
+        self._references = [Path(path) for path in pl_module.references if isinstance(path, str | Path)]
         self._colors = Counter()
         images = TrainerRun(trainer).images if self._references else []
         self._copies = find_copies(images, self._references)
@@ -71,10 +69,9 @@ class IncomingImages(Callback):
 
     on_predict_batch_start = on_test_batch_start
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - FBClip
         """Compare the images' colors with those of the good photographs."""
-        white_level = getattr(pl_module, "white_level", None)
-        _warn(trainer, describe_colors(self._colors, self._references, white_level))
+        _warn(trainer, describe_colors(self._colors, self._references, pl_module.white_level))
 
     on_predict_epoch_end = on_test_epoch_end
 
@@ -95,14 +92,9 @@ class BatchRecords(Callback):
     ) -> None:
         """Make the records of a batch."""
         thresholds = find_thresholds(trainer)
-        columns = (
-            *(batch.image_path, batch.pred_score, batch.pred_label),
-            *(batch.anomaly_map, batch.pred_mask, batch.gt_label),
-        )
-        values = zip(*(column if column is not None else repeat(None) for column in columns), strict=False)
         self.records = [
-            self._images.mark(_to_record(row, size, thresholds))
-            for row, size in zip(values, self._images.sizes, strict=False)
+            self._images.mark(_to_record(item, size, thresholds))
+            for item, size in zip(batch, self._images.sizes, strict=True)
         ]
 
     on_test_batch_end = on_predict_batch_end
@@ -134,24 +126,23 @@ def _warn(trainer: Trainer, lines: list[str]) -> None:
             logger.warning(line)
 
 
-def _to_record(values: tuple[Any, ...], size: tuple[int, int], thresholds: dict[str, Any]) -> Record:
+def _to_record(item: ImageItem, size: tuple[int, int], thresholds: dict[str, Any]) -> Record:
     """Make a record of an image's predictions."""
-    path, score, decided, anomaly_map, mask, truth = values
-    regions = None
-    if mask is not None:
-        mask = mask.cpu().numpy()
+    regions, decided, anomaly_map = None, item.pred_label, item.anomaly_map
+    if item.pred_mask is not None:
+        mask = item.pred_mask.cpu().numpy()
         if decided is not None and anomaly_map is not None:
             mask = match_verdict(mask, anomaly_map.cpu().numpy(), bool(decided))
         regions = find_regions(mask, size)
     return Record(
-        path,
-        score=float(score),
+        item.image_path,
+        score=float(item.pred_score),  # type: ignore[arg-type] # a prediction has one
         verdict=_name(decided),
         anomaly_map_max=None if anomaly_map is None else float(anomaly_map.max()),
         width=size[1],
         height=size[0],
         regions=regions,
-        label=_name(truth),
+        label=_name(item.gt_label),
         **thresholds,
     )
 
