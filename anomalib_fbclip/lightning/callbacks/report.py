@@ -42,7 +42,7 @@ from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 
 from .batch_records import BatchRecords, find_thresholds
 from .checked_data import CheckedData
-from .results_folder import shorten_path
+from .results_folder import shorten_path, writes_results
 
 
 class PhotographVisualizer(ImageVisualizer):
@@ -178,22 +178,12 @@ class FBClipReport(Callback):
 
     on_predict_batch_end = on_test_batch_end
 
-    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the report, and say where it is."""
-        self._write(trainer, pl_module)
-        if self.path is not None:
-            print(f"Report: {shorten_path(self.path)}")
-
-    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the report, with the images that could not be predicted."""
-        if trainer.is_global_zero:
-            data = find_callback(trainer, CheckedData)
-            failures = data.failures  # type: ignore[union-attr] # as above
-            self._entries += [Entry(record) for part in failures for record in part.values()]
-        self._write(trainer, pl_module)
-
-    def _write(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - FBClip, which imports the callbacks
+    def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - FBClip, which imports the callbacks
+        """Write the report, with the images that could not be predicted, and say where it is."""
         entries = gather(trainer, self._entries)
+        data = find_callback(trainer, CheckedData)
+        failures = data.failures  # type: ignore[union-attr] # as above
+        entries += [Entry(record) for part in failures for record in part.values()]
         if not trainer.is_global_zero or not entries:
             return
         path = Path(trainer.default_root_dir) / REPORT_NAME
@@ -208,6 +198,10 @@ class FBClipReport(Callback):
             references.fit.scores.tolist() if references and pl_module.is_few_shot else (),
         )
         self.path = path
+        if not writes_results(trainer):  # otherwise the table says it
+            print(f"Report: {shorten_path(path)}")
+
+    on_predict_end = on_test_end
 
 
 def _shrink(anomaly_map: torch.Tensor) -> NDArray[np.float16]:
