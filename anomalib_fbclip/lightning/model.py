@@ -250,7 +250,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
             self._adapters.load(adapters)
             self.restore_references(adapters)
         elif weights is not None:
-            self._adapters.fetch_when_needed(partial(self.fetch_published, weights))
+            self._adapters.fetch_when_needed(partial(self._fetch_published, weights))
 
     @property
     def source(self) -> str | None:

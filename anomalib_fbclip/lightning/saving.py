@@ -71,11 +71,6 @@ class SavingMixin(FewShotMixin):
     pretrained: str | None
     checked_data: CheckedData
 
-    def fetch_published(self, weights: str) -> Adapters:
-        """Read the requested published adapters. They are fetched if they are not in anomalib's cache."""
-        check_published(self.backbone_name)
-        return read_published(weights, self._run.tested_datasets, get_pretrained_weights_dir() / "fbclip")
-
     def description(self) -> dict[str, str]:
         """Describe the model for the metadata of an exported file. See :func:`describe`."""
         if isinstance(self.region_source, RegionMasks):
@@ -273,6 +268,11 @@ class SavingMixin(FewShotMixin):
         model = compress(model, compression_type, datamodule, metric, max_drop, self.checked_data.check)
         is_half = compression_type is not None  # the rest is in 16 bits
         return write_staged(Path(export_root), lambda folder: save_openvino(model, folder / path, is_half))
+
+    def _fetch_published(self, weights: str) -> Adapters:
+        """Read the requested published adapters. They are fetched if they are not in anomalib's cache."""
+        check_published(self.backbone_name)
+        return read_published(weights, self._run.tested_datasets, get_pretrained_weights_dir() / "fbclip")
 
     def _fit_thresholds(self, datamodule: AnomalibDataModule | None) -> None:
         """Fit thresholds to labeled validation images, as a test does, unless they were fitted before."""

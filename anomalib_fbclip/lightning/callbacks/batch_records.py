@@ -47,7 +47,6 @@ class IncomingImages(Callback):
     def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - FBClip
         """Find good photographs among the images."""
         self._references = [Path(path) for path in pl_module.references if isinstance(path, str | Path)]
-        self._colors = Counter()
         images = TrainerRun(trainer).images if self._references else []
         self._copies = find_copies(images, self._references)
         _warn(trainer, describe_inspected_references(self._copies, len(images)))

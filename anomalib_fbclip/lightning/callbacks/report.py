@@ -41,7 +41,6 @@ from anomalib_fbclip.results.report.pictures import draw_picture
 from anomalib_fbclip.results.thresholds import USUAL_THRESHOLD
 
 from .batch_records import BatchRecords, find_thresholds
-from .checked_data import CheckedData
 from .results_folder import shorten_path, writes_results
 
 
@@ -181,9 +180,7 @@ class FBClipReport(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - FBClip, which imports the callbacks
         """Write the report, with the images that could not be predicted, and say where it is."""
         entries = gather(trainer, self._entries)
-        data = find_callback(trainer, CheckedData)
-        failures = data.failures  # type: ignore[union-attr] # as above
-        entries += [Entry(record) for part in failures for record in part.values()]
+        entries += [Entry(record) for failures in pl_module.checked_data.failures for record in failures.values()]
         if not trainer.is_global_zero or not entries:
             return
         path = Path(trainer.default_root_dir) / REPORT_NAME
