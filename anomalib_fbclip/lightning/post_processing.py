@@ -108,8 +108,7 @@ class ThresholdPostProcessor(PostProcessor):
 
     def describe(self) -> str:
         """Describe each fitted threshold in a sentence; empty if there is none."""
-        levels = [level for level in LEVELS if self._source(level) in FITTED]
-        return " ".join(map(self._describe, levels))
+        return " ".join(self._describe(level) for level in LEVELS if self._source(level) in FITTED)
 
     def _describe(self, level: str) -> str:
         source = self._source(level)
