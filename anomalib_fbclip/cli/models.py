@@ -299,7 +299,7 @@ def find_good(folder: Path, shots: int | None, option: str = "--good ") -> list[
     with quick_imports():  # imports torch, after mistakes were reported
         from anomalib_fbclip.data.references import ReferenceChoice
 
-    chosen = ReferenceChoice.of(str(folder), shots, seed=0).find(datamodule=None)
+    chosen = ReferenceChoice(folder, shots, seed=0).find(datamodule=None)
     return [path for path in chosen if isinstance(path, Path)]
 
 

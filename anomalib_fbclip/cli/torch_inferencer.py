@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from anomalib.utils.path import get_pretrained_weights_dir  # imports nothing else of anomalib
 from numpy.typing import NDArray
 
 from anomalib_fbclip.data.image_source import crop_patch, load_image
@@ -37,13 +38,7 @@ from anomalib_fbclip.weights import bundled
 from anomalib_fbclip.weights.adapters import Adapters, describe_adapters, describe_model, digest_tensors
 from anomalib_fbclip.weights.backbones import build_model, resolve_backbone, resolve_image_size, resolve_tiling
 from anomalib_fbclip.weights.clip_files import resolve_pretrained
-from anomalib_fbclip.weights.source import (
-    check_published,
-    choose_zero_shot,
-    fetch_published,
-    read_adapters_file,
-    read_given_adapters,
-)
+from anomalib_fbclip.weights.source import check_published, read_adapters_file, read_given_adapters, read_published
 from anomalib_fbclip.weights.tensor_files import Normalization
 
 from .inspection import ComparedPrediction, MaskedImage, choose_enough
@@ -104,7 +99,7 @@ class TorchInferencer:
                 tiling=tiling,
                 **(given.arguments if given else {}),
             )
-            adapters = given or fetch_adapters(weights)
+            adapters = given or read_published(weights, (), get_pretrained_weights_dir() / "fbclip")
         except WeightsUnavailableError as error:
             msg = f"{error.message} Or leave out --backbone and --weights: {bundled.NAME} needs no network."
             raise InspectionError(msg) from error
@@ -311,7 +306,7 @@ class TorchInferencer:
     @property
     def minimum_side(self) -> int:
         """Smallest side of a photograph in pixels."""
-        return max(self._model.backbone.patch_size)
+        return self._model.backbone.minimum_side
 
     def _use_region(self, region: RegionSource | None) -> RegionMasks | Mask | None:
         """Let the model look only inside a region, or that of the product, and return it in the size of the input."""
@@ -396,14 +391,6 @@ class Comparison:
         if not hasattr(self._of_thread, "rows"):
             self._of_thread.rows = deque(maxlen=self._tiling.view_count)
         self._of_thread.rows.extend(match.row)
-
-
-def fetch_adapters(weights: str) -> Adapters:
-    """Read published adapters from anomalib's cache, and download them first if they are missing."""
-    from anomalib.utils.path import get_pretrained_weights_dir  # imports nothing else of anomalib
-
-    name = choose_zero_shot(()) if weights == "auto" else weights
-    return Adapters.read(fetch_published(name, get_pretrained_weights_dir() / "fbclip"))
 
 
 def resolve_device(name: str) -> torch.device:

@@ -118,7 +118,7 @@ class ReferenceSet:
         """
 
         def read(index: int) -> Iterator[ReferenceImage]:
-            image = self.load(index, max(model.backbone.patch_size))
+            image = self.load(index, model.backbone.minimum_side)
             advance()
             for turn, copy in enumerate(turned_copies(image, self.rotations)):
                 normalized = transform(copy.unsqueeze(0))
@@ -139,7 +139,7 @@ class ReferenceSet:
     @torch.inference_mode()
     def _find_turns(self, model: FBClipModel, transform: Callable[[torch.Tensor], torch.Tensor]) -> bool:
         """Tell from two photographs whether parts lie at any angle: if so, more rotated copies are much nearer."""
-        first, second = (self.load(index, max(model.backbone.patch_size)) for index in range(2))
+        first, second = (self.load(index, model.backbone.minimum_side) for index in range(2))
         own, *turned = (
             join_layers(later_half(model.backbone.encode_image(model.tiling.split(transform(image[None]))[:1])[0]))[0]
             for image in (first, *turned_copies(second, 2 * ROTATIONS))

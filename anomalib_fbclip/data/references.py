@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.results.good_photographs import find_copies
@@ -28,30 +28,16 @@ class ReferencesError(ValueError):
 
 @dataclass(frozen=True)
 class ReferenceChoice:
-    """The choice of good photographs. By default there are none.
+    """The choice of good photographs: ``k_shot`` of a folder, or all for 0.
 
-    They are ``k_shot`` photographs, or all for 0, of a folder. Without one they are normal images of a datamodule's
-    training split.
+    Without a folder they are normal images of a datamodule's training split.
     """
 
-    few_shot_source: Path | None = None  # a folder, or a single photograph
-    k_shot: int = 0
-    seed: int = 0
+    few_shot_source: Path | None  # a folder, or a single photograph
+    k_shot: int
+    seed: int
 
     is_unlabeled: ClassVar[bool] = False  # if so, photographs may be defective, and are compared with each other
-
-    @classmethod
-    def of(cls, few_shot_source: str | None, k_shot: int, seed: int) -> "ReferenceChoice":
-        """Make a choice from the arguments of a model. A negative ``k_shot`` raises ``ValueError``."""
-        if k_shot < 0:
-            msg = f"k_shot {k_shot} can't be used: give the number of good photographs, or 0."
-            raise ValueError(msg)
-        return cls(None if few_shot_source is None else Path(few_shot_source), k_shot, seed)
-
-    @property
-    def is_made(self) -> bool:
-        """True if photographs are requested."""
-        return self.few_shot_source is not None or self.k_shot > 0
 
     def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
         """Find the files, sorted, in the given source or in the datamodule of a run or of an export.
@@ -99,8 +85,6 @@ class GivenReferences:
     images: tuple[ImageSource, ...]
     is_unlabeled: bool = False
 
-    is_made: ClassVar[bool] = True
-
     def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
         """Return the photographs."""
         del datamodule, images
@@ -113,7 +97,6 @@ class UnlabeledChoice:
 
     unlabeled_source: str  # a folder, or ``DATASET``
 
-    is_made: ClassVar[bool] = True
     is_unlabeled: ClassVar[bool] = True
 
     def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
@@ -129,6 +112,24 @@ class UnlabeledChoice:
             msg = f"unlabeled_source {printable(self.unlabeled_source)} has no photographs: give a folder of them."
             raise ReferencesError(msg)
         return [*sorted(paths)]
+
+
+AnyChoice: TypeAlias = ReferenceChoice | UnlabeledChoice | GivenReferences
+
+
+def choose_references(
+    few_shot_source: str | None, k_shot: int, unlabeled_source: str | None, seed: int
+) -> AnyChoice | None:
+    """Make a choice from the arguments of a model; ``None`` if they request no photographs."""
+    if k_shot < 0:
+        msg = f"k_shot {k_shot} can't be used: give the number of good photographs, or 0."
+        raise ValueError(msg)
+    if few_shot_source is None and k_shot == 0:
+        return None if unlabeled_source is None else UnlabeledChoice(unlabeled_source)
+    if unlabeled_source is not None:
+        msg = "Give unlabeled_source, or few_shot_source and k_shot, not both."
+        raise ValueError(msg)
+    return ReferenceChoice(None if few_shot_source is None else Path(few_shot_source), k_shot, seed)
 
 
 def _find(source: Path, name: str, what: str) -> list[Path]:

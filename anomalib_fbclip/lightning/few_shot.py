@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from anomalib_fbclip.data.image_source import ImageSource, load_image
 from anomalib_fbclip.data.reference_set import ReferencePatch, ReferenceSet, threshold_source
-from anomalib_fbclip.data.references import GivenReferences, ReferenceChoice, UnlabeledChoice
+from anomalib_fbclip.data.references import AnyChoice, GivenReferences, choose_references
 from anomalib_fbclip.data.unlabeled_set import UnlabeledSet
 from anomalib_fbclip.images.region_of_interest import RegionMasks, RegionSource, paint_region, parse_region
 from anomalib_fbclip.modeling.decision import ModelOutput
@@ -47,14 +47,14 @@ class FewShotMixin(ModelMixin):
     """Comparison with photographs, and explanations, for :class:`FBClip`.
 
     Attributes:
-        reference_choice (ReferenceChoice | UnlabeledChoice | GivenReferences): The requested photographs.
+        reference_choice (AnyChoice | None): The requested photographs.
         reference_set (ReferenceSet | None): The photographs in use; ``None`` if there are none, or only their patches.
         product (tuple[str, str] | None): Name of the product that the model was loaded from, and when it was taught.
     """
 
     model: FBClipModel
     _adapters: AdapterSource
-    reference_choice: ReferenceChoice | UnlabeledChoice | GivenReferences
+    reference_choice: AnyChoice | None
     white_level: int | None
     region_source: RegionSource | None
     reference_set: ReferenceSet | None
@@ -70,11 +70,7 @@ class FewShotMixin(ModelMixin):
         maps: Sequence[str],
     ) -> None:
         """Set the photographs to compare with, and how. See :class:`FBClip`."""
-        choice = ReferenceChoice.of(few_shot_source, k_shot, seed)
-        if choice.is_made and unlabeled_source is not None:
-            msg = "Give unlabeled_source, or few_shot_source and k_shot, not both."
-            raise ValueError(msg)
-        self.reference_choice = choice if unlabeled_source is None else UnlabeledChoice(unlabeled_source)
+        self.reference_choice = choose_references(few_shot_source, k_shot, unlabeled_source, seed)
         if rotations < 1:
             msg = f"reference_rotations {rotations} can't be used: give 1, for no rotated copies, or more."
             raise ValueError(msg)
@@ -110,7 +106,7 @@ class FewShotMixin(ModelMixin):
     @property
     def is_few_shot(self) -> bool:
         """True if good photographs are in use, or will be."""
-        if self.reference_choice.is_made:
+        if self.reference_choice:
             return not self.reference_choice.is_unlabeled
         return self.model.decision.k_shot > 0 and not isinstance(self.model.decision, MutualScoring)
 
@@ -137,8 +133,8 @@ class FewShotMixin(ModelMixin):
         if not references:
             msg = "There are no good photographs: give at least one."
             raise ValueError(msg)
-        self.reference_choice = GivenReferences(tuple(references))
-        self._fit_references(list(references), upright=True)
+        self.reference_choice = choice = GivenReferences(tuple(references))
+        self._fit_references(choice, list(references), upright=True)
 
     def use_unlabeled(self, photographs: Sequence[ImageSource]) -> None:
         """Compare with photographs without labels from now on, most of them good. They also set the thresholds.
@@ -154,12 +150,12 @@ class FewShotMixin(ModelMixin):
             >>> model = FBClip("fbclip-small")  # doctest: +SKIP
             >>> model.use_unlabeled(sorted(Path("photographs").glob("*.jpg")))  # doctest: +SKIP
         """
-        self.reference_choice = GivenReferences(tuple(photographs), is_unlabeled=True)
-        self._fit_references(list(photographs), upright=True)
+        self.reference_choice = choice = GivenReferences(tuple(photographs), is_unlabeled=True)
+        self._fit_references(choice, list(photographs), upright=True)
 
     def forward(self, batch: torch.Tensor, *args, **kwargs) -> InferenceBatch:
         """Predict images with values 0..1, shape ``[B, 3, H, W]``. See :meth:`AnomalibModule.forward`."""
-        self.prepare_references(TrainerRun(None))
+        self.prepare_references()
         if isinstance(self.region_source, RegionMasks):
             msg = "Images that are not files have no masks: give one mask for all as region."
             raise ValueError(msg)  # noqa: TRY004 - not a wrong type
@@ -187,8 +183,8 @@ class FewShotMixin(ModelMixin):
             >>> explanation.similarities.shape  # of each layer and view  # doctest: +SKIP
             torch.Size([5, 3, 37, 37])
         """
-        self.prepare_references(TrainerRun(self._trainer))
-        loaded = load_image(image, max(self.model.backbone.patch_size), white_level=self.white_level)
+        self.prepare_references_of_run()
+        loaded = load_image(image, self.model.backbone.minimum_side, white_level=self.white_level)
         return explain(self.model, self._normalize(loaded.unsqueeze(0)), self._paint_region(image))
 
     def nearest_reference(self, explanation: Explanation, place: tuple[int, int] | None = None) -> ReferencePatch:
@@ -234,28 +230,32 @@ class FewShotMixin(ModelMixin):
             raise ValueError(msg)
         return self.reference_set.crop(patch, self.reference_set.load(patch.photograph))
 
-    def prepare_references(self, run: TrainerRun) -> None:
+    @property
+    def _run(self) -> TrainerRun:
+        return TrainerRun(self._trainer)
+
+    def prepare_references_of_run(self) -> None:
         """Read the requested photographs for a run. A run, unlike a program, does not turn them upright.
 
         Photographs in use are kept, unless the run has a datamodule, which may have others.
         """
-        is_requested = self.reference_choice.is_made and not run.is_fitting
-        if is_requested and (run.datamodule is not None or self.reference_set is None):
+        run, choice = self._run, self.reference_choice
+        if choice and not run.is_fitting and (run.datamodule is not None or self.reference_set is None):
             with run.forward_context():
-                self._take_references(run.datamodule, run.images, upright=run.trainer is None)
+                self._take_references(choice, run.datamodule, run.images, upright=run.trainer is None)
 
-    def prepare_references_of(self, datamodule: AnomalibDataModule | None) -> None:
-        """Read the requested photographs for an export, as :meth:`prepare_references` does. Those in use are kept.
+    def prepare_references(self, datamodule: AnomalibDataModule | None = None) -> None:
+        """Read the requested photographs outside of a run. Those in use are kept.
 
         The training split of the datamodule has them if only ``k_shot`` is set.
         """
-        if self.reference_choice.is_made and self.reference_set is None:
-            self._take_references(datamodule, (), upright=True)
+        if self.reference_choice and self.reference_set is None:
+            self._take_references(self.reference_choice, datamodule, (), upright=True)
 
     def forget_references(self) -> None:
         """Stop comparing with photographs."""
         self.outdate_references()
-        self.reference_choice = ReferenceChoice()
+        self.reference_choice = None
 
     def outdate_references(self) -> None:
         """Discard the comparison with photographs, because adapters change. The next run fits it again."""
@@ -270,7 +270,7 @@ class FewShotMixin(ModelMixin):
 
     def keep_references(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
         """Collect tensors and metadata of the comparison with photographs for a file."""
-        self.prepare_references(TrainerRun(None))
+        self.prepare_references()
         if not self.model.decision.k_shot:
             msg = "There are no good photographs to save: give some to use_references, or set few_shot_source."
             raise ValueError(msg)
@@ -283,7 +283,7 @@ class FewShotMixin(ModelMixin):
             raise ValueError(msg)
         if self.model.region is not None and self.region_source is None:
             self.region_source = self.model.region.pixels.cpu().numpy()
-        if adapters.is_product and self.reference_choice.is_made:
+        if adapters.is_product and self.reference_choice:
             logger.warning("The given photographs replace those of %s.", adapters.origin)
         elif adapters.is_product:
             self.reference_set = ReferenceSet.restore(adapters, self.model.decision, self.model.region)
@@ -291,16 +291,17 @@ class FewShotMixin(ModelMixin):
         if self.model.decision.k_shot:
             self.expect_other_scores()
 
-    def _take_references(self, datamodule: AnomalibDataModule | None, images: Sequence[Path], *, upright: bool) -> None:
-        found = self.reference_choice.find(datamodule, images)
+    def _take_references(
+        self, choice: AnyChoice, datamodule: AnomalibDataModule | None, images: Sequence[Path], *, upright: bool
+    ) -> None:
+        found = choice.find(datamodule, images)
         if self.reference_set is None or found != self.reference_set.found:
-            is_given = isinstance(self.reference_choice, GivenReferences)
-            self._fit_references(found, upright=upright or is_given)
+            self._fit_references(choice, found, upright=upright or isinstance(choice, GivenReferences))
 
-    def _fit_references(self, found: list[ImageSource], *, upright: bool) -> None:
+    def _fit_references(self, choice: AnyChoice, found: list[ImageSource], *, upright: bool) -> None:
         self.outdate_references()
         self._adapters.make_ready()
-        references = self._make_set(found, upright=upright)
+        references = self._make_set(choice, found, upright=upright)
         # Lightning sets the rank. None hides the bar unless there is a terminal.
         is_hidden = True if rank_zero_only.rank else None  # type: ignore[attr-defined]
         with tqdm(desc="Good photographs", total=2 * len(references.images), leave=False, disable=is_hidden) as bar:
@@ -318,11 +319,11 @@ class FewShotMixin(ModelMixin):
             return digest_tensors(keep_decision(self.model)[0])
         return self.reference_set.digest()
 
-    def _make_set(self, found: list[ImageSource], *, upright: bool) -> ReferenceSet:
+    def _make_set(self, choice: AnyChoice, found: list[ImageSource], *, upright: bool) -> ReferenceSet:
         arguments: dict[str, Any] = {"upright": upright, "white_level": self.white_level, "region": self.region_source}
-        if not self.reference_choice.is_unlabeled:
+        if not choice.is_unlabeled:
             return ReferenceSet(found, self.reference_rotations, **arguments)
-        return UnlabeledSet(found, self.hparams["seed"], max(self.model.backbone.patch_size), **arguments)
+        return UnlabeledSet(found, self.hparams["seed"], self.model.backbone.minimum_side, **arguments)
 
     def _normalize(self, images: torch.Tensor) -> torch.Tensor:
         """Convert RGB values 0..1, shape ``[B, 3, H, W]``, to the model's input."""

@@ -7,7 +7,7 @@ FB-CLIP: Fine-Grained Zero-Shot Anomaly Detection with Foreground-Background Dis
 https://arxiv.org/abs/2603.19608
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -19,7 +19,6 @@ from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
-from anomalib.utils.path import get_pretrained_weights_dir
 from anomalib.visualization import ImageVisualizer, Visualizer
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.types import STEP_OUTPUT
@@ -30,26 +29,21 @@ from anomalib_fbclip.modeling.few_shot import MAPS
 from anomalib_fbclip.modeling.loss import FBClipLoss
 from anomalib_fbclip.modeling.mvfbe import VIEWS
 from anomalib_fbclip.modeling.resize import create_transform
-from anomalib_fbclip.weights.adapters import Adapters, describe_model
+from anomalib_fbclip.weights.adapters import describe_model
 from anomalib_fbclip.weights.backbones import build_model, resolve_backbone, resolve_tiling
 from anomalib_fbclip.weights.clip_files import default_pretrained
-from anomalib_fbclip.weights.source import (
-    AdapterSource,
-    check_published,
-    choose_zero_shot,
-    fetch_published,
-    read_adapters_file,
-    read_given_adapters,
-)
+from anomalib_fbclip.weights.source import AdapterSource, read_adapters_file, read_given_adapters
 
-from .callbacks.pictures import PhotographVisualizer
+from .callbacks.batch_records import BatchRecords, IncomingImages
+from .callbacks.checked_data import CheckedData
+from .callbacks.prediction_table import PredictionTable
+from .callbacks.report import FBClipReport, PhotographVisualizer, Pictures
+from .callbacks.results_folder import ResultsFolder
 from .evaluation import RankingEvaluator
-from .evaluation_run import EvaluationRun
 from .post_processing import ThresholdPostProcessor, resolve_post_processor
 from .pre_processing import AntialiasedPreProcessor
 from .saving import SavingMixin
-from .screen import configure_screen
-from .trainer_run import TrainerRun
+from .screen import Interruption, configure_screen
 
 if TYPE_CHECKING:
     NonNegativeInt: TypeAlias = int
@@ -207,11 +201,12 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         settled = {} if own is None else own.settled
         backbone = settled.get("backbone", backbone) if backbone == PAPER_BACKBONE else backbone
         pretrained = pretrained or settled.get("pretrained")
-        settle = partial(_settle, settled)
-        image_size, tiles = settle("image_size", image_size), settle("tiles", tiles)
-        feature_layers, white_level = settle("feature_layers", feature_layers), settle("white_level", white_level)
-        image_threshold = settle("image_threshold", image_threshold)
-        pixel_threshold = settle("pixel_threshold", pixel_threshold)
+        image_size = settled.get("image_size") if image_size is None else image_size
+        tiles = settled.get("tiles") if tiles is None else tiles
+        feature_layers = settled.get("feature_layers") if feature_layers is None else feature_layers
+        white_level = settled.get("white_level") if white_level is None else white_level
+        image_threshold = settled.get("image_threshold") if image_threshold is None else image_threshold
+        pixel_threshold = settled.get("pixel_threshold") if pixel_threshold is None else pixel_threshold
         views, text_strategies = settled.get("views", views), settled.get("text_strategies", text_strategies)
         background_suppression = settled.get("background_suppression", background_suppression)
 
@@ -231,8 +226,7 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         self.configure_references(few_shot_source, k_shot, unlabeled_source, seed, reference_rotations, few_shot_maps)
         self.backbone_name = backbone_name
         self.image_size = tiling.view_size
-        self.learning_rate = learning_rate
-        self.betas = betas
+        self.learning_rate, self.betas = learning_rate, betas
         self.pretrained = pretrained or default_pretrained(backbone_name)
         self.model = build_model(
             backbone_name,
@@ -248,7 +242,8 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         )
         self.configure_region(region)
         self.loss = FBClipLoss(consistency_weight=consistency_weight)
-        self.evaluation_run = EvaluationRun(max(self.model.backbone.patch_size), white_level)
+        self.results_folder = ResultsFolder()
+        self.checked_data = CheckedData(self.model.backbone.minimum_side, white_level)
 
         self._adapters = AdapterSource(self.model)
         if adapters is not None:
@@ -309,11 +304,32 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
             ValueError: If the trainer's precision would change the verdicts.
         """
         self._run.check_precision()
-        return self.evaluation_run.callbacks(self, getattr(self._trainer, "callbacks", ()))
+        images = IncomingImages()
+        records = BatchRecords(images)
+        visualizer: object = self.visualizer
+        pictures = Pictures(visualizer) if isinstance(visualizer, ImageVisualizer) else None
+        requested = getattr(self._trainer, "callbacks", ())
+        # A RankingEvaluator needs the scores before the post-processor normalizes them, others need them afterwards.
+        is_ranking = isinstance(self.evaluator, RankingEvaluator)
+        callbacks = [
+            self.results_folder,
+            self.checked_data,
+            images,
+            self.pre_processor,
+            self.evaluator if is_ranking else None,
+            self.post_processor,
+            None if is_ranking else self.evaluator,
+            records,
+            None if pictures else visualizer,
+            *(callback for callback in requested if isinstance(callback, FBClipReport)),  # moved to its place
+            PredictionTable(self.checked_data, records, pictures),
+            Interruption(),
+        ]
+        return [callback for callback in callbacks if isinstance(callback, Callback)]
 
     def prepare_data(self) -> None:
         """Choose a folder for the results."""
-        self.evaluation_run.results.prepare(self.trainer)
+        self.results_folder.prepare(self.trainer)
 
     def training_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
         """Compute the loss of a batch of labeled images.
@@ -401,14 +417,12 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         self._run.warn_if_not_trained_again(self.source)
 
     def on_test_model_eval(self) -> None:
-        """Fit thresholds, and switch to evaluation."""
-        self.evaluation_run.fit_thresholds_again(self.trainer, self.post_processor)
+        """Replace a checkpoint's thresholds by ones fitted to this data, as anomalib does without a checkpoint."""
+        if isinstance(self.post_processor, ThresholdPostProcessor) and self.post_processor.is_of_checkpoint:
+            self.checked_data.validate_within(self.trainer)
         super().on_test_model_eval()
 
-    def on_predict_model_eval(self) -> None:
-        """Fit thresholds, and switch to evaluation."""
-        self.evaluation_run.fit_thresholds_again(self.trainer, self.post_processor)
-        super().on_predict_model_eval()
+    on_predict_model_eval = on_test_model_eval
 
     def on_test_start(self) -> None:
         """Load the adapters, log the model, and warn if the result is not zero-shot."""
@@ -421,28 +435,19 @@ class FBClip(SavingMixin, AnomalibModule):  # noqa: PLR0904 - most are hooks of 
         self._prepare_evaluation()
         self._run.log(self.describe())
 
+    def on_test_epoch_start(self) -> None:
+        """Log the thresholds, once the model has its good photographs."""
+        self._run.log_thresholds(self.post_processor)
+
+    on_predict_epoch_start = on_test_epoch_start
+
     def describe(self) -> str:
         """Describe the model in one line: the backbone, and the adapters and their source."""
         weights = self._run.checkpoint or self.hparams["weights"]
         return describe_model(self.backbone_name, self.pretrained, None if weights == "auto" else weights, self.source)
 
-    @property
-    def _run(self) -> TrainerRun:
-        return TrainerRun(self._trainer)
-
-    def _fetch_published(self, weights: str) -> Adapters:
-        """Read the requested published adapters. They are fetched if they are not in the cache."""
-        check_published(self.backbone_name)
-        name = choose_zero_shot(self._run.tested_datasets) if weights == "auto" else weights
-        return Adapters.read(fetch_published(name, get_pretrained_weights_dir() / "fbclip"))
-
     def _prepare_evaluation(self) -> None:
         self._adapters.make_ready()
         self.model.forget_outdated_text_features()  # a callback may have changed parameters in place
         self._run.warn_if_untrained(self.source)
-        self.prepare_references(self._run)
-
-
-def _settle(settled: Mapping[str, Any], name: str, value: Any) -> Any:  # noqa: ANN401 - an argument of any kind
-    """Return the argument, or a product's value if it is ``None``."""
-    return settled.get(name) if value is None else value
+        self.prepare_references_of_run()

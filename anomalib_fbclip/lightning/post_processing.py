@@ -24,6 +24,9 @@ LEVELS = ("image", "pixel")
 CHECKPOINT = "checkpoint"
 """Source of thresholds that come from a checkpoint."""
 
+FITTED = {CHECKPOINT, "labels", "masks", "normal images"}
+"""Sources of thresholds that were fitted, in the words of the table."""
+
 SENSITIVITY = 0.5
 """anomalib's default sensitivity: the threshold is 1 minus it."""
 
@@ -102,6 +105,18 @@ class ThresholdPostProcessor(PostProcessor):
         is_fitted = bool(getattr(self, f"_{level}_threshold").isfinite())
         is_moved = not math.isclose(getattr(self, f"{level}_sensitivity"), SENSITIVITY)
         return self._sources.get(level, DEFAULT) if is_fitted or is_moved else self._unfitted_source
+
+    def describe(self) -> str:
+        """Describe each fitted threshold in a sentence; empty if there is none."""
+        return " ".join(self._describe(level) for level in LEVELS if self._source(level) in FITTED)
+
+    def _describe(self, level: str) -> str:
+        source = self._source(level)
+        fitted, normalized = (getattr(self, f"{name}{level}_threshold").item() for name in ("", "normalized_"))
+        origin = f"from {'the checkpoint' if source == CHECKPOINT else source}"
+        if getattr(self, f"{level}_min").isfinite():
+            return f"{level.capitalize()} threshold {normalized:.3g} ({origin}; {fitted:.4g} before normalization)."
+        return f"{level.capitalize()} threshold {fitted:.4g} ({origin})."
 
     def forget_fit(self, source: str) -> None:
         """Discard fitted thresholds and normalization, because scores change.

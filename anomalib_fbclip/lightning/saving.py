@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from anomalib.deploy import CompressionType
+from anomalib.utils.path import get_pretrained_weights_dir
 from lightning.pytorch import Trainer
 from torch import nn
 
-from anomalib_fbclip.data.references import ReferenceChoice
 from anomalib_fbclip.export.description import (
     COMPRESSION_KEY,
     PRODUCT_KEYS,
@@ -36,12 +36,12 @@ from anomalib_fbclip.weights.adapters import (
     digest_tensors,
 )
 from anomalib_fbclip.weights.metadata import ARGUMENT_KINDS
+from anomalib_fbclip.weights.source import check_published, read_published
 from anomalib_fbclip.weights.tensor_files import CHECKPOINT_KEY, halve_averages
 
 from .few_shot import FewShotMixin
 from .post_processing import ThresholdPostProcessor
 from .screen import check_checkpoint
-from .trainer_run import TrainerRun
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
     from typing_extensions import Self
 
-    from .evaluation_run import EvaluationRun
+    from .callbacks.checked_data import CheckedData
 
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class SavingMixin(FewShotMixin):
 
     backbone_name: str
     pretrained: str | None
-    evaluation_run: EvaluationRun
+    checked_data: CheckedData
 
     def description(self) -> dict[str, str]:
         """Describe the model for the metadata of an exported file. See :func:`describe`."""
@@ -77,7 +77,7 @@ class SavingMixin(FewShotMixin):
             msg = "An exported model has one region of interest for all photographs: give one mask as region."
             raise ValueError(msg)  # noqa: TRY004 - not a wrong type
         self._adapters.make_ready()
-        self.prepare_references(TrainerRun(None))
+        self.prepare_references()
         self.model.text_features()  # a torch file has them, and may be used without the CLIP
         own = {
             "patch_size": list(self.model.backbone.patch_size),
@@ -121,7 +121,7 @@ class SavingMixin(FewShotMixin):
 
     def metadata(self) -> dict[str, Any]:
         """Collect the metadata of the adapters for a checkpoint or a file."""
-        source = TrainerRun(self._trainer).trained_dataset or self._adapters.trained_on
+        source = self._run.trained_dataset or self._adapters.trained_on
         return describe_adapters(self.model, self.backbone_name, self.pretrained, source)
 
     @classmethod
@@ -255,7 +255,7 @@ class SavingMixin(FewShotMixin):
         if compression_type == CompressionType.INT8_ACQ:
             check_max_drop(max_drop)
         path = Path("weights", "openvino", f"{model_file_name}.xml")
-        self.prepare_references_of(datamodule)
+        self.prepare_references(datamodule)
         if not is_calibrated:  # images for calibration may be of other objects
             self._fit_thresholds(datamodule)
         compression = compression_type.name if compression_type else UNCOMPRESSED
@@ -265,9 +265,14 @@ class SavingMixin(FewShotMixin):
             onnx_path = self.to_onnx(folder, model_file_name, input_size, **(onnx_kwargs or {}))
             logger.info("Converting the graph to OpenVINO ...")
             model = convert_to_openvino(onnx_path, description, **(ov_kwargs or {}))
-        model = compress(model, compression_type, datamodule, metric, max_drop, self.evaluation_run.data.check)
+        model = compress(model, compression_type, datamodule, metric, max_drop, self.checked_data.check)
         is_half = compression_type is not None  # the rest is in 16 bits
         return write_staged(Path(export_root), lambda folder: save_openvino(model, folder / path, is_half))
+
+    def _fetch_published(self, weights: str) -> Adapters:
+        """Read the requested published adapters. They are fetched if they are not in anomalib's cache."""
+        check_published(self.backbone_name)
+        return read_published(weights, self._run.tested_datasets, get_pretrained_weights_dir() / "fbclip")
 
     def _fit_thresholds(self, datamodule: AnomalibDataModule | None) -> None:
         """Fit thresholds to labeled validation images, as a test does, unless they were fitted before."""
@@ -284,7 +289,7 @@ class SavingMixin(FewShotMixin):
         shared = {id(value): value for value in self.buffers()}
         left_out = {id(part): None for part in (self.evaluator, self.visualizer)}
         inference = copy.deepcopy(self, frozen | shared | left_out)
-        inference.reference_choice, inference.reference_set = ReferenceChoice(), None  # but the decision stays
+        inference.reference_choice = inference.reference_set = None  # but the decision stays
         return inference
 
 

@@ -17,7 +17,10 @@ from lightning.pytorch.trainer.states import TrainerFn, TrainerStatus
 from torch.utils.data import DataLoader
 
 from anomalib_fbclip.data import AuxiliaryDataModule
+from anomalib_fbclip.results.thresholds import describe_guess
 from anomalib_fbclip.weights.source import canonical_name
+
+from .post_processing import ThresholdPostProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +31,7 @@ PRECISIONS = {
 }
 """Precisions of the trainer that convert the whole module, and their replacements."""
 
+THRESHOLD_ADVICE = "Set few_shot_source to a folder of good photographs, unlabeled_source, or image_threshold."
 
 AnyCallback = TypeVar("AnyCallback", bound=Callback)
 Item = TypeVar("Item")
@@ -118,6 +122,16 @@ class TrainerRun:
         if self.trainer and self.trainer.is_global_zero:
             device, precision = self.trainer.strategy.root_device, self.trainer.precision
             logger.info("FBClip: %s; on %s, in precision %s.", model, device, precision)
+
+    def log_thresholds(self, post_processor: object) -> None:
+        """Log fitted thresholds, and warn if there is none."""
+        is_first = self.trainer is not None and self.trainer.is_global_zero
+        if not is_first or not isinstance(post_processor, ThresholdPostProcessor):
+            return
+        if fitted := post_processor.describe():
+            logger.info(fitted)
+        for line in describe_guess(post_processor.image_threshold_source, THRESHOLD_ADVICE):
+            logger.warning(line)
 
     def check_precision(self) -> None:
         """Raise a ``ValueError`` if the trainer converts the whole module to its precision."""

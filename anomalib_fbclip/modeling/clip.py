@@ -143,6 +143,11 @@ class ClipBackbone(nn.Module):
         return self.visual.conv1.kernel_size
 
     @property
+    def minimum_side(self) -> int:
+        """Smallest side of a photograph in pixels: that of a patch."""
+        return max(self.patch_size)
+
+    @property
     def signature(self) -> list[float]:
         """A few of the weights, which distinguish two sets of weights of one architecture."""
         sample = torch.cat([self.visual.class_embedding[:4], self.visual.proj[0, :4]])

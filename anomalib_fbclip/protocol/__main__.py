@@ -14,9 +14,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     def command() -> int:
         if words[:1] == ["compare"]:  # imports take time, and may be missing
-            from .comparison import run
+            from .tables import compare
 
-            return run(words[1:])
+            return compare(words[1:])
         from .command import run
 
         return run(words)

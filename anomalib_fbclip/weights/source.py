@@ -101,6 +101,12 @@ def _download(path: Path) -> None:
         Adapters.read(temporary)  # rejects a web page about a used-up quota
 
 
+def read_published(weights: str, tested: Iterable[str], folder: Path) -> Adapters:
+    """Read the authors' adapters, after :func:`fetch_published`. ``auto`` means those for the tested datasets."""
+    name = choose_zero_shot(tested) if weights == "auto" else weights
+    return Adapters.read(fetch_published(name, folder))
+
+
 def resolve_adapters_file(weights: str, backbone: str) -> Path | None:
     """Find the file of the requested adapters; published ones must fit the backbone, and have none until fetched."""
     if weights == "auto":

@@ -79,6 +79,7 @@ class Known:
         self._outputs = {photograph.image.numpy().tobytes(): photograph.outputs for photograph in photographs}
         self.backbone = self
         self.patch_size = model.model.backbone.patch_size
+        self.minimum_side = model.model.backbone.minimum_side
         self.anomaly_map_generator = model.model.anomaly_map_generator
         self.tiling = model.model.tiling
         self.zero_shot = self.decision = model.model.zero_shot
@@ -114,7 +115,7 @@ def measure(known: Known, model: FBClip, folder: Sequence[Photograph], *, compar
     known.decision = known.zero_shot
     doubt = 0
     if compared:
-        chosen = UnlabeledSet([one.path for one in folder], minimum_side=max(known.patch_size))
+        chosen = UnlabeledSet([one.path for one in folder], minimum_side=known.minimum_side)
         chosen.fit_model(known, model._normalize)  # type: ignore[arg-type] # it has what is needed
         doubt = chosen.doubt is not None
     scores, maps = zip(*(known.predict(one.outputs) for one in folder), strict=True)

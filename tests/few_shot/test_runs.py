@@ -21,7 +21,6 @@ from PIL import Image
 
 from anomalib_fbclip import FBClip
 from anomalib_fbclip.data import AuxiliaryDataModule
-from anomalib_fbclip.lightning.trainer_run import TrainerRun
 from support.schema import read_schema
 
 REFERENCES = "good photographs"
@@ -80,7 +79,7 @@ class TestChoice:
 
     def test_all_of_a_folder(self, arguments: dict, good: Path) -> None:
         model = FBClip(**arguments, few_shot_source=good)
-        model.prepare_references(TrainerRun(None))
+        model.prepare_references()
         assert model.references == sorted(good.iterdir())
         assert model.model.decision.k_shot == 5
 
@@ -432,7 +431,7 @@ class TestFileOfAdapters:
     ) -> None:
         model = FBClip(small_backbone, weights=file[1], few_shot_source=good, k_shot=2)
         assert "replace those of" in caplog.text
-        model.prepare_references(TrainerRun(None))
+        model.prepare_references()
         assert model.model.decision.k_shot == 2
 
     def test_other_feature_layers(self, file: tuple[FBClip, Path], small_backbone: str) -> None:
@@ -497,7 +496,7 @@ def test_a_defective_photograph_is_named(tmp_path: Path, arguments: dict, caplog
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
     model = FBClip(**arguments, few_shot_source=tmp_path)
     with caplog.at_level(logging.INFO):
-        model.prepare_references(TrainerRun(None))
+        model.prepare_references()
     (warning,) = [record.getMessage() for record in caplog.records if "unlike" in record.getMessage()]
     assert warning.startswith(f"{tmp_path / '5.png'} is unlike the other good photographs")
     (told,) = [record.getMessage() for record in caplog.records if "Compared with" in record.getMessage()]
@@ -506,6 +505,6 @@ def test_a_defective_photograph_is_named(tmp_path: Path, arguments: dict, caplog
 
 def test_few_photographs_are_warned_of(arguments: dict, good: Path, caplog: pytest.LogCaptureFixture) -> None:
     for k_shot in (1, 3, 4):
-        FBClip(**arguments, few_shot_source=good, k_shot=k_shot).prepare_references(TrainerRun(None))
+        FBClip(**arguments, few_shot_source=good, k_shot=k_shot).prepare_references()
         assert ("at least 4" in caplog.text) == (k_shot < 4)
         caplog.clear()

@@ -260,7 +260,7 @@ class TestCheckpoint:
         def fail(*args: object) -> None:
             raise AssertionError(args)
 
-        monkeypatch.setattr("anomalib_fbclip.lightning.model.fetch_published", fail)
+        monkeypatch.setattr("anomalib_fbclip.weights.source.fetch_published", fail)
         model = FBClip(backbone=small_backbone, weights=weights)
         engine = make_engine(tmp_path)
         engine.test(model, datamodule=make_mvtec(mvtec), ckpt_path=trained[1])
@@ -395,7 +395,7 @@ def test_auto_is_the_papers_protocol(
     """Adapters of VisA test MVTec AD, and those of MVTec AD test all else."""
     asked = []
     monkeypatch.setattr(
-        "anomalib_fbclip.lightning.model.fetch_published",
+        "anomalib_fbclip.weights.source.fetch_published",
         lambda name, folder: asked.append(name) or small_adapters,
     )
     datamodule = make_mvtec(mvtec) if name == "MVTecAD" else make_folder(mvtec, name)

@@ -18,8 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from anomalib_fbclip import FBClip
-from anomalib_fbclip.lightning.callbacks.pictures import PhotographVisualizer
-from anomalib_fbclip.lightning.callbacks.report import FBClipReport
+from anomalib_fbclip.lightning.callbacks.report import FBClipReport, PhotographVisualizer
 from anomalib_fbclip.results.pictures import draw_picture
 from anomalib_fbclip.results.records import Record
 from support.command_line import anomalib

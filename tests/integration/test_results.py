@@ -257,7 +257,7 @@ class TestTrainingOnDeeperImages:
         for root in roots:
             data = make_folder(root)
             data.setup()
-            found.append(torch.stack([item.image for item in model.evaluation_run.data.check(data.test_data)]))
+            found.append(torch.stack([item.image for item in model.checked_data.check(data.test_data)]))
         assert torch.equal(*found)
 
     def test_a_damaged_one_is_named(self, tmp_path: Path, small_backbone: str, roots: list[Path]) -> None:

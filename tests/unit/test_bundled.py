@@ -74,8 +74,8 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("anomalib_fbclip.weights.clip_files.download_pretrained", fail)
     monkeypatch.setattr(gdown, "download", fail)
     monkeypatch.setattr(gdown, "download_folder", fail)
-    monkeypatch.setattr("anomalib_fbclip.lightning.model.fetch_published", fail)
-    monkeypatch.setattr("anomalib_fbclip.lightning.model.get_pretrained_weights_dir", fail)
+    monkeypatch.setattr("anomalib_fbclip.weights.source.fetch_published", fail)
+    monkeypatch.setattr("anomalib_fbclip.lightning.saving.get_pretrained_weights_dir", fail)
 
 
 @pytest.mark.usefixtures("_no_network")

@@ -336,7 +336,7 @@ class TestReferences:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """What the text says of good photographs depends on them."""
-        monkeypatch.setattr("anomalib_fbclip.lightning.model.fetch_published", lambda *_: small_adapters)
+        monkeypatch.setattr("anomalib_fbclip.weights.source.fetch_published", lambda *_: small_adapters)
         model = FBClip(small_backbone, image_size=(56, 70))
         model.use_references(good)
         assert torch.equal(model.explain(pixels).anomaly_map, few_shot_model.explain(pixels).anomaly_map)

@@ -258,7 +258,7 @@ class TestPublishedWeights:
     def asked(self, small_adapters: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked: list[str] = []
         monkeypatch.setattr(
-            "anomalib_fbclip.lightning.model.fetch_published",
+            "anomalib_fbclip.weights.source.fetch_published",
             lambda name, folder: asked.append(f"{folder.name}/{name}") or small_adapters,
         )
         return asked
@@ -310,7 +310,7 @@ class TestPublishedWeights:
                 raise answer
             return answer
 
-        monkeypatch.setattr("anomalib_fbclip.lightning.model.fetch_published", fetch)
+        monkeypatch.setattr("anomalib_fbclip.weights.source.fetch_published", fetch)
         model = FBClip(backbone=small_backbone)
         with pytest.raises(WeightsUnavailableError):
             model.model(images)
@@ -328,14 +328,14 @@ class TestPublishedWeights:
             msg = f"{name} not found"
             raise WeightsUnavailableError(msg)
 
-        monkeypatch.setattr("anomalib_fbclip.lightning.model.fetch_published", fail)
+        monkeypatch.setattr("anomalib_fbclip.weights.source.fetch_published", fail)
         with pytest.raises(WeightsUnavailableError, match="mvtec not found"):
             FBClip(backbone=small_backbone).model(images)
 
 
 def test_published_weights_of_another_backbone(small_backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is fetched. With 'auto' a checkpoint may still come, so that waits until they are needed."""
-    monkeypatch.delattr("anomalib_fbclip.lightning.model.fetch_published")
+    monkeypatch.delattr("anomalib_fbclip.weights.source.fetch_published")
     message = "fit backbone ViT-L-14-336 only, not 'fbclip-test-small'"
     for name in PUBLISHED:
         with pytest.raises(ValueError, match=message):

@@ -220,7 +220,7 @@ def test_in_a_program_of_torch_export_they_are_constants(
 def test_compiled_before_the_published_adapters_are_loaded(
     small_backbone: str, small_adapters: Path, images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("anomalib_fbclip.lightning.model.fetch_published", lambda *_: small_adapters)
+    monkeypatch.setattr("anomalib_fbclip.weights.source.fetch_published", lambda *_: small_adapters)
     arguments = {"feature_layers": [4], "views": ["identity"]}
     published = FBClip(small_backbone, weights="mvtec", **arguments).eval()
     expected = FBClip(small_backbone, weights=small_adapters, **arguments).eval()

@@ -1,46 +1,78 @@
 # Copyright (C) 2026 anomalib-fbclip contributors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A batch's predictions as rows of the table."""
+"""A batch's images, before they are processed, and its predictions as rows of the table."""
 
-from itertools import repeat
+import logging
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.data import ImageBatch
+from anomalib.data import ImageBatch, ImageItem
 from anomalib.post_processing import MEBinPostProcessor, PostProcessor
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 
-from anomalib_fbclip.images.photographs import larger_images
-from anomalib_fbclip.lightning.trainer_run import find_callback
+from anomalib_fbclip.images.photographs import is_gray, larger_images
+from anomalib_fbclip.lightning.trainer_run import TrainerRun, find_callback
+from anomalib_fbclip.results.good_photographs import describe_colors, describe_inspected_references, find_copies
 from anomalib_fbclip.results.records import Record, Verdict
 from anomalib_fbclip.results.regions import find_regions, match_verdict
 
-from .advice import ReferenceCheck
+logger = logging.getLogger(__name__)
 
 
-class ImageSizes(Callback):
-    """Sizes of a batch's images. It must be called before the pre-processor, which resizes them.
+class IncomingImages(Callback):
+    """Looks at the images before the pre-processor, which resizes them. It must be called before that.
 
-    They are height and width in pixels, from the image's file if there is one: images of several sizes in a batch are
-    resized already.
+    It warns if images are good photographs themselves, or if only one of the two is in color. Good photographs that are
+    not files are ignored.
+
+    ``sizes`` are the heights and widths of a batch's images in pixels, from the image's file if there is one: images of
+    several sizes in a batch are resized already.
     """
 
     def __init__(self) -> None:
         self.sizes: list[tuple[int, int]] = []
+        self._copies: dict[Path, Path] = {}
+        self._references: list[Path] = []
+        self._colors: Counter[bool] = Counter()
 
-    def on_predict_batch_start(
+    def mark(self, record: Record) -> Record:
+        """Add to a record the good photograph that the image is a copy of, if any."""
+        copied = None if record.path is None else self._copies.get(Path(record.path))
+        return record if copied is None else record._replace(same_as=copied.as_posix())
+
+    def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - FBClip
+        """Find good photographs among the images."""
+        self._references = [Path(path) for path in pl_module.references if isinstance(path, str | Path)]
+        images = TrainerRun(trainer).images if self._references else []
+        self._copies = find_copies(images, self._references)
+        _warn(trainer, describe_inspected_references(self._copies, len(images)))
+
+    on_predict_epoch_start = on_test_epoch_start
+
+    def on_test_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: ImageBatch, *args, **kwargs
     ) -> None:
-        """Note the sizes of a batch's images."""
+        """Note the sizes of a batch's images, and count those in color and in gray."""
         if batch.image_path:
             self.sizes = [_size_of_file(path) for path in batch.image_path]
         elif batch.image is not None:
             height, width = batch.image.shape[-2:]
             self.sizes = [(height, width)] * len(batch)
+        if self._references and batch.image is not None:
+            pixels = (batch.image * 255).round().int().movedim(1, -1).cpu().numpy()
+            self._colors.update(map(is_gray, pixels))
 
-    on_test_batch_start = on_predict_batch_start
+    on_predict_batch_start = on_test_batch_start
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - FBClip
+        """Compare the images' colors with those of the good photographs."""
+        _warn(trainer, describe_colors(self._colors, self._references, pl_module.white_level))
+
+    on_predict_epoch_end = on_test_epoch_end
 
 
 class BatchRecords(Callback):
@@ -50,9 +82,8 @@ class BatchRecords(Callback):
     pictures yet.
     """
 
-    def __init__(self, image_sizes: ImageSizes, references: ReferenceCheck) -> None:
-        self._image_sizes = image_sizes
-        self._references = references
+    def __init__(self, images: IncomingImages) -> None:
+        self._images = images
         self.records: list[Record] = []
 
     def on_predict_batch_end(
@@ -60,14 +91,9 @@ class BatchRecords(Callback):
     ) -> None:
         """Make the records of a batch."""
         thresholds = find_thresholds(trainer)
-        columns = (
-            *(batch.image_path, batch.pred_score, batch.pred_label),
-            *(batch.anomaly_map, batch.pred_mask, batch.gt_label),
-        )
-        values = zip(*(column if column is not None else repeat(None) for column in columns), strict=False)
         self.records = [
-            self._references.mark(_to_record(row, size, thresholds))
-            for row, size in zip(values, self._image_sizes.sizes, strict=False)
+            self._images.mark(_to_record(item, size, thresholds))
+            for item, size in zip(batch, self._images.sizes, strict=True)
         ]
 
     on_test_batch_end = on_predict_batch_end
@@ -93,24 +119,29 @@ def find_thresholds(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def _to_record(values: tuple[Any, ...], size: tuple[int, int], thresholds: dict[str, Any]) -> Record:
+def _warn(trainer: Trainer, lines: list[str]) -> None:
+    if trainer.is_global_zero:
+        for line in lines:
+            logger.warning(line)
+
+
+def _to_record(item: ImageItem, size: tuple[int, int], thresholds: dict[str, Any]) -> Record:
     """Make a record of an image's predictions."""
-    path, score, decided, anomaly_map, mask, truth = values
-    regions = None
-    if mask is not None:
-        mask = mask.cpu().numpy()
+    regions, decided, anomaly_map = None, item.pred_label, item.anomaly_map
+    if item.pred_mask is not None:
+        mask = item.pred_mask.cpu().numpy()
         if decided is not None and anomaly_map is not None:
             mask = match_verdict(mask, anomaly_map.cpu().numpy(), bool(decided))
         regions = find_regions(mask, size)
     return Record(
-        path,
-        score=float(score),
+        item.image_path,
+        score=float(item.pred_score),  # type: ignore[arg-type] # a prediction has one
         verdict=_name(decided),
         anomaly_map_max=None if anomaly_map is None else float(anomaly_map.max()),
         width=size[1],
         height=size[0],
         regions=regions,
-        label=_name(truth),
+        label=_name(item.gt_label),
         **thresholds,
     )
 

@@ -9,7 +9,7 @@ anomalib's datasets turn values of more than 8 bits white, don't name unreadable
 
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os.path import commonpath
 from pathlib import Path
@@ -24,6 +24,7 @@ from anomalib.data.utils.image import is_image_file
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.overrides.distributed import UnrepeatedDistributedSampler
+from lightning.pytorch.trainer.states import RunningStage, TrainerFn
 from lightning_utilities.core.apply_func import apply_to_collection
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, SequentialSampler
@@ -42,7 +43,8 @@ from anomalib_fbclip.images.photographs import (
     needs_own_reading,
     read_photograph,
 )
-from anomalib_fbclip.lightning.trainer_run import find_callback, image_paths
+from anomalib_fbclip.lightning.trainer_run import TrainerRun, find_callback, image_paths
+from anomalib_fbclip.results.records import Record
 
 READERS = 2
 """Number of images that are read at the same time before a prediction, limited to save memory."""
@@ -110,18 +112,19 @@ class CheckedData(Callback):
     - Images that can't be predicted are found and named before a prediction starts. The others are predicted.
     - In a test or a validation each image counts once, with any number of processes.
 
-    For each dataloader, ``selections`` are the predicted images, and ``failures`` path and reason of the others, by
-    their place in the data. Images of the folder that anomalib skips come last.
+    For each dataloader of a prediction, ``selections`` are the predicted images, and ``failures`` the records of the
+    others, by their place in the data. Images of the folder that anomalib skips come last.
     """
 
     def __init__(self, minimum_side: int, white_level: int | None) -> None:
         self.minimum_side = minimum_side
         self.white_level = white_level
         self.selections: list[Sequence[int]] = []
-        self.failures: list[dict[int, tuple[str, str]]] = []
+        self.failures: list[dict[int, Record]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Prepare the dataloaders before the trainer asks for them."""
+        self.selections, self.failures = [], []
         if stage == "fit":
             self._prepare_training(trainer)
         elif stage == "predict":
@@ -146,16 +149,25 @@ class CheckedData(Callback):
             dataset = self.check(loader.dataset)
             return _rebuild(loader, dataset, _sampler(dataset, trainer))
 
-        source = loop._data_source  # noqa: SLF001 - Lightning has no public way to replace the dataloaders
-        datamodule = source.instance
-        if (
-            loop is trainer.validate_loop
-            and isinstance(datamodule, AnomalibDataModule)
-            and not has_val_data(datamodule)
-        ):
+        source = _data_source(loop)
+        is_empty = isinstance(source.instance, AnomalibDataModule) and not has_val_data(source.instance)
+        if loop is trainer.validate_loop and is_empty:
             source.instance = []
         else:
-            source.instance = apply_to_collection(source.dataloader(), DataLoader, prepare)
+            _replace_loaders(loop, prepare)
+
+    def validate_within(self, trainer: Trainer) -> None:
+        """Run a validation within another run, if its datamodule has validation images."""
+        datamodule = TrainerRun(trainer).datamodule
+        if datamodule is None or not has_val_data(datamodule):
+            return
+        loop, state = trainer.validate_loop, trainer.state
+        fn, stage = state.fn, state.stage
+        self.prepare_evaluation(trainer, loop)
+        state.fn, state.stage = TrainerFn.VALIDATING, RunningStage.VALIDATING
+        loop.verbose = False
+        loop.run()
+        state.fn, state.stage = fn, stage
 
     def _prepare_training(self, trainer: Trainer) -> None:
         def prepare(loader: DataLoader) -> DataLoader:
@@ -165,14 +177,10 @@ class CheckedData(Callback):
                 return loader
             return _rebuild(loader, self.check(dataset), loader.sampler) if _is_known(dataset) else loader
 
-        loop = trainer.fit_loop
-        source = loop._data_source  # noqa: SLF001 - as above
-        source.instance = apply_to_collection(source.dataloader(), DataLoader, prepare)
-        self.prepare_evaluation(trainer, loop.epoch_loop.val_loop)
+        _replace_loaders(trainer.fit_loop, prepare)
+        self.prepare_evaluation(trainer, trainer.fit_loop.epoch_loop.val_loop)
 
     def _prepare_prediction(self, trainer: Trainer) -> None:
-        self.selections, self.failures = [], []
-
         def prepare(loader: DataLoader) -> DataLoader:
             dataset = loader.dataset
             if not _is_known(dataset) or not isinstance(loader.sampler, SequentialSampler):
@@ -189,21 +197,32 @@ class CheckedData(Callback):
             failures = dict(_find_failures(photographs, self.minimum_side, self.white_level, trainer))
             failures |= dict(enumerate(_find_skipped(folder, photographs.values()), len(dataset)) if folder else ())
             if trainer.is_global_zero:
-                _report(photographs.values(), [reason for _, reason in failures.values()])
+                errors = (f"error: {record.error}" for record in failures.values())
+                for line in (*describe_pages(photographs.values()), *errors):
+                    print(line, file=sys.stderr)
             selection = [index for index in photographs if index not in failures]
             self.selections.append(selection)
             self.failures.append(failures)
             checked = CheckedDataset(dataset, self.minimum_side, selection, self.white_level)
             return _rebuild(loader, checked, sampler=None)
 
-        source = trainer.predict_loop._data_source  # noqa: SLF001 - as above
-        source.instance = apply_to_collection(source.dataloader(), DataLoader, prepare)
+        _replace_loaders(trainer.predict_loop, prepare)
+
+
+def _data_source(loop: Any) -> Any:  # noqa: ANN401 - Lightning's loops and their sources are private
+    return loop._data_source  # noqa: SLF001 - Lightning has no public way to replace the dataloaders
+
+
+def _replace_loaders(loop: Any, prepare: Callable[[DataLoader], DataLoader]) -> None:  # noqa: ANN401 - as above
+    """Replace the dataloaders that a loop of the trainer runs."""
+    source = _data_source(loop)
+    source.instance = apply_to_collection(source.dataloader(), DataLoader, prepare)
 
 
 def _find_failures(
     paths: Mapping[int, str], minimum_side: int, white_level: int | None, trainer: Trainer
-) -> Iterator[tuple[int, tuple[str, str]]]:
-    """Yield place, path and reason of each image that can't be read."""
+) -> Iterator[tuple[int, Record]]:
+    """Yield the place and the record of each image that can't be read."""
 
     def find_reason(path: str) -> str | None:
         try:
@@ -218,11 +237,11 @@ def _find_failures(
         shown = tqdm(reasons, "Reading photographs", len(paths), leave=False, delay=2, disable=is_quiet)
         for (index, path), reason in zip(paths.items(), shown, strict=True):
             if reason:
-                yield index, (path, reason)
+                yield index, Record(path, error=reason)
 
 
-def _find_skipped(folder: Path, paths: Collection[str]) -> Iterator[tuple[str, str]]:
-    """Yield path and reason of each image in a folder that is not among the paths that anomalib finds."""
+def _find_skipped(folder: Path, paths: Collection[str]) -> Iterator[Record]:
+    """Yield the record of each image in a folder that is not among the paths that anomalib finds."""
     taken = {os.path.realpath(path) for path in paths}
     for path in find_images(folder):
         is_linked = any(parent.is_symlink() for parent in path.parents if folder in parent.parents)
@@ -236,13 +255,7 @@ def _find_skipped(folder: Path, paths: Collection[str]) -> Iterator[tuple[str, s
             )
         except ImageError as error:
             reason = str(error)
-        yield str(path), reason
-
-
-def _report(paths: Iterable[str], reasons: Iterable[str]) -> None:
-    """Print what is not predicted, a line each."""
-    for line in (*describe_pages(paths), *(f"error: {reason}" for reason in reasons)):
-        print(line, file=sys.stderr)
+        yield Record(str(path), error=reason)
 
 
 def _find_folder(paths: Sequence[str], trainer: Trainer) -> Path | None:

@@ -22,8 +22,7 @@ from anomalib_fbclip.results.thresholds import describe_verdicts
 
 from .batch_records import BatchRecords
 from .checked_data import CheckedData
-from .pictures import Pictures
-from .report import FBClipReport
+from .report import FBClipReport, Pictures
 from .results_folder import shorten_path, writes_results
 
 MAX_SHOWN = 10
@@ -56,7 +55,6 @@ class PredictionTable(Callback):
         self._rows: list[tuple[Place, Record]] = []
         self._failures: deque[tuple[Place, Record]] = deque()
         self._predicted: Counter[int] = Counter()
-        self._selections: Sequence[Sequence[int]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin a table."""
@@ -65,12 +63,11 @@ class PredictionTable(Callback):
         name = TABLE_NAME if trainer.world_size == 1 else f"{TABLE_NAME}.process{trainer.global_rank}"
         self._writer = RecordWriter(Path(trainer.default_root_dir), name)
         self._rows = []
-        # A test ends at the first image that can't be read; a prediction skips it.
-        self._selections = self._data.selections if stage == "predict" else []
+        # A test, which has no failures, ends at the first image that can't be read; a prediction skips it.
         self._failures = deque(
-            ((dataloader, index), Record(path, error=reason))
-            for dataloader, failures in enumerate(self._data.failures if stage == "predict" else ())
-            for index, (path, reason) in sorted(failures.items())
+            ((dataloader, index), failures[index])
+            for dataloader, failures in enumerate(self._data.failures)
+            for index in sorted(failures)
         )
         self._predicted = Counter()
 
@@ -126,7 +123,8 @@ class PredictionTable(Callback):
         """Find the place of a dataloader's next image. Each process gets every ``world_size``-th image."""
         position = self._predicted[dataloader] * trainer.world_size + trainer.global_rank
         self._predicted[dataloader] += 1
-        return dataloader, self._selections[dataloader][position] if self._selections else position
+        selections = self._data.selections
+        return dataloader, selections[dataloader][position] if selections else position
 
     def _write(self, place: Place, record: Record) -> None:
         if self._writer:
