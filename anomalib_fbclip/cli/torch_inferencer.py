@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from anomalib.utils.path import get_pretrained_weights_dir  # imports nothing else of anomalib
 from numpy.typing import NDArray
 
 from anomalib_fbclip.data.image_source import crop_patch, load_image
@@ -99,7 +98,7 @@ class TorchInferencer:
                 tiling=tiling,
                 **(given.arguments if given else {}),
             )
-            adapters = given or read_published(weights, (), get_pretrained_weights_dir() / "fbclip")
+            adapters = given or fetch_adapters(weights)
         except WeightsUnavailableError as error:
             msg = f"{error.message} Or leave out --backbone and --weights: {bundled.NAME} needs no network."
             raise InspectionError(msg) from error
@@ -391,6 +390,13 @@ class Comparison:
         if not hasattr(self._of_thread, "rows"):
             self._of_thread.rows = deque(maxlen=self._tiling.view_count)
         self._of_thread.rows.extend(match.row)
+
+
+def fetch_adapters(weights: str) -> Adapters:
+    """Read published adapters from anomalib's cache, and download them first if they are missing."""
+    from anomalib.utils.path import get_pretrained_weights_dir  # imports nothing else of anomalib
+
+    return read_published(weights, (), get_pretrained_weights_dir() / "fbclip")
 
 
 def resolve_device(name: str) -> torch.device:
