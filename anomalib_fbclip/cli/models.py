@@ -82,8 +82,9 @@ def get_ready(
         lines += describe_products(inferencer, options.product, share)
         compared = [photograph for one in inferencer.references for photograph in one.kept]
     elif at_once and not options.alone:
-        lines += compare_mutually(inferencer, files, screen, full_size=options.full_size)
-        is_mutual = bool(inferencer.references)
+        mutual = compare_mutually(inferencer, files, screen, full_size=options.full_size)
+        lines += mutual
+        is_mutual = bool(mutual and inferencer.references)  # the weights may have references of their own
     return Ready(
         inferencer,
         lines,

@@ -11,7 +11,6 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torchvision.transforms.v2.functional import center_crop
 
 from anomalib_fbclip.images.photographs import Enough, KeptPhotograph, PhotographSource, digest_file, read_reduced
 
@@ -163,8 +162,11 @@ def _worth_aligning(poses: Mapping[tuple[int, int], Pose], count: int) -> list[t
 def _bank(photograph: Gray) -> torch.Tensor:
     """Make the mirrored and turned copies of a small photograph, normalized: ``[2 TURNS, CANVAS, CANVAS]``."""
     small = _structure(_resize(photograph, THUMB_SIDE), fine=0.7, coarse=4.0)
+    height, width = (min(side, CANVAS) for side in small.shape)
     small *= np.sqrt(np.outer(np.hanning(small.shape[0] + 2)[1:-1], np.hanning(small.shape[1] + 2)[1:-1]))
-    canvas = center_crop(torch.from_numpy(small), [CANVAS, CANVAS]).numpy()
+    canvas = np.zeros((CANVAS, CANVAS), np.float32)
+    top, left = (CANVAS - height) // 2, (CANVAS - width) // 2
+    canvas[top : top + height, left : left + width] = _center(small, height, width)
     copies = [cv2.warpAffine(canvas, _about_center(_turn(variant)), canvas.shape) for variant in range(2 * TURNS)]
     bank = torch.from_numpy(np.stack(copies))
     return bank / bank.flatten(1).norm(dim=1).clamp(min=LEAST_STRUCTURE)[:, None, None]
@@ -244,3 +246,8 @@ def _resize(image: NDArray[Any], side: int) -> NDArray[Any]:
     scale = side / (height * width) ** 0.5
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def _center(gray: Gray, height: int, width: int) -> Gray:
+    top, left = (gray.shape[0] - height) // 2, (gray.shape[1] - width) // 2
+    return gray[top : top + height, left : left + width]

@@ -75,6 +75,17 @@ def test_the_odd_one_stands_out(tmp_path: Path, folder: Path, fbclip: Run) -> No
     assert "good photographs" not in page.lower()
 
 
+def test_weights_with_good_photographs_of_their_own(tmp_path: Path, folder: Path, fbclip: Run) -> None:
+    write_parts(folder, good=8, defective=0)
+    assert fbclip("teach", "parts", "--output", "part.fbclip").returncode == 0
+    shutil.copy(tmp_path / "part.fbclip", tmp_path / "part.safetensors")
+    result = fbclip("parts", "--weights", "part.safetensors", "--threshold", "0.99")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "compared with each other" not in result.stdout
+    assert "stands out" not in result.stdout
+    assert "unlabeled" not in (tmp_path / "fbclip-results" / "v0" / "report.html").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("options", [["--alone"], ["--threshold", "0.3", "--alone"]], ids=["alone", "threshold"])
 def test_alone(folder: Path, fbclip: Run, options: list[str]) -> None:
     write_parts(folder, good=8, defective=0)

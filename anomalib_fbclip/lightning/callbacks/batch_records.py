@@ -5,11 +5,12 @@
 
 import logging
 from collections import Counter
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
 import torch
-from anomalib.data import ImageBatch, ImageItem
+from anomalib.data import ImageBatch
 from anomalib.post_processing import MEBinPostProcessor, PostProcessor
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
@@ -47,6 +48,7 @@ class IncomingImages(Callback):
     def on_test_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - FBClip
         """Find good photographs among the images."""
         self._references = [Path(path) for path in pl_module.references if isinstance(path, str | Path)]
+        self._colors = Counter()
         images = TrainerRun(trainer).images if self._references else []
         self._copies = find_copies(images, self._references)
         _warn(trainer, describe_inspected_references(self._copies, len(images)))
@@ -91,9 +93,15 @@ class BatchRecords(Callback):
     ) -> None:
         """Make the records of a batch."""
         thresholds = find_thresholds(trainer)
+        # Not the batch's items: anomalib copies all tensors for them.
+        columns = (
+            *(batch.image_path, batch.pred_score, batch.pred_label),
+            *(batch.anomaly_map, batch.pred_mask, batch.gt_label),
+        )
+        values = zip(*(column if column is not None else repeat(None) for column in columns), strict=False)
         self.records = [
-            self._images.mark(_to_record(item, size, thresholds))
-            for item, size in zip(batch, self._images.sizes, strict=True)
+            self._images.mark(_to_record(row, size, thresholds))
+            for row, size in zip(values, self._images.sizes, strict=False)
         ]
 
     on_test_batch_end = on_predict_batch_end
@@ -125,23 +133,24 @@ def _warn(trainer: Trainer, lines: list[str]) -> None:
             logger.warning(line)
 
 
-def _to_record(item: ImageItem, size: tuple[int, int], thresholds: dict[str, Any]) -> Record:
+def _to_record(values: tuple[Any, ...], size: tuple[int, int], thresholds: dict[str, Any]) -> Record:
     """Make a record of an image's predictions."""
-    regions, decided, anomaly_map = None, item.pred_label, item.anomaly_map
-    if item.pred_mask is not None:
-        mask = item.pred_mask.cpu().numpy()
+    path, score, decided, anomaly_map, mask, truth = values
+    regions = None
+    if mask is not None:
+        mask = mask.cpu().numpy()
         if decided is not None and anomaly_map is not None:
             mask = match_verdict(mask, anomaly_map.cpu().numpy(), bool(decided))
         regions = find_regions(mask, size)
     return Record(
-        item.image_path,
-        score=float(item.pred_score),  # type: ignore[arg-type] # a prediction has one
+        path,
+        score=float(score),
         verdict=_name(decided),
         anomaly_map_max=None if anomaly_map is None else float(anomaly_map.max()),
         width=size[1],
         height=size[0],
         regions=regions,
-        label=_name(item.gt_label),
+        label=_name(truth),
         **thresholds,
     )
 
