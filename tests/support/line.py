@@ -41,7 +41,8 @@ def run_until(is_enough: Callable[[], object], *arguments: str, meanwhile: Calla
     has_ended = threading.Event()
 
     def end() -> None:
-        wait_until(lambda: has_ended.is_set() or callable(signal.getsignal(signal.SIGTERM)))
+        while not (has_ended.is_set() or callable(signal.getsignal(signal.SIGTERM))):
+            time.sleep(0.02)  # as long as it takes to load the model: if this thread ended first, nothing would end the run
         try:
             meanwhile()
             wait_until(lambda: has_ended.is_set() or is_enough())
