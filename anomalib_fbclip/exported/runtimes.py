@@ -139,6 +139,8 @@ def openvino_core() -> "openvino.Core":
     """Return the process's only Core: with several (OpenVINO 2026.4), a signal handler's stack is freed too early."""
     import openvino
 
+    # Python's side of a tensor is set up at its first use. If two threads do that at once, they wait for each other.
+    _ = openvino.Tensor(np.zeros(1, np.float32)).data
     return openvino.Core()
 
 

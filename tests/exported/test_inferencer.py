@@ -249,6 +249,12 @@ class TestStream:
     def test_no_images(self, tmp_path: Path) -> None:
         assert list(EdgeInferencer(write_graph(tmp_path / "model.xml")).stream([])) == []
 
+    def test_threads_that_predict_first_in_their_process(self, tmp_path: Path) -> None:
+        """Two of them waited for each other for ever, about every second time with threads that switch as often."""
+        path = write_graph(tmp_path / "model.xml")
+        for _ in range(3):
+            subprocess.run([sys.executable, "-c", FIRST_IN_THREADS, path], check=True, timeout=60)
+
     def test_others_in_between_and_a_stream_that_is_left(self, tmp_path: Path, model_name: str) -> None:
         inferencer = EdgeInferencer(write_graph(tmp_path / model_name), performance_hint="THROUGHPUT")
         streams = [inferencer.stream(frames(9)) for _ in range(3)]
@@ -445,6 +451,17 @@ class TestBundled:
         folders = ("hazelnut/test/colour", "cookie/test/cracked", "magnetic_tile/test/break")
         self.check_parity(bundled, [next((real_data / folder).iterdir()) for folder in folders])
 
+
+FIRST_IN_THREADS = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from anomalib_fbclip.exported import EdgeInferencer
+sys.setswitchinterval(1e-6)
+predict = EdgeInferencer(sys.argv[1], "CPU").predict
+with ThreadPoolExecutor(4) as pool:
+    assert len(list(pool.map(predict, [np.zeros((48, 64, 3), np.uint8)] * 4))) == 4
+"""
 
 SIGNAL_AFTER_TWO = """
 import signal, subprocess, sys
