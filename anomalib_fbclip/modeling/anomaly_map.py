@@ -86,6 +86,19 @@ class AnomalyMapGenerator(nn.Module):
         values = self._smooth(patch_map * inside, image_size) / weights.clamp(min=LEAST_WEIGHT)
         return MapValues(patch_map, torch.where(pixels & (weights > LEAST_WEIGHT), values, LOWEST), inside, area)
 
+    def within_reach(self, region: RegionOfInterest, grid: Sequence[int]) -> RegionOfInterest:
+        """Leave out pixels that get no value from a patch inside, as in lines thinner than half a patch.
+
+        Raises:
+            ValueError: If there are no others.
+        """
+        nothing = torch.zeros(1, 1, *grid, device=region.pixels.device)
+        reached = self(nothing, region.pixels.shape, region)[0] > LOWEST
+        if not reached.any():
+            msg = "The region of interest is thinner than half a patch of the model: paint a larger one, or use tiles."
+            raise ValueError(msg)
+        return RegionOfInterest(region.pixels & reached)
+
     def _smooth(self, patch_map: torch.Tensor, image_size: Sequence[int]) -> torch.Tensor:
         with full_precision(patch_map.device):
             upsampled = F.interpolate(to_full(patch_map), size=image_size, mode="bilinear", align_corners=False)

@@ -110,6 +110,22 @@ class ModelOutput(NamedTuple):
     pred_score: torch.Tensor
     anomaly_map: torch.Tensor
 
+    def limited_to(self, pixels: torch.Tensor) -> "ModelOutput":
+        """Set the maps to 0 outside some pixels, bool ``[H, W]``."""
+        # Not a product: it could be -0, and an anomaly map has no negative values.
+        return self._replace(anomaly_map=torch.where(pixels, self.anomaly_map, 0.0))
+
+    def require_finite(self) -> None:
+        """Raise a ``ValueError`` that names the images without a finite score."""
+        if torch.compiler.is_compiling() or self.pred_score.isfinite().all():
+            return
+        faulty = (~self.pred_score.isfinite()).nonzero().flatten().tolist()
+        msg = (
+            f"Images {faulty} of the batch give no finite score: they have NaN, infinite or extreme values. Normalize "
+            "them with CLIP's mean and standard deviation, as FBClip's pre-processor does."
+        )
+        raise ValueError(msg)
+
 
 class Decision(nn.Module):
     """Decides how anomalous images are, in two steps: patches first, then pixels and images.

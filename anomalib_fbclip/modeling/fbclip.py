@@ -14,7 +14,7 @@ import torch
 from torchvision.tv_tensors import TVTensor
 
 from .alignment import TextAlignment
-from .anomaly_map import LOWEST, AnomalyMapGenerator
+from .anomaly_map import AnomalyMapGenerator
 from .clip import ClipBackbone
 from .decision import Decision, ImageScore, IntermediateOutputs, ModelOutput, ZeroShot
 from .mvfbe import MultiViewDisentanglement
@@ -72,8 +72,7 @@ class FBClipModel(TextEncoder):
         Args:
             images (torch.Tensor): Normalized images, shape ``[B, 3, H, W]``, sides multiples of the patch; with tiles,
                 of the tiling's ``image_size``.
-            region (RegionOfInterest | None, optional): Region of interest of these images. ``None``: the attribute.
-                Defaults to ``None``.
+            region (RegionOfInterest | None, optional): Their region of interest. Defaults to the attribute.
 
         Returns:
             decision.ModelOutput: Scores and anomaly maps.
@@ -81,23 +80,11 @@ class FBClipModel(TextEncoder):
         Raises:
             ValueError: If the size of the images does not fit the backbone, or a score is not finite.
         """
-        region = self.region if region is None else region
         outputs = self.look(images, self.text_features())  # the compiler's only graph break
-        return self.conclude(outputs, images.shape[-2:], self.decision, region)
+        return self.conclude(outputs, images.shape[-2:], self.decision, self.region if region is None else region)
 
     def look(self, images: torch.Tensor, text_features: torch.Tensor) -> Iterator[IntermediateOutputs]:
-        """Compute the intermediate outputs for images.
-
-        Args:
-            images (torch.Tensor): Normalized images, as for :meth:`forward`.
-            text_features (torch.Tensor): See :meth:`intermediate_outputs`.
-
-        Returns:
-            Iterator[IntermediateOutputs]: The outputs for a few views at a time, to save memory.
-
-        Raises:
-            ValueError: If the size of the images does not fit the backbone.
-        """
+        """Compute the :meth:`intermediate_outputs` for images as in :meth:`forward`, a few views at a time."""
         if isinstance(images, TVTensor):  # anomalib's batches are; the compiler refuses them
             images = images.as_subclass(torch.Tensor)
         return (self.intermediate_outputs(views, text_features) for views in self.tiling.split_in_parts(images))
@@ -117,27 +104,21 @@ class FBClipModel(TextEncoder):
             decision (Decision): The decision.
             region (RegionOfInterest | None): Region of interest of these images.
 
-        Returns:
-            decision.ModelOutput: Scores and anomaly maps.
-
         Raises:
             ValueError: If a score is not finite.
         """
         decided = [(output.class_score, decision(output)) for output in outputs]
         class_scores, values = (part[0] if len(part) == 1 else torch.cat(part) for part in zip(*decided, strict=True))
         map_values = self.anomaly_map_generator.values(self.tiling.join(values, region), image_size, region)
-        class_score = self.tiling.highest(class_scores) if region is None else None
-        prediction = decision.predict(class_score, map_values)
-        if region is not None:
-            # Not a product: it could be -0, and an anomaly map has no negative values.
-            prediction = prediction._replace(anomaly_map=torch.where(region.pixels, prediction.anomaly_map, 0.0))
-        _require_finite(prediction.pred_score)
+        if region is None:
+            prediction = decision.predict(self.tiling.highest(class_scores), map_values)
+        else:  # the class token sees the whole image
+            prediction = decision.predict(None, map_values).limited_to(region.pixels)
+        prediction.require_finite()
         return prediction
 
     def region_of(self, pixels: torch.Tensor) -> RegionOfInterest:
         """Make a region of interest, on the model's device.
-
-        Pixels far from every patch inside, as in lines thinner than half a patch, are left out.
 
         Args:
             pixels (torch.Tensor): Where to look, bool ``[H, W]``, of the tiling's ``image_size``.
@@ -145,14 +126,8 @@ class FBClipModel(TextEncoder):
         Raises:
             ValueError: If the region is empty, or no patch has half of its pixels in it.
         """
-        device = self.anomaly_map_generator.kernel.device
-        region = RegionOfInterest(pixels.to(device))
-        nothing = torch.zeros(1, 1, *self.backbone.grid((pixels.shape[0], pixels.shape[1])), device=device)
-        reached = self.anomaly_map_generator(nothing, pixels.shape, region)[0] > LOWEST
-        if not reached.any():
-            msg = "The region of interest is thinner than half a patch of the model: paint a larger one, or use tiles."
-            raise ValueError(msg)
-        return RegionOfInterest(region.pixels & reached)
+        region = RegionOfInterest(pixels.to(self.anomaly_map_generator.kernel.device))
+        return self.anomaly_map_generator.within_reach(region, self.backbone.grid((pixels.shape[0], pixels.shape[1])))
 
     def intermediate_outputs(self, images: torch.Tensor, text_features: torch.Tensor) -> IntermediateOutputs:
         """Score images and patches by the text, for inference and training.
@@ -171,14 +146,3 @@ class FBClipModel(TextEncoder):
         probability = self.alignment(embeddings, text_features)
         class_score, patch_map = probability[:, 0], probability[:, 1:].unflatten(1, (1, *grid))
         return IntermediateOutputs(class_score, patch_map, embeddings, text_features, layer_tokens)
-
-
-def _require_finite(pred_score: torch.Tensor) -> None:
-    if torch.compiler.is_compiling() or pred_score.isfinite().all():
-        return
-    faulty = (~pred_score.isfinite()).nonzero().flatten().tolist()
-    msg = (
-        f"Images {faulty} of the batch give no finite score: they have NaN, infinite or extreme values. Normalize them "
-        "with CLIP's mean and standard deviation, as FBClip's pre-processor does."
-    )
-    raise ValueError(msg)

@@ -42,7 +42,7 @@ def run_until(is_enough: Callable[[], object], *arguments: str, meanwhile: Calla
 
     def end() -> None:
         while not (has_ended.is_set() or callable(signal.getsignal(signal.SIGTERM))):
-            time.sleep(0.02)  # as long as it takes to load the model: if this thread ended first, nothing would end the run
+            time.sleep(0.02)  # however long the model takes to load: without this thread, nothing would end the run
         try:
             meanwhile()
             wait_until(lambda: has_ended.is_set() or is_enough())
