@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from .errors import InspectionError, run_command
+from .errors import CommandError, run_command
 
 SPINS = "1000"
 """Number of times a thread of GNU's OpenMP, which torch brings on Linux, looks for work before it sleeps. By default it
@@ -20,7 +20,7 @@ def refuse_empty(arguments: Sequence[str]) -> None:
     for number, argument in enumerate(arguments, 1):
         if not argument or re.fullmatch(r"--[\w-]+=", argument):
             msg = f"argument {number} is empty: give a value, or leave it out."
-            raise InspectionError(msg)
+            raise CommandError(msg)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

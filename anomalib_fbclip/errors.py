@@ -39,12 +39,8 @@ class EdgeError(PlainError):
     """An exported model or a device can't be used."""
 
 
-class InspectionError(PlainError):
-    """An inspection can't begin, or has to stop."""
-
-
-class ProtocolError(PlainError):
-    """A command of the protocol can't begin."""
+class CommandError(PlainError):
+    """A command can't begin, or has to stop."""
 
 
 class WeightsUnavailableError(RuntimeError):

@@ -13,7 +13,7 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
-from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.errors import CommandError
 from anomalib_fbclip.exported.runtimes import Precision
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.photographs import check_white_level
@@ -327,7 +327,7 @@ def writing(output: Path, kind: str) -> Generator[None]:
         if error.filename is not None and not _is_above_or_below(Path(error.filename), output, kind):
             raise
         msg = f"--output {printable(output)} can't be written ({error}): give another {kind}."
-        raise InspectionError(msg) from error
+        raise CommandError(msg) from error
 
 
 def _is_above_or_below(path: Path, output: Path, kind: str) -> bool:

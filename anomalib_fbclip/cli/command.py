@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.errors import CommandError
 from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.results.files import find_missing, link_latest, make_next, removing_on_error
 from anomalib_fbclip.results.good_photographs import (
@@ -43,7 +43,7 @@ def run_check(arguments: Sequence[str]) -> int:
     )
     for file, same in find_copies(bad, good).items():
         msg = f"{printable(file)} and {printable(same)} are the same photograph: leave out the good or the bad one."
-        raise InspectionError(msg)
+        raise CommandError(msg)
 
     def label(name: str) -> Verdict:
         given = [path for path in (*options.known_good, *options.bad) if _is_of(name, path)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from anomalib_fbclip.concurrency import map_ahead
-from anomalib_fbclip.errors import ANOMALOUS, FAILED, NORMAL, ImageError, InspectionError
+from anomalib_fbclip.errors import ANOMALOUS, FAILED, NORMAL, CommandError, ImageError
 from anomalib_fbclip.exported.inferencer import EdgeInferencer, ImageSource, Prediction
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.photographs import Enough, is_gray
@@ -198,7 +198,7 @@ class Inspection:
         yield from self._take_failures()
         if self._awaited:
             msg = f"The model gave no verdict on {printable(self._awaited[0].item.name)}: inspect it again."
-            raise InspectionError(msg)
+            raise CommandError(msg)
 
     def _images(self, inputs: Inputs) -> Iterator[ImageSource]:
         """Yield the images, and keep their outcomes for their predictions, which come in the same order."""

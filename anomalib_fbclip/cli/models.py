@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from anomalib_fbclip.errors import ImageError, InspectionError
+from anomalib_fbclip.errors import CommandError, ImageError
 from anomalib_fbclip.exported.inferencer import EdgeInferencer
 from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.images.photographs import KeptPhotograph, read_size
@@ -170,7 +170,7 @@ def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int]
     if tiles == AUTO:
         if size is None:
             msg = f"--tiles {AUTO} measures a photograph, and there is none that can be read: give a number, such as 3."
-            raise InspectionError(msg)
+            raise CommandError(msg)
         tiles = partial(choose_tiles, size, options.smallest_defect)
     try:
         with quick_imports():
@@ -179,7 +179,7 @@ def load_torch(options: argparse.Namespace, at_once: bool, size: tuple[int, int]
         msg = (
             f"{error.name} is missing: pip install anomalib-fbclip. An exported model needs no torch: --model model.xml"
         )
-        raise InspectionError(msg) from error
+        raise CommandError(msg) from error
 
     inferencer = TorchInferencer(
         options.backbone,
@@ -228,7 +228,7 @@ def describe_products(inferencer: "TorchInferencer", products: Sequence[Path], s
         return _describe_references(inferencer, share)
     if share is not None:
         msg = "--max-false-alarms needs a single product: give one, or teach each with --max-false-alarms."
-        raise InspectionError(msg)
+        raise CommandError(msg)
     decides = inferencer.threshold_sources()[0] != "given"
     return [
         f"{printable(path.stem)}: {one.describe(decides=decides)}"
@@ -253,11 +253,11 @@ def limit(inferencer: Inferencer, good_scores: Sequence[float], share: float) ->
     """Set the threshold for a share of false alarms, and describe it."""
     if not good_scores:
         msg = "--max-false-alarms: the model contains no good photographs. Export it with some, or give --threshold."
-        raise InspectionError(msg)
+        raise CommandError(msg)
     try:
         chosen = limit_false_alarms(good_scores, share)
     except ValueError as error:
-        raise InspectionError(str(error)) from error
+        raise CommandError(str(error)) from error
     inferencer.decide_at(chosen.threshold)
     return chosen.describe()
 
@@ -280,11 +280,11 @@ def find_photographs(path: Path, option: str, advice: str) -> list[Path]:
     """Find the photographs of a folder, or a single one, that was given after an option."""
     if not path.exists():
         msg = f"{option}{printable(path)} does not exist: {advice}"
-        raise InspectionError(msg)
+        raise CommandError(msg)
     found = find_images(path)
     if not found:
         msg = f"{option}{printable(path)} has no photographs: {advice}"
-        raise InspectionError(msg)
+        raise CommandError(msg)
     return found
 
 
@@ -296,7 +296,7 @@ def find_good(folder: Path, shots: int | None, option: str = "--good ") -> list[
     if shots > len(found):
         total = count(len(found), "photograph")
         msg = f"{option}{printable(folder)} has {total}, and --shots is {shots}: lower --shots."
-        raise InspectionError(msg)
+        raise CommandError(msg)
     with quick_imports():  # imports torch, after mistakes were reported
         from anomalib_fbclip.data.references import ReferenceChoice
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.errors import CommandError
 from anomalib_fbclip.results.files import replacing
 
 from .arguments import Parser
@@ -48,13 +48,13 @@ def write_example(folder: Path) -> None:
     """Write all photographs to a new folder, or none."""
     if folder.exists() or folder.is_symlink():
         msg = f"{folder} exists already: give another folder, fbclip example FOLDER."
-        raise InspectionError(msg)
+        raise CommandError(msg)
     try:
         with replacing(folder) as temporary:
             shutil.copytree(PHOTOGRAPHS, temporary, copy_function=shutil.copyfile)
     except OSError as error:
         msg = f"the photographs can't be written to {folder} ({error}): give another folder, fbclip example FOLDER."
-        raise InspectionError(msg) from error
+        raise CommandError(msg) from error
 
 
 def create_configs_parser() -> Parser:
@@ -76,7 +76,7 @@ def run_configs(arguments: Sequence[str]) -> int:
         sys.stdout.write(configs[name].read_text(encoding="utf-8"))
     else:
         msg = f"there is no config file {name!r}: choose one of {', '.join(configs)}."
-        raise InspectionError(msg)
+        raise CommandError(msg)
     return 0
 
 

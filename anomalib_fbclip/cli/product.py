@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
-from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.errors import CommandError
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.photographs import KeptPhotograph
 from anomalib_fbclip.images.region_of_interest import ONE_REGION, RegionMasks, decode_region
@@ -102,7 +102,7 @@ def teach(options: argparse.Namespace, screen: Screen) -> None:
     with screen.progress("Loading the model", None):
         inferencer = load_torch(options, at_once=False, size=find_size(good))
     if isinstance(inferencer.region, RegionMasks):
-        raise InspectionError(ONE_REGION)
+        raise CommandError(ONE_REGION)
     lines = compare(inferencer, good, screen, options.rotations, options.max_false_alarms)
     screen.tell(*lines, *describe_names(inferencer.references[0]))
     _save(inferencer, options.output, None, screen)
@@ -128,7 +128,7 @@ def change(options: argparse.Namespace, screen: Screen) -> None:
         return
     if not added and len(removed) == len(before.kept):
         msg = "--remove would leave no photographs: keep some, or delete the product."
-        raise InspectionError(msg)
+        raise CommandError(msg)
     after = inferencer.change_references(added, removed)
     with screen.progress("Good photographs", len(after.images), passes=2) as advance:
         inferencer.compare_with(after, advance)
@@ -183,7 +183,7 @@ def _find_removed(name: str, references: "ReferenceSet") -> str:
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"Did you mean {printable(near[0])}?" if near else f"It has {_list(names)}."
     msg = f"--remove {printable(name)}: the product has no photograph of this name. {hint}"
-    raise InspectionError(msg)
+    raise CommandError(msg)
 
 
 def _list(names: Sequence[str]) -> str:
@@ -200,7 +200,7 @@ def _check_free(path: Path) -> None:
             f"--output {printable(path)} exists already: give another name, delete it, or add to it with fbclip "
             f"teach {printable(path)} --add."
         )
-        raise InspectionError(msg)
+        raise CommandError(msg)
 
 
 def _check_writable(path: Path) -> None:

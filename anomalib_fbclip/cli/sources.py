@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_fbclip.concurrency import map_ahead
-from anomalib_fbclip.errors import ImageError, InspectionError
+from anomalib_fbclip.errors import CommandError, ImageError
 from anomalib_fbclip.images.image_files import IMAGE_SUFFIXES, LONGEST_SIGNATURE, VIDEO, find_images, kind_of, printable
 from anomalib_fbclip.images.photographs import Enough, Photograph, describe_pages, read_reduced
 
@@ -206,18 +206,18 @@ def _find_photographs(path: Path, excluded: Sequence[Path]) -> list[Path]:
         path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
         msg = f"{printable(path)} does not exist: give a photograph, a folder of them, a video, or a camera number."
-        raise InspectionError(msg) from error
+        raise CommandError(msg) from error
     except OSError as error:
         msg = f"{printable(path)} can't be reached: {error.strerror}. Give this user access to its folder."
-        raise InspectionError(msg) from error
+        raise CommandError(msg) from error
     if not (path.is_file() or path.is_dir()):
         msg = f"{printable(path)} is neither a file nor a folder: give a file, a folder, or a camera number."
-        raise InspectionError(msg)
+        raise CommandError(msg)
     photographs = find_images(path, *excluded)
     if not photographs:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         msg = f"{printable(path)} has no photographs to inspect: give a folder with {suffixes} files."
-        raise InspectionError(msg)
+        raise CommandError(msg)
     return photographs
 
 
@@ -245,7 +245,7 @@ class Live(NamedTuple):
     source: int | str
 
     def open(self) -> "cv2.VideoCapture":
-        """Open it. An ``InspectionError`` says why it can't be opened."""
+        """Open it. An ``CommandError`` says why it can't be opened."""
         return _open_capture(self.source, self.name.capitalize() if isinstance(self.source, int) else self.name)
 
 
@@ -271,7 +271,7 @@ def _is_video(path: Path) -> bool:
 def _open_capture(source: int | str, name: str) -> "cv2.VideoCapture":
     if not find_spec("cv2"):
         msg = f"reading {name} needs OpenCV: pip install opencv-python-headless"
-        raise InspectionError(msg)
+        raise CommandError(msg)
     os.environ["OPENCV_FFMPEG_LOGLEVEL"] = "-8"  # OpenCV and FFmpeg write to the screen themselves
     import cv2
 
@@ -279,5 +279,5 @@ def _open_capture(source: int | str, name: str) -> "cv2.VideoCapture":
     capture = cv2.VideoCapture(source)
     if not capture.isOpened():
         msg = f"{name} can't be opened: check the connection, or give a video that OpenCV can read."
-        raise InspectionError(msg)
+        raise CommandError(msg)
     return capture

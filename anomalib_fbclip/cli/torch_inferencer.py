@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from anomalib_fbclip.data.image_source import crop_patch, load_image
 from anomalib_fbclip.data.reference_set import ROTATIONS, ReferenceSet, threshold_source
 from anomalib_fbclip.data.unlabeled_set import UnlabeledSet
-from anomalib_fbclip.errors import ImageError, InspectionError, WeightsUnavailableError
+from anomalib_fbclip.errors import CommandError, ImageError, WeightsUnavailableError
 from anomalib_fbclip.exported.inferencer import Failed, ImageSource, Prediction, predict_in_order, to_rgb
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks, RegionSource, paint_region
@@ -101,7 +101,7 @@ class TorchInferencer:
             adapters = given or fetch_adapters(weights)
         except WeightsUnavailableError as error:
             msg = f"{error.message} Or leave out --backbone and --weights: {bundled.NAME} needs no network."
-            raise InspectionError(msg) from error
+            raise CommandError(msg) from error
         adapters.load_into(self._model)
         settled = adapters.settled
         self.white_level = settled.get("white_level") if white_level is None else white_level
@@ -407,5 +407,5 @@ def resolve_device(name: str) -> torch.device:
         return found[-1]
     if name.partition(":")[0] not in {device.type for device in found}:
         msg = f"--device {printable(name)} is not available: choose one of auto, {', '.join(map(str, found))}."
-        raise InspectionError(msg)
+        raise CommandError(msg)
     return torch.device(name)

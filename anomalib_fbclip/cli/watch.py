@@ -12,7 +12,7 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
-from anomalib_fbclip.errors import FAILED, InspectionError
+from anomalib_fbclip.errors import FAILED, CommandError
 from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.line.arrivals import Arrival, Camera, Folder, has_changed
 from anomalib_fbclip.line.delivery import Delivery, Message, Mqtt, Outbox, Webhook
@@ -82,7 +82,7 @@ def run_watch(arguments: Sequence[str]) -> int:
         msg = (
             f"{printable(options.source)} is not a folder: give a folder, the address of a stream, or a camera number."
         )
-        raise InspectionError(msg)
+        raise CommandError(msg)
     with writing(options.output, "folder"):
         return watch(options, live)
 

@@ -10,14 +10,14 @@ from torchvision.transforms.v2.functional import to_dtype, to_image, to_pil_imag
 
 from anomalib_fbclip.images.photographs import PhotographSource, read_photograph
 
-ImageSource = PhotographSource | NDArray | torch.Tensor
+ImageLike = PhotographSource | NDArray | torch.Tensor
 """A file, a Pillow image, or RGB values: ``[H, W, 3]`` in an array, ``[3, H, W]`` in a tensor."""
 
 DIMENSIONS = CHANNELS = 3
 
 
 def load_image(
-    source: ImageSource, minimum_side: int = 1, *, upright: bool = True, white_level: int | None = None
+    source: ImageLike, minimum_side: int = 1, *, upright: bool = True, white_level: int | None = None
 ) -> torch.Tensor:
     """Load an image as RGB values 0..1, shape ``[3, H, W]``.
 
@@ -41,11 +41,11 @@ def load_image(
     raise ValueError(msg)
 
 
-def crop_patch(image: ImageSource, place: tuple[int, int], grid: tuple[int, int]) -> Image.Image:
+def crop_patch(image: ImageLike, place: tuple[int, int], grid: tuple[int, int]) -> Image.Image:
     """Crop a patch of an image and its neighbors: 3 x 3 patches, fewer at the edge.
 
     Args:
-        image (ImageSource): The image, as for ``FBClip.explain``.
+        image (ImageLike): The image, as for ``FBClip.explain``.
         place (tuple[int, int]): Row and column of the patch.
         grid (tuple[int, int]): Number of rows and columns.
 

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 from anomalib_fbclip.images.photographs import Enough, KeptPhotograph, PhotographSource, digest_file, read_reduced
 
-from .image_source import ImageSource, load_image
+from .image_source import ImageLike, load_image
 
 Gray = NDArray[Any]
 
-SourceT = TypeVar("SourceT", bound=ImageSource)
+SourceT = TypeVar("SourceT", bound=ImageLike)
 
 SIDE, THUMB_SIDE, CANVAS = 160, 32, 64
 """Sides in pixels of squares with the area of a photograph, for the alignment and for the search before it; and side of
@@ -85,7 +85,7 @@ def describe_near_copies(given: int, kept: int) -> list[str]:
     return [f"{given - kept} of your {given} good photographs are near copies of others: they count as {kept}."]
 
 
-def _content(reference: ImageSource, index: int) -> str | int:
+def _content(reference: ImageLike, index: int) -> str | int:
     """Return the digest of a file; for other images, and for files that can't be read, the index."""
     if isinstance(reference, KeptPhotograph):
         return reference.digest
@@ -97,13 +97,13 @@ def _content(reference: ImageSource, index: int) -> str | int:
         return index
 
 
-def _path_length(reference: ImageSource) -> int:
+def _path_length(reference: ImageLike) -> int:
     if isinstance(reference, KeptPhotograph):
         return len(reference.name)
     return len(str(reference)) if isinstance(reference, str | Path) else 0
 
 
-def _to_gray(reference: ImageSource, white_level: int | None) -> Gray:
+def _to_gray(reference: ImageLike, white_level: int | None) -> Gray:
     """Reduce a photograph to gray values 0..255, with the area of a square of ``SIDE`` pixels."""
     if isinstance(reference, PhotographSource):
         pixels = read_reduced(reference, enough=Enough(2 * SIDE, SIDE), white_level=white_level).pixels

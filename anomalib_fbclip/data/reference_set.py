@@ -31,7 +31,7 @@ from anomalib_fbclip.weights.adapters import Adapters, keep_decision
 from anomalib_fbclip.weights.metadata import REFERENCES_PREFIX
 from anomalib_fbclip.weights.tensor_files import reading
 
-from .image_source import ImageSource, crop_patch, load_image
+from .image_source import ImageLike, crop_patch, load_image
 from .near_copies import describe_near_copies, leave_out_copies
 
 ROTATIONS = 4
@@ -85,13 +85,13 @@ class ReferenceSet:
 
     def __init__(
         self,
-        found: Sequence[ImageSource],
+        found: Sequence[ImageLike],
         rotations: int = ROTATIONS,
         *,
         upright: bool = True,
         white_level: int | None = None,
         region: RegionSource | None = None,
-        images: Sequence[ImageSource] | None = None,
+        images: Sequence[ImageLike] | None = None,
         known: Mapping[str, Block] | None = None,
     ) -> None:
         self.found = [*found]
@@ -168,7 +168,7 @@ class ReferenceSet:
         """Read a photograph in use. See :func:`load_image`."""
         return self._load(self.images[index], minimum_side)
 
-    def _load(self, image: ImageSource, minimum_side: int = 1) -> torch.Tensor:
+    def _load(self, image: ImageLike, minimum_side: int = 1) -> torch.Tensor:
         return load_image(image, minimum_side, upright=self.upright, white_level=self.white_level)
 
     def name(self, index: int) -> str:
@@ -207,7 +207,7 @@ class ReferenceSet:
         own = [Path(_file_of(image)).name or f"{self.noun} {index}" for index, image in enumerate(self.found, start=1)]
         return [*zip(own, _tell_apart(own), strict=True)]
 
-    def _keep(self, photograph: ImageSource, name: str, least: Sequence[int]) -> KeptPhotograph:
+    def _keep(self, photograph: ImageLike, name: str, least: Sequence[int]) -> KeptPhotograph:
         """Keep a photograph as it was read, large enough to teach the model again."""
         if isinstance(photograph, KeptPhotograph):
             return photograph
@@ -220,7 +220,7 @@ class ReferenceSet:
         size = Path(photograph).stat().st_size if isinstance(photograph, str | Path) else 0
         return KeptPhotograph(name, file.getvalue(), size, self._digest(photograph))
 
-    def _digest(self, photograph: ImageSource) -> str:
+    def _digest(self, photograph: ImageLike) -> str:
         if isinstance(photograph, KeptPhotograph):
             return photograph.digest
         if isinstance(photograph, str | Path):
@@ -262,7 +262,7 @@ class ReferenceSet:
         """The photographs that come from a product's file, including near copies."""
         return [photograph for photograph in self.found if isinstance(photograph, KeptPhotograph)]
 
-    def change(self, added: Sequence[ImageSource], removed: Collection[str], model: FBClipModel) -> "ReferenceSet":
+    def change(self, added: Sequence[ImageLike], removed: Collection[str], model: FBClipModel) -> "ReferenceSet":
         """Add photographs to a restored set, and remove others by name.
 
         The new set has no fit yet, and reuses the results of this one, which the model was fitted to.
@@ -325,7 +325,7 @@ class ReferenceSet:
         return lines
 
 
-def _file_of(image: ImageSource) -> str:
+def _file_of(image: ImageLike) -> str:
     """Return the path of a photograph's file; empty if it is not from a file."""
     if isinstance(image, str | Path):
         return str(image)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from anomalib_fbclip.images.image_files import find_images, printable
 from anomalib_fbclip.results.good_photographs import find_copies
 
-from .image_source import ImageSource
+from .image_source import ImageLike
 
 if TYPE_CHECKING:
     from anomalib.data import AnomalibDataModule
@@ -39,7 +39,7 @@ class ReferenceChoice:
 
     is_unlabeled: ClassVar[bool] = False  # if so, photographs may be defective, and are compared with each other
 
-    def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
+    def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageLike]:
         """Find the files, sorted, in the given source or in the datamodule of a run or of an export.
 
         The datamodule's test and validation images are chosen only if there are too few others. None, or fewer than
@@ -58,7 +58,7 @@ class ReferenceChoice:
             raise ReferencesError(msg)
         return self._choose(_normal_images(datamodule), f"The training split of {datamodule.name}", tested)
 
-    def _choose(self, paths: Sequence[Path], origin: str, tested: Sequence[Path]) -> list[ImageSource]:
+    def _choose(self, paths: Sequence[Path], origin: str, tested: Sequence[Path]) -> list[ImageLike]:
         if not paths:
             msg = f"{origin} has no good photographs: give a folder of them as few_shot_source."
             raise ReferencesError(msg)
@@ -82,10 +82,10 @@ class ReferenceChoice:
 class GivenReferences:
     """Photographs given by a program. They are turned upright in a run, too, which reads others like its images."""
 
-    images: tuple[ImageSource, ...]
+    images: tuple[ImageLike, ...]
     is_unlabeled: bool = False
 
-    def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
+    def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageLike]:
         """Return the photographs."""
         del datamodule, images
         return [*self.images]
@@ -99,7 +99,7 @@ class UnlabeledChoice:
 
     is_unlabeled: ClassVar[bool] = True
 
-    def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageSource]:
+    def find(self, datamodule: "AnomalibDataModule | None", images: Sequence[Path] = ()) -> list[ImageLike]:
         """Find the files, sorted, in the given folder, in the datamodule of a run, or among a run's images."""
         if self.unlabeled_source != DATASET:
             paths = _find(Path(self.unlabeled_source), "unlabeled_source", "photographs")

@@ -15,16 +15,16 @@ from anomalib_fbclip.images.photographs import Enough, PhotographSource, read_re
 from anomalib_fbclip.images.region_of_interest import RegionMasks, RegionSource
 from anomalib_fbclip.modeling.fbclip import FBClipModel
 from anomalib_fbclip.modeling.few_shot import MAPS, MutualScoring
+from anomalib_fbclip.modeling.few_shot.calibration import STEEPNESS
 from anomalib_fbclip.modeling.few_shot.mutual_scoring import (
     are_unalike,
     find_kinds,
     is_split,
     photograph_distances,
 )
-from anomalib_fbclip.results.thresholds import STEEPNESS
 from anomalib_fbclip.weights.adapters import keep_decision
 
-from .image_source import ImageSource, load_image
+from .image_source import ImageLike, load_image
 from .reference_set import ReferenceSet
 
 FEWEST = 8
@@ -48,7 +48,7 @@ class UnlabeledSet(ReferenceSet):
 
     def __init__(
         self,
-        found: Sequence[ImageSource],
+        found: Sequence[ImageLike],
         seed: int = 0,
         minimum_side: int = 1,
         enough: Enough | None = None,
@@ -121,7 +121,7 @@ class UnlabeledSet(ReferenceSet):
         return [f"{found} Use good photographs instead."]
 
 
-def _is_readable(source: ImageSource, minimum_side: int, white_level: int | None, region: RegionSource | None) -> bool:
+def _is_readable(source: ImageLike, minimum_side: int, white_level: int | None, region: RegionSource | None) -> bool:
     """Tell whether a photograph and its mask can be read. The inspection reports it if not."""
     if not isinstance(source, PhotographSource):
         return True

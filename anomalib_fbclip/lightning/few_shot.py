@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from tqdm import tqdm
 
-from anomalib_fbclip.data.image_source import ImageSource, load_image
+from anomalib_fbclip.data.image_source import ImageLike, load_image
 from anomalib_fbclip.data.reference_set import ReferencePatch, ReferenceSet, threshold_source
 from anomalib_fbclip.data.references import AnyChoice, GivenReferences, choose_references
 from anomalib_fbclip.data.unlabeled_set import UnlabeledSet
@@ -87,7 +87,7 @@ class FewShotMixin(ModelMixin):
         if self.region_source is not None and not isinstance(self.region_source, RegionMasks):
             self.model.region = self._paint_region()
 
-    def _paint_region(self, photograph: ImageSource | None = None) -> RegionOfInterest | None:
+    def _paint_region(self, photograph: ImageLike | None = None) -> RegionOfInterest | None:
         """Paint the region of interest of a photograph; ``None`` if it is the same for all."""
         if self.region_source is None or self.model.region is not None:
             return None
@@ -111,15 +111,15 @@ class FewShotMixin(ModelMixin):
         return self.model.decision.k_shot > 0 and not isinstance(self.model.decision, MutualScoring)
 
     @property
-    def references(self) -> list[ImageSource]:
+    def references(self) -> list[ImageLike]:
         """The good photographs in use, without near copies."""
         return self.reference_set.images if self.reference_set and self.is_few_shot else []
 
-    def use_references(self, references: Sequence[ImageSource]) -> None:
+    def use_references(self, references: Sequence[ImageLike]) -> None:
         """Compare with good photographs from now on. They also set the thresholds.
 
         Args:
-            references (Sequence[ImageSource]): Files, Pillow images, arrays ``[H, W, 3]`` or tensors ``[3, H, W]``, as
+            references (Sequence[ImageLike]): Files, Pillow images, arrays ``[H, W, 3]`` or tensors ``[3, H, W]``, as
                 for :meth:`explain`. Files and Pillow images are turned upright.
 
         Raises:
@@ -136,11 +136,11 @@ class FewShotMixin(ModelMixin):
         self.reference_choice = choice = GivenReferences(tuple(references))
         self._fit_references(choice, list(references), upright=True)
 
-    def use_unlabeled(self, photographs: Sequence[ImageSource]) -> None:
+    def use_unlabeled(self, photographs: Sequence[ImageLike]) -> None:
         """Compare with photographs without labels from now on, most of them good. They also set the thresholds.
 
         Args:
-            photographs (Sequence[ImageSource]): 8 or more photographs, as for :meth:`use_references`. They may be the
+            photographs (Sequence[ImageLike]): 8 or more photographs, as for :meth:`use_references`. They may be the
                 ones to inspect. Files that can't be read are skipped.
 
         Raises:
@@ -161,11 +161,11 @@ class FewShotMixin(ModelMixin):
             raise ValueError(msg)  # noqa: TRY004 - not a wrong type
         return super().forward(batch, *args, **kwargs)
 
-    def explain(self, image: ImageSource) -> Explanation:
+    def explain(self, image: ImageLike) -> Explanation:
         """Explain the score of one image.
 
         Args:
-            image (ImageSource): A file, a Pillow image, an array ``[H, W, 3]`` or a tensor ``[3, H, W]``, in RGB: whole
+            image (ImageLike): A file, a Pillow image, an array ``[H, W, 3]`` or a tensor ``[3, H, W]``, in RGB: whole
                 numbers, or fractions 0..1.
 
         Returns:
@@ -298,7 +298,7 @@ class FewShotMixin(ModelMixin):
         if self.reference_set is None or found != self.reference_set.found:
             self._fit_references(choice, found, upright=upright or isinstance(choice, GivenReferences))
 
-    def _fit_references(self, choice: AnyChoice, found: list[ImageSource], *, upright: bool) -> None:
+    def _fit_references(self, choice: AnyChoice, found: list[ImageLike], *, upright: bool) -> None:
         self.outdate_references()
         self._adapters.make_ready()
         references = self._make_set(choice, found, upright=upright)
@@ -319,7 +319,7 @@ class FewShotMixin(ModelMixin):
             return digest_tensors(keep_decision(self.model)[0])
         return self.reference_set.digest()
 
-    def _make_set(self, choice: AnyChoice, found: list[ImageSource], *, upright: bool) -> ReferenceSet:
+    def _make_set(self, choice: AnyChoice, found: list[ImageLike], *, upright: bool) -> ReferenceSet:
         arguments: dict[str, Any] = {"upright": upright, "white_level": self.white_level, "region": self.region_source}
         if not choice.is_unlabeled:
             return ReferenceSet(found, self.reference_rotations, **arguments)

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomalib_fbclip.concurrency import growing_pauses
-from anomalib_fbclip.errors import ImageError, InspectionError
+from anomalib_fbclip.errors import CommandError, ImageError
 from anomalib_fbclip.images.image_files import describe_folder, find_images, is_foreign, is_image, printable
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def _modified(path: Path) -> float:
 class Camera:
     """Frames of a camera or a stream, read in a thread. Only the newest frame is kept; the model may miss some.
 
-    A camera that gives no more frames is opened again until it is back. ``open_capture`` raises an ``InspectionError``
+    A camera that gives no more frames is opened again until it is back. ``open_capture`` raises an ``CommandError``
     if that fails. ``tell`` shows when the camera goes and comes back, and when a frame is skipped for the first time.
     Every Nth frame is taken and, with ``on_change``, only if it differs from the last one taken.
     """
@@ -327,7 +327,7 @@ class Camera:
             for pause in growing_pauses():
                 if self._stopped.wait(pause):
                     return
-                with suppress(InspectionError):
+                with suppress(CommandError):
                     capture = self._open()
                     self._tell(f"{self.name} is back.")
                     yield capture

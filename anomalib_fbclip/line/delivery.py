@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from anomalib_fbclip.concurrency import growing_pauses
-from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.errors import CommandError
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.results.records import HEADER, TABLE_NAME, Tail
 
@@ -83,7 +83,7 @@ class Outbox:
                 msg = f"{printable(folder)} is in use by another fbclip watch: stop it, or give another --output."
             else:
                 msg = f"{printable(path)} can't be used ({error}): give another folder with --output."
-            raise InspectionError(msg) from error
+            raise CommandError(msg) from error
 
     def knows(self, identity: str) -> bool:
         """Return whether a photograph was inspected."""

@@ -35,7 +35,7 @@ from anomalib_fbclip.data import MetaJson
 from anomalib_fbclip.data.auxiliary import published_categories
 from anomalib_fbclip.data.meta_json import make_meta_json_dataset
 from anomalib_fbclip.data.references import DATASET
-from anomalib_fbclip.errors import FAILED, NORMAL, ProtocolError
+from anomalib_fbclip.errors import FAILED, NORMAL, CommandError
 from anomalib_fbclip.lightning.evaluation import RankingEvaluator
 from anomalib_fbclip.results.files import replacing
 from anomalib_fbclip.weights.backbones import resolve_backbone
@@ -93,7 +93,7 @@ def create_parser() -> ArgumentParser:
 def run(arguments: list[str]) -> int:
     """Test the missing categories, show the table of all, and return the exit code."""
     if line := describe_missing(arguments):
-        raise ProtocolError(line)
+        raise CommandError(line)
     options = create_parser().parse_args(arguments)
     data = {"class_path": options.data.class_path, "init_args": options.data.get("init_args", Namespace()).as_dict()}
     datamodule = get_datamodule(data)
@@ -122,7 +122,7 @@ def _make_plans(options: Namespace, data: dict[str, Any], file: Path) -> list[Pl
     model = options.model.as_dict()
     if options.shots and (model["k_shot"] or model["few_shot_source"] or model["unlabeled_source"]):
         msg = "--shots chooses the photographs: leave out k_shot, few_shot_source and unlabeled_source"
-        raise ProtocolError(msg)
+        raise CommandError(msg)
     files, plans = _digest_files(model), []
     for shots in dict.fromkeys(options.shots or [model["k_shot"]]):
         for choice in range(options.choices if options.shots and shots else 1):
@@ -138,7 +138,7 @@ def _check_dataset(file: Path, root: Path) -> None:
     roots = [json.loads(settings)["data"].get("root", root) for settings in read_results(file)["settings"]]
     if others := [other for other in roots if Path(other).resolve() != root.resolve()]:
         msg = f"{file} has results of another dataset, in {others[0]}: give another --output"
-        raise ProtocolError(msg)
+        raise CommandError(msg)
 
 
 def _show(file: Path, tested: str, cells: pd.DataFrame) -> None:
@@ -195,7 +195,7 @@ def find_categories(datamodule: AnomalibDataModule, chosen: Sequence[str] | None
     root = Path(getattr(datamodule, "root", None) or ".")
     if not root.is_dir():
         msg = f"The dataset's folder {root} does not exist: give another --data.root"
-        raise ProtocolError(msg)
+        raise CommandError(msg)
     found = [datamodule.name]
     if isinstance(datamodule, MetaJson):
         samples = make_meta_json_dataset(root, datamodule.categories, datamodule.meta_file, split=Split.TEST)
@@ -207,10 +207,10 @@ def find_categories(datamodule: AnomalibDataModule, chosen: Sequence[str] | None
         found = sorted({path.name for path in folders if path.name in published or (path / "test").is_dir()})
     if not found:
         msg = f"{root} has no categories of {datamodule.name}: give another --data.root"
-        raise ProtocolError(msg)
+        raise CommandError(msg)
     if unknown := [name for name in chosen or () if name not in found]:
         msg = f"{root} has no category {', '.join(unknown)} of {datamodule.name}: choose among {', '.join(found)}"
-        raise ProtocolError(msg)
+        raise CommandError(msg)
     return list(dict.fromkeys(chosen)) if chosen else found
 
 

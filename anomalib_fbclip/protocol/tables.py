@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from anomalib_fbclip.errors import NORMAL, ProtocolError
+from anomalib_fbclip.errors import NORMAL, CommandError
 from anomalib_fbclip.results.files import replacing
 from anomalib_fbclip.weights.source import canonical_name, choose_zero_shot
 
@@ -55,7 +55,7 @@ def read_results(path: Path) -> pd.DataFrame:
         table = pd.read_csv(path, encoding="utf-8-sig", dtype=TYPES, na_values=names, keep_default_na=False)[[*TYPES]]
     except (KeyError, ValueError) as error:
         msg = f"{path} is not a table of results ({error!r}): move it away, or give another --output"
-        raise ProtocolError(msg) from error
+        raise CommandError(msg) from error
     return table[table["category"] != MEAN]
 
 
@@ -155,7 +155,7 @@ def _read_benchmark(file: Path) -> pd.DataFrame:
         table[[MODEL, *DURATIONS]]
     except (KeyError, OSError, ValueError) as error:
         msg = f"{file} is not a table of 'anomalib benchmark': give its results.csv ({error!r})"
-        raise ProtocolError(msg) from error
+        raise CommandError(msg) from error
     return table
 
 
@@ -175,7 +175,7 @@ def _summarize(table: pd.DataFrame) -> pd.DataFrame:
             f"There is no common {'dataset' if metrics else 'metric'} of {', '.join(table['model'].unique())}: give "
             "tables that have one."
         )
-        raise ProtocolError(msg)
+        raise CommandError(msg)
     groups = table[table["dataset"].isin(common)].groupby("model", sort=False)
     summary = groups[[*metrics, *DURATIONS]].mean().sort_values(metrics[0], ascending=False)
     summary.insert(0, "datasets", len(common))

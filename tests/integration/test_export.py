@@ -229,15 +229,11 @@ def test_files_hold_the_image_tower_and_the_attention_alone(model: FBClip, onnx_
 @pytest.mark.slow
 def test_files_say_what_they_are(model: FBClip, onnx_file: Path, openvino_files) -> None:
     expected = model.description()
-    assert {
-        "backbone",
-        "pretrained",
-        "source",
-        "image_size",
-        "version",
-        "image_threshold",
-        "pixel_max",
-    } <= expected.keys()
+    thresholds = {
+        f"{of}_{what}" for of in ("image", "pixel") for what in ("threshold", "threshold_source", "min", "max")
+    }
+    of_model = {"backbone", "pretrained", "source", "adapters", "image_size", "tiles", "patch_size", "version"}
+    assert expected.keys() == of_model | thresholds | {"score_threshold", "map_threshold"}
     for_others = model_info(expected)
     assert for_others["image_threshold"] == expected["score_threshold"]
     assert ir.load(onnx_file).metadata_props == {f"fbclip.{name}": value for name, value in expected.items()} | {

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.errors import CommandError
 from anomalib_fbclip.line.arrivals import Arrival, Camera, Folder, has_changed, identify, is_temporary
 from support.parts import draw_part
 
@@ -258,7 +258,7 @@ def open_camera(captures: list[Capture | None], told: list[str], **options: obje
     def open_it() -> Capture:
         capture = next(waiting, None)
         if capture is None:
-            raise InspectionError
+            raise CommandError
         return capture
 
     return Camera("camera 0", open_it, told.append, **({"every": 1, "on_change": False} | options))  # type: ignore[arg-type]
@@ -307,7 +307,7 @@ def test_the_newest_frame_waits() -> None:
 
 
 def test_a_camera_that_is_not_there() -> None:
-    with pytest.raises(InspectionError):
+    with pytest.raises(CommandError):
         open_camera([], [])
 
 

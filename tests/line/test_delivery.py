@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from anomalib_fbclip.errors import InspectionError
+from anomalib_fbclip.errors import CommandError
 from anomalib_fbclip.line.delivery import OUTBOX_NAME, Delivery, Message, Mqtt, Outbox, UndeliveredError, Webhook
 from anomalib_fbclip.results.records import HEADER, Tail
 
@@ -70,7 +70,7 @@ def test_all_of_a_photograph_or_nothing(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    with Outbox(tmp_path), pytest.raises(InspectionError, match="in use by another fbclip watch"):
+    with Outbox(tmp_path), pytest.raises(CommandError, match="in use by another fbclip watch"):
         Outbox(tmp_path)
     with Outbox(tmp_path):
         pass
@@ -78,7 +78,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 def test_what_is_no_outbox(tmp_path: Path) -> None:
     (tmp_path / OUTBOX_NAME).write_bytes(b"nothing of the kind" * 100)
-    with pytest.raises(InspectionError, match=r"can't be used \(file is not a database\)"):
+    with pytest.raises(CommandError, match=r"can't be used \(file is not a database\)"):
         Outbox(tmp_path)
 
 
@@ -91,7 +91,7 @@ def test_the_table_of_another_run_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("full_disk")
 def test_a_full_disk(tmp_path: Path) -> None:
-    with pytest.raises((OSError, InspectionError)), Outbox(tmp_path) as outbox:
+    with pytest.raises((OSError, CommandError)), Outbox(tmp_path) as outbox:
         add(outbox, *map(str, range(1000)))
 
 

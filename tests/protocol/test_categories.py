@@ -9,7 +9,7 @@ import pytest
 from anomalib.data import MPDD, AnomalibDataModule, BTech, Folder, Kolektor, MVTecAD, RealIAD, Visa
 
 from anomalib_fbclip.data import AuxiliaryDataModule, MetaJson
-from anomalib_fbclip.errors import ProtocolError
+from anomalib_fbclip.errors import CommandError
 from anomalib_fbclip.protocol.command import find_categories, name_dataset
 from datasets import WRITERS
 
@@ -67,13 +67,13 @@ def test_categories_of_the_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("datamodule", [MVTecAD, MetaJson, Kolektor])
 def test_no_folder(tmp_path: Path, datamodule: type[AnomalibDataModule]) -> None:
-    with pytest.raises(ProtocolError, match="nowhere"):
+    with pytest.raises(CommandError, match="nowhere"):
         find_categories(datamodule(root=tmp_path / "nowhere"))
 
 
 def test_no_categories(tmp_path: Path) -> None:
     (tmp_path / "photographs").mkdir()
-    with pytest.raises(ProtocolError, match="no categories"):
+    with pytest.raises(CommandError, match="no categories"):
         find_categories(MVTecAD(root=tmp_path))
     with pytest.raises(FileNotFoundError, match=r"meta\.json"):
         find_categories(MetaJson(root=tmp_path))
@@ -81,5 +81,5 @@ def test_no_categories(tmp_path: Path) -> None:
 
 def test_unknown_category(tmp_path: Path) -> None:
     WRITERS["mpdd"](tmp_path)
-    with pytest.raises(ProtocolError, match=r"pill.*bracket_black, tubes"):
+    with pytest.raises(CommandError, match=r"pill.*bracket_black, tubes"):
         find_categories(MPDD(root=tmp_path), ["tubes", "pill"])

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from anomalib_fbclip.errors import ProtocolError
+from anomalib_fbclip.errors import CommandError
 from anomalib_fbclip.protocol import tables
 from anomalib_fbclip.protocol.tables import MEAN, METRICS, TYPES, add_results, read_results, tabulate, to_markdown
 
@@ -73,7 +73,7 @@ def test_each_settings_have_means_of_their_own(tmp_path: Path) -> None:
 def test_another_file(tmp_path: Path, text: str) -> None:
     path = tmp_path / "parts.csv"
     path.write_text(text)
-    with pytest.raises(ProtocolError, match=r"parts\.csv is not a table of results"):
+    with pytest.raises(CommandError, match=r"parts\.csv is not a table of results"):
         add_results(path, ROWS)
     assert path.read_text() == text
 
