@@ -17,9 +17,9 @@ from PIL import Image
 
 from anomalib_fbclip.concurrency import map_ahead
 from anomalib_fbclip.errors import ANOMALOUS, FAILED, NORMAL, CommandError, ImageError
-from anomalib_fbclip.exported.inferencer import EdgeInferencer, ImageSource, Prediction
+from anomalib_fbclip.exported.inferencer import EdgeInferencer, Failed, ImageSource, Prediction
 from anomalib_fbclip.images.image_files import printable
-from anomalib_fbclip.images.photographs import Enough, is_gray
+from anomalib_fbclip.images.photographs import Enough, Photograph, is_gray
 from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks, shade_outside
 from anomalib_fbclip.results.files import replacing
 from anomalib_fbclip.results.pictures import MAX_SIDE, draw_picture, shrink_photograph
@@ -189,33 +189,45 @@ class Inspection:
 
     def _predict(self, inputs: Inputs) -> Iterator[_Outcome]:
         """Yield the outcomes in order, until the user stops it."""
-        for prediction in self._inferencer.stream(self._images(inputs), on_failure=self._fail):
-            yield from self._take_failures()
-            self.colors[is_gray(prediction.image)] += 1
-            yield self._awaited.popleft()._replace(prediction=prediction)
-            if self.is_interrupted:
-                return
-        yield from self._take_failures()
+        with closing(self._images(inputs)) as images, closing(self._inferencer.results(images)) as results:
+            for result in results:
+                outcome = self._awaited.popleft()
+                if isinstance(result, Failed):
+                    yield outcome._replace(error=str(result.error))
+                else:
+                    self.colors[is_gray(result.image)] += 1
+                    yield outcome._replace(prediction=result)
+                if self.is_interrupted:
+                    return
         if self._awaited:
             msg = f"The model gave no verdict on {printable(self._awaited[0].item.name)}: inspect it again."
             raise CommandError(msg)
 
-    def _images(self, inputs: Inputs) -> Iterator[ImageSource]:
-        """Yield the images, and keep their outcomes for their predictions, which come in the same order."""
-        for item, photograph in inputs.load(self._inferencer.minimum_side, self._enough, self._inferencer.white_level):
-            try:
-                if isinstance(photograph, ImageError):
-                    raise photograph
-                region = self._region(item)
-            except ImageError as error:
-                self._awaited.append(_Outcome(item, error=str(error)))
-                continue
-            self._awaited.append(_Outcome(item, photograph.size))
-            if region is not None and isinstance(self._inferencer.region, RegionMasks):
-                # Only the model in torch has regions by photograph, and it takes this.
-                yield cast("ImageSource", MaskedImage(photograph.pixels, region))
-            else:
-                yield photograph.pixels
+    def _images(self, inputs: Inputs) -> Generator[ImageSource | Failed]:
+        """Yield the images, and keep their outcomes for their results, which come in the same order."""
+        load = inputs.load(self._inferencer.minimum_side, self._enough, self._inferencer.white_level)
+        with closing(load) as loaded:
+            for item, photograph in loaded:
+                try:
+                    image, size = self._to_image(item, photograph)
+                except ImageError as error:
+                    image, size = Failed(item.name, error), (0, 0)
+                self._awaited.append(_Outcome(item, size))
+                yield image
+                if self.is_interrupted:
+                    return
+
+    def _to_image(
+        self, item: Item, photograph: Photograph | ImageError
+    ) -> tuple[ImageSource | Failed, tuple[int, int]]:
+        """Return what the model takes, and its size. An ``ImageError`` says why there is nothing."""
+        if isinstance(photograph, ImageError):
+            raise photograph
+        region = self._region(item)
+        if region is not None and isinstance(self._inferencer.region, RegionMasks):
+            # Only the model in torch has regions by photograph, and it takes this.
+            return cast("ImageSource", MaskedImage(photograph.pixels, region)), photograph.size
+        return photograph.pixels, photograph.size
 
     def _region(self, item: Item) -> Mask | None:
         """Return the region of a photograph; ``None``: everywhere."""
@@ -223,16 +235,6 @@ class Inspection:
         if not isinstance(region, RegionMasks):
             return region
         return region.mask(Path(item.name), cast("tuple[int, int]", self._inferencer.input_size))
-
-    def _fail(self, _: ImageSource, error: ImageError) -> None:
-        """Note the error of the next photograph that awaits its prediction."""
-        index = next(index for index, outcome in enumerate(self._awaited) if outcome.error is None)
-        self._awaited[index] = self._awaited[index]._replace(error=str(error))
-
-    def _take_failures(self) -> Iterator[_Outcome]:
-        """Yield the photographs that have failed before the next prediction."""
-        while self._awaited and self._awaited[0].error is not None:
-            yield self._awaited.popleft()
 
     def _begin(self, outcomes: Iterator[_Outcome]) -> Iterator[_Outcome]:
         """Note the path of each picture before it is drawn."""

@@ -5,7 +5,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
@@ -91,7 +91,7 @@ class Frames:
             yield self._fail(self.name, f"gave no more frames after {last}: check the connection.")
 
     def _fail(self, name: str, what: str) -> Item:
-        return Item(name, ImageError(f"{printable(name)} {what}"), self.folder)
+        return Item(name, ImageError(f"{printable(name)} {what}"), self.folder / name_file(name, ".jpg"))
 
 
 Part = list[Item] | Frames | Iterator[Item]
@@ -122,7 +122,7 @@ class Inputs(NamedTuple):
 
     def load(
         self, minimum_side: int, enough: Enough | None, white_level: int | None
-    ) -> Iterator[tuple[Item, Photograph | ImageError]]:
+    ) -> Generator[tuple[Item, Photograph | ImageError]]:
         """Read the photographs, a few of them ahead, and frames as they come. See :func:`read_reduced`."""
 
         def read(item: Item) -> tuple[Item, Photograph | ImageError]:

@@ -6,7 +6,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
@@ -19,7 +19,14 @@ from anomalib_fbclip.data.image_source import crop_patch, load_image
 from anomalib_fbclip.data.reference_set import ROTATIONS, ReferenceSet, threshold_source
 from anomalib_fbclip.data.unlabeled_set import UnlabeledSet
 from anomalib_fbclip.errors import CommandError, ImageError, WeightsUnavailableError
-from anomalib_fbclip.exported.inferencer import Failed, ImageSource, Prediction, predict_in_order, to_rgb
+from anomalib_fbclip.exported.inferencer import (
+    Failed,
+    ImageSource,
+    Prediction,
+    predict_in_order,
+    to_rgb,
+    without_failures,
+)
 from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.images.region_of_interest import Mask, RegionMasks, RegionSource, paint_region
 from anomalib_fbclip.modeling.anomaly_map import highest_patch
@@ -251,9 +258,15 @@ class TorchInferencer:
         on_failure: Callable[[ImageSource, ImageError], None] | None = None,
     ) -> Iterator[Prediction]:
         """Predict images in order, a few at the same time. See :meth:`EdgeInferencer.stream`."""
-        return predict_in_order(self._predict, images, self._at_once, on_failure)
+        return without_failures(self.results(images), on_failure)
 
-    def _predict(self, given: ImageSource | MaskedImage) -> Prediction | Failed:
+    def results(self, images: Iterable[ImageSource | MaskedImage | Failed]) -> Generator[Prediction | Failed]:
+        """Predict images in order, a few at the same time. See :meth:`EdgeInferencer.results`."""
+        return predict_in_order(self._predict, images, self._at_once)
+
+    def _predict(self, given: ImageSource | MaskedImage | Failed) -> Prediction | Failed:
+        if isinstance(given, Failed):
+            return given
         torch.set_num_threads(self._threads)  # of this thread
         source, mask = (given.pixels, given.region) if isinstance(given, MaskedImage) else (given, None)
         try:

@@ -6,7 +6,8 @@
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -218,7 +219,7 @@ class EdgeInferencer:
         """Predict images as they come, several at the same time, in order.
 
         At most :attr:`parallel_requests` images are read ahead of the last prediction: a camera waits until predictions
-        are read.
+        are read. If that is more than one, a prediction waits for the next image.
 
         Args:
             images (Iterable[ImageSource]): Images as for :meth:`predict`, possibly without end.
@@ -229,7 +230,11 @@ class EdgeInferencer:
             ImageError: If an image can't be read and there is no ``on_failure``.
             EdgeError: If the model fails. OpenVINO may then fail on all other images, too.
         """
-        return predict_in_order(self._predict, images, self.parallel_requests, on_failure)
+        return without_failures(self.results(images), on_failure)
+
+    def results(self, images: Iterable[ImageSource | Failed]) -> Generator[Prediction | Failed]:
+        """Predict images as :meth:`stream` does. Failures, also given ones, keep their place."""
+        return predict_in_order(self._predict, images, self.parallel_requests)
 
     def _check_graph(self) -> None:
         """Check that the graph has the input and outputs of anomalib's export."""
@@ -246,7 +251,9 @@ class EdgeInferencer:
             msg = f"{self.path} has no output {name}: give a {what}."
             raise EdgeError(msg)
 
-    def _predict(self, source: ImageSource) -> Prediction | Failed:
+    def _predict(self, source: ImageSource | Failed) -> Prediction | Failed:
+        if isinstance(source, Failed):
+            return source
         try:
             image = to_rgb(source, self.minimum_side, self.white_level)
             batch = to_batch(image, self._input_size)
@@ -284,21 +291,25 @@ class EdgeInferencer:
 
 
 def predict_in_order(
-    predict: Callable[[GivenT], Prediction | Failed],
-    images: Iterable[GivenT],
-    at_once: int,
-    on_failure: Callable[[ImageSource, ImageError], None] | None,
-) -> Iterator[Prediction]:
-    """Predict images in order, some at the same time. See :meth:`EdgeInferencer.stream`."""
+    predict: Callable[[GivenT], Prediction | Failed], images: Iterable[GivenT], at_once: int
+) -> Generator[Prediction | Failed]:
+    """Predict images in order, some at the same time. See :meth:`EdgeInferencer.results`."""
     # Alone, each is computed in the thread that loaded the model, where OpenMP is fastest.
-    results = map(predict, images) if at_once == 1 else map_ahead(predict, images, at_once - 1, at_once)
-    for result in results:
-        if isinstance(result, Prediction):
-            yield result
-        elif on_failure is None:
-            raise result.error
-        else:
-            on_failure(result.source, result.error)
+    yield from map(predict, images) if at_once == 1 else map_ahead(predict, images, at_once - 1, at_once)
+
+
+def without_failures(
+    results: Generator[Prediction | Failed], on_failure: Callable[[ImageSource, ImageError], None] | None
+) -> Generator[Prediction]:
+    """Yield the predictions, and call ``on_failure`` in between or, without it, raise the first failure."""
+    with closing(results):
+        for result in results:
+            if isinstance(result, Prediction):
+                yield result
+            elif on_failure is None:
+                raise result.error
+            else:
+                on_failure(result.source, result.error)
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -134,9 +135,17 @@ class OnnxRuntime:
         return dict(zip(self.output_names, outputs, strict=True))
 
 
-@cache
 def openvino_core() -> "openvino.Core":
     """Return the process's only Core: with several (OpenVINO 2026.4), a signal handler's stack is freed too early."""
+    with _CREATING:
+        return _create_core()
+
+
+_CREATING = Lock()
+
+
+@cache
+def _create_core() -> "openvino.Core":
     import openvino
 
     # Python's side of a tensor is set up at its first use. If two threads do that at once, they wait for each other.

@@ -61,7 +61,15 @@ MOST_PIXELS = 1 << 28
 """Most pixels that are read: 16384 x 16384. Pillow's own limit is two thirds of that."""
 
 _PILLOWS_LIMIT = threading.RLock()
-"""Held while Pillow's limit is raised, because all threads share it."""
+"""Held while Pillow's limit is raised, because all threads share it, and while the process forks: a dataloader's worker
+would wait for a thread that it does not have."""
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(
+        before=_PILLOWS_LIMIT.acquire, after_in_parent=_PILLOWS_LIMIT.release, after_in_child=_PILLOWS_LIMIT.release
+    )
+
+# Pillow warns of flaws of files that it can read. For the whole process: threads can't change filters for a while.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 ROWS_AT_ONCE = 256
 """Rows of 16-bit values converted at a time: the conversion takes several times their memory."""
@@ -247,9 +255,7 @@ def _name_of(source: PhotographSource) -> str:
 def _naming(name: str) -> Generator[None]:
     """Name the photograph in an ``ImageError``, if Pillow can't read it."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, of what it can read
-            yield
+        yield
     except DECODING_ERRORS as error:
         raise ImageError(_describe(name, error)) from error
 

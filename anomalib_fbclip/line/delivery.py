@@ -10,8 +10,9 @@ import sqlite3
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from itertools import starmap
 from pathlib import Path
 from threading import Condition, Event, Lock
@@ -24,6 +25,7 @@ from anomalib_fbclip.images.image_files import printable
 from anomalib_fbclip.results.records import HEADER, TABLE_NAME, Tail
 
 if TYPE_CHECKING:
+    from httpx import Response
     from paho.mqtt.client import Client
 
 OUTBOX_NAME = "outbox.sqlite"
@@ -164,18 +166,28 @@ class Webhook:
         self.name = _without_password(parts)
         logging.getLogger(httpx.__name__).setLevel(logging.WARNING)  # it logs each request
         self._errors = httpx.HTTPError
-        self._client = httpx.Client(timeout=TIMEOUT)
+        no_cookies = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
+        self._client = httpx.Client(timeout=TIMEOUT, cookies=no_cookies)
 
     def send(self, message: Message) -> None:
         """Post a message. An ``UndeliveredError`` says that it is refused, or that there is no answer."""
         headers = {"Content-Type": "application/json", IDEMPOTENCY_KEY: message.id}
         try:
-            response = self._client.post(self._address, content=message.body, headers=headers)
+            with self._client.stream("POST", self._address, content=message.body, headers=headers) as response:
+                self._skip_content(response)
         except self._errors as error:
             raise UndeliveredError(str(error) or type(error).__name__) from error
         if not response.is_success:
             msg = f"it answers {response.status_code} {response.reason_phrase}"
             raise UndeliveredError(msg)
+
+    def _skip_content(self, response: "Response") -> None:
+        """Read the content of an answer, so that the connection can be used again, unless that takes too long."""
+        end = time.monotonic() + TIMEOUT
+        with suppress(self._errors):  # the status has come
+            for _ in response.iter_raw():
+                if time.monotonic() > end:
+                    return
 
     def close(self) -> None:
         """Close the connection."""

@@ -26,6 +26,7 @@ from anomalib_fbclip.__main__ import main
 from anomalib_fbclip.cli.arguments import without_thresholds, writing
 from anomalib_fbclip.cli.sources import find_inputs
 from anomalib_fbclip.errors import ImageError, run_command
+from anomalib_fbclip.results.records import Record, RecordWriter
 from support.command_line import environment
 from support.graphs import write_graph
 from support.parts import Run, draw_part
@@ -355,6 +356,26 @@ class TestVideos:
         (error,) = (row["error"] for row in rows if row["error"])
         assert "damaged" in error
 
+    def test_a_full_disk_at_a_damaged_frame(
+        self, clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """It has no picture that could be removed."""
+        monkeypatch.chdir(clip.parent)
+        content = bytearray(clip.read_bytes())
+        start, end = self.frame(content, 3)
+        content[start:end] = bytes(end - start)
+        clip.write_bytes(content)
+        write = RecordWriter.write
+
+        def fill_disk(table: RecordWriter, record: Record) -> None:
+            if record.error is not None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            write(table, record)
+
+        monkeypatch.setattr(RecordWriter, "write", fill_disk)
+        assert main([str(clip)]) == 2
+        assert "No space left" in capsys.readouterr().err
+
     def test_a_video_that_was_cut(self, clip: Path) -> None:
         content = clip.read_bytes()
         clip.write_bytes(content[: self.frame(content, 4)[0] + 100])
@@ -474,6 +495,24 @@ def test_an_interrupt_that_a_library_turns_into_an_error(capsys: pytest.CaptureF
 
     assert run_command(fail) == 130
     assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_an_interrupt_among_damaged_photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has its row when its turn comes, and none is read after the interrupt but those that were read ahead."""
+    monkeypatch.chdir(tmp_path)
+    for number in range(50):
+        (tmp_path / f"{number:02}.png").write_bytes(b"no image")
+    write = RecordWriter.write
+
+    def interrupt(table: RecordWriter, record: Record) -> None:
+        write(table, record)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as context:
+        context.setattr(RecordWriter, "write", interrupt)
+        assert main([".", "--model", str(write_graph(Path("model.xml"))), "--device", "CPU", "--output", "here"]) == 130
+    rows = Path("here/v0/predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(row)["path"] for row in rows] == ["00.png"]
 
 
 def test_interrupt(tmp_path: Path, photographs: Path) -> None:

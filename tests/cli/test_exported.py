@@ -261,6 +261,6 @@ def test_a_share_of_false_alarms(photographs: Path, capsys: pytest.CaptureFixtur
 def test_a_photograph_without_a_verdict_is_no_success(
     inspect: Inspect, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(EdgeInferencer, "stream", lambda _, images, **__: iter([*images][:0]))
+    monkeypatch.setattr(EdgeInferencer, "results", lambda _, images: (image for image in [*images][:0]))
     assert inspect() == 2
     assert "no verdict on photographs/fine.png" in capsys.readouterr().err

@@ -463,6 +463,25 @@ with ThreadPoolExecutor(4) as pool:
     assert len(list(pool.map(predict, [np.zeros((48, 64, 3), np.uint8)] * 4))) == 4
 """
 
+LOADED_IN_THREADS = """
+import sys, time
+from concurrent.futures import ThreadPoolExecutor
+import openvino
+from anomalib_fbclip.exported.runtimes import openvino_core
+def create(made=[]):
+    time.sleep(0.1)
+    made.append(1)
+    return len(made)
+openvino.Core = create
+with ThreadPoolExecutor(4) as pool:
+    assert [*pool.map(lambda _: openvino_core(), range(4))] == [1, 1, 1, 1]
+"""
+
+
+def test_threads_that_load_models_share_a_core() -> None:
+    subprocess.run([sys.executable, "-c", LOADED_IN_THREADS], check=True)
+
+
 SIGNAL_AFTER_TWO = """
 import signal, subprocess, sys
 from anomalib_fbclip.exported import EdgeInferencer

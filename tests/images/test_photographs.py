@@ -6,7 +6,11 @@
 import errno
 import io
 import itertools
+import multiprocessing
 import os
+import subprocess
+import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +30,7 @@ from anomalib_fbclip.images.photographs import (
     check_white_level,
     describe_pages,
     is_gray,
+    larger_images,
     needs_own_reading,
     read_photograph,
     read_reduced,
@@ -556,6 +561,47 @@ class TestPages:
         image.save(path, format="MPO", save_all=True, append_images=[image.resize((4, 4))])
         assert describe_pages([path]) == []
         assert read(path).shape == (24, 36, 3)
+
+
+class TestThreads:
+    def test_filters_of_warnings_stay(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """All threads share them: one that puts back those of another would leave them wrong for ever."""
+        Image.fromarray(COLORS).save(tmp_path / "part.png")
+        found = []
+        open_image = Image.open
+        monkeypatch.setattr(Image, "open", lambda *args: found.append([*warnings.filters]) or open_image(*args))
+        read(tmp_path / "part.png")
+        assert found == [warnings.filters]
+
+    def test_flaws_are_no_warnings(self, tmp_path: Path) -> None:
+        Image.fromarray(GREY).convert("P").save(tmp_path / "part.png", transparency=bytes(range(256)))
+        command = "import sys; from anomalib_fbclip.exported import read_image; read_image(sys.argv[1])"
+        result = subprocess.run(
+            [sys.executable, "-c", command, tmp_path / "part.png"], capture_output=True, text=True, check=True
+        )
+        assert not result.stderr
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+    def test_a_process_that_is_forked_while_a_thread_reads(self) -> None:
+        """As a dataloader's worker: the thread is not in it, and can't end what it began."""
+        is_reading, has_forked = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            with larger_images():
+                is_reading.set()
+                has_forked.wait(0.5)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        is_reading.wait()
+        process = multiprocessing.get_context("fork").Process(target=larger_images().__enter__)
+        process.start()
+        has_forked.set()
+        process.join(60)
+        process.kill()
+        process.join()
+        thread.join()
+        assert process.exitcode == 0
 
 
 @pytest.mark.parametrize(("color", "expected"), [((127, 128, 129), True), ((127, 128, 130), False)])

@@ -184,6 +184,17 @@ class TestReport:
         assert state_of(first)["command"].startswith("FBClip(..., image_threshold={threshold}")
         assert first.count("<img") == second.count("<img") > 0
 
+    def test_a_run_without_a_report_names_none(self, tmp_path: Path, arguments: dict, photographs: Path) -> None:
+        """Where no image could be predicted, the report of the run before is not that of this one."""
+        (tmp_path / "damaged").mkdir()
+        (tmp_path / "damaged" / "part.png").write_bytes(b"no image")
+        report = FBClipReport()
+        engine, model = make_engine(tmp_path, report), FBClip(**arguments)
+        engine.predict(model, data_path=photographs)
+        assert report.path is not None
+        engine.predict(model, data_path=tmp_path / "damaged")
+        assert report.path is None
+
     def test_with_good_photographs(self, tmp_path: Path, arguments: dict, photographs: Path) -> None:
         model = FBClip(**arguments, few_shot_source=photographs)
         make_engine(tmp_path, FBClipReport()).predict(model, data_path=photographs / "wide.png")

@@ -5,7 +5,10 @@
 
 import sqlite3
 import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -159,6 +162,46 @@ def test_what_is_no_address(kind: type, address: str, words: str) -> None:
 )
 def test_passwords_are_in_no_name(kind: type, address: str) -> None:
     assert kind(address).name == address.replace("me:secret@", "")
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Accepts what is posted, with a cookie that can't be sent back and an answer that does not end."""
+
+    answered: ClassVar[list[str | None]] = []
+    left: ClassVar[threading.Event] = threading.Event()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.answered.append(self.headers["Cookie"])
+        self.send_response(200)
+        self.send_header("Set-Cookie", "a=\xff;;;=")
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        try:
+            while True:
+                self.wfile.write(b".")
+                time.sleep(0.02)
+        except OSError:
+            self.left.set()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_what_a_target_answers_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the status does: cookies are not kept, and content is not waited for."""
+    monkeypatch.setattr("anomalib_fbclip.line.delivery.TIMEOUT", 0.2)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        target = Webhook(f"http://127.0.0.1:{server.server_port}/verdicts")
+        for name in "ab":
+            target.send(Message(name, "{}"))
+            assert Answers.left.wait(60)
+            Answers.left.clear()
+        target.close()
+        server.shutdown()
+    assert Answers.answered == [None, None]
 
 
 @pytest.mark.parametrize("kind", [Webhook, Mqtt])

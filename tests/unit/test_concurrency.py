@@ -46,6 +46,20 @@ def test_an_error_comes_in_its_turn() -> None:
         next(results)
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+def test_an_error_of_the_items_comes_in_its_turn(workers: int) -> None:
+    """What was begun before it is not lost."""
+
+    def items() -> Iterator[int]:
+        yield from range(3)
+        raise OSError
+
+    results = map_ahead(str, items(), ahead=8, workers=workers)
+    assert [next(results) for _ in range(3)] == ["0", "1", "2"]
+    with pytest.raises(OSError):  # noqa: PT011
+        next(results)
+
+
 def test_what_is_not_wanted_is_not_begun() -> None:
     begun: list[int] = []
     all_taken, is_running, is_closing = Event(), Event(), Event()

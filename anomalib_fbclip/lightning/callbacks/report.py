@@ -157,11 +157,9 @@ class FBClipReport(Callback):
         self.path: Path | None = None
         self._entries: list[Entry] = []
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin a report."""
         self.path, self._entries = None, []
-
-    on_predict_start = on_test_start
 
     def on_test_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: ImageBatch, *args, **kwargs
